@@ -1,0 +1,234 @@
+"""`GenerationRequest`: one clip to make. The only place that knows the fields and their limits."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from musicgen_lab.errors import InvalidRequest
+
+DURATION_MIN_S, DURATION_MAX_S = 1.0, 30.0
+TEMPERATURE_MAX = 10.0
+TOP_K_MAX = 2048  # the codebook size of every released MusicGen
+CFG_COEF_MAX = 100.0
+PROMPT_MAX_CHARACTERS = 1000
+MODEL_MAX_CHARACTERS = 500
+SEED_MAX = 2**32 - 1
+
+KEY_VERSION = 1
+"""Part of every key: raised when the same fields start to mean another clip."""
+
+
+def _plain_number(value: Any) -> Any:
+    """Turn a NumPy scalar into Python's own number, and refuse booleans, which are integers too."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not a boolean")
+    if not isinstance(value, int | float | str) and hasattr(value, "item"):
+        return value.item()
+    return value
+
+
+def _positive_zero(value: float) -> float:
+    return value + 0.0  # -0.0 is the same request as 0.0 and must have the same key
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+Float = Annotated[float, BeforeValidator(_plain_number), AfterValidator(_positive_zero)]
+Int = Annotated[int, BeforeValidator(_plain_number)]
+Text = Annotated[str, AfterValidator(_not_blank)]
+
+
+class GenerationRequest(BaseModel):
+    """One clip to make: a prompt and the parameters that shape it.
+
+    The names are those of the web API and of audiocraft. A request is checked when it is made and
+    never changes afterwards. Its seed is always a number: one is drawn when none is given.
+
+    Raises
+    ------
+    InvalidRequest
+        When a field is missing, unknown or outside its limits. The message gives the value, the
+        limit and the way out; `field` and `value` carry them for programs.
+
+    Examples
+    --------
+    >>> request = GenerationRequest(prompt="calm acoustic guitar melody", temperature=0.8, seed=1)
+    >>> request.cfg_coef
+    3.0
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    prompt: Text = Field(
+        max_length=PROMPT_MAX_CHARACTERS,
+        description="Text description of the music to generate.",
+        examples=["upbeat electronic dance music with heavy bass"],
+    )
+    duration: Float = Field(
+        8.0, ge=DURATION_MIN_S, le=DURATION_MAX_S, description="Length in seconds."
+    )
+    temperature: Float = Field(
+        1.0,
+        ge=0.0,
+        le=TEMPERATURE_MAX,
+        description="Sampling temperature, higher = more random; 0 always takes the likeliest "
+        "token, so that seed, top_k and top_p do nothing.",
+    )
+    top_k: Int = Field(
+        250,
+        ge=0,
+        le=TOP_K_MAX,
+        description="Sample from the k likeliest tokens only; 0 = from all. Not used while "
+        "top_p > 0.",
+    )
+    top_p: Float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Sample from the fewest likeliest tokens whose probabilities reach this sum; "
+        "0 = off. Replaces top_k.",
+    )
+    cfg_coef: Float = Field(
+        3.0,
+        ge=0.0,
+        le=CFG_COEF_MAX,
+        description="Classifier-free guidance coefficient: how strongly the prompt is followed; "
+        "1 = no guidance, 0 = the prompt is ignored.",
+    )
+    seed: Int = Field(
+        default_factory=lambda: secrets.randbelow(SEED_MAX + 1),
+        ge=0,
+        le=SEED_MAX,
+        description="Seed of all of this clip's randomness; drawn and returned when not given.",
+    )
+    model: Text | None = Field(
+        None,
+        max_length=MODEL_MAX_CHARACTERS,
+        description="Model name, path or hub id, with its revision after '@' once resolved; "
+        "the backend's own model when not given.",
+    )
+
+    def __init__(self, **fields: Any) -> None:
+        if fields.get("seed", 0) is None:
+            del fields["seed"]
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise _explain(error) from None
+
+    def key(self) -> str:
+        """Return the address of this request's clip: SHA-256 of the request in canonical JSON.
+
+        The same in every process, Python version and field order. It covers every field, the
+        model with its revision among them, and a format version.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits.
+        """
+        fields = {"key_version": KEY_VERSION, **self.model_dump()}
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+    def with_model(self, model: str) -> GenerationRequest:
+        """Return the same request for another model name, such as one with its revision."""
+        return GenerationRequest(**{**self.model_dump(), "model": model})
+
+    def inert_fields(self) -> dict[str, str]:
+        """Return the fields that cannot act on this request, each with the reason.
+
+        Returns
+        -------
+        dict of str to str
+            Field name to reason; empty where every field acts. These are audiocraft's own rules:
+            temperature 0 is greedy, and top_p replaces top_k.
+        """
+        if self.temperature == 0:
+            greedy = "temperature 0 always takes the likeliest token"
+            return {"top_k": greedy, "top_p": greedy, "seed": greedy}
+        if self.top_p > 0:
+            return {"top_k": f"top_p {self.top_p:g} replaces it"}
+        return {}
+
+
+REQUEST_FIELDS = tuple(GenerationRequest.model_fields)
+
+
+def _explain(error: ValidationError) -> InvalidRequest:
+    """Make one plain sentence of pydantic's first complaint."""
+    detail = error.errors(include_url=False)[0]
+    field = str(detail["loc"][0]) if detail["loc"] else None
+    value, kind = detail["input"], detail["type"]
+    if kind == "extra_forbidden":
+        return unknown_field(str(field), value)
+    if kind == "missing":
+        return InvalidRequest(f"{field} is required", field=field)
+    limit = _limit(field)
+    if kind == "string_too_long":
+        given = f"{len(value)} characters; shorten it"
+    elif kind == "string_unicode":
+        given = "text with characters that are not valid Unicode"
+    elif kind == "value_error" and isinstance(value, str):
+        given = "an empty one"
+    else:
+        given = _short(value)
+    return InvalidRequest(f"{field} must be {limit}, got {given}", field=field, value=value)
+
+
+def unknown_field(field: str, value: Any = None) -> InvalidRequest:
+    """Name the fields there are, and the one that was probably meant."""
+    meant = difflib.get_close_matches(field, REQUEST_FIELDS, n=1)
+    hint = f" (did you mean {meant[0]}?)" if meant else ""
+    return InvalidRequest(
+        f"unknown field {field!r}{hint}; the fields are {', '.join(REQUEST_FIELDS)}",
+        field=field,
+        value=value,
+    )
+
+
+def _limit(field: str | None) -> str:
+    """Say a field's limits in words, from the one place that defines them."""
+    schema = GenerationRequest.model_json_schema()["properties"].get(field, {})
+    schema = next((kind for kind in schema.get("anyOf", []) if kind["type"] != "null"), schema)
+    if schema.get("type") == "string":
+        return f"text of 1 to {schema['maxLength']:,} characters"
+    unit = " seconds" if field == "duration" else ""
+    noun = "a whole number" if schema.get("type") == "integer" else "a number"
+    return f"{noun} from {schema['minimum']:,.12g} to {schema['maximum']:,.12g}{unit}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def ignored_by_choice(request: GenerationRequest, chosen: Iterable[str]) -> list[str]:
+    """Say which deliberately chosen fields cannot act on a request.
+
+    Parameters
+    ----------
+    request : GenerationRequest
+    chosen : iterable of str
+        The names of the fields that the user set.
+
+    Returns
+    -------
+    list of str
+        One sentence per ignored field, such as "top_k does nothing: top_p 0.9 replaces it".
+    """
+    inert = request.inert_fields()
+    return [f"{field} does nothing: {inert[field]}" for field in chosen if field in inert]
