@@ -1,1 +1,87 @@
-"""Sweep MusicGen."""
+"""MusicGen Lab: sweep MusicGen's sampling parameters, hear and measure what each one does.
+
+>>> import musicgen_lab as lab
+>>> backend = lab.connect("local")
+>>> sweep = lab.Sweep(prompt="calm acoustic guitar melody", temperature=[0.7, 1.0], cfg_coef=[1, 3])
+>>> results = sweep.run(backend, "runs/guitar")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from musicgen_lab.backends import Backend, connect
+    from musicgen_lab.clip import Clip, Failure, Provenance
+    from musicgen_lab.errors import (
+        BackendUnavailable,
+        InvalidRequest,
+        ModelUnavailable,
+        MusicGenLabError,
+        MusicGenLabWarning,
+        ReportFailed,
+        RunFolderError,
+        RunFolderUnwritable,
+    )
+    from musicgen_lab.plan import Plan
+    from musicgen_lab.report import make_report
+    from musicgen_lab.request import GenerationRequest
+    from musicgen_lab.results import Results
+    from musicgen_lab.store import ClipStore
+    from musicgen_lab.sweep import Sweep
+
+# Imported when first used, so that `import musicgen_lab` costs next to nothing.
+_HOMES = {
+    "Backend": "backends",
+    "BackendUnavailable": "errors",
+    "Clip": "clip",
+    "ClipStore": "store",
+    "Failure": "clip",
+    "GenerationRequest": "request",
+    "InvalidRequest": "errors",
+    "ModelUnavailable": "errors",
+    "MusicGenLabError": "errors",
+    "MusicGenLabWarning": "errors",
+    "Plan": "plan",
+    "Provenance": "clip",
+    "ReportFailed": "errors",
+    "Results": "results",
+    "RunFolderError": "errors",
+    "RunFolderUnwritable": "errors",
+    "Sweep": "sweep",
+    "connect": "backends",
+    "make_report": "report",
+}
+
+__all__ = [
+    "Backend",
+    "BackendUnavailable",
+    "Clip",
+    "ClipStore",
+    "Failure",
+    "GenerationRequest",
+    "InvalidRequest",
+    "ModelUnavailable",
+    "MusicGenLabError",
+    "MusicGenLabWarning",
+    "Plan",
+    "Provenance",
+    "ReportFailed",
+    "Results",
+    "RunFolderError",
+    "RunFolderUnwritable",
+    "Sweep",
+    "connect",
+    "make_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

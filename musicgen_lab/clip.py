@@ -76,7 +76,7 @@ class Clip:
     @property
     def duration_s(self) -> float:
         """Length in seconds, within one of the model's frames of the duration asked for."""
-        return self.samples.shape[1] / self.sample_rate
+        return float(self.samples.shape[1] / self.sample_rate)
 
     def wav_bytes(self, subtype: Literal["FLOAT", "PCM_16"] = "FLOAT") -> bytes:
         """Encode the samples as a WAV file.
@@ -132,7 +132,7 @@ def encode_wav(samples: Samples, sample_rate: int, subtype: str = "FLOAT") -> by
     from scipy.io import wavfile  # soundfile stamps float files with the time of writing
 
     if subtype == "PCM_16":
-        data = np.round(np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
+        data: npt.NDArray[Any] = np.round(np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
     elif subtype == "FLOAT":
         data = samples
     else:

@@ -41,7 +41,11 @@ class BackendUnavailable(MusicGenLabError):
 
 
 class RunFolderError(MusicGenLabError):
-    """A run folder that cannot be read or written: foreign, read-only, or on a full disk."""
+    """A folder that is not a run's, or a run folder that cannot be read."""
+
+
+class RunFolderUnwritable(RunFolderError):
+    """A run folder that is read-only or on a full disk; what was finished is kept."""
 
 
 class ReportFailed(MusicGenLabError):

@@ -1,0 +1,79 @@
+"""Files that are there whole or not at all, and a folder that two processes can share."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from musicgen_lab.errors import RunFolderUnwritable
+
+LOCK_TIMEOUT_S = 60.0
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder for a moment; freed by the system if this one dies."""
+    try:
+        lock = FileLock(folder / ".lock").acquire(timeout=LOCK_TIMEOUT_S)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    with lock:
+        yield
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it, so that nobody ever reads half of it.
+
+    Raises
+    ------
+    RunFolderUnwritable
+        When the folder is read-only or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stage(path, content).replace(path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+
+
+def stage(path: Path, content: bytes) -> Path:
+    """Write content to disk beside its place and return the temporary file, to be renamed."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def unwritable(folder: Path, error: OSError) -> RunFolderUnwritable:
+    """Say in one line why a folder cannot be written, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return RunFolderUnwritable(
+            f"no space left for {folder} ({error.strerror}); finished clips are kept: "
+            "free some space and run the same command again"
+        )
+    return RunFolderUnwritable(
+        f"cannot write to {folder} ({error.strerror or error}); finished clips are kept: "
+        "give a folder that can be written"
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames survive a power cut, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

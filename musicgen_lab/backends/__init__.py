@@ -1,0 +1,70 @@
+"""`Backend`: whoever makes clips. `connect` finds one by its address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from musicgen_lab.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from musicgen_lab.clip import Clip, Failure
+    from musicgen_lab.request import GenerationRequest
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Whoever makes clips: requests in, clips or failures out."""
+
+    @property
+    def name(self) -> str:
+        """What it is, in a few words, for plans and messages."""
+
+    def resolve(self, request: GenerationRequest) -> GenerationRequest:
+        """Return the request with its model named and its revision fixed.
+
+        Raises
+        ------
+        ModelUnavailable
+            When this backend cannot serve that model.
+        """
+
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Clip | Failure]:
+        """Make a clip or a failure of every resolved request, in the order of finishing.
+
+        Requests are taken one by one as there is room for them, so the caller may decide late
+        what is still to be made.
+        """
+
+    def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
+        """Return the seconds that making these would take, or None where nothing is known."""
+
+
+def connect(address: str = "local", **options: Any) -> Backend:
+    """Return the backend at an address.
+
+    Parameters
+    ----------
+    address : str
+        "local" for the embedded model in this process, or "local:MODEL" for another one: a Hub id
+        such as "facebook/musicgen-small", or the path of a checkpoint folder.
+    **options
+        The backend's own options; for the local one `device`.
+
+    Raises
+    ------
+    BackendUnavailable
+        When the address is unknown, or the backend's extra is not installed.
+    ModelUnavailable
+        When there is no such model.
+
+    Examples
+    --------
+    >>> backend = connect("local")
+    """
+    kind, _, model = address.partition(":")
+    if kind == "local":
+        from musicgen_lab.backends.local import LocalBackend
+
+        return LocalBackend(**({"model": model} if model else {}), **options)
+    raise BackendUnavailable(f"no backend is called {address!r}; use local or local:MODEL")

@@ -1,0 +1,1 @@
+"""The embedded model, and the recipe that made it."""

@@ -1,0 +1,107 @@
+"""`Plan`: what a sweep would make, told before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from musicgen_lab.backends import Backend
+from musicgen_lab.request import GenerationRequest
+from musicgen_lab.store import ClipRecord
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What running a sweep would make.
+
+    Attributes
+    ----------
+    cells : int
+        Combinations of everything but the seed.
+    seeds : int
+        Seeds of the cell that has most.
+    clips : int
+        Clips in all.
+    present : int
+        Of these, how many are finished already.
+    failed : int
+        How many failed before, and will be tried again.
+    to_make_s : float
+        Seconds of audio still to make.
+    estimate_s : float or None
+        Seconds that it will take about; None where nothing is known.
+    backend : str
+        What will make them.
+    """
+
+    cells: int
+    seeds: int
+    clips: int
+    present: int
+    failed: int
+    to_make_s: float
+    estimate_s: float | None
+    backend: str
+
+    @classmethod
+    def of(
+        cls,
+        requests: Sequence[GenerationRequest],
+        records: Mapping[str, ClipRecord],
+        backend: Backend,
+    ) -> Plan:
+        """Compare what is asked with what is there."""
+        status = {
+            request: records[key].status
+            for request in requests
+            if (key := request.key()) in records
+        }
+        to_make = [request for request in requests if status.get(request) != "ok"]
+        seeds: dict[tuple[object, ...], int] = {}
+        for request in requests:
+            cell = tuple(request.model_dump(exclude={"seed"}).values())
+            seeds[cell] = seeds.get(cell, 0) + 1
+        return cls(
+            cells=len(seeds),
+            seeds=max(seeds.values()),
+            clips=len(requests),
+            present=len(requests) - len(to_make),
+            failed=sum(state == "failed" for state in status.values()),
+            to_make_s=sum(request.duration for request in to_make),
+            estimate_s=backend.estimate_s(to_make),
+            backend=backend.name,
+        )
+
+    @property
+    def to_make(self) -> int:
+        """Clips still to make, those that failed before among them."""
+        return self.clips - self.present
+
+    def __str__(self) -> str:
+        made_by = f"{self.to_make:,} ({self.to_make_s:,.0f} s of audio)"
+        if self.estimate_s is None:
+            time = "unknown before the model is here"
+        else:
+            time = f"about {words_for_seconds(self.estimate_s)}"
+        lines = {
+            "backend": self.backend,
+            "cells": f"{self.cells:,}",
+            "seeds per cell": f"{self.seeds:,}",
+            "clips": f"{self.clips:,}",
+            "already there": f"{self.present:,}",
+            "failed before": f"{self.failed:,}",
+            "to make": made_by,
+            "estimated time": time if self.to_make else "none",
+        }
+        return "\n".join(f"{label:<15} {value}" for label, value in lines.items())
+
+    __repr__ = __str__
+
+
+def words_for_seconds(seconds: float) -> str:
+    """Say a time as a person would: 40 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

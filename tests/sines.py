@@ -1,0 +1,44 @@
+"""A backend that makes sines instead of music: instant, and different for every request."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from musicgen_lab.clip import Clip, Failure, Provenance
+
+SAMPLE_RATE = 8_000
+MODEL = "sines@1"
+PROVENANCE = Provenance(engine="sines 1", device="cpu", dtype="float32", lab_version="test")
+
+
+def sine_clip(request, *, level=0.1):
+    """Make a clip whose frequency follows the temperature and whose level follows cfg_coef."""
+    t = np.arange(int(request.duration * SAMPLE_RATE)) / SAMPLE_RATE
+    frequency = 200 + 400 * request.temperature + request.seed % 7
+    samples = level * request.cfg_coef / 3 * np.sin(2 * np.pi * frequency * t)
+    return Clip(request, samples[None].astype(np.float32), SAMPLE_RATE, PROVENANCE, 0.01)
+
+
+class SineBackend:
+    """Makes a sine of every request; prompts that start with "fail" fail, as often as told."""
+
+    name = "sines"
+
+    def __init__(self, failures=1_000_000):
+        self.made = []
+        self.failures = failures
+
+    def resolve(self, request):
+        return request if request.model else request.with_model(MODEL)
+
+    def generate(self, requests):
+        for request in requests:
+            self.made.append(request)
+            if request.prompt.startswith("fail") and self.failures > 0:
+                self.failures -= 1
+                yield Failure(request, "OutOfMemoryError", "no room for it", 0.01)
+            else:
+                yield sine_clip(request)
+
+    def estimate_s(self, requests):
+        return 0.01 * len(requests)

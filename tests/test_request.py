@@ -1,0 +1,158 @@
+"""A request is checked in one place, never changes, and has one key everywhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.request import GenerationRequest, ignored_by_choice
+
+FIELDS = {
+    "prompt": st.text(st.characters(codec="utf-8"), min_size=1, max_size=1000).filter(str.strip),
+    "duration": st.floats(1, 30),
+    "temperature": st.floats(0, 10),
+    "top_k": st.integers(0, 2048),
+    "top_p": st.floats(0, 1),
+    "cfg_coef": st.floats(0, 100),
+    "seed": st.integers(0, 2**32 - 1),
+    "model": st.none() | st.text("abc/-@.", min_size=1, max_size=30),
+}
+REQUESTS = st.fixed_dictionaries(FIELDS)
+
+
+def test_defaults_are_those_of_the_service():
+    request = GenerationRequest(prompt="calm acoustic guitar melody", seed=1)
+    assert request.model_dump() == {
+        "prompt": "calm acoustic guitar melody",
+        "duration": 8.0,
+        "temperature": 1.0,
+        "top_k": 250,
+        "top_p": 0.0,
+        "cfg_coef": 3.0,
+        "seed": 1,
+        "model": None,
+    }
+
+
+@pytest.mark.parametrize("seed", [{}, {"seed": None}])
+def test_a_seed_that_is_not_given_is_drawn_once_and_kept(seed):
+    drawn = {GenerationRequest(prompt="a", **seed).seed for _ in range(20)}
+    assert len(drawn) > 15
+    assert all(0 <= one < 2**32 for one in drawn)
+    request = GenerationRequest(prompt="a", **seed)
+    assert request.key() == request.key()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temperature": "warm"}, "temperature must be a number from 0 to 10, got 'warm'"),
+        ({"temperature": -0.1}, "temperature must be a number from 0 to 10, got -0.1"),
+        ({"temperature": True}, "temperature must be a number from 0 to 10, got True"),
+        ({"duration": 45}, "duration must be a number from 1 to 30 seconds, got 45"),
+        ({"duration": 0.99}, "duration must be a number from 1 to 30 seconds, got 0.99"),
+        ({"duration": 10**400}, "duration must be a number from 1 to 30 seconds, got 1"),
+        ({"cfg_coef": math.nan}, "cfg_coef must be a number from 0 to 100, got nan"),
+        ({"cfg_coef": math.inf}, "cfg_coef must be a number from 0 to 100, got inf"),
+        ({"cfg_coef": "3"}, "cfg_coef must be a number from 0 to 100, got '3'"),
+        ({"top_k": 1.5}, "top_k must be a whole number from 0 to 2,048, got 1.5"),
+        ({"top_k": 2049}, "top_k must be a whole number from 0 to 2,048, got 2049"),
+        ({"top_p": 1.01}, "top_p must be a number from 0 to 1, got 1.01"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 4,294,967,295, got -1"),
+        ({"prompt": ""}, "prompt must be text of 1 to 1,000 characters, got an empty one"),
+        ({"prompt": " \n"}, "prompt must be text of 1 to 1,000 characters, got an empty one"),
+        ({"prompt": "x" * 10_000}, "got 10000 characters; shorten it"),
+        ({"prompt": "\ud800"}, "not valid Unicode"),
+        ({"prompt": 7}, "prompt must be text of 1 to 1,000 characters, got 7"),
+        ({"prompt": None}, "prompt must be text of 1 to 1,000 characters, got None"),
+        ({"model": ""}, "model must be text of 1 to 500 characters, got an empty one"),
+        ({"cfg_coeff": 3}, "unknown field 'cfg_coeff' (did you mean cfg_coef?)"),
+        ({"bpm": 3}, "unknown field 'bpm'; the fields are prompt, duration"),
+    ],
+)
+def test_bad_values_are_refused_with_the_value_the_limit_and_the_way_out(fields, message):
+    with pytest.raises(InvalidRequest) as error:
+        GenerationRequest(**{"prompt": "a", **fields})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.field in fields
+
+
+def test_a_missing_prompt_is_named():
+    with pytest.raises(InvalidRequest, match="prompt is required"):
+        GenerationRequest()
+
+
+@given(REQUESTS)
+def test_every_request_within_the_limits_survives_json(fields):
+    request = GenerationRequest(**fields)
+    again = GenerationRequest(**json.loads(json.dumps(request.model_dump())))
+    assert again == request
+    assert again.key() == request.key()
+
+
+@given(REQUESTS, st.randoms(use_true_random=False))
+def test_the_key_does_not_depend_on_the_order_of_fields(fields, random):
+    shuffled = list(fields.items())
+    random.shuffle(shuffled)
+    assert GenerationRequest(**dict(shuffled)).key() == GenerationRequest(**fields).key()
+
+
+@given(REQUESTS, st.data())
+def test_the_key_changes_with_every_field(fields, data):
+    name = data.draw(st.sampled_from(list(FIELDS)))
+    value = data.draw(FIELDS[name].filter(lambda value: value != fields[name]))
+    assert GenerationRequest(**{**fields, name: value}).key() != GenerationRequest(**fields).key()
+
+
+def test_equal_numbers_of_other_types_have_the_same_key():
+    one = GenerationRequest(prompt="a", temperature=1.0, cfg_coef=3.0, top_p=0.0, seed=2)
+    numpy = GenerationRequest(
+        prompt="a",
+        temperature=np.float64(1),
+        cfg_coef=3,
+        top_p=-0.0,
+        seed=np.int64(2),
+        top_k=np.int32(250),
+    )
+    assert numpy.key() == one.key()
+
+
+def test_the_key_is_the_same_in_another_process_and_does_not_change_with_versions():
+    """Runs on disk are found by this key: if it changes on purpose, raise KEY_VERSION too."""
+    code = (
+        "from musicgen_lab.request import GenerationRequest as R;"
+        "print(R(seed=7, prompt='Klavier, sanft \\u266a', cfg_coef=3.5, model='demo@1').key())"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert (
+        printed.stdout.strip()
+        == "ae60b94174873a4529c5c91a6f8d94d5d3586bff07547549dbddeaf51f499e91"
+        == GenerationRequest(prompt="Klavier, sanft ♪", cfg_coef=3.5, seed=7, model="demo@1").key()
+    )
+
+
+def test_fields_that_cannot_act_are_named_with_the_reason():
+    greedy = GenerationRequest(prompt="a", temperature=0)
+    assert set(greedy.inert_fields()) == {"top_k", "top_p", "seed"}
+    nucleus = GenerationRequest(prompt="a", top_p=0.9)
+    assert nucleus.inert_fields() == {"top_k": "top_p 0.9 replaces it"}
+    assert GenerationRequest(prompt="a").inert_fields() == {}
+    assert ignored_by_choice(nucleus, ["prompt", "top_p"]) == []
+    assert ignored_by_choice(nucleus, ["top_k"]) == ["top_k does nothing: top_p 0.9 replaces it"]
+
+
+def test_a_request_cannot_be_changed():
+    request = GenerationRequest(prompt="a")
+    with pytest.raises(ValueError, match="frozen"):
+        request.seed = 3

@@ -1,0 +1,93 @@
+"""The frame is tidy, derived, and rebuilt whenever it is gone or out of date."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from musicgen_lab import InvalidRequest, Results, Sweep
+from musicgen_lab.analysis import features
+from musicgen_lab.request import REQUEST_FIELDS
+from tests.sines import SineBackend
+
+
+@pytest.fixture
+def run(tmp_path):
+    sweep = Sweep(prompt=["a", "fail"], duration=1, temperature=[0.7, 1.0], seed=range(3))
+    sweep.run(SineBackend(), tmp_path, progress=False)
+    return tmp_path
+
+
+def test_there_is_one_row_per_clip_with_parameters_provenance_and_features(run):
+    frame = Results.open(run).frame
+    assert len(frame) == 12
+    assert {*REQUEST_FIELDS, "status", "error", "path", "frames", "elapsed_s"} <= set(frame.columns)
+    made = frame[frame["status"] == "ok"]
+    assert set(made["engine"]) == {"sines 1"}
+    assert (made["frames"] == 8000).all()
+    assert all((run / path).is_file() for path in made["path"])
+    assert made["rms_dbfs"].notna().all()
+    failed = frame[frame["status"] == "failed"]
+    assert failed[["path", "rms_dbfs"]].isna().all(axis=None)
+
+
+def test_rows_stand_in_the_order_of_the_sweep(run):
+    frame = Results.open(run).frame
+    assert list(frame["prompt"]) == ["a"] * 6 + ["fail"] * 6
+    assert list(frame["seed"]) == [0, 1, 2] * 4
+
+
+def test_pandas_reads_the_saved_frame_and_it_is_the_same(run):
+    results = Results.open(run)
+    pd.testing.assert_frame_equal(pd.read_parquet(results.results_path), results.frame)
+
+
+@pytest.mark.parametrize("harm", [lambda p: p.unlink(), lambda p: p.write_bytes(b"PAR1")])
+def test_the_saved_frame_is_rebuilt_when_it_is_gone_or_damaged(run, harm):
+    before = Results.open(run).frame
+    harm(run / "results.parquet")
+    pd.testing.assert_frame_equal(Results.open(run).frame, before)
+    assert pd.read_parquet(run / "results.parquet").equals(before)
+
+
+def test_features_are_measured_once_and_again_when_they_change(run, monkeypatch):
+    monkeypatch.setattr(features, "measure", lambda *_: pytest.fail("measured again"))
+    Results.open(run)
+    monkeypatch.undo()
+    saved = pd.read_parquet(run / "results.parquet")
+    saved["rms_dbfs"] = 0.0
+    saved.attrs["features_version"] = features.FEATURES_VERSION - 1
+    saved.to_parquet(run / "results.parquet")
+    made = Results.open(run).frame.query("status == 'ok'")
+    assert (made["rms_dbfs"] < -10).all()
+
+
+def test_select_narrows_by_any_column(run):
+    results = Results.open(run)
+    assert len(results.select(temperature=0.7, prompt="a").frame) == 3
+    assert len(results.select(seed=[0, 2]).frame) == 8
+    assert results.select(temperature=0.7).swept == ("prompt", "seed")
+    with pytest.raises(InvalidRequest, match=r"no clip has temperature 0.9 .* there is 0.7, 1.0"):
+        results.select(temperature=0.9)
+    with pytest.raises(InvalidRequest, match="unknown column 'heat'"):
+        results.select(heat=1)
+
+
+def test_summary_gives_the_spread_over_seeds_of_every_cell(run):
+    summary = Results.open(run).summary("spectral_centroid_hz")
+    assert list(summary.columns) == ["prompt", "temperature", "n", "mean", "std", "min", "max"]
+    assert list(summary["n"]) == [3, 3, 0, 0]
+    assert summary["mean"][0] == pytest.approx(200 + 400 * 0.7 + 1, rel=0.02)
+    assert summary["mean"][1] == pytest.approx(200 + 400 * 1.0 + 1, rel=0.02)
+    assert np.isfinite(summary["std"][0])
+    with pytest.raises(InvalidRequest, match="unknown feature 'loudness'"):
+        Results.open(run).summary("loudness")
+
+
+def test_clips_are_found_by_key(run):
+    results = Results.open(run)
+    row = results.frame.iloc[0]
+    assert results.clip(row["key"]).request.temperature == row["temperature"]
+    with pytest.raises(KeyError):
+        results.clip(results.frame.query("status == 'failed'")["key"].iloc[0])

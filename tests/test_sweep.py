@@ -1,0 +1,193 @@
+"""A sweep expands to an ordered list of requests, plans, runs, and resumes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musicgen_lab import InvalidRequest, Results, Sweep
+from tests.sines import SineBackend
+
+GUITAR = "calm acoustic guitar melody"
+
+
+def grid(**fields):
+    return Sweep(**{"prompt": GUITAR, "duration": 1, **fields})
+
+
+def test_seeds_vary_fastest_then_cfg_coef_then_temperature():
+    sweep = grid(seed=range(2), cfg_coef=[1, 3], temperature=[0.7, 1.0])
+    assert [(r.temperature, r.cfg_coef, r.seed) for r in sweep.requests] == [
+        (0.7, 1, 0), (0.7, 1, 1), (0.7, 3, 0), (0.7, 3, 1),
+        (1.0, 1, 0), (1.0, 1, 1), (1.0, 3, 0), (1.0, 3, 1),
+    ]  # fmt: skip
+    assert sweep.swept == ("temperature", "cfg_coef", "seed")
+
+
+def test_without_a_seed_every_cell_is_made_once_with_seed_zero():
+    assert [request.seed for request in grid(temperature=[0.5, 1]).requests] == [0, 0]
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "temperature": st.lists(st.floats(0.1, 10), min_size=1, max_size=4),
+            "cfg_coef": st.lists(st.floats(0, 100), min_size=1, max_size=4),
+            "seed": st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4),
+        }
+    )
+)
+def test_a_grid_has_every_combination_once_in_a_fixed_order(fields):
+    sweep = grid(**fields)
+    distinct = [len(set(values)) for values in fields.values()]
+    assert len(sweep.requests) == len(set(sweep.requests)) == np.prod(distinct)
+    shuffled = dict(reversed(fields.items()))
+    assert grid(**shuffled).requests == sweep.requests
+
+
+def test_arrays_ranges_and_generators_are_lists():
+    sweep = grid(temperature=np.linspace(0.5, 1, 3), seed=range(2), cfg_coef=(c for c in (1, 2)))
+    assert len(sweep.requests) == 12
+    json.dumps(sweep.design)
+
+
+def test_any_field_can_be_swept():
+    sweep = grid(prompt=["a", "b"], duration=[1, 2], top_k=[50, 250], model=["demo", "owner/name"])
+    assert len(sweep.requests) == 16
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"top_k": [50, 250], "top_p": 0.9}, "sweeping top_k does nothing where top_p 0.9"),
+        ({"top_k": [50, 250], "top_p": [0, 0.9]}, "sweeping top_k does nothing"),
+        ({"seed": [0, 1], "temperature": 0}, "sweeping seed does nothing where temperature 0"),
+        ({"seed": [0, 1], "temperature": [0, 1]}, "in a sweep of its own"),
+        ({"top_p": [0.5, 0.9], "temperature": 0}, "sweeping top_p does nothing"),
+        ({"temperature": []}, "temperature needs at least one value"),
+        ({"temperature": [1, "warm"]}, "temperature must be a number from 0 to 10, got 'warm'"),
+        ({"temperature": {1, 2}}, "a list in an order, got a set"),
+        ({"temperature": [[1], [2]]}, "a flat list"),
+        ({"seed": None}, "needs seeds to find its clips again"),
+        ({"cfg_coeff": [1, 2]}, "did you mean cfg_coef?"),
+        ({"seed": range(1_000_001)}, "up to 1,000,000 clips, got 1,000,001"),
+    ],
+)
+def test_sweeps_that_cannot_be_made_as_asked_are_refused(fields, message):
+    with pytest.raises(InvalidRequest) as error:
+        grid(**fields)
+    assert message in str(error.value)
+
+
+def test_a_set_field_that_cannot_act_is_noted():
+    assert grid(top_k=100, top_p=0.9).notes == ("top_k does nothing: top_p 0.9 replaces it",)
+    assert grid(top_p=0.9).notes == ()
+
+
+def test_a_random_design_is_reproducible_and_stays_within_its_ranges():
+    space = {"temperature": (0.5, 1.5), "cfg_coef": (1, 8), "top_k": (10, 500)}
+    sweep = Sweep.sample(40, prompt=GUITAR, seed=3, replicates=2, **space)
+    assert sweep.requests == Sweep.sample(40, prompt=GUITAR, seed=3, replicates=2, **space).requests
+    assert sweep.requests != Sweep.sample(40, prompt=GUITAR, seed=4, replicates=2, **space).requests
+    assert len(sweep.requests) == 80
+    for name, (low, high) in space.items():
+        values = sorted({getattr(request, name) for request in sweep.requests})
+        assert low <= values[0] < values[-1] <= high
+        quarter = low + (high - low) / 4
+        assert sum(value < quarter for value in values) == pytest.approx(10, abs=1)  # spread evenly
+    assert {request.seed for request in sweep.requests} == {0, 1}
+
+
+def test_a_random_design_draws_from_lists_and_keeps_single_values():
+    sweep = Sweep.sample(10, prompt=["a", "b"], temperature=(0.5, 1.5), cfg_coef=4)
+    assert [request.prompt for request in sweep.requests].count("a") == 5
+    assert {request.cfg_coef for request in sweep.requests} == {4}
+
+
+@pytest.mark.parametrize(
+    ("n", "fields", "message"),
+    [
+        (0, {}, "n must be a whole number from 1 to 1,000,000, got 0"),
+        (5, {"temperature": (1.5, 0.5)}, "low first"),
+        (5, {"temperature": (1, 2, 3)}, "a range (low, high)"),
+        (5, {"temperature": (1, 20)}, "temperature must be a number from 0 to 10"),
+        (5, {"cfg_coeff": (1, 2)}, "did you mean cfg_coef?"),
+    ],
+)
+def test_random_designs_that_make_no_sense_are_refused(n, fields, message):
+    with pytest.raises(InvalidRequest) as error:
+        Sweep.sample(n, prompt=GUITAR, seed=1, **fields)
+    assert message in str(error.value)
+
+
+def test_the_plan_counts_cells_seeds_and_what_is_there_without_making_anything(tmp_path):
+    backend = SineBackend()
+    grid(temperature=[0.7, 1.0]).run(backend, tmp_path / "run", progress=False)
+    plan = grid(temperature=[0.7, 1.0, 1.3], seed=range(3)).plan(backend, tmp_path / "run")
+    assert (plan.cells, plan.seeds, plan.clips, plan.present, plan.to_make) == (3, 3, 9, 2, 7)
+    assert plan.to_make_s == 7
+    assert plan.estimate_s == pytest.approx(0.07)
+    assert len(backend.made) == 2
+    assert "already there   2" in str(plan)
+
+
+def test_a_plan_for_a_folder_that_is_not_there_leaves_it_so(tmp_path):
+    assert grid().plan(SineBackend(), tmp_path / "run").to_make == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_running_again_makes_nothing_and_a_larger_sweep_makes_only_the_new_clips(tmp_path):
+    backend = SineBackend()
+    grid(temperature=[0.7, 1.0]).run(backend, tmp_path, progress=False)
+    grid(temperature=[0.7, 1.0]).run(backend, tmp_path, progress=False)
+    assert len(backend.made) == 2
+    results = grid(temperature=[0.7, 1.0], seed=[0, 1]).run(backend, tmp_path, progress=False)
+    assert len(backend.made) == 4
+    assert len(results.frame) == 4
+
+
+def test_a_failure_is_a_row_and_does_not_lose_the_rest(tmp_path):
+    sweep = grid(prompt=["a", "fail", "b"])
+    results = sweep.run(SineBackend(), tmp_path, progress=False)
+    assert list(results.frame["status"]) == ["ok", "failed", "ok"]
+    assert results.frame["error"][1] == "OutOfMemoryError: no room for it"
+    assert results.frame["prompt"][1] == "fail"
+
+
+def test_failures_are_tried_again_unless_they_are_to_be_kept(tmp_path):
+    sweep, backend = grid(prompt=["a", "fail"]), SineBackend(failures=2)
+    sweep.run(backend, tmp_path, progress=False)
+    kept = sweep.run(backend, tmp_path, keep_failures=True, progress=False)
+    assert len(backend.made) == 2
+    assert list(kept.frame["attempts"]) == [1, 1]
+    again = sweep.run(backend, tmp_path, progress=False)
+    assert list(again.frame["status"]) == ["ok", "failed"]
+    assert list(again.frame["attempts"]) == [1, 2]
+    mended = sweep.run(backend, tmp_path, progress=False)
+    assert list(mended.frame["status"]) == ["ok", "ok"]
+    assert list(mended.frame["attempts"]) == [1, 3]
+
+
+class Interrupted(SineBackend):
+    """Stops as Ctrl-C would, after two clips."""
+
+    def generate(self, requests):
+        for n, result in enumerate(super().generate(requests)):
+            if n == 2:
+                raise KeyboardInterrupt
+            yield result
+
+
+def test_an_interrupted_run_keeps_what_was_made_and_says_what_is_missing(tmp_path):
+    sweep = grid(seed=range(5))
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(Interrupted(), tmp_path, progress=False)
+    results = Results.open(tmp_path)
+    assert (len(results.frame), results.missing) == (2, 3)
+    backend = SineBackend()
+    sweep.run(backend, tmp_path, progress=False)
+    assert [request.seed for request in backend.made] == [2, 3, 4]
