@@ -197,7 +197,7 @@ def _lm_config(
         "channels": channels,
         "solver": "musicgen",
         "dataset": {"segment_duration": 30},
-        "interleave_stereo_codebooks": {"use": stereo, "per_timestep": True},
+        "interleave_stereo_codebooks": {"use": stereo, "per_timestep": False},
         "lm_model": "transformer_lm",
         "transformer_lm": {
             "n_q": n_q * channels,

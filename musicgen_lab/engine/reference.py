@@ -182,6 +182,11 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     return package
 
 
+def _misfit(path: Path, error: Exception) -> ModelUnavailable:
+    reason = " ".join(str(error).split())[:120]
+    return ModelUnavailable(f"{path} does not fit its own configuration ({reason}…)")
+
+
 def _load_lm(folder: Path, device: torch.device) -> Any:
     from audiocraft.models import builders
     from omegaconf import OmegaConf
@@ -215,7 +220,7 @@ def _load_lm(folder: Path, device: torch.device) -> Any:
             f"once, or put it into {own_text_encoder}"
         ) from error
     except RuntimeError as error:
-        raise ModelUnavailable(f"{path} does not fit its own configuration: {error}") from error
+        raise _misfit(path, error) from error
     lm.eval()
     lm.cfg = config
     return lm
@@ -243,5 +248,5 @@ def _load_codec(folder: Path, lm_config: Any, device: torch.device) -> Any:
         try:
             codec.load_state_dict(package["best_state"])
         except RuntimeError as error:
-            raise ModelUnavailable(f"{path} does not fit its own configuration: {error}") from error
+            raise _misfit(path, error) from error
     return builders.get_wrapped_compression_model(codec.eval(), lm_config).eval()

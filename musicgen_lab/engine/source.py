@@ -59,17 +59,19 @@ class ModelSource:
         """
         if self.folder is not None:
             return self.folder
-        from huggingface_hub import snapshot_download
+        import huggingface_hub
 
         _tell_licence(self.name)
-        try:
-            return Path(
-                snapshot_download(
-                    self.name, revision=self.revision, allow_patterns=list(CHECKPOINT_FILES)
-                )
-            )
-        except Exception as error:
-            raise _unreachable(self.name, error) from error
+        paths = []
+        for file in CHECKPOINT_FILES:
+            path = huggingface_hub.try_to_load_from_cache(self.name, file, revision=self.revision)
+            try:
+                if not isinstance(path, str):
+                    path = huggingface_hub.hf_hub_download(self.name, file, revision=self.revision)
+            except Exception as error:
+                raise _unreachable(self.name, error) from error
+            paths.append(Path(path))
+        return paths[0].parent
 
 
 def locate(name: str) -> ModelSource:

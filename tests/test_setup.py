@@ -1,0 +1,59 @@
+"""The set-up files agree with each other."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+OVERRIDES = {
+    canonicalize_name(Requirement(line).name): Requirement(line)
+    for line in PROJECT["tool"]["uv"]["override-dependencies"]
+}
+
+
+def _direct_requirements():
+    groups = [
+        PROJECT["project"]["dependencies"],
+        *PROJECT["project"]["optional-dependencies"].values(),
+        PROJECT["dependency-groups"]["test"],
+    ]
+    return [Requirement(line) for group in groups for line in group]
+
+
+def _locked():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert all(re.fullmatch(r"[a-z0-9._-]+==[^\s;]+", line) for line in lines)
+    return dict(line.split("==") for line in lines)
+
+
+@pytest.mark.parametrize("requirement", _direct_requirements(), ids=str)
+def test_the_lock_holds_every_requirement_in_a_version_that_fits(requirement):
+    name = canonicalize_name(requirement.name)
+    assert requirement.specifier.contains(_locked()[name])
+    if name in OVERRIDES:
+        assert OVERRIDES[name].specifier.contains(_locked()[name])
+
+
+def test_what_musicgen_never_needs_is_left_out_of_the_lock():
+    left_out = {name for name, line in OVERRIDES.items() if line.marker}
+    assert left_out
+    assert not left_out & _locked().keys()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.name)
+def test_notebooks_are_kept_without_outputs(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code
+    for cell in code:
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+        assert not re.search(r"^\s*(def|class) ", "".join(cell["source"]), re.MULTILINE)
