@@ -31,7 +31,7 @@ class SineBackend:
     def resolve(self, request):
         return request if request.model else request.with_model(MODEL)
 
-    def generate(self, requests):
+    def generate(self, requests, on_progress=None):
         for request in requests:
             self.made.append(request)
             if request.prompt.startswith("fail") and self.failures > 0:

@@ -175,7 +175,7 @@ def test_failures_are_tried_again_unless_they_are_to_be_kept(tmp_path):
 class Interrupted(SineBackend):
     """Stops as Ctrl-C would, after two clips."""
 
-    def generate(self, requests):
+    def generate(self, requests, on_progress=None):
         for n, result in enumerate(super().generate(requests)):
             if n == 2:
                 raise KeyboardInterrupt

@@ -1,0 +1,190 @@
+"""Spectrograms with a calibrated level: dB re full scale, the same for every clip.
+
+Levels are never taken relative to a clip's own maximum: that would make a clip and its tenth the
+same picture. The arithmetic is NumPy's own, a few lines of it, because importing librosa's filters
+compiles for four seconds in every process and twenty in the first; tests hold it against librosa.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating]
+
+WINDOW_S = 0.064  # 15.6 Hz apart, so that 96 mel bands are all filled up to 48 kHz
+HOP_S = 0.016
+N_MELS = 96
+FLOOR_DB = -120.0
+"""The lowest level there is, in dB re full scale: what digital silence is given."""
+
+
+@dataclass(frozen=True, eq=False)
+class MelSpectrogram:
+    """How much of a clip's power lies in each mel band, over time.
+
+    Attributes
+    ----------
+    level_db : np.ndarray [shape=(n_mels, t), dtype=float32]
+        RMS level of each band in dB re full scale (1.0), never below `FLOOR_DB`. A sine of
+        amplitude 1 has -3 dB, spread over at most two bands.
+    frequencies_hz : np.ndarray [shape=(n_mels,)]
+        Centres of the bands in Hz, rising.
+    times_s : np.ndarray [shape=(t,)]
+        Centres of the frames in seconds.
+    """
+
+    level_db: npt.NDArray[np.float32]
+    frequencies_hz: Array
+    times_s: Array
+
+
+def mel_spectrogram_db(
+    samples: Array,
+    sample_rate: int,
+    *,
+    n_mels: int = N_MELS,
+    window_s: float = WINDOW_S,
+    hop_s: float = HOP_S,
+    pad: bool = True,
+) -> MelSpectrogram:
+    """Return a clip's mel spectrogram in dB re full scale.
+
+    Short-time Fourier transform with a Hann window, power averaged over the channels (a mix could
+    cancel them), summed in triangular bands on Slaney's mel scale [1]_ from 0 Hz to half the
+    sample rate. Neighbouring bands add up to one, so that the bands' powers add up to the clip's.
+
+    Parameters
+    ----------
+    samples : np.ndarray [shape=(channels, n)]
+        Full scale is 1.0.
+    sample_rate : int
+        In Hz. Nothing is resampled.
+    n_mels : int > 0
+        Number of bands.
+    window_s, hop_s : float > 0
+        Length of a frame and distance between frames, in seconds.
+    pad : bool
+        True covers the whole clip, with zeros before and after. False takes only the frames that
+        lie inside it, as `power_spectrogram` does.
+
+    Returns
+    -------
+    MelSpectrogram
+
+    Raises
+    ------
+    ValueError
+        When samples is not of shape (channels, n) with n > 0, or sample_rate is not positive.
+
+    References
+    ----------
+    .. [1] Slaney, M. (1998). Auditory Toolbox. Interval Research Corporation, report 1998-010.
+
+    Examples
+    --------
+    >>> tone = np.sin(2 * np.pi * 440 * np.arange(32000) / 32000)[np.newaxis]
+    >>> mel = mel_spectrogram_db(tone, 32000)
+    >>> mel.level_db.shape
+    (96, 63)
+    """
+    power, _, times_s = power_spectrogram(
+        samples, sample_rate, window_s=window_s, hop_s=hop_s, pad=pad
+    )
+    filters, frequencies_hz = mel_filters(sample_rate, power.shape[0], n_mels)
+    level_db = 10 * np.log10(np.maximum(filters @ power, np.finfo(np.float32).tiny))
+    level_db = np.maximum(level_db, FLOOR_DB).astype(np.float32)
+    return MelSpectrogram(level_db, frequencies_hz, times_s)
+
+
+def power_spectrogram(
+    samples: Array, sample_rate: int, *, window_s: float, hop_s: float, pad: bool
+) -> tuple[Array, Array, Array]:
+    """Return a clip's power in each frequency bin, over time, averaged over its channels.
+
+    Parameters
+    ----------
+    samples : np.ndarray [shape=(channels, n)]
+    sample_rate : int
+        In Hz.
+    window_s, hop_s : float > 0
+        In seconds.
+    pad : bool
+        True puts half a frame of zeros before and after, so that the frames cover the whole clip.
+        False takes only frames that lie inside it, so that the clip's edges, which are broadband
+        clicks, are not measured; a clip shorter than a frame is one frame, with zeros on both
+        sides.
+
+    Returns
+    -------
+    power : np.ndarray [shape=(bins, t), dtype=float32]
+        One-sided; a frame's bins add up to its mean square under the window (Parseval).
+    frequencies_hz : np.ndarray [shape=(bins,)]
+    times_s : np.ndarray [shape=(t,)]
+        Centres of the frames.
+
+    Raises
+    ------
+    ValueError
+        As `mel_spectrogram_db`.
+    """
+    if samples.ndim != 2 or samples.size == 0:
+        raise ValueError(f"samples must be of shape (channels, n), n > 0, got {samples.shape}")
+    if sample_rate <= 0:
+        raise ValueError(f"sample_rate must be above 0 Hz, got {sample_rate}")
+    window_n = 2 * max(1, round(window_s * sample_rate / 2))
+    hop_n = max(1, round(hop_s * sample_rate))
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window_n) / window_n)).astype(np.float32)
+    lacking = window_n if pad else max(0, window_n - samples.shape[1])
+    before, after = lacking // 2, lacking - lacking // 2
+    padded = np.pad(samples.astype(np.float32, copy=False), ((0, 0), (before, after)))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window_n, axis=1)[:, ::hop_n]
+    spectrum = np.fft.rfft(frames * window, axis=-1)  # (channels, t, bins)
+    squared = spectrum.real**2 + spectrum.imag**2
+    power: npt.NDArray[np.float32] = np.asarray(squared.mean(axis=0), np.float32).T
+    power *= 2 / (window_n * np.sum(window**2))
+    power[[0, -1]] /= 2  # 0 Hz and half the sample rate have no mirror image
+    centres = np.arange(power.shape[1]) * hop_n + window_n // 2 - before
+    return power, np.fft.rfftfreq(window_n, 1 / sample_rate), centres / sample_rate
+
+
+def mel_filters(sample_rate: int, bins: int, n_mels: int) -> tuple[Array, Array]:
+    """Return triangular mel bands, each with a peak of one, and their centres in Hz.
+
+    Returns
+    -------
+    filters : np.ndarray [shape=(n_mels, bins), dtype=float32]
+    frequencies_hz : np.ndarray [shape=(n_mels,)]
+    """
+    nyquist_hz = sample_rate / 2
+    corners = mel_to_hz(np.linspace(0.0, hz_to_mel(np.array(nyquist_hz)), n_mels + 2))
+    bin_hz = np.linspace(0.0, nyquist_hz, bins)
+    rising = (bin_hz - corners[:-2, np.newaxis]) / np.diff(corners)[:-1, np.newaxis]
+    falling = (corners[2:, np.newaxis] - bin_hz) / np.diff(corners)[1:, np.newaxis]
+    return np.clip(np.minimum(rising, falling), 0, None).astype(np.float32), corners[1:-1]
+
+
+# Slaney's scale: straight up to 1 kHz, then a factor of 6.4 every 27 mels.
+_BREAK_HZ, _BREAK_MEL, _HZ_PER_MEL, _LOG_STEP = 1000.0, 15.0, 200 / 3, np.log(6.4) / 27
+
+
+def hz_to_mel(frequency_hz: Array) -> Array:
+    """Convert Hz to mels on Slaney's scale."""
+    above = np.maximum(frequency_hz, _BREAK_HZ)
+    return np.where(
+        frequency_hz < _BREAK_HZ,
+        frequency_hz / _HZ_PER_MEL,
+        _BREAK_MEL + np.log(above / _BREAK_HZ) / _LOG_STEP,
+    )
+
+
+def mel_to_hz(mel: Array) -> Array:
+    """Convert mels on Slaney's scale to Hz."""
+    above = np.maximum(mel, _BREAK_MEL)
+    return np.where(
+        mel < _BREAK_MEL,
+        mel * _HZ_PER_MEL,
+        _BREAK_HZ * np.exp((above - _BREAK_MEL) * _LOG_STEP),
+    )

@@ -1,0 +1,107 @@
+"""The mel spectrograms of a run's clips, on one scale, as pictures."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from musicgen_lab.analysis.spectrogram import (
+    FLOOR_DB,
+    HOP_S,
+    N_MELS,
+    WINDOW_S,
+    MelSpectrogram,
+    hz_to_mel,
+    mel_spectrogram_db,
+)
+
+if TYPE_CHECKING:
+    from musicgen_lab.results import Results
+
+COLOUR_MAP = "magma"  # its lightness rises evenly: true in grey and for colour-blind readers
+LEVEL_RANGE_DB = 80.0
+PICTURE_WIDTH, PICTURE_HEIGHT = 480, 192
+
+
+class MelPictures:
+    """The mel spectrograms of every finished clip of a run, on one scale.
+
+    Parameters
+    ----------
+    results : Results
+    level_range_db : float > 0
+        From the lightest colour down to the darkest, in dB.
+
+    Attributes
+    ----------
+    by_key : dict of str to MelSpectrogram
+        By the clip's key.
+    level_limits_db : tuple of float
+        Darkest and lightest level, in dB re full scale, the same for every clip. The lightest is
+        the highest level of any clip, rounded up to 10 dB.
+    duration_s : float
+        The longest clip's, which all pictures share as their time axis.
+    mel_limits : tuple of float
+        Edges of the lowest and the highest band of any clip, which all pictures share as their
+        frequency axis, in mels on Slaney's scale.
+    """
+
+    def __init__(self, results: Results, *, level_range_db: float = LEVEL_RANGE_DB) -> None:
+        made = results.frame[results.frame["status"] == "ok"]
+        self.duration_s = float(made["duration_s"].max()) if len(made) else 1.0
+        rate_hz = int(made["sample_rate_hz"].max()) if len(made) else 2
+        half_band = float(hz_to_mel(np.array(rate_hz / 2))) / (N_MELS + 1) / 2
+        self.mel_limits = (half_band, (2 * N_MELS + 1) * half_band)
+        hop_s = max(HOP_S, self.duration_s / PICTURE_WIDTH)
+        self.by_key: dict[str, MelSpectrogram] = {}
+        highest_db = FLOOR_DB
+        for key, frames in zip(made["key"], made["frames"], strict=True):
+            if not frames:
+                continue  # nothing came back: there is nothing to draw
+            clip = results.clip(key)
+            finite = np.nan_to_num(clip.samples, nan=0.0, posinf=0.0, neginf=0.0)
+            mel = mel_spectrogram_db(finite, clip.sample_rate, window_s=WINDOW_S, hop_s=hop_s)
+            self.by_key[key] = mel
+            highest_db = max(highest_db, float(mel.level_db.max()))
+        top_db = max(10.0 * math.ceil(highest_db / 10), FLOOR_DB + level_range_db)
+        self.level_limits_db = (top_db - level_range_db, top_db)
+
+    def png(self, key: str) -> bytes:
+        """Return a clip's picture: time to the right, mel frequency upwards, no axes.
+
+        What lies after the end of a shorter clip, or above a lower sample rate, is transparent.
+        """
+        from matplotlib import colormaps
+        from PIL import Image
+
+        palette = np.round(255 * colormaps[COLOUR_MAP](np.arange(256))[:, :3]).astype(np.uint8)
+        image = Image.fromarray(self._indexed(self.by_key[key]), mode="P")
+        image.putpalette(palette.tobytes())
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG", optimize=True, transparency=0)
+        return buffer.getvalue()
+
+    def _indexed(self, mel: MelSpectrogram) -> npt.NDArray[np.uint8]:
+        """Return palette indices of shape (height, width), top row first; 0 is transparent."""
+        low_db, high_db = self.level_limits_db
+        share = np.clip((mel.level_db - low_db) / (high_db - low_db), 0.0, 1.0)
+        colours = np.round(1 + 254 * share).astype(np.uint8)
+        band_mel = hz_to_mel(mel.frequencies_hz)
+        lowest, highest = self.mel_limits
+        upwards = (np.arange(PICTURE_HEIGHT)[::-1] + 0.5) / PICTURE_HEIGHT
+        mel_at = lowest + upwards * (highest - lowest)
+        time_at = (np.arange(PICTURE_WIDTH) + 0.5) / PICTURE_WIDTH * self.duration_s
+        bands = np.round((mel_at - band_mel[0]) / (band_mel[1] - band_mel[0])).astype(int)
+        hop_s = mel.times_s[1] - mel.times_s[0] if len(mel.times_s) > 1 else self.duration_s
+        frames = np.round(time_at / hop_s).astype(int)
+        picture: npt.NDArray[np.uint8] = colours[
+            np.clip(bands, 0, len(band_mel) - 1)[:, np.newaxis],
+            np.clip(frames, 0, len(mel.times_s) - 1),
+        ]
+        picture[bands >= len(band_mel), :] = 0
+        picture[:, frames > len(mel.times_s)] = 0
+        return picture

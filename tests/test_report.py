@@ -1,0 +1,255 @@
+"""A report is made whole or not at all, says what is true, and asks nothing of the network."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import soundfile
+from bs4 import BeautifulSoup
+
+import musicgen_lab.report
+from musicgen_lab import InvalidRequest, ReportFailed, Results, RunFolderError, make_report
+from musicgen_lab.listening import listening_copy, listening_grid
+from musicgen_lab.report_sections import clip_table, heading, spectrogram_figures
+from musicgen_lab.request import GenerationRequest
+from tests.report_runs import beats, make_run
+
+TEMPLATE = musicgen_lab.report.find_template()
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return BeautifulSoup(report.read_text(encoding="utf-8"), "html.parser")
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+def use_template(monkeypatch, folder, *cells):
+    """Let reports be made from a notebook of these cells."""
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": spec})
+    for cell in ('run_folder = "."', *cells):
+        notebook.cells.append(nbformat.v4.new_code_cell(cell))
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    folder.mkdir()
+    nbformat.write(notebook, folder / "notebook.ipynb")
+    monkeypatch.setattr(musicgen_lab.report, "find_template", lambda: folder / "notebook.ipynb")
+
+
+def test_it_lies_in_the_run_folder_even_if_that_has_braces_and_spaces_in_its_name(report):
+    assert "{" in str(report)
+    assert sorted(path.name for path in report.parent.glob("report.*")) == [
+        "report.html",
+        "report.ipynb",
+    ]
+
+
+def test_nothing_in_it_points_to_the_network(report):
+    page = report.read_text(encoding="utf-8")
+    assert not re.search(r"https?:|src=[\"']//|@import|url\(", page)
+
+
+def test_it_shows_no_code_and_no_path_of_this_machine(report, page):
+    assert "results = Results.open" not in page.get_text()
+    for path in (report, report.with_suffix(".ipynb")):
+        written = path.read_text(encoding="utf-8")
+        assert str(report.parent.parent) not in written
+        assert str(TEMPLATE.parent) not in written
+
+
+def test_every_link_leads_to_a_file_beside_it(report, page):
+    links = [tag["src"] for tag in page(["img", "audio"])] + [a["href"] for a in page("a")]
+    files = [link for link in links if not link.startswith(("data:", "#"))]
+    assert len(files) == 7 * 3 + 1  # picture, player and WAV of each clip, and the table
+    for link in files:
+        assert (report.parent / link).is_file(), link
+
+
+def test_the_prompt_is_text_and_not_markup(page):
+    assert page.h1.get_text() == "“calm <b>guitar</b> & $5 {drums}”"
+    assert page.title.get_text() == page.h1.get_text()
+
+
+def test_it_counts_what_was_made_and_what_was_not(page):
+    said = page.find(class_="lead").get_text()
+    assert said == "7 clips, 14 s of audio; 1 silent; 1 failed; 1 not made yet."
+
+
+def test_it_says_every_parameter_the_model_and_who_made_it(page):
+    facts = {row.dt.get_text(): row.dd.get_text() for row in page.find(class_="facts")("div")}
+    assert facts["temperature"] == "0.7, 1, 1.3 (3 values)"
+    assert facts["cfg_coef"] == "1, 3, 5 (3 values)"
+    assert facts["seed"] == "0"
+    assert facts["model"] == "sines@1"
+    assert facts["made by"] == "sines 1 on cpu in float32"
+    assert "with MusicGen Lab" in facts["asked"]
+
+
+def test_parameters_that_do_nothing_are_said_to(tmp_path):
+    said = heading(Results.open(make_run(tmp_path, top_p=0.9))).data
+    assert "250 <small>(does nothing: top_p 0.9 replaces it)" in said
+
+
+def test_every_panel_has_a_label_and_every_picture_and_player_a_description(page):
+    grid = page.find(class_="listening-grid")
+    assert len(grid("figure")) == 9
+    assert all(figure.figcaption.get_text().strip() for figure in grid("figure"))
+    assert all(image["alt"].startswith("Mel spectrogram: temp") for image in grid("img"))
+    assert all(player["aria-label"].startswith("Play temperature") for player in grid("audio"))
+    assert {player["preload"] for player in grid("audio")} == {"none"}
+    assert page.find(class_="figure").img["alt"]
+
+
+def test_failed_silent_missing_and_attenuated_clips_say_so(page):
+    figures = page.find(class_="listening-grid")("figure")
+    said = "\n".join(figure.get_text(" ") for figure in figures)
+    assert "OutOfMemoryError: no room for <it>" in said
+    assert "not made yet" in said
+    assert "silent" in said
+    assert "peaks 3.5 dB above full scale: played 3.5 dB quieter" in said
+
+
+def test_the_table_has_every_clip_with_a_dash_for_what_cannot_be_known(tmp_path):
+    results = Results.open(make_run(tmp_path, seed=[0, 1, 2], silent=[1], failed=[2]))
+    table = BeautifulSoup(clip_table(results).data, "html.parser")
+    ok, silent, failed = (row.get_text("|") for row in table.tbody("tr"))
+    assert "no|" in ok and "–" not in ok
+    assert silent.startswith("1|–|–|1.00|yes|–|–")
+    assert "failed: OutOfMemoryError: no room for <it>" in failed
+
+
+def test_a_run_without_clips_has_a_report_that_says_so(tmp_path):
+    results = Results.open(make_run(tmp_path, missing=[0]))
+    assert "0 clips, 0 s of audio; 1 not made yet." in heading(results).data
+    assert "No clip has been made yet" in listening_grid(results).data
+    assert "No clip has been made yet" in spectrogram_figures(results, level_range_db=80).data
+    assert "<tbody></tbody>" in clip_table(results).data
+
+
+def test_a_listening_copy_has_the_clips_own_level_and_length():
+    clip = beats(GenerationRequest(prompt="a", duration=2, seed=0), channels=2)
+    content, suffix = listening_copy(clip)
+    copy, rate = decode(content)
+    assert (suffix, rate, copy.shape[0]) == (".mp3", clip.sample_rate, 2)
+    assert copy.shape[1] / rate == pytest.approx(clip.duration_s, abs=0.1)
+    assert level_db(copy) == pytest.approx(level_db(clip.samples), abs=0.5)
+    assert len(content) < 20_000
+
+
+def test_a_listening_copy_is_only_made_quieter_where_it_would_clip():
+    clip = beats(GenerationRequest(prompt="a", duration=1, seed=0), gain=10)
+    copy, _ = decode(listening_copy(clip)[0])
+    peak_db = 20 * np.log10(np.abs(clip.samples).max())
+    assert level_db(copy) == pytest.approx(level_db(clip.samples) - peak_db, abs=0.5)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(20_000, 1), (16_000, 4), (96_000, 2)])
+def test_what_mp3_cannot_hold_is_a_wav(rate, channels):
+    request = GenerationRequest(prompt="a", duration=1, seed=0)
+    content, suffix = listening_copy(beats(request, sample_rate=rate, channels=channels))
+    assert suffix == ".wav"
+    assert decode(content)[1] == rate
+
+
+def test_the_title_can_be_given(run):
+    html = make_report(run, title="A <new> look", progress=False).read_text(encoding="utf-8")
+    assert BeautifulSoup(html, "html.parser").h1.get_text() == "A <new> look"
+
+
+@pytest.mark.parametrize("name", ["titel", "run_folder", "level_range"])
+def test_a_parameter_that_the_notebook_does_not_have_is_refused(run, name):
+    with pytest.raises(InvalidRequest, match=rf"no parameter '{name}'.* are title, level_range_db"):
+        make_report(run, parameters={name: "x"}, progress=False)
+    assert not (run / "report.html").exists()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match="holds no run"):
+        make_report(tmp_path, progress=False)
+
+
+def test_a_notebook_that_fails_is_one_line_and_leaves_everything_as_it_was(
+    run, tmp_path, monkeypatch, capfd
+):
+    (run / "report.html").write_text("the report before")
+    before = contents(run)
+    use_template(monkeypatch, tmp_path / "{braces}", "raise ValueError('first line\\nsecond')")
+    with pytest.raises(ReportFailed) as failure:
+        make_report(run, progress=False)
+    assert str(failure.value) == "the report could not be made: ValueError: first line second"
+    assert contents(run) == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_kernel_that_dies_is_one_line(run, tmp_path, monkeypatch):
+    use_template(monkeypatch, tmp_path / "dies", "import os; os._exit(1)")
+    with pytest.raises(ReportFailed, match=r"^the report could not be made: [^\n]+$"):
+        make_report(run, progress=False)
+    assert not (run / "report.html").exists()
+
+
+def test_the_notebook_is_run_by_this_interpreter_in_the_run_folder(run, tmp_path, monkeypatch):
+    cell = "import os, sys; print(sys.executable, os.getcwd(), run_folder, sep='\\n')"
+    use_template(monkeypatch, tmp_path / "asks", cell)
+    make_report(run, progress=False)
+    notebook = nbformat.read(run / "report.ipynb", as_version=4)
+    printed = notebook.cells[-1].outputs[0].text.splitlines()
+    assert printed == [sys.executable, str(run), "."]
+
+
+def test_the_notebook_of_an_installed_package_comes_before_a_folder_beside_it(
+    tmp_path, monkeypatch
+):
+    package = tmp_path / "musicgen_lab"
+    for folder in (package / "notebooks", tmp_path / "notebooks"):
+        folder.mkdir(parents=True)
+        (folder / "sweep_report.ipynb").touch()
+    monkeypatch.setattr(musicgen_lab.report, "PACKAGE", package)
+    assert musicgen_lab.report.find_template() == package / "notebooks" / "sweep_report.ipynb"
+
+
+def test_a_missing_notebook_is_a_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(musicgen_lab.report, "PACKAGE", tmp_path / "musicgen_lab")
+    with pytest.raises(ReportFailed, match=r"sweep_report\.ipynb is missing"):
+        musicgen_lab.report.find_template()
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATE.parent.glob("*.ipynb")), ids=lambda p: p.name)
+def test_notebooks_are_thin_and_have_no_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+            nodes = list(ast.walk(ast.parse(cell.source)))
+            defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+            assert not any(isinstance(node, defined) for node in nodes)
+
+
+def contents(folder: Path):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def decode(content):
+    samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    return samples.T, rate
+
+
+def level_db(samples):
+    return 10 * np.log10(np.mean(samples.astype(float) ** 2))
