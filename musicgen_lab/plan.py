@@ -30,6 +30,8 @@ class Plan:
         Seconds of audio still to make.
     estimate_s : float or None
         Seconds that it will take about; None where nothing is known.
+    models : tuple of str
+        The models asked for, each with its revision.
     backend : str
         What will make them.
     """
@@ -41,6 +43,7 @@ class Plan:
     failed: int
     to_make_s: float
     estimate_s: float | None
+    models: tuple[str, ...]
     backend: str
 
     @classmethod
@@ -69,6 +72,7 @@ class Plan:
             failed=sum(state == "failed" for state in status.values()),
             to_make_s=sum(request.duration for request in to_make),
             estimate_s=backend.estimate_s(to_make),
+            models=tuple(dict.fromkeys(str(request.model) for request in requests)),
             backend=backend.name,
         )
 
@@ -85,6 +89,7 @@ class Plan:
             time = f"about {words_for_seconds(self.estimate_s)}"
         lines = {
             "backend": self.backend,
+            "model": ", ".join(self.models),
             "cells": f"{self.cells:,}",
             "seeds per cell": f"{self.seeds:,}",
             "clips": f"{self.clips:,}",

@@ -167,7 +167,7 @@ class GenerationRequest(BaseModel):
 
 REQUEST_FIELDS = tuple(GenerationRequest.model_fields)
 
-SWEEP_ORDER = ("prompt", "model", "duration", "top_k", "top_p", "temperature", "cfg_coef", "seed")
+SWEEP_ORDER = ("model", "prompt", "duration", "top_k", "top_p", "temperature", "cfg_coef", "seed")
 """The fields in the order in which sweeps and results vary them, the last one fastest."""
 
 

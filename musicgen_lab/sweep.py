@@ -13,6 +13,7 @@ from musicgen_lab.backends import Backend
 from musicgen_lab.clip import Failure
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.plan import Plan
+from musicgen_lab.progress import ProgressBar
 from musicgen_lab.request import (
     REQUEST_FIELDS,
     SWEEP_ORDER,
@@ -32,7 +33,7 @@ class Sweep:
     """A grid over request fields, each combination with every seed.
 
     Every field of `GenerationRequest` takes one value, or a list, range or array of them. The
-    order is fixed: prompt, model, duration, top_k, top_p, temperature, cfg_coef, seed, the last
+    order is fixed: model, prompt, duration, top_k, top_p, temperature, cfg_coef, seed, the last
     varying fastest, values in the order given. The same combination is asked for once.
 
     A combination of everything but the seed is a cell; seeds are its replicates. Without a seed
@@ -221,8 +222,6 @@ class Sweep:
         KeyboardInterrupt
             On Ctrl-C. What was finished is kept.
         """
-        from tqdm.auto import tqdm
-
         run = RunFolder(folder)
         run.create()
         requests = [backend.resolve(request) for request in self.requests]
@@ -233,22 +232,19 @@ class Sweep:
             return record is not None and (record.status == "ok" or keep_failures)
 
         to_make = [request for request in requests if not is_there(request)]
-        failed = 0
-        with tqdm(total=len(to_make), unit="clip", disable=not progress or not to_make) as bar:
+        with ProgressBar(to_make, shown=progress and bool(to_make)) as bar:
 
             def still_to_make() -> Iterator[GenerationRequest]:
                 for request in to_make:  # another process may have made it meanwhile
                     record = run.store.record(request.key())
                     if record is not None and record.status == "ok":
-                        bar.update()
+                        bar.finish(request, failed=False)
                     else:
                         yield request
 
-            for result in backend.generate(still_to_make()):
+            for result in backend.generate(still_to_make(), on_progress=bar.advance):
                 run.store.put(result)
-                failed += isinstance(result, Failure)
-                bar.set_postfix(failed=failed, refresh=False)
-                bar.update()
+                bar.finish(result.request, failed=isinstance(result, Failure))
         return Results.open(folder)
 
 

@@ -1,0 +1,66 @@
+"""The `musicgen-lab` command: parse, call the library, print."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from typing import Any
+
+import click
+
+from musicgen_lab.cli.exits import EXIT_BAD_USAGE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, fail
+from musicgen_lab.cli.make import generate, sweep
+from musicgen_lab.cli.models import models
+from musicgen_lab.cli.report import report
+from musicgen_lab.errors import (
+    MusicGenLabError,
+    MusicGenLabWarning,
+    ReportFailed,
+    RunFolderUnwritable,
+)
+
+SHOW_TRACEBACK = "MUSICGEN_LAB_TRACEBACK"
+
+
+def main() -> None:
+    """Run the command; every error is one line on standard error and a non-zero exit code."""
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", MusicGenLabWarning)
+    try:
+        code = cli.main(standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        code = EXIT_BAD_USAGE
+    except click.ClickException as error:
+        code = fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        code = fail("stopped", EXIT_INTERRUPTED)
+    except (RunFolderUnwritable, ReportFailed) as error:
+        code = fail(str(error), EXIT_SOME_FAILED)
+    except MusicGenLabError as error:
+        code = fail(str(error), EXIT_BAD_USAGE)
+    except Exception as error:
+        if os.environ.get(SHOW_TRACEBACK):
+            traceback.print_exc()
+        code = fail(
+            f"{type(error).__name__}: {error} (set {SHOW_TRACEBACK}=1 to see where)",
+            EXIT_SOME_FAILED,
+        )
+    sys.exit(code)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"warning: {message}", err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="musicgen-lab")
+def cli() -> None:
+    """Sweep MusicGen's sampling parameters, hear and measure what each one does."""
+
+
+for command in (generate, sweep, report, models):
+    cli.add_command(command)

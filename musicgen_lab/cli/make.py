@@ -1,0 +1,120 @@
+"""`generate` and `sweep`: make clips."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from musicgen_lab.cli.exits import EXIT_INTERRUPTED, EXIT_SOME_FAILED, fail
+from musicgen_lab.cli.options import backend_options, request_options
+from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
+
+if TYPE_CHECKING:
+    from musicgen_lab.backends import Backend
+
+ASK_ABOVE_CLIPS = 1000
+
+
+@click.command()
+@request_options(many=False)
+@backend_options
+@click.option("--out", type=click.Path(path_type=Path), default="clip.wav", show_default=True)
+def generate(fields: dict[str, Any], open_backend: Callable[[], Backend], out: Path) -> int:
+    """Make one clip and write it as a WAV file."""
+    from musicgen_lab.atomic import write_atomically
+    from musicgen_lab.clip import Failure
+    from musicgen_lab.request import GenerationRequest, ignored_by_choice
+
+    if out.suffix.lower() != ".wav":
+        raise InvalidRequest(f"--out must end in .wav, got {out}")
+    if not out.absolute().parent.is_dir():
+        raise InvalidRequest(f"--out must be in a folder that exists, got {out}")
+    request = GenerationRequest(**fields)
+    for note in ignored_by_choice(request, fields):
+        warnings.warn(note, MusicGenLabWarning, stacklevel=1)
+    backend = open_backend()
+    (result,) = backend.generate([backend.resolve(request)])
+    if isinstance(result, Failure):
+        return fail(f"{result.error_type}: {result.message}", EXIT_SOME_FAILED)
+    write_atomically(out, result.wav_bytes())
+    made = f"{result.duration_s:g} s at {result.sample_rate:,} Hz in {result.elapsed_s:.1f} s"
+    click.echo(f"{made}, seed {result.request.seed}, {result.request.model}", err=True)
+    click.echo(out)
+    return 0
+
+
+@click.command()
+@request_options(many=True)
+@backend_options
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
+@click.option("--plan", "plan_only", is_flag=True, help="Say what would be made, and stop.")
+@click.option("--report", "with_report", is_flag=True, help="Make the report afterwards.")
+@click.option("--keep-failures", is_flag=True, help="Do not try failed requests again.")
+@click.option("--yes", is_flag=True, help=f"Do not ask before {ASK_ABOVE_CLIPS:,} clips or more.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+def sweep(
+    fields: dict[str, Any],
+    open_backend: Callable[[], Backend],
+    out: Path,
+    plan_only: bool,
+    with_report: bool,
+    keep_failures: bool,
+    yes: bool,
+    quiet: bool,
+) -> int:
+    """Make every combination of the given values; run it again to resume."""
+    from musicgen_lab.sweep import Sweep
+
+    grid = Sweep(**fields)
+    for note in grid.notes:
+        warnings.warn(note, MusicGenLabWarning, stacklevel=1)
+    backend = open_backend()
+    plan = grid.plan(backend, out)
+    if plan_only:
+        click.echo(str(plan))
+        return 0
+    if plan.to_make >= ASK_ABOVE_CLIPS and not yes:
+        click.echo(str(plan), err=True)
+        if not sys.stdin.isatty():
+            raise InvalidRequest(f"{plan.to_make:,} clips are many; add --yes to make them")
+        click.confirm(f"Make {plan.to_make:,} clips?", abort=True, err=True)
+    click.echo(_announce(plan.to_make, plan.clips, backend.name), err=True)
+    try:
+        results = grid.run(backend, out, keep_failures=keep_failures, progress=not quiet)
+    except KeyboardInterrupt:
+        made = grid.plan(backend, out).present
+        return fail(
+            f"stopped; {made} of {plan.clips} clips are made and kept: "
+            "run the same command again to make the rest",
+            EXIT_INTERRUPTED,
+        )
+    keys = [backend.resolve(request).key() for request in grid.requests]
+    rows = results.frame[results.frame["key"].isin(keys)]
+    failures = rows[rows["status"] == "failed"]
+    made = len(rows) - len(failures) - plan.present
+    click.echo(
+        f"{made} made, {plan.present} already there, {len(failures)} failed, of {plan.clips} clips",
+        err=True,
+    )
+    if len(failures):
+        click.echo(f"the first failure: {failures['error'].iloc[0]}", err=True)
+    path = results.results_path
+    if with_report:
+        from musicgen_lab.report import make_report
+
+        path = make_report(out, progress=not quiet)
+    click.echo(path)
+    return EXIT_SOME_FAILED if len(failures) else 0
+
+
+def _announce(to_make: int, clips: int, backend: str) -> str:
+    if not to_make:
+        return f"nothing new to make: all {clips} clips are there"
+    if to_make == clips:
+        return f"making {clips} clips with {backend}"
+    return f"making the {to_make} of {clips} clips that are missing, with {backend}"

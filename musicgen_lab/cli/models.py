@@ -1,0 +1,73 @@
+"""`models`: what is on this machine, and how a checkpoint becomes a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def models() -> None:
+    """Prepare, list and describe models."""
+
+
+@models.command("list")
+def list_models() -> None:
+    """List the models on this machine: name, size, licence of the weights."""
+    from musicgen_lab.engine.source import prepared_models
+
+    for source in prepared_models():
+        config, folder = source.config(), source.prepared
+        assert config is not None and folder is not None
+        size = f"{config.parameters / 1e6:,.1f} M parameters, {megabytes(folder):,.1f} MB"
+        click.echo(f"{source.identity:<50}  {size:<36}  {config.license}")
+
+
+@models.command()
+@click.argument("model")
+def info(model: str) -> None:
+    """Describe a model on this machine, by name or by its folder."""
+    from musicgen_lab.engine.source import locate
+    from musicgen_lab.errors import ModelUnavailable
+
+    source = locate(model)
+    config, folder = source.config(), source.prepared
+    if config is None or folder is None:
+        raise ModelUnavailable(
+            f"{source.identity} is not prepared yet; run: musicgen-lab models prepare {model}"
+        )
+    kind = "stereo" if config.channels == 2 else "mono"
+    lines = {
+        "model": source.identity,
+        "folder": folder,
+        "size": f"{config.parameters / 1e6:,.1f} M parameters, {megabytes(folder):,.1f} MB",
+        "precision": config.dtype,
+        "language model": f"{config.layers} layers of width {config.dim}, {config.heads} heads",
+        "codes": f"{config.codebooks} codebooks of {config.card:,}, delays {config.delays}",
+        "sound": f"{kind}, {config.sample_rate:,} Hz, {config.frame_rate:g} frames a second",
+        "made from": config.source.name,
+        "revision": config.source.revision or "unknown",
+        "checksums": ", ".join(f"{name} {sum_}" for name, sum_ in config.source.sha256.items()),
+        "licence": config.license,
+    }
+    for label, value in lines.items():
+        click.echo(f"{label:<15} {value}")
+
+
+@models.command()
+@click.argument("source")
+@click.option("--out", type=click.Path(path_type=Path), help="Where; by default with the others.")
+def prepare(source: str, out: Path | None) -> None:
+    """Convert a checkpoint into a model folder.
+
+    SOURCE is a Hub id, or a folder in audiocraft's or transformers' format.
+    """
+    from musicgen_lab.engine.source import locate
+
+    click.echo(locate(source).prepare(out))
+
+
+def megabytes(folder: Path) -> float:
+    """Return the size of a folder's files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6

@@ -1,0 +1,104 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+
+def number(text: str) -> int | float | str:
+    """Read a number; anything else stays text, for the request to refuse by name."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def numbers(texts: tuple[str, ...]) -> list[int | float | str]:
+    """Read `0.7,1.0`, repeated options, and ranges such as `0:8` (0 to 7) or `0:8:2`."""
+    values: list[int | float | str] = []
+    for text in ",".join(texts).split(","):
+        ends = [number(part) for part in text.split(":")]
+        if len(ends) in (2, 3) and all(isinstance(end, int) for end in ends):
+            try:
+                values.extend(range(*ends))  # type: ignore[arg-type]
+            except ValueError:
+                raise click.BadParameter(f"{text} is not a range: its step is 0") from None
+        else:
+            values.append(number(text.strip()))
+    return values
+
+
+def request_options(*, many: bool) -> Callable[[Command], Command]:
+    """Give a command an option for every field of a request, each with one value or many."""
+    several = "; several by comma or by repeating it" if many else ""
+    helps = {
+        "duration": f"Length in seconds, 1 to 30{several}.  [default: 8]",
+        "temperature": f"Sampling temperature; 0 is greedy{several}.  [default: 1]",
+        "top_k": f"Sample from the k likeliest tokens{several}.  [default: 250]",
+        "top_p": f"Nucleus sampling; replaces top-k when above 0{several}.  [default: 0]",
+        "cfg_coef": f"Classifier-free guidance coefficient{several}.  [default: 3]",
+        "seed": "Seeds: 0,1,2 or a range 0:8.  [default: 0]" if many else "Drawn when not given.",
+    }
+
+    def decorate(command: Command) -> Command:
+        model_help = "demo, a Hub id, or the path of a checkpoint folder."
+        command = click.option("--model", multiple=many, metavar="NAME|PATH", help=model_help)(
+            command
+        )
+        for name in reversed(helps):
+            option = f"--{name.replace('_', '-')}"
+            command = click.option(option, name, multiple=many, metavar="X", help=helps[name])(
+                command
+            )
+        text_help = "What to make." + (" Repeat it for several." if many else "")
+        command = click.option(
+            "--prompt", required=True, multiple=many, metavar="TEXT", help=text_help
+        )(command)
+
+        @functools.wraps(command)
+        def with_fields(*args: Any, **options: Any) -> Any:
+            given = {name: options.pop(name) for name in ("prompt", *helps, "model")}
+            fields = {name: value for name, value in given.items() if value not in (None, ())}
+            for name in helps.keys() & fields.keys():
+                fields[name] = numbers(fields[name]) if many else number(fields[name])
+            for name in ("prompt", "model"):
+                if many and name in fields:
+                    fields[name] = list(fields[name])
+            return command(*args, fields=fields, **options)
+
+        return with_fields
+
+    return decorate
+
+
+def backend_options(command: Command) -> Command:
+    """Give a command the options that say who makes the clips; `open_backend()` connects."""
+    for name, default, help_text in reversed(
+        (
+            ("--backend", "local", "Who makes the clips: local."),
+            ("--engine", "lab", "lab (many clips in one batch) or audiocraft (the reference)."),
+            ("--device", "auto", "auto, cpu, cuda or another of torch's."),
+            ("--dtype", "auto", "auto, float32, bfloat16 or float16."),
+            ("--slots", "auto", "Clips made at once: auto or a number."),
+        )
+    ):
+        command = click.option(name, default=default, show_default=True, help=help_text)(command)
+
+    @functools.wraps(command)
+    def with_backend(
+        *args: Any, backend: str, engine: str, device: str, dtype: str, slots: str, **options: Any
+    ) -> Any:
+        from musicgen_lab.backends import connect
+
+        chosen = {"engine": engine, "device": device, "dtype": dtype, "slots": number(slots)}
+        return command(*args, open_backend=lambda: connect(backend, **chosen), **options)
+
+    return with_backend
