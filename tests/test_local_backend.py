@@ -7,7 +7,14 @@ import shutil
 import numpy as np
 import pytest
 
-from musicgen_lab import Clip, Failure, GenerationRequest, ModelUnavailable, connect
+from musicgen_lab import (
+    Clip,
+    Failure,
+    GenerationRequest,
+    InvalidRequest,
+    ModelUnavailable,
+    connect,
+)
 from musicgen_lab.backends import Backend
 from musicgen_lab.engine.source import EMBEDDED_FOLDER
 
@@ -45,35 +52,59 @@ def test_several_models_can_be_asked_for_in_one_go(backend, tmp_path):
     np.testing.assert_array_equal(demo.samples, other.samples)
 
 
-def test_requests_are_taken_one_at_a_time(backend):
+def test_requests_are_taken_as_slots_become_free():
     taken = []
 
     def requests():
-        for seed in range(3):
+        for seed in range(6):
             taken.append(seed)
             yield request(seed=seed)
 
-    clips = backend.generate(requests())
+    clips = connect("local", slots=2).generate(requests())
     assert isinstance(next(clips), Clip)
-    assert len(taken) == 1
+    assert len(taken) <= 3
     clips.close()
 
 
-def test_an_error_in_one_clip_is_a_failure_and_the_next_is_made(backend):
-    """A prompt of a thousand letters has more tokens than fit into a record's memory limit."""
-    engine = backend._open(backend._sources[backend.resolve(request()).model])
-    generate = engine.generate
+@pytest.mark.parametrize("engine", ["lab", "audiocraft"])
+def test_both_engines_make_the_clip_and_report_its_progress(engine):
+    seconds = []
+    (clip,) = connect("local", engine=engine).generate([request()], on_progress=seconds.append)
+    assert clip.samples.shape == (1, 32_000)
+    assert sum(seconds) == pytest.approx(1, abs=0.1)
+    assert engine.replace("lab", "musicgen-lab") in clip.provenance.engine
 
-    def out_of_memory_once(request, progress=None):
-        engine.generate = generate
+
+@pytest.mark.parametrize("engine", ["lab", "audiocraft"])
+def test_an_error_in_one_clip_is_a_failure_and_the_next_is_made(engine, monkeypatch):
+    """Memory runs out while one prompt is encoded: the layer below is the only thing replaced."""
+    from transformers import T5EncoderModel
+
+    encode = T5EncoderModel.forward
+
+    def out_of_memory_once(*arguments, **options):
+        monkeypatch.setattr(T5EncoderModel, "forward", encode)
         raise MemoryError("no room")
 
-    engine.generate = out_of_memory_once
-    failure, clip = backend.generate([request(), request(seed=1)])
-    assert isinstance(failure, Failure)
+    monkeypatch.setattr(T5EncoderModel, "forward", out_of_memory_once)
+    backend = connect("local", engine=engine)
+    results = list(backend.generate([request(prompt="a"), request(prompt="b")]))
+    (failure,) = [result for result in results if isinstance(result, Failure)]
+    (clip,) = [result for result in results if isinstance(result, Clip)]
     assert (failure.error_type, failure.message) == ("MemoryError", "no room")
-    assert failure.request.seed == 0
-    assert clip.request.seed == 1
+    assert {failure.request.prompt, clip.request.prompt} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "magic"}, "engine must be lab or audiocraft, got 'magic'"),
+        ({"engine": "audiocraft", "slots": 4}, "dtype and slots are for the lab engine"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(InvalidRequest, match=message):
+        connect("local", **options)
 
 
 def test_the_estimate_grows_with_the_audio(backend):

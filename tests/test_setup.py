@@ -25,7 +25,8 @@ def _direct_requirements():
         *PROJECT["project"]["optional-dependencies"].values(),
         PROJECT["dependency-groups"]["test"],
     ]
-    return [Requirement(line) for group in groups for line in group]
+    lines = (Requirement(line) for group in groups for line in group)
+    return [line for line in lines if line.name != PROJECT["project"]["name"]]
 
 
 def _locked():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from musicgen_lab.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from musicgen_lab.clip import Clip, Failure
     from musicgen_lab.request import GenerationRequest
+
+
+OnProgress: TypeAlias = "Callable[[float], None]"
+"""Called with the seconds of audio that were made since the last call."""
 
 
 @runtime_checkable
@@ -29,11 +33,14 @@ class Backend(Protocol):
             When this backend cannot serve that model.
         """
 
-    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Clip | Failure]:
+    def generate(
+        self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
+    ) -> Iterator[Clip | Failure]:
         """Make a clip or a failure of every resolved request, in the order of finishing.
 
         Requests are taken one by one as there is room for them, so the caller may decide late
-        what is still to be made.
+        what is still to be made. A backend that cannot see into clips in the making does not
+        report progress.
         """
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
@@ -47,9 +54,9 @@ def connect(address: str = "local", **options: Any) -> Backend:
     ----------
     address : str
         "local" for the embedded model in this process, or "local:MODEL" for another one: a Hub id
-        such as "facebook/musicgen-small", or the path of a checkpoint folder.
+        such as "facebook/musicgen-small", or the path of a model or checkpoint folder.
     **options
-        The backend's own options; for the local one `device`.
+        The backend's own options; for the local one `engine`, `device`, `dtype` and `slots`.
 
     Raises
     ------
@@ -65,6 +72,7 @@ def connect(address: str = "local", **options: Any) -> Backend:
     kind, _, model = address.partition(":")
     if kind == "local":
         from musicgen_lab.backends.local import LocalBackend
+        from musicgen_lab.engine.source import EMBEDDED
 
-        return LocalBackend(**({"model": model} if model else {}), **options)
+        return LocalBackend(model or EMBEDDED, **options)
     raise BackendUnavailable(f"no backend is called {address!r}; use local or local:MODEL")

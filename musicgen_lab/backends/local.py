@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import importlib.util
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+import itertools
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from musicgen_lab.clip import Clip, Failure
-from musicgen_lab.engine.source import CHECKPOINT_FILES, EMBEDDED, ModelSource, locate
-from musicgen_lab.errors import BackendUnavailable
+from musicgen_lab.engine.source import EMBEDDED, ModelSource, locate
+from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from musicgen_lab.engine.reference import ReferenceEngine
+    from musicgen_lab.backends import OnProgress
 
-FRAME_RATE_HZ = 50
-START_S = 20.0  # importing audiocraft and opening a model
-STEP_S = 0.006  # a step's fixed part
-BYTES_PER_S = 17e9  # memory read by a step's float32 weights; FP16 files hold half of it
+ENGINES = {"lab": ("torch", "transformers"), "audiocraft": ("torch", "audiocraft")}
+FRAME_RATE_HZ = 50.0  # of every released model
+SLOTS_AUTO = 32  # what "auto" takes at most
+
+# For estimates, measured on two cores in float32.
+START_S = {"lab": 3.0, "audiocraft": 20.0}  # imports, and opening a model
+STEP_S = 0.0015  # the fixed part of a step, per layer
+PARAMETERS_PER_S = 40e9  # multiplied in a second, small batch or large
+DECODE_S = 0.05  # a second of audio
+EXTRAS = {"lab": "local", "audiocraft": "audiocraft"}
+
+
+class _Engine(Protocol):
+    """What the backend asks of an engine: both this package's own and the reference have it."""
+
+    on_progress: Callable[[int], None] | None
+
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Clip | Failure]: ...
 
 
 class LocalBackend:
@@ -27,36 +42,55 @@ class LocalBackend:
     Parameters
     ----------
     model : str
-        "demo", the path of a checkpoint folder, or a Hub id.
+        "demo", a Hub id, or the path of a model or checkpoint folder.
+    engine : {"lab", "audiocraft"}
+        "lab" makes many clips in one batch; "audiocraft" is the reference, one clip at a time.
     device : str
         "auto", "cpu", "cuda" or any other of torch's.
+    dtype : {"auto", "float32", "bfloat16", "float16"}
+        "auto" is 16 bits where the hardware computes with them, float32 elsewhere.
+    slots : int or "auto"
+        Clips made at once by the lab engine; "auto" takes what the memory holds.
 
     Raises
     ------
     BackendUnavailable
         When torch is not installed.
+    InvalidRequest
+        When there is no such engine, or an option does not fit it.
     ModelUnavailable
         When there is no such model.
     """
 
-    def __init__(self, model: str = EMBEDDED, *, device: str = "auto") -> None:
-        missing = [
-            name for name in ("torch", "audiocraft") if importlib.util.find_spec(name) is None
-        ]
+    def __init__(
+        self,
+        model: str = EMBEDDED,
+        *,
+        engine: str = "lab",
+        device: str = "auto",
+        dtype: str = "auto",
+        slots: int | Literal["auto"] = "auto",
+    ) -> None:
+        if engine not in ENGINES:
+            raise InvalidRequest(f"engine must be {' or '.join(ENGINES)}, got {engine!r}")
+        if engine == "audiocraft" and (dtype, slots) != ("auto", "auto"):
+            raise InvalidRequest("dtype and slots are for the lab engine; leave them out")
+        missing = [name for name in ENGINES[engine] if importlib.util.find_spec(name) is None]
         if missing:
             raise BackendUnavailable(
                 f"the local backend needs {' and '.join(missing)}, not installed here: "
-                "pip install 'musicgen-lab[local]'"
+                f"pip install 'musicgen-lab[{EXTRAS[engine]}]'"
             )
+        self._engine_name = engine
+        self._options: dict[str, Any] = {"device": device, "dtype": dtype, "slots": slots}
         self._default = locate(model)
         self._sources = {self._default.identity: self._default}
-        self._device = device
-        self._engine: tuple[str, ReferenceEngine] | None = None
+        self._open_engine: tuple[str, _Engine] | None = None
 
     @property
     def name(self) -> str:
-        """The default model and the engine."""
-        return f"local ({self._default.name}, audiocraft)"
+        """Which engine."""
+        return f"local ({self._engine_name} engine)"
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with its model's revision; the backend's own model where none is."""
@@ -68,40 +102,63 @@ class LocalBackend:
         self._sources[source.identity] = source
         return request.with_model(source.identity)
 
-    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Clip | Failure]:
-        """Make the clips one after another, each taken from `requests` when its turn comes."""
-        for request in requests:
-            request = self.resolve(request)
-            engine = self._open(self._sources[str(request.model)])
-            started = time.perf_counter()
-            try:
-                result: Clip | Failure = engine.generate(request)
-            except Exception as error:
-                elapsed_s = time.perf_counter() - started
-                result = Failure(request, type(error).__name__, str(error), elapsed_s)
-            yield result
+    def generate(
+        self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
+    ) -> Iterator[Clip | Failure]:
+        """Make the clips, each request taken when there is room for it.
+
+        Neighbouring requests for one model share a batch; one model is open at a time.
+        """
+        resolved = map(self.resolve, requests)
+        for identity, group in itertools.groupby(resolved, lambda request: str(request.model)):
+            source = self._sources[identity]
+            engine = self._open(source)
+            engine.on_progress = on_progress and _in_seconds(on_progress, source)
+            yield from engine.generate(group)
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
-        """Estimate from the size of the weights; None for a model that is yet to be fetched.
+        """Estimate from the size of the models and what a step cost on two cores.
 
-        A step reads every weight once, so its time is a fixed part and the weights over the
-        speed of memory, measured on two cores.
+        None where a model is yet to be prepared or a GPU may be used: nothing is known of them.
         """
-        total_s = START_S if requests and self._engine is None else 0.0
-        for request in requests:
-            source = self._sources[str(self.resolve(request).model)]
-            if source.folder is None:
+        if self._options["device"] not in ("auto", "cpu") or shutil.which("nvidia-smi"):
+            return None
+        total_s = 0.0
+        by_model = itertools.groupby(map(self.resolve, requests), lambda r: str(r.model))
+        for identity, group in by_model:
+            config = self._sources[identity].config()
+            if config is None:
                 return None
-            weights_bytes = 2 * (source.folder / CHECKPOINT_FILES[0]).stat().st_size
-            step_s = STEP_S + weights_bytes / BYTES_PER_S
-            total_s += request.duration * FRAME_RATE_HZ * step_s
+            durations = [request.duration for request in group]
+            slots = (
+                self._options["slots"] if isinstance(self._options["slots"], int) else SLOTS_AUTO
+            )
+            batch = min(len(durations), slots) if self._engine_name == "lab" else 1
+            steps = sum(durations) * config.frame_rate / batch
+            step_s = STEP_S * config.layers + 2 * batch * config.parameters / PARAMETERS_PER_S
+            total_s += START_S[self._engine_name] + steps * step_s + sum(durations) * DECODE_S
         return total_s
 
-    def _open(self, source: ModelSource) -> ReferenceEngine:
+    def _open(self, source: ModelSource) -> _Engine:
         """Return the engine of a model; one model is kept open at a time."""
-        if self._engine is None or self._engine[0] != source.identity:
+        if self._open_engine is None or self._open_engine[0] != source.identity:
+            self._open_engine = None  # give the memory back first
+            self._open_engine = (source.identity, self._new_engine(source))
+        return self._open_engine[1]
+
+    def _new_engine(self, source: ModelSource) -> _Engine:
+        if self._engine_name == "audiocraft":
             from musicgen_lab.engine.reference import ReferenceEngine
 
-            self._engine = None  # give the memory back first
-            self._engine = (source.identity, ReferenceEngine(source.fetch(), self._device))
-        return self._engine[1]
+            folder = source.prepared or source.fetch()
+            return ReferenceEngine(folder, str(self._options["device"]))
+        from musicgen_lab.engine.engine import Engine
+
+        return Engine.open(source.prepare(), **self._options)
+
+
+def _in_seconds(on_progress: OnProgress, source: ModelSource) -> Callable[[int], None]:
+    """Turn an engine's steps into seconds of audio."""
+    config = source.config()
+    frame_rate = config.frame_rate if config is not None else FRAME_RATE_HZ
+    return lambda steps: on_progress(steps / frame_rate)

@@ -1,6 +1,6 @@
 """Build a tiny MusicGen checkpoint in audiocraft's own format, from a fixed seed and no network.
 
-`python -m musicgen_lab.demo.recipe FOLDER` writes the checkpoint that is embedded in this package.
+`python -m musicgen_lab.demo.recipe FOLDER` writes the model folder that is embedded in this package.
 It is a real MusicGen, small: a T5 text encoder, a transformer LM with the delay pattern and
 cross-attention, and an EnCodec at 32 kHz with 50 frames a second. It is not trained: what it makes
 is noise.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import string
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import transformers
 from omegaconf import OmegaConf
 from torch import nn
 
+from musicgen_lab.engine.convert import prepare
 from musicgen_lab.engine.quiet import quiet
-from musicgen_lab.engine.reference import load_audiocraft, register_text_encoder
+from musicgen_lab.engine.reference_models import load_audiocraft, register_text_encoder
 
 SAMPLE_RATE = 32_000  # Hz
 RATIOS = [8, 5, 4, 4]  # strides of the codec; their product is 640 samples a frame
@@ -261,5 +263,12 @@ def _lm_config(
     }
 
 
+def main(out: Path) -> None:
+    """Build the embedded model's checkpoint and convert it into a model folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = build_checkpoint(Path(folder))
+        prepare(checkpoint, out, name="musicgen-lab demo, untrained", license="MIT")
+
+
 if __name__ == "__main__":
-    build_checkpoint(Path(sys.argv[1]))
+    main(Path(sys.argv[1]))

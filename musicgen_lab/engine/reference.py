@@ -7,61 +7,20 @@ prompts of its batch, and it draws from its own seed, leaving the caller's rando
 
 from __future__ import annotations
 
-import importlib
-import json
-import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from musicgen_lab.clip import Clip, Provenance
-from musicgen_lab.engine.quiet import quiet
-from musicgen_lab.errors import ModelUnavailable
+from musicgen_lab.clip import Clip, Failure, Provenance, Samples
+from musicgen_lab.engine.reference_models import open_models
 from musicgen_lab.request import GenerationRequest
 
-Progress = Callable[[int, int], None]
-
 _RANDOM_STATE = threading.Lock()  # audiocraft draws from torch's global generator
-
-
-def load_audiocraft() -> None:
-    """Import audiocraft (12 s or so) without the warnings of the libraries under it.
-
-    Raises
-    ------
-    ModelUnavailable
-        When audiocraft is not installed.
-    """
-    try:
-        with quiet():
-            importlib.import_module("audiocraft.models")
-    except ImportError as error:
-        raise ModelUnavailable(
-            f"the audiocraft engine cannot be used: {error}; see the README for installing it"
-        ) from error
-
-
-def register_text_encoder(folder: Path) -> str:
-    """Let audiocraft load a T5 from a folder, where it only knows eleven names on the Hub.
-
-    Returns
-    -------
-    str
-        The name under which audiocraft's configuration can ask for it.
-    """
-    from audiocraft.modules.conditioners import T5Conditioner
-
-    name = str(folder)
-    if name not in T5Conditioner.MODELS:
-        T5Conditioner.MODELS.append(name)
-    T5Conditioner.MODELS_DIMS[name] = json.loads((folder / "config.json").read_text())["d_model"]
-    return name
 
 
 class ReferenceEngine:
@@ -70,10 +29,14 @@ class ReferenceEngine:
     Parameters
     ----------
     folder : Path
-        An audiocraft checkpoint: `state_dict.bin` and `compression_state_dict.bin`. Where it has a
-        folder `text_encoder/`, that T5 is used instead of the one the checkpoint names.
+        A model folder, or a checkpoint in audiocraft's own format.
     device : str
         "auto", "cpu", "cuda" or any other of torch's. float32 on the CPU, float16 elsewhere.
+
+    Attributes
+    ----------
+    on_progress : callable or None
+        Called with the number of steps made since the last call.
 
     Raises
     ------
@@ -83,13 +46,11 @@ class ReferenceEngine:
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
-        load_audiocraft()
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
-        with quiet():
-            self._lm = _load_lm(folder, self.device)
-            self._codec = _load_codec(folder, self._lm.cfg, self.device)
+        self.on_progress: Callable[[int], None] | None = None
+        self._lm, self._codec = open_models(folder, self.device)
         self.provenance = Provenance(
             engine=f"audiocraft {version('audiocraft')}",
             device=str(self.device),
@@ -103,39 +64,42 @@ class ReferenceEngine:
         """In Hz."""
         return int(self._codec.sample_rate)
 
-    def generate(self, request: GenerationRequest, progress: Progress | None = None) -> Clip:
-        """Generate one clip.
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Clip | Failure]:
+        """Make a clip or a failure of every request, one after another.
 
         Parameters
         ----------
-        request : GenerationRequest
-        progress : callable, optional
-            Called with (steps done, steps to do).
+        requests : iterable of GenerationRequest
+            Each is taken when its turn comes.
 
-        Returns
-        -------
-        Clip
-            The same samples for the same request, whatever ran before.
-
-        Raises
+        Yields
         ------
-        ArithmeticError
-            When the model's output is not finite.
+        Clip or Failure
+            A clip's samples are the same for the same request, whatever ran before.
         """
-        started = time.perf_counter()
-        tokens = self.generate_tokens(request, progress)
+        for request in requests:
+            started_s = time.perf_counter()
+            try:
+                samples = self._generate_samples(request)
+                elapsed_s = time.perf_counter() - started_s
+                result: Clip | Failure = Clip(
+                    request, samples, self.sample_rate, self.provenance, elapsed_s
+                )
+            except Exception as error:
+                elapsed_s = time.perf_counter() - started_s
+                result = Failure(request, type(error).__name__, str(error), elapsed_s)
+            yield result
+
+    def _generate_samples(self, request: GenerationRequest) -> Samples:
+        tokens = self.generate_tokens(request)
         with torch.inference_mode():
             audio = self._codec.decode(tokens)[0]  # (channels, n)
-        samples = audio.float().cpu().numpy().astype(np.float32, copy=False)
+        samples: Samples = audio.float().cpu().numpy()
         if not np.isfinite(samples).all():
             raise ArithmeticError("the model's output is not finite")
-        return Clip(
-            request, samples, self.sample_rate, self.provenance, time.perf_counter() - started
-        )
+        return samples
 
-    def generate_tokens(
-        self, request: GenerationRequest, progress: Progress | None = None
-    ) -> torch.Tensor:
+    def generate_tokens(self, request: GenerationRequest) -> torch.Tensor:
         """Generate a clip's codes, without decoding them.
 
         Returns
@@ -163,90 +127,10 @@ class ReferenceEngine:
                 top_p=request.top_p,
                 cfg_coef=request.cfg_coef,
                 two_step_cfg=False,  # with two steps audiocraft ignores the cfg_coef it is given
-                callback=progress,
+                callback=self._count_step,
             )
         return tokens
 
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read tensors and plain values; anything that would run code is refused."""
-    try:
-        package: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"pretrained"} & package.keys() and not {"xp.cfg", "best_state"} <= package.keys():
-            raise KeyError("no xp.cfg and best_state in it")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelUnavailable(
-            f"{path} is damaged or not an audiocraft checkpoint ({reason[:120]}); fetch it again"
-        ) from error
-    return package
-
-
-def _misfit(path: Path, error: Exception) -> ModelUnavailable:
-    reason = " ".join(str(error).split())[:120]
-    return ModelUnavailable(f"{path} does not fit its own configuration ({reason}…)")
-
-
-def _load_lm(folder: Path, device: torch.device) -> Any:
-    from audiocraft.models import builders
-    from omegaconf import OmegaConf
-
-    path = folder / "state_dict.bin"
-    package = _read_checkpoint(path)
-    config = OmegaConf.create(package["xp.cfg"])
-    OmegaConf.set_struct(config, False)
-    kinds = sorted(
-        {config.conditioners[name].model for name in config.conditioners if name != "args"}
-    )
-    if kinds != ["t5"]:
-        raise ModelUnavailable(
-            f"{path} is conditioned on {', '.join(kinds)}; only text models are served, "
-            "not melody or style"
-        )
-    config.device = str(device)
-    config.dtype = "float32" if device.type == "cpu" else "float16"
-    for option in ("merge_text_conditions_p", "drop_desc_p"):  # training only
-        config.conditioners.get("args", {}).pop(option, None)
-    own_text_encoder = folder / "text_encoder"
-    if own_text_encoder.is_dir():
-        config.conditioners.description.t5.name = register_text_encoder(own_text_encoder)
-    try:
-        lm = builders.get_lm_model(config)
-        lm.load_state_dict(package["best_state"])
-    except OSError as error:  # transformers could not fetch the T5 that the checkpoint names
-        name = config.conditioners.description.t5.name
-        raise ModelUnavailable(
-            f"the text encoder {name} is not on this machine and could not be fetched; connect "
-            f"once, or put it into {own_text_encoder}"
-        ) from error
-    except RuntimeError as error:
-        raise _misfit(path, error) from error
-    lm.eval()
-    lm.cfg = config
-    return lm
-
-
-def _load_codec(folder: Path, lm_config: Any, device: torch.device) -> Any:
-    from audiocraft.models import builders
-    from audiocraft.models.encodec import CompressionModel
-    from omegaconf import OmegaConf
-
-    path = folder / "compression_state_dict.bin"
-    package = _read_checkpoint(path)
-    if "pretrained" in package:
-        try:
-            codec = CompressionModel.get_pretrained(package["pretrained"], device=device)
-        except OSError as error:
-            raise ModelUnavailable(
-                f"the codec {package['pretrained']} is not on this machine and could not be "
-                "fetched; connect once"
-            ) from error
-    else:
-        config = OmegaConf.create(package["xp.cfg"])
-        config.device = str(device)
-        codec = builders.get_compression_model(config)
-        try:
-            codec.load_state_dict(package["best_state"])
-        except RuntimeError as error:
-            raise _misfit(path, error) from error
-    return builders.get_wrapped_compression_model(codec.eval(), lm_config).eval()
+    def _count_step(self, done: int, to_do: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(1)

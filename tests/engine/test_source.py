@@ -9,8 +9,10 @@ import sys
 
 import pytest
 
+from musicgen_lab.demo.recipe import build_checkpoint
 from musicgen_lab.engine.source import EMBEDDED_FOLDER, locate
 from musicgen_lab.errors import ModelUnavailable
+from tests.command import run_command
 
 
 def test_the_embedded_model_is_there_and_its_revision_is_its_content():
@@ -29,14 +31,14 @@ def test_a_folder_is_named_by_its_content_wherever_it_lies(tmp_path):
     first = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "a" / "mine")
     second = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "b" / "mine")
     assert locate(str(first)).identity == locate(str(second)).identity
-    weights = second / "state_dict.bin"
+    weights = second / "lm.safetensors"
     weights.write_bytes(weights.read_bytes() + b"\0")
     assert locate(str(first)).identity != locate(str(second)).identity
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
     (tmp_path / "state_dict.bin").touch()
-    with pytest.raises(ModelUnavailable, match=r"compression_state_dict.bin not found"):
+    with pytest.raises(ModelUnavailable, match=r"holds no model: .* compression_state_dict.bin"):
         locate(str(tmp_path))
 
 
@@ -56,30 +58,44 @@ def run_with_cache(code, cache, **environment):
     )
 
 
-LOCATE = """
+PREPARE = """
+from musicgen_lab.demo.recipe import build_checkpoint
 from musicgen_lab.engine.source import locate
 from musicgen_lab.errors import ModelUnavailable
 try:
     source = locate("facebook/musicgen-small")
-    print(source.identity, source.fetch().name)
+    print(source.identity, source.prepare().name)
 except ModelUnavailable as error:
     print(error)
 """
 
 
 def test_a_hub_model_out_of_reach_is_one_clear_line(tmp_path):
-    printed = run_with_cache(LOCATE, tmp_path, HF_ENDPOINT="http://127.0.0.1:9").stdout
+    printed = run_with_cache(PREPARE, tmp_path, HF_ENDPOINT="http://127.0.0.1:9").stdout
     assert printed.startswith("facebook/musicgen-small is not on this machine and the Hugging Face")
     assert "give the path of a checkpoint folder" in printed
     assert printed.count("\n") == 1
 
 
-def test_a_hub_model_that_was_fetched_before_is_used_offline_and_its_licence_is_told_once(tmp_path):
+def test_a_hub_model_that_was_fetched_before_is_prepared_offline_and_its_licence_is_told_once(
+    tmp_path,
+):
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "hub" / "models--facebook--musicgen-small"
-    shutil.copytree(EMBEDDED_FOLDER, repository / "snapshots" / commit)
+    build_checkpoint(repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
-    done = run_with_cache(LOCATE + LOCATE, tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    assert done.stdout.splitlines() == [f"facebook/musicgen-small@{commit} {commit}"] * 2
+    environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "MUSICGEN_LAB_MODELS": str(tmp_path / "m")}
+    done = run_with_cache(PREPARE + PREPARE, tmp_path, **environment)
+    name = f"facebook--musicgen-small@{commit}"
+    assert done.stdout.splitlines() == [f"facebook/musicgen-small@{commit} {name}"] * 2
     assert done.stderr.count("CC-BY-NC 4.0 (no commercial use)") == 1
+    shutil.rmtree(repository)  # the prepared model is all that it takes from now on
+    again = run_with_cache(PREPARE, tmp_path, **environment)
+    assert again.stdout.splitlines() == [f"facebook/musicgen-small@{commit} {name}"]
+    listed = run_command("models", "list", env={**os.environ, **environment}).stdout
+    assert [line.split("@")[0] for line in listed.splitlines()] == [
+        "demo",
+        "facebook/musicgen-small",
+    ]
+    assert "CC-BY-NC-4.0" in listed

@@ -1,0 +1,305 @@
+"""`musicgen-lab bench`: how fast engines make the same work on this machine, side by side.
+
+The work is a number of clips, or a grid of sampling parameters with one clip per cell. Engines
+that take one set of parameters per batch have to make a grid clip by clip: one clip is timed then,
+and counted as often as there are cells. A row says how much of the work was timed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from musicgen_lab.engine.config import ModelConfig, load_config
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from musicgen_lab.engine.bench_engines import BenchEngine
+
+PROMPT = "upbeat electronic dance music with heavy bass"
+SIZES = ("small", "medium", "large")
+WARM_UP_S = 1.0
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """What one engine needed for the work.
+
+    Attributes
+    ----------
+    engine, size, device, dtype : str
+    clips : int
+        Of the whole work.
+    seconds : float
+        Length of every clip.
+    ms_per_step : float
+        Time of the whole work over the LM steps of one clip.
+    clip_seconds_per_second : float
+        Seconds of sound made per second.
+    first_clip_s : float
+        Seconds until the first clip was there.
+    peak_memory_mb : float
+        What opening and running the engine added to the memory in use; on a GPU the most in use.
+    ratio_to_audiocraft : float or None
+        How many times faster than audiocraft's loop; None where that did not run.
+    floor_fraction : float
+        Least time that reading the weights and the cache takes, over the time it took.
+    timed : str
+        How much of the work was timed; the rest is extrapolated.
+    """
+
+    engine: str
+    size: str
+    device: str
+    dtype: str
+    clips: int
+    seconds: float
+    ms_per_step: float
+    clip_seconds_per_second: float
+    first_clip_s: float
+    peak_memory_mb: float
+    ratio_to_audiocraft: float | None
+    floor_fraction: float
+    timed: str
+
+
+@dataclass
+class _Contestant:
+    """An engine, and the seconds that each round took: whole work, and first clip."""
+
+    engine: BenchEngine
+    memory: int
+    rounds: list[tuple[float, float]]
+
+
+def make_work(clips: int, grid: tuple[int, int] | None, seconds: float) -> list[GenerationRequest]:
+    """Return the requests of the work: a grid of temperature by cfg_coef, or clips of one cell.
+
+    Parameters
+    ----------
+    clips : int
+        Used where there is no grid.
+    grid : (int, int) or None
+        Temperatures and guidance coefficients, all with guidance on.
+    seconds : float
+        Length of every clip.
+    """
+    temperatures, coefs = grid or (1, 1)
+    cells = [
+        {"temperature": 0.7 + 0.1 * t, "cfg_coef": 3.0 + 0.5 * c}
+        for t in range(temperatures)
+        for c in range(coefs)
+    ]
+    count = len(cells) if grid else clips
+    return [
+        GenerationRequest(prompt=PROMPT, duration=seconds, seed=i, **cells[i % len(cells)])
+        for i in range(count)
+    ]
+
+
+def run(
+    *,
+    size: str = "small",
+    model: Path | None = None,
+    clips: int = 1,
+    grid: tuple[int, int] | None = None,
+    seconds: float = 8.0,
+    engines: Sequence[str] = ("lab", "audiocraft"),
+    device: str = "auto",
+    dtype: str = "auto",
+    slots: int | Literal["auto"] = "auto",
+    rounds: int = 3,
+    peer_seconds: float | None = None,
+) -> list[BenchRow]:
+    """Time engines on the same work, interleaved, after a warm-up.
+
+    Parameters
+    ----------
+    size : {"small", "medium", "large"}
+        A released size, with random weights; only a label where `model` is given.
+    model : Path, optional
+        A model folder.
+    clips : int
+        Clips with equal parameters, where there is no grid.
+    grid : (int, int), optional
+        Temperatures by guidance coefficients.
+    seconds : float
+        Length of every clip.
+    engines : sequence of str
+        Of `bench_engines.ENGINE_NAMES`.
+    device, dtype, slots
+        As for `Engine.open`.
+    rounds : int
+        The median counts.
+    peer_seconds : float, optional
+        Time the other engines on clips of this length and extrapolate. That flatters them: their
+        later steps are slower than their first.
+
+    Returns
+    -------
+    list of BenchRow
+        One per engine.
+
+    Raises
+    ------
+    InvalidRequest
+        When the size, the engine or the length is none.
+    ModelUnavailable
+        When an engine is not installed or the model cannot be opened.
+    """
+    if model is None and size not in SIZES:
+        raise InvalidRequest(f"size must be one of {', '.join(SIZES)}, got {size!r}", field="size")
+    if rounds < 1 or clips < 1 or (grid and min(grid) < 1):
+        raise InvalidRequest("rounds, clips and both sides of the grid must be at least 1")
+    from musicgen_lab.engine import bench_engines
+
+    work = make_work(clips, grid, seconds)
+    peer_work = make_work(clips, grid, peer_seconds or seconds)
+    with ExitStack() as stack:
+        if model is None:
+            from musicgen_lab.engine.random_model import write_random_model
+
+            temporary = stack.enter_context(tempfile.TemporaryDirectory())
+            model = write_random_model(Path(temporary) / "model", size)
+        config = load_config(model)
+        bandwidth = bench_engines.memory_bandwidth(device)
+        contestants = []
+        for name in engines:
+            before = bench_engines.used_memory(device)
+            engine = bench_engines.open_bench_engine(
+                name, model, device=device, dtype=dtype, slots=slots, clips=len(work)
+            )
+            engine.make(make_work(1, None, WARM_UP_S))
+            memory = bench_engines.used_memory(device) - before
+            contestants.append(_Contestant(engine, memory, []))
+        for _ in range(rounds):
+            for contestant in contestants:
+                mine = work if contestant.engine.name == "lab" else peer_work
+                before = bench_engines.used_memory(device)
+                contestant.rounds.append(_time(contestant.engine, mine))
+                contestant.memory += max(bench_engines.used_memory(device) - before, 0)
+    rows = [
+        _row(c, size, work, work if c.engine.name == "lab" else peer_work, config, bandwidth)
+        for c in contestants
+    ]
+    return _compare(rows)
+
+
+def _time(engine: BenchEngine, work: Sequence[GenerationRequest]) -> tuple[float, float]:
+    """Time as many clips as the engine takes at once: seconds for the whole, and for the first."""
+    started_s = time.perf_counter()
+    first_s = engine.make(work[: engine.clips_at_once])
+    return time.perf_counter() - started_s, first_s
+
+
+def _row(
+    contestant: _Contestant,
+    size: str,
+    work: Sequence[GenerationRequest],
+    timed: Sequence[GenerationRequest],
+    config: ModelConfig,
+    bandwidth: float,
+) -> BenchRow:
+    engine = contestant.engine
+    steps, timed_steps = (
+        int(each[0].duration * config.frame_rate) + config.delays[-1] for each in (work, timed)
+    )
+    timed_clips = min(engine.clips_at_once, len(timed))
+    scale = len(work) / timed_clips * steps / timed_steps
+    total_s = statistics.median(whole for whole, _ in contestant.rounds) * scale
+    first_s = statistics.median(first for _, first in contestant.rounds) * steps / timed_steps
+    floor_s = steps * _bytes_per_step(config, engine.dtype, len(work), steps) / bandwidth
+    return BenchRow(
+        engine=engine.name,
+        size=size,
+        device=engine.device,
+        dtype=engine.dtype,
+        clips=len(work),
+        seconds=work[0].duration,
+        ms_per_step=1000 * total_s / steps,
+        clip_seconds_per_second=len(work) * work[0].duration / total_s,
+        first_clip_s=first_s,
+        peak_memory_mb=contestant.memory / 1e6,
+        ratio_to_audiocraft=None,
+        floor_fraction=floor_s / total_s,
+        timed=f"{timed_clips} of {len(work)} clips, {timed_steps} of {steps} steps",
+    )
+
+
+def _bytes_per_step(config: ModelConfig, dtype: str, clips: int, steps: int) -> float:
+    """Return what a step must read: every weight as stored, and half of the final cache."""
+    weights = config.parameters * ITEM_BYTES[config.dtype]
+    cache = 2 * clips * 2 * config.layers * config.dim * ITEM_BYTES[dtype] * steps / 2
+    return weights + cache
+
+
+def _compare(rows: Sequence[BenchRow]) -> list[BenchRow]:
+    reference = next((row.ms_per_step for row in rows if row.engine == "audiocraft"), None)
+    return [
+        BenchRow(**{**asdict(row), "ratio_to_audiocraft": reference / row.ms_per_step})
+        if reference
+        else row
+        for row in rows
+    ]
+
+
+def format_json(rows: Sequence[BenchRow]) -> str:
+    """Return one line of JSON per engine."""
+    return "\n".join(json.dumps(asdict(row)) for row in rows)
+
+
+def format_table(rows: Sequence[BenchRow]) -> str:
+    """Return a table for people, ending with the machine's name."""
+    head = ("engine", "ms/step", "sound s/s", "first clip s", "memory MB", "x audiocraft", "floor")
+    lines = [
+        (
+            row.engine,
+            f"{row.ms_per_step:.1f}",
+            f"{row.clip_seconds_per_second:.2f}",
+            f"{row.first_clip_s:.1f}",
+            f"{row.peak_memory_mb:.0f}",
+            "-" if row.ratio_to_audiocraft is None else f"{row.ratio_to_audiocraft:.1f}",
+            f"{row.floor_fraction:.0%}",
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    table = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in [head, *lines]
+    ]
+    first = rows[0]
+    title = f"{first.size}: {first.clips} clips of {first.seconds:g} s, {first.device}"
+    notes = [f"{row.engine}: {row.dtype}, timed {row.timed}" for row in rows]
+    return "\n".join([title, *table, *notes, describe_machine()])
+
+
+def describe_machine() -> str:
+    """Return this machine's processor, cores, and torch's version."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [
+            line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = models[0].partition(":")[2].strip() if models else name
+    parts = [name, f"{os.cpu_count()} cores", f"{torch.get_num_threads()} threads"]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join([*parts, f"torch {torch.__version__}"])

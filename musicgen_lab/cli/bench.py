@@ -1,0 +1,86 @@
+"""`bench`: how fast engines are on this machine, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from musicgen_lab.cli.options import number
+
+if TYPE_CHECKING:
+    from musicgen_lab.engine.source import ModelSource
+
+SIZES = ("demo", "small", "medium", "large")
+
+
+@click.command()
+@click.option(
+    "--size",
+    type=click.Choice(SIZES),
+    default="demo",
+    show_default=True,
+    help="The embedded model, or a released size with random weights: the time is the same.",
+)
+@click.option("--model", metavar="NAME|PATH", help="A model of this machine, instead of a size.")
+@click.option("--clips", default=1, show_default=True, help="Clips with equal parameters.")
+@click.option("--grid", metavar="5x5", help="Temperatures x cfg_coefs instead, a clip per cell.")
+@click.option("--seconds", default=8.0, show_default=True, help="Length of every clip.")
+@click.option("--engines", default="lab,audiocraft", show_default=True, help="Which, by comma.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--dtype", default="auto", show_default=True)
+@click.option("--slots", default="auto", show_default=True, help="Of the lab engine.")
+@click.option("--rounds", default=3, show_default=True, help="The median counts.")
+@click.option("--peer-seconds", type=float, help="Time the others on shorter clips; flatters them.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON per engine.")
+def bench(
+    size: str,
+    model: str | None,
+    clips: int,
+    grid: str | None,
+    seconds: float,
+    engines: str,
+    device: str,
+    dtype: str,
+    slots: str,
+    rounds: int,
+    peer_seconds: float | None,
+    as_json: bool,
+) -> None:
+    """Time engines on the same work, one after another in the same run.
+
+    Engines: lab, audiocraft and transformers make a grid clip by clip but for lab;
+    audiocraft-batch and transformers-batch make a batch of equal parameters, the best they can.
+    """
+    from musicgen_lab import bench as benchmark
+    from musicgen_lab.engine.source import EMBEDDED, locate
+
+    source: ModelSource | None = None
+    if model is not None or size == EMBEDDED:
+        source = locate(model or EMBEDDED)
+    folder: Path | None = source.prepare() if source is not None else None
+    chosen_slots = number(slots)
+    rows = benchmark.run(
+        size=source.name if source is not None else size,
+        model=folder,
+        clips=clips,
+        grid=_read_grid(grid),
+        seconds=seconds,
+        engines=tuple(engines.split(",")),
+        device=device,
+        dtype=dtype,
+        slots=chosen_slots if isinstance(chosen_slots, int) else "auto",
+        rounds=rounds,
+        peer_seconds=peer_seconds,
+    )
+    click.echo(benchmark.format_json(rows) if as_json else benchmark.format_table(rows))
+
+
+def _read_grid(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = [number(side) for side in text.split("x")]
+    if len(sides) == 2 and isinstance(sides[0], int) and isinstance(sides[1], int):
+        return sides[0], sides[1]
+    raise click.BadParameter(f"--grid must be like 5x5, got {text!r}")

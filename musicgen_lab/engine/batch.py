@@ -1,0 +1,124 @@
+"""`Batch`: the clips of a step side by side, each with its own parameters, prompt and length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from musicgen_lab.engine.sampler import SamplingParameters
+from musicgen_lab.engine.transformer import PromptRun, StepRows, find_runs
+from musicgen_lab.request import GenerationRequest
+
+
+@dataclass(eq=False)
+class Generation:
+    """A clip in the making.
+
+    Attributes
+    ----------
+    ticket : int
+        The engine's number for it.
+    request : GenerationRequest
+    slot : int
+        Its place in the engine's tables.
+    frames, steps : int
+        Codec frames and LM steps of the whole clip.
+    keys_values : Tensor
+        (L, 2, H, T, D) of its prompt.
+    started_s : float
+        When it got its slot.
+    steps_done : int
+    """
+
+    ticket: int
+    request: GenerationRequest
+    slot: int
+    frames: int
+    steps: int
+    keys_values: Tensor
+    started_s: float
+    steps_done: int = 0
+
+
+class Batch:
+    """The clips that take a step together; made anew when one comes or goes.
+
+    Classifier-free guidance takes two rows, with the prompt and without. A clip whose coefficient
+    is 1 needs only the first, one whose coefficient is 0 only the second.
+
+    Parameters
+    ----------
+    generations : sequence of Generation
+        In the order of their slots.
+    slots : int
+        Slots of the engine: a clip's rows in the cache are its slot, and `slots` further on.
+    device : torch.device
+    """
+
+    def __init__(self, generations: Sequence[Generation], slots: int, device: torch.device) -> None:
+        def tensor(values: Sequence[float], dtype: torch.dtype = torch.long) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device)
+
+        requests = [generation.request for generation in generations]
+        prompted = [i for i, request in enumerate(requests) if request.cfg_coef != 0]
+        unprompted = [i for i, request in enumerate(requests) if request.cfg_coef != 1]
+        clip_of_row = prompted + unprompted
+        row_with = {clip: row for row, clip in enumerate(prompted)}
+        row_without = {clip: len(prompted) + row for row, clip in enumerate(unprompted)}
+        cache_rows = [generations[i].slot for i in prompted]
+        cache_rows += [slots + generations[i].slot for i in unprompted]
+
+        self.generations = list(generations)
+        self.slots = tensor([generation.slot for generation in generations])  # (n,)
+        self.frames = tensor([generation.frames for generation in generations])  # (n,)
+        self.positions = tensor([generation.steps_done for generation in generations])  # (n,)
+        self.parameters = SamplingParameters(
+            temperature=tensor([request.temperature for request in requests], torch.float32),
+            top_k=tensor([request.top_k for request in requests]),
+            top_p=tensor([request.top_p for request in requests], torch.float32),
+            cfg_coef=tensor([request.cfg_coef for request in requests], torch.float32),
+        )
+        self._clip_of_row = tensor(clip_of_row)  # (B,)
+        # Where a clip has one row only, both names lead to it, and guidance leaves it as it is.
+        clips = range(len(requests))
+        self._row_with = tensor([row_with.get(i, row_without.get(i, 0)) for i in clips])  # (n,)
+        self._row_without = tensor([row_without.get(i, row_with.get(i, 0)) for i in clips])  # (n,)
+        lengths = [generations[i].steps_done + 1 for i in clip_of_row]
+        self._runs = find_runs(cache_rows, lengths)
+        self._prompts = _find_prompts([generations[i].keys_values for i in prompted])
+
+    def rows(self, tokens: Tensor) -> StepRows:
+        """Lay out a step: (n, K) tokens, one row per clip, to the rows of the transformer."""
+        return StepRows(
+            tokens=tokens[self._clip_of_row],
+            positions=self.positions[self._clip_of_row],
+            runs=self._runs,
+            prompts=self._prompts,
+        )
+
+    def guide(self, logits: Tensor) -> Tensor:
+        """Apply classifier-free guidance: (B, K, card) of all rows to (n, K, card) of clips."""
+        without = logits[self._row_without]
+        difference = logits[self._row_with] - without
+        return without + difference * self.parameters.cfg_coef[:, None, None]
+
+    def advance(self) -> None:
+        """Count a step of every clip."""
+        self.positions += 1
+        self._runs = [replace(run, length=run.length + 1) for run in self._runs]
+        for generation in self.generations:
+            generation.steps_done += 1
+
+
+def _find_prompts(keys_values: Sequence[Tensor]) -> list[PromptRun]:
+    """Join neighbouring rows of the same prompt."""
+    prompts: list[PromptRun] = []
+    for row, tensor in enumerate(keys_values):
+        if prompts and prompts[-1].keys_values is tensor:
+            prompts[-1] = replace(prompts[-1], last=row + 1)
+        else:
+            prompts.append(PromptRun(row, row + 1, tensor))
+    return prompts

@@ -1,0 +1,247 @@
+"""`prepare`: turn a published checkpoint into a model folder, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from musicgen_lab.engine.checkpoint import open_checkpoint
+from musicgen_lab.engine.codec import WEIGHTS_FILE, Codec
+from musicgen_lab.engine.config import (
+    CODEC_FOLDER,
+    LM_FILE,
+    TEXT_ENCODER_FOLDER,
+    Dtype,
+    ModelConfig,
+    Source,
+    is_model_folder,
+)
+from musicgen_lab.engine.quiet import quiet
+from musicgen_lab.engine.text import TextEncoder
+from musicgen_lab.engine.transformer import expected_shapes
+from musicgen_lab.errors import ModelUnavailable
+
+_NON_COMMERCIAL = "CC-BY-NC-4.0"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a converter read from a checkpoint.
+
+    Attributes
+    ----------
+    architecture : dict
+        The fields of `ModelConfig` that describe the LM.
+    tensors : dict of str to Tensor
+        The LM, named as in `lm.safetensors`.
+    codec_config : dict
+        Of a transformers `EncodecModel`.
+    codec_tensors : dict of str to Tensor
+        Its weights.
+    save_text_encoder : callable
+        Writes the T5 encoder and its tokenizer into a folder.
+    files : list of Path
+        The weight files that were read.
+    """
+
+    architecture: dict[str, Any]
+    tensors: dict[str, Tensor]
+    codec_config: dict[str, Any]
+    codec_tensors: dict[str, Tensor]
+    save_text_encoder: Callable[[Path], None]
+    files: list[Path]
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    dtype: Dtype | Literal["auto"] = "auto",
+    name: str | None = None,
+    revision: str | None = None,
+    license: str | None = None,
+) -> Path:
+    """Convert a checkpoint in audiocraft's or transformers' format into a model folder.
+
+    Nothing in the checkpoint is executed. The folder is written beside its place and renamed when
+    it is whole and has been opened once; one that is there already is replaced.
+
+    Parameters
+    ----------
+    source : Path
+        A folder with `state_dict.bin` and `compression_state_dict.bin`, or one with a transformers
+        `config.json` of type "musicgen" and its weights.
+    out : Path
+        The model folder to write.
+    dtype : {"auto", "float32", "bfloat16", "float16"}
+        Precision of the language model; "auto" keeps the checkpoint's own.
+    name, revision : str, optional
+        What to record as the source; the folder's name by default.
+    license : str, optional
+        Licence of the weights; known for the released models.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    ModelUnavailable
+        When files are missing, damaged or do not fit each other, when the checkpoint is of a kind
+        that is not served (melody, style), or when a part that it only names cannot be fetched.
+    """
+    name = name or source.resolve().name
+    if license is None:
+        license = _NON_COMMERCIAL if name.startswith("facebook/musicgen") else "unknown"
+    parts = _read(source)
+    stored = _stored_dtype(parts.tensors) if dtype == "auto" else dtype
+    checksums = {path.name: _sha256(path) for path in parts.files}
+    config = _check_config(
+        source,
+        {
+            **parts.architecture,
+            "dtype": stored,
+            "source": Source(name=name, revision=revision, sha256=checksums),
+            "license": license,
+        },
+    )
+    _check_tensors(source, config, parts.tensors)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        folder = Path(temporary) / "model"
+        _write(folder, config, parts)
+        _open_once(folder)
+        if is_model_folder(out):
+            shutil.rmtree(out)
+        try:
+            folder.replace(out)
+        except OSError as error:
+            raise ModelUnavailable(
+                f"{out} is there already and is not a model folder ({error.strerror}); "
+                "name another one"
+            ) from None
+    return out
+
+
+def _read(source: Path) -> Parts:
+    """Read a checkpoint in whichever format it is."""
+    from musicgen_lab.engine.convert_audiocraft import LM_CHECKPOINT, read_audiocraft
+    from musicgen_lab.engine.convert_transformers import read_transformers
+
+    if (source / LM_CHECKPOINT).is_file():
+        return read_audiocraft(source)
+    if (source / "config.json").is_file():
+        return read_transformers(source)
+    raise ModelUnavailable(
+        f"{source} holds no checkpoint: neither {LM_CHECKPOINT} (audiocraft) nor config.json "
+        "(transformers) is there"
+    )
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """Read tensors and plain values from a torch file; anything that would run code is refused.
+
+    Raises
+    ------
+    ModelUnavailable
+    """
+    try:
+        package = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except FileNotFoundError:
+        raise ModelUnavailable(f"{path} is missing; fetch the checkpoint again") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelUnavailable(
+            f"{path} is damaged, or holds more than tensors and plain values ({reason[:120]}); "
+            "nothing of it was executed; fetch it again"
+        ) from None
+    if not isinstance(package, dict):
+        raise ModelUnavailable(f"{path} holds a {type(package).__name__}, not a checkpoint")
+    return package
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"  # only torch's newer format can be memory-mapped
+
+
+def _stored_dtype(tensors: Mapping[str, Tensor]) -> str:
+    kinds = {tensor.dtype for tensor in tensors.values()}
+    dtype = kinds.pop() if len(kinds) == 1 else torch.float32
+    return str(dtype).removeprefix("torch.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_config(source: Path, fields: dict[str, Any]) -> ModelConfig:
+    try:
+        return ModelConfig(**fields)
+    except ValueError as error:  # pydantic's ValidationError is one
+        reason = " ".join(str(error).split())[:200]
+        raise ModelUnavailable(
+            f"{source} describes a model that cannot be served: {reason}"
+        ) from None
+
+
+def _check_tensors(source: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
+    for tensor_name, shape in expected_shapes(config).items():
+        found = tuple(tensors[tensor_name].shape) if tensor_name in tensors else None
+        if found != shape:
+            raise ModelUnavailable(
+                f"{source} does not fit its own configuration: {tensor_name} should have shape "
+                f"{shape}, found {found}"
+            )
+
+
+def _write(folder: Path, config: ModelConfig, parts: Parts) -> None:
+    codec_folder = folder / CODEC_FOLDER
+    codec_folder.mkdir(parents=True)
+    dtype = getattr(torch, config.dtype)
+    lm = {name: tensor.to(dtype).contiguous() for name, tensor in parts.tensors.items()}
+    save_file(lm, folder / LM_FILE)
+    codec = {name: tensor.contiguous() for name, tensor in parts.codec_tensors.items()}
+    save_file(codec, codec_folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    described = {"model_type": "encodec", "architectures": ["EncodecModel"], **parts.codec_config}
+    (codec_folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    with quiet():
+        parts.save_text_encoder(folder / TEXT_ENCODER_FOLDER)
+    config.save(folder)
+
+
+def _open_once(folder: Path) -> None:
+    """Open every part, so that a folder that exists is one that works."""
+    cpu = torch.device("cpu")
+    config, checkpoint = open_checkpoint(folder)
+    TextEncoder(folder / TEXT_ENCODER_FOLDER, checkpoint, cpu)
+    codec = open_codec(folder, config, cpu)
+    if (codec.sample_rate, codec.frame_rate) != (config.sample_rate, config.frame_rate):
+        raise ModelUnavailable(
+            f"the codec makes {codec.sample_rate} Hz at {codec.frame_rate:g} frames a second, but "
+            f"the language model was made for {config.sample_rate} Hz at {config.frame_rate:g}"
+        )
+
+
+def open_codec(folder: Path, config: ModelConfig, device: torch.device) -> Codec:
+    """Open the codec of a model folder."""
+    return Codec(
+        folder / CODEC_FOLDER,
+        channels=config.channels,
+        codebooks=config.codebooks,
+        card=config.card,
+        device=device,
+    )

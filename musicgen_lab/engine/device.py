@@ -1,0 +1,154 @@
+"""Where and how precisely to compute, and how many clips fit there at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from musicgen_lab.engine.config import ModelConfig
+from musicgen_lab.errors import InvalidRequest
+
+ROWS_PER_SLOT = 2  # with the prompt and without it
+AUTO_SLOTS_MAX = 32
+_HEADROOM = 0.8  # of the free memory: text encoder, codec and the system want some
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; "auto" prefers a GPU.
+
+    Raises
+    ------
+    InvalidRequest
+        When there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidRequest(
+            f"device must be one of this machine, such as auto or cpu, got {name!r} ({reason})",
+            field="device",
+            value=name,
+        ) from None
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the precision of a name; "auto" takes 16 bits where the hardware multiplies them.
+
+    Raises
+    ------
+    InvalidRequest
+        When the name is unknown or the device cannot compute so.
+    """
+    if name == "auto":
+        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    if name not in _DTYPES:
+        raise InvalidRequest(
+            f"dtype must be auto, {', '.join(_DTYPES)}, got {name!r}", field="dtype", value=name
+        )
+    if name == "float16" and device.type == "cpu":
+        raise InvalidRequest(
+            "dtype float16 overflows on the CPU; use float32 (float16 weights are read as they "
+            "are) or bfloat16",
+            field="dtype",
+            value=name,
+        )
+    return _DTYPES[name]
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def describe_device(device: torch.device) -> str:
+    """Return a device's name for people, such as "cuda (NVIDIA A10)"."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return str(device)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that a device has left, in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = _available_memory()
+    limit, used = (_read_number(Path("/sys/fs/cgroup") / name) for name in _CGROUP_FILES)
+    if limit is not None and used is not None:
+        free = min(free, limit - used)
+    return max(free, 0)
+
+
+_CGROUP_FILES = ("memory.max", "memory.current")
+
+
+def _available_memory() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # not Linux: a guess
+
+
+def _read_number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # no such limit, or "max"
+        return None
+
+
+def slot_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Return the memory that one slot's cache may come to take, in bytes."""
+    per_step = 2 * config.layers * config.dim * dtype.itemsize
+    return ROWS_PER_SLOT * config.max_steps * per_step
+
+
+def choose_slots(
+    asked: int | Literal["auto"], config: ModelConfig, device: torch.device, dtype: torch.dtype
+) -> int:
+    """Return how many clips are made at once.
+
+    Parameters
+    ----------
+    asked : int or "auto"
+        "auto" takes as many as fit, at most 32.
+    config, device, dtype
+        The model, already loaded, and how it computes.
+
+    Raises
+    ------
+    InvalidRequest
+        When not even one fits, or not as many as asked for.
+    """
+    size, free = slot_bytes(config, dtype), free_bytes(device)
+    fitting = int(free * _HEADROOM) // size
+    memory = f"{free / 2**30:.1f} GiB are free and each clip may take {size / 2**30:.2f}"
+    if fitting < 1:
+        raise InvalidRequest(
+            f"not one clip fits on {device}: {memory}; use a smaller model or another device",
+            field="slots",
+            value=asked,
+        )
+    if asked == "auto":
+        return min(fitting, AUTO_SLOTS_MAX)
+    if not 1 <= asked <= fitting:
+        raise InvalidRequest(
+            f"slots must be from 1 to {fitting} on {device}, where {memory}, got {asked}; "
+            "or use auto",
+            field="slots",
+            value=asked,
+        )
+    return asked

@@ -1,0 +1,373 @@
+"""`Engine`: many different clips in one batch, each as if it were alone.
+
+Every row has its own prompt, duration, temperature, top_k, top_p, cfg_coef and seed. A clip leaves
+when it is finished and a waiting one takes its slot between two steps, so a batch of mixed
+durations wastes nothing and requests can come while others run.
+
+A clip's samples are the same bit for bit alone, in any batch, in any order, joining late, and
+beside a longer prompt: linear layers, normalisation and sampling give a row the same bits whatever
+stands beside it (`engine.linear`), attention runs over exactly a row's own length and prompt, and
+all its random numbers are drawn from its own seed before it starts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musicgen_lab.clip import Clip, Failure, Provenance
+from musicgen_lab.engine.batch import Batch, Generation
+from musicgen_lab.engine.checkpoint import open_checkpoint
+from musicgen_lab.engine.codec import Codec
+from musicgen_lab.engine.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, ModelConfig
+from musicgen_lab.engine.delay import codes_are_due, count_frames, count_steps, undelay
+from musicgen_lab.engine.device import (
+    ROWS_PER_SLOT,
+    choose_device,
+    choose_dtype,
+    choose_slots,
+    describe_device,
+)
+from musicgen_lab.engine.sampler import draw_uniforms, sample
+from musicgen_lab.engine.text import TextEncoder
+from musicgen_lab.engine.transformer import Transformer
+from musicgen_lab.request import GenerationRequest
+
+PROMPTS_KEPT = 8
+
+
+class Engine:
+    """A MusicGen on one device of this process. Made by `Engine.open`.
+
+    Attributes
+    ----------
+    config : ModelConfig
+        Of the model.
+    slots : int
+        Clips made at once.
+    provenance : Provenance
+        What every clip carries.
+    on_progress : callable or None
+        Called after every step with the number of clips that it took further.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        transformer: Transformer,
+        text_encoder: TextEncoder,
+        codec: Codec,
+        *,
+        slots: int,
+    ) -> None:
+        self.config, self.slots = config, slots
+        self.on_progress: Callable[[int], None] | None = None
+        self._transformer, self._text_encoder, self._codec = transformer, text_encoder, codec
+        device = transformer.device
+        self._cache = transformer.make_cache(ROWS_PER_SLOT * slots)
+        table = (slots, config.max_steps + 1, config.codebooks)
+        self._tokens = torch.full(table, config.special_token, device=device)  # (slots, S, K)
+        self._uniforms = torch.zeros(table, dtype=torch.float64, device=device)  # (slots, S, K)
+        self._finite = torch.ones(slots, dtype=torch.bool, device=device)  # (slots,)
+        self._delays = torch.tensor(config.delays, device=device)  # (K,)
+        self._prompts: OrderedDict[str, Tensor] = OrderedDict()
+        self._batch: Batch | None = None
+        self._waiting: deque[tuple[int, GenerationRequest]] = deque()
+        self._cancelled: set[int] = set()
+        self._owned: set[int] = set()  # tickets that a call of generate waits for
+        self._finished: dict[int, Clip | Failure] = {}
+        self._tickets = 0
+        self._steps_done = self._steps_total = 0
+        self._adding, self._stepping = threading.Lock(), threading.RLock()
+        self.provenance = Provenance(
+            engine=f"musicgen-lab {version('musicgen-lab')}",
+            device=describe_device(device),
+            dtype=str(transformer.dtype).removeprefix("torch."),
+            lab_version=version("musicgen-lab"),
+            details={
+                "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+                "cpu": torch.backends.cpu.get_cpu_capability(),
+                "slots": slots,
+            },
+        )
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        slots: int | Literal["auto"] = "auto",
+    ) -> Engine:
+        """Open a model folder.
+
+        Parameters
+        ----------
+        folder : Path
+            Made by `convert.prepare`.
+        device : str
+            "auto", "cpu", "cuda" or any other of torch's.
+        dtype : {"auto", "float32", "bfloat16", "float16"}
+            "auto" is bfloat16 where the hardware multiplies it, float32 elsewhere.
+        slots : int or "auto"
+            Clips made at once; "auto" takes as many as the memory holds, at most 32.
+
+        Raises
+        ------
+        ModelUnavailable
+            When the folder is missing, damaged, or its parts do not fit each other.
+        InvalidRequest
+            When the device, the precision or that many slots cannot be had here.
+        """
+        place = choose_device(device)
+        precision = choose_dtype(dtype, place)
+        config, checkpoint = open_checkpoint(folder)
+        text_encoder = TextEncoder(folder / TEXT_ENCODER_FOLDER, checkpoint, place)
+        codec = Codec(
+            folder / CODEC_FOLDER,
+            channels=config.channels,
+            codebooks=config.codebooks,
+            card=config.card,
+            device=place,
+        )
+        chosen = choose_slots(slots, config, place, precision)  # before the slow part
+        transformer = Transformer(
+            config, checkpoint, device=place, dtype=precision, rows=ROWS_PER_SLOT * chosen
+        )
+        return cls(config, transformer, text_encoder, codec, slots=chosen)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps made for all requests so far."""
+        return self._steps_done
+
+    @property
+    def steps_total(self) -> int:
+        """Steps to make for all requests so far, those done included."""
+        return self._steps_total
+
+    def add(self, request: GenerationRequest) -> int:
+        """Queue a request; it starts at the next step that has a free slot.
+
+        May be called from any thread, while another one steps.
+
+        Returns
+        -------
+        int
+            A ticket, for `cancel`.
+        """
+        with self._adding:
+            self._tickets += 1
+            self._waiting.append((self._tickets, request))
+            self._steps_total += self._count_steps(request)
+            return self._tickets
+
+    def cancel(self, ticket: int) -> None:
+        """Drop a request, wherever it is; nothing is returned for it."""
+        with self._adding:
+            self._cancelled.add(ticket)
+            self._owned.discard(ticket)
+
+    @torch.inference_mode()
+    def step(self) -> list[Clip | Failure]:
+        """Take one step of every clip, and return those that are finished.
+
+        Returns
+        -------
+        list of Clip or Failure
+            Those of requests that were queued with `add`; empty while all are in the making.
+        """
+        with self._stepping:
+            self._advance()
+            done = [ticket for ticket in self._finished if ticket not in self._owned]
+            return [self._finished.pop(ticket) for ticket in done]
+
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Clip | Failure]:
+        """Make a clip or a failure of every request, in the order of finishing.
+
+        Several threads may call it at once: their requests share the batch.
+
+        Parameters
+        ----------
+        requests : iterable of GenerationRequest
+            Taken one by one, as slots become free.
+        """
+        source, mine, more = iter(requests), set[int](), True
+        try:
+            while more or mine:
+                while more and self._has_room():
+                    request = next(source, None)
+                    more = request is not None
+                    if request is not None:
+                        mine.add(self._add_owned(request))
+                for ticket, result in self._step_for(mine):
+                    mine.remove(ticket)
+                    yield result
+        finally:
+            for ticket in mine:  # the caller has had enough
+                self.cancel(ticket)
+
+    def _advance(self) -> None:
+        """Make one step: the whole loop."""
+        self._admit()
+        batch = self._batch
+        if batch is None:
+            return
+        try:
+            tokens = self._tokens[batch.slots, batch.positions]  # (n, K)
+            logits = batch.guide(self._transformer.step(batch.rows(tokens), self._cache))
+            self._finite[batch.slots] &= logits.isfinite().flatten(1).all(dim=1)
+            uniforms = self._uniforms[batch.slots, batch.positions]  # (n, K)
+            drawn = sample(logits, batch.parameters, uniforms)
+            due = codes_are_due(batch.positions, batch.frames, self._delays)
+            batch_tokens = torch.where(due, drawn, self.config.special_token)
+            self._tokens[batch.slots, batch.positions + 1] = batch_tokens
+            batch.advance()
+        except Exception as error:  # out of memory, say: those in the batch are lost, not the rest
+            self._leave(batch.generations)
+            self._finished |= {g.ticket: _failure(g, error) for g in batch.generations}
+            return
+        self._report(len(batch.generations))
+        done = [g for g in batch.generations if g.steps_done == g.steps]
+        if done:
+            self._leave(done)
+            self._finished |= self._decode(done)
+
+    def _admit(self) -> None:
+        """Let waiting requests take the free slots, and cancelled ones leave."""
+        staying = [] if self._batch is None else self._batch.generations
+        with self._adding:
+            cancelled, self._cancelled = self._cancelled, set()
+            self._finished = {t: r for t, r in self._finished.items() if t not in cancelled}
+            dropped = [r for t, r in self._waiting if t in cancelled]
+            self._waiting = deque(w for w in self._waiting if w[0] not in cancelled)
+            leaving = [g for g in staying if g.ticket in cancelled]
+            self._steps_total -= sum(self._count_steps(request) for request in dropped)
+            self._steps_total -= sum(g.steps - g.steps_done for g in leaving)
+            self._leave(leaving)
+            taken = set() if self._batch is None else {g.slot for g in self._batch.generations}
+            free = [slot for slot in range(self.slots) if slot not in taken]
+            admitted = [(slot, *self._waiting.popleft()) for slot in free[: len(self._waiting)]]
+        coming = [self._start(slot, ticket, request) for slot, ticket, request in admitted]
+        self._join([generation for generation in coming if generation is not None])
+
+    def _start(self, slot: int, ticket: int, request: GenerationRequest) -> Generation | None:
+        """Prepare a slot for a request; its failure harms no other."""
+        started_s, steps = time.perf_counter(), self._count_steps(request)
+        try:
+            keys_values = self._encode(request.prompt)
+        except Exception as error:
+            elapsed_s = time.perf_counter() - started_s
+            failure = Failure(request, type(error).__name__, str(error), elapsed_s)
+            self._finished[ticket] = failure
+            self._steps_total -= steps
+            return None
+        self._tokens[slot, 0] = self.config.special_token
+        uniforms = draw_uniforms(request.seed, steps, self.config.codebooks)
+        self._uniforms[slot, :steps] = uniforms.to(self._uniforms.device)
+        self._finite[slot] = True
+        frames = count_frames(request.duration, self.config.frame_rate)
+        return Generation(ticket, request, slot, frames, steps, keys_values, started_s)
+
+    def _encode(self, prompt: str) -> Tensor:
+        """Return a prompt's keys and values, remembering the last few."""
+        if prompt not in self._prompts:
+            text = self._text_encoder.encode(prompt)
+            self._prompts[prompt] = self._transformer.encode_prompt(text)
+        self._prompts.move_to_end(prompt)
+        while len(self._prompts) > PROMPTS_KEPT:
+            self._prompts.popitem(last=False)
+        return self._prompts[prompt]
+
+    def _decode(self, done: list[Generation]) -> dict[int, Clip | Failure]:
+        """Turn finished tokens into sound."""
+        codes = [
+            undelay(self._tokens[g.slot, : g.steps + 1], g.frames, self.config.delays) for g in done
+        ]
+        try:
+            sounds: list[Tensor | Exception] = list(self._codec.decode(codes))
+        except Exception:  # one by one, so that only those at fault are lost
+            sounds = [_attempt(self._codec, each) for each in codes]
+        finite = self._finite.tolist()
+        return {
+            g.ticket: self._finish(g, sound, finite[g.slot])
+            for g, sound in zip(done, sounds, strict=True)
+        }
+
+    def _finish(self, done: Generation, sound: Tensor | Exception, finite: bool) -> Clip | Failure:
+        if isinstance(sound, Exception):
+            return _failure(done, sound)
+        samples = sound.numpy().astype(np.float32, copy=False)
+        if not finite or not np.isfinite(samples).all():
+            return _failure(done, ArithmeticError("the model's output is not finite"))
+        elapsed_s = time.perf_counter() - done.started_s
+        rate = self._codec.sample_rate
+        return Clip(done.request, samples, rate, self.provenance, elapsed_s)
+
+    def _join(self, coming: list[Generation]) -> None:
+        if coming:
+            staying = [] if self._batch is None else self._batch.generations
+            self._rebuild(staying + coming)
+
+    def _leave(self, leaving: list[Generation]) -> None:
+        if leaving and self._batch is not None:
+            self._rebuild([g for g in self._batch.generations if g not in leaving])
+
+    def _rebuild(self, generations: list[Generation]) -> None:
+        ordered = sorted(generations, key=lambda generation: generation.slot)
+        device = self._transformer.device
+        self._batch = Batch(ordered, self.slots, device) if ordered else None
+
+    def _count_steps(self, request: GenerationRequest) -> int:
+        frames = count_frames(request.duration, self.config.frame_rate)
+        return count_steps(frames, self.config.delays)
+
+    def _report(self, clips: int) -> None:
+        self._steps_done += clips
+        if self.on_progress is not None:
+            self.on_progress(clips)
+
+    def _has_room(self) -> bool:
+        """Say whether a slot is free that no waiting request will take."""
+        with self._adding:
+            taken = 0 if self._batch is None else len(self._batch.generations)
+            return taken + len(self._waiting) < self.slots
+
+    def _add_owned(self, request: GenerationRequest) -> int:
+        with self._stepping:  # so that no other thread finishes it before it is owned
+            ticket = self.add(request)
+            self._owned.add(ticket)
+            return ticket
+
+    @torch.inference_mode()
+    def _step_for(self, mine: set[int]) -> list[tuple[int, Clip | Failure]]:
+        """Return what is finished of one caller's tickets, stepping once if nothing is yet."""
+        with self._stepping:
+            if not mine & self._finished.keys():
+                self._advance()
+            done = [(t, self._finished.pop(t)) for t in sorted(mine & self._finished.keys())]
+            self._owned -= {ticket for ticket, _ in done}
+            return done
+
+
+def _attempt(codec: Codec, codes: Tensor) -> Tensor | Exception:
+    try:
+        return codec.decode([codes])[0]
+    except Exception as error:
+        return error
+
+
+def _failure(generation: Generation, error: Exception) -> Failure:
+    elapsed_s = time.perf_counter() - generation.started_s
+    return Failure(generation.request, type(error).__name__, str(error), elapsed_s)

@@ -1,0 +1,174 @@
+"""Linear layers in which a row's result never depends on the other rows.
+
+A matrix library picks its kernel by the number of rows, so the same row can come out with other
+last bits beside other rows; a clip would then depend on its company. Three ways, whichever holds:
+
+`HalfWeightLinear` (CPU, float32) keeps the weights in 16 bits and computes in float32 with FBGEMM,
+whose kernels add up every row in the same order whatever the number of rows. For weights that came
+from float16, as all released ones did, this is exact, and it reads half the memory. Other float32
+weights are kept as two float16 halves, which hold 22 of their 24 bits.
+
+`PlainLinear` is torch's own. It is used where a trial with every number of rows that the engine may
+have comes out the same bit for bit.
+
+`FixedRowsLinear` (everything else) always multiplies the same number of rows, the rest being
+zeros. That number comes from the engine's configuration.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_LOW_SCALE = 2.0**11  # lifts the low halves into float16's normal range
+_TRIED_VALUES = 4_000_000
+_FLOAT16_MAX = torch.finfo(torch.float16).max
+
+
+class Linear(Protocol):
+    """A linear layer over rows: (B, in) to (B, out)."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply the layer to (B, in)."""
+
+
+class HalfWeightLinear:
+    """float32 rows times weights kept in float16, each row by itself.
+
+    Parameters
+    ----------
+    weight : Tensor
+        (out, in), of any floating type.
+    bias : Tensor or None
+        (out,)
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        bias = None if bias is None else bias.float()
+        high = weight.half().float().contiguous()
+        self._high = torch.ops.quantized.linear_prepack_fp16(high, bias)
+        self._low = None
+        if weight.dtype != torch.float16 and not torch.equal(weight.float(), high):
+            low = (weight.float() - high) * _LOW_SCALE
+            self._low = torch.ops.quantized.linear_prepack_fp16(low.contiguous(), None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply the layer to (B, in)."""
+        y: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self._high)
+        if self._low is not None:
+            y = y.add_(torch.ops.quantized.linear_dynamic_fp16(x, self._low), alpha=1 / _LOW_SCALE)
+        return y
+
+
+class PlainLinear:
+    """Any rows times weights as they are.
+
+    Parameters
+    ----------
+    weight : Tensor
+        (out, in)
+    bias : Tensor or None
+        (out,)
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = weight
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply the layer to (B, in)."""
+        return F.linear(x, self._weight, self._bias)
+
+
+class FixedRowsLinear:
+    """Any rows times weights as they are, always as many rows at once.
+
+    Parameters
+    ----------
+    weight : Tensor
+        (out, in)
+    bias : Tensor or None
+        (out,)
+    rows : int
+        Rows of every product; fewer are filled up with zeros, more are cut into pieces.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, rows: int) -> None:
+        self._weight = weight
+        self._bias = bias
+        self._rows = rows
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply the layer to (B, in)."""
+        count = x.shape[0]
+        if count == self._rows:
+            return F.linear(x, self._weight, self._bias)
+        pieces = []
+        for piece in torch.split(x, self._rows):
+            filled = F.pad(piece, (0, 0, 0, self._rows - piece.shape[0]))
+            pieces.append(F.linear(filled, self._weight, self._bias))
+        return torch.cat(pieces)[:count]
+
+
+def half_weights_are_fast(device: torch.device, dtype: torch.dtype) -> bool:
+    """Say whether this machine has the kernels of `HalfWeightLinear` for a device and precision."""
+    return (
+        device.type == "cpu"
+        and dtype == torch.float32
+        and "fbgemm" in torch.backends.quantized.supported_engines
+    )
+
+
+def make_linear(
+    weight: Tensor, bias: Tensor | None, *, device: torch.device, dtype: torch.dtype, rows: int
+) -> Linear:
+    """Make a layer whose rows do not depend on each other.
+
+    Parameters
+    ----------
+    weight : Tensor
+        (out, in), on any device.
+    bias : Tensor or None
+        (out,)
+    device, dtype : torch.device, torch.dtype
+        Where and in what precision to compute.
+    rows : int
+        The most rows that the engine's configuration has in a step.
+
+    Returns
+    -------
+    Linear
+    """
+    if half_weights_are_fast(device, dtype) and weight.abs().max() <= _FLOAT16_MAX:
+        return HalfWeightLinear(weight, bias)
+    moved = weight.to(device, dtype).contiguous()
+    moved_bias = None if bias is None else bias.to(device, dtype)
+    threads = torch.get_num_threads()
+    if _rows_are_independent(tuple(moved.shape), moved.dtype, moved.device, rows, threads):
+        return PlainLinear(moved, moved_bias)
+    return FixedRowsLinear(moved, moved_bias, rows)
+
+
+@functools.cache
+def _rows_are_independent(
+    shape: tuple[int, int], dtype: torch.dtype, device: torch.device, rows: int, threads: int
+) -> bool:
+    """Say whether rows come out the same bit for bit with every number of others around them.
+
+    Kernels may differ in one value of a hundred thousand only, so millions are compared.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=generator).to(device, dtype)
+    trials = 1 + _TRIED_VALUES // (rows**2 * shape[0])
+    for _ in range(trials):
+        x = torch.randn(rows, shape[1], generator=generator).to(device, dtype)
+        whole = F.linear(x, weight)
+        for n in range(1, rows):
+            first, last = F.linear(x[:n], weight), F.linear(x[n:], weight)
+            if not (torch.equal(first, whole[:n]) and torch.equal(last, whole[n:])):
+                return False
+    return True

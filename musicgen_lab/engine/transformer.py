@@ -1,0 +1,323 @@
+"""`Transformer`: MusicGen's language model, one step at a time, over a static key-value cache.
+
+The same function as audiocraft's, written for a batch whose rows have nothing in common: each has
+its own length and its own prompt. A row's numbers depend on that row alone:
+
+- linear layers are `engine.linear`'s;
+- self-attention runs over exactly a row's own length, for all neighbours of equal length at once;
+- cross-attention runs over exactly the row's own prompt, with keys and values made once per prompt;
+- rows without a prompt (the null half of classifier-free guidance) skip cross-attention: their
+  keys and values are zero (the text is zeroed and there are no biases), and so is its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from musicgen_lab.engine.config import ModelConfig
+from musicgen_lab.engine.linear import Linear, make_linear
+
+_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring rows of a step that attend over the same length.
+
+    Attributes
+    ----------
+    first, last : int
+        Rows of the batch, `last` excluded.
+    cache_row : int
+        Row of the cache that belongs to `first`; the others follow.
+    length : int
+        Keys to attend over, this step's included.
+    """
+
+    first: int
+    last: int
+    cache_row: int
+    length: int
+
+
+@dataclass(frozen=True)
+class PromptRun:
+    """Neighbouring rows of a step that share a prompt.
+
+    Attributes
+    ----------
+    first, last : int
+        Rows of the batch, `last` excluded.
+    keys_values : Tensor
+        (L, 2, H, T, D), from `Transformer.encode_prompt`.
+    """
+
+    first: int
+    last: int
+    keys_values: Tensor
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """The rows of one step: those with a prompt first, then those without.
+
+    Attributes
+    ----------
+    tokens : Tensor
+        (B, K)
+    positions : Tensor
+        (B,) steps that each row has made.
+    runs : sequence of Run
+        Cover all rows.
+    prompts : sequence of PromptRun
+        Cover the rows that have a prompt.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    runs: Sequence[Run]
+    prompts: Sequence[PromptRun]
+
+
+def find_runs(cache_rows: Sequence[int], lengths: Sequence[int]) -> list[Run]:
+    """Cut rows into the longest runs of neighbours in the cache that have the same length.
+
+    Parameters
+    ----------
+    cache_rows, lengths : sequence of int
+        One per row of the batch.
+
+    Returns
+    -------
+    list of Run
+    """
+    runs: list[Run] = []
+    for row, (cache_row, length) in enumerate(zip(cache_rows, lengths, strict=True)):
+        previous = runs[-1] if runs else None
+        if (
+            previous is not None
+            and previous.length == length
+            and previous.cache_row + (previous.last - previous.first) == cache_row
+        ):
+            runs[-1] = Run(previous.first, row + 1, previous.cache_row, length)
+        else:
+            runs.append(Run(row, row + 1, cache_row, length))
+    return runs
+
+
+class _Layer:
+    """The weights of one layer, pre-norm."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str, make: _LinearMaker) -> None:
+        self.norms = {
+            name: (
+                make.tensor(tensors[f"{prefix}.{name}.weight"]),
+                make.tensor(tensors[f"{prefix}.{name}.bias"]),
+            )
+            for name in ("self_norm", "cross_norm", "ffn_norm")
+        }
+        self.self_qkv = make.linear(tensors[f"{prefix}.self_qkv.weight"])
+        self.self_out = make.linear(tensors[f"{prefix}.self_out.weight"])
+        self.cross_q = make.linear(tensors[f"{prefix}.cross_q.weight"])
+        self.cross_kv = make.linear(tensors[f"{prefix}.cross_kv.weight"])
+        self.cross_out = make.linear(tensors[f"{prefix}.cross_out.weight"])
+        self.ffn_in = make.linear(tensors[f"{prefix}.ffn_in.weight"])
+        self.ffn_out = make.linear(tensors[f"{prefix}.ffn_out.weight"])
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        """Normalise (B, dim)."""
+        weight, bias = self.norms[name]
+        return F.layer_norm(x, weight.shape, weight, bias, _NORM_EPS)
+
+
+@dataclass(frozen=True)
+class _LinearMaker:
+    device: torch.device
+    dtype: torch.dtype
+    rows: int
+
+    def tensor(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype)
+
+    def linear(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
+        return make_linear(weight, bias, device=self.device, dtype=self.dtype, rows=self.rows)
+
+
+class Transformer:
+    """MusicGen's language model on one device.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    tensors : mapping of str to Tensor
+        As in `lm.safetensors`; taken one by one, so that a mapping that reads from disk never
+        holds the whole model twice.
+    device, dtype : torch.device, torch.dtype
+        Where and in what precision to compute.
+    rows : int
+        The most rows that a step may have.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: Mapping[str, Tensor],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        rows: int,
+    ) -> None:
+        self.config, self.device, self.dtype = config, device, dtype
+        make = _LinearMaker(device, dtype, rows)
+        self._embedding = make.tensor(tensors["embedding"])  # (K, card + 1, dim)
+        self._positions = sinusoidal_positions(config).to(device, dtype)  # (steps, dim)
+        self._layers = [_Layer(tensors, f"layers.{i}", make) for i in range(config.layers)]
+        self._out_norm = tuple(make.tensor(tensors[f"out_norm.{p}"]) for p in ("weight", "bias"))
+        bias = tensors["heads.bias"] if config.bias_proj else None
+        self._heads = make.linear(tensors["heads.weight"], bias)  # to (B, K * card)
+
+    def make_cache(self, rows: int) -> Tensor:
+        """Reserve keys and values for rows of the longest clip.
+
+        Returns
+        -------
+        Tensor
+            (L, 2, rows, H, steps, D). On the CPU memory is only taken up as steps are written.
+        """
+        c = self.config
+        shape = (c.layers, 2, rows, c.heads, c.max_steps, c.head_dim)
+        return torch.empty(shape, device=self.device, dtype=self.dtype)
+
+    def encode_prompt(self, text: Tensor) -> Tensor:
+        """Make a prompt's keys and values for cross-attention.
+
+        Parameters
+        ----------
+        text : Tensor
+            (T, dim), from the text encoder.
+
+        Returns
+        -------
+        Tensor
+            (L, 2, H, T, D)
+        """
+        c = self.config
+        text = text.to(self.device, self.dtype)
+        projected = torch.stack([layer.cross_kv(text) for layer in self._layers])
+        split = projected.view(c.layers, len(text), 2, c.heads, c.head_dim)  # (L, T, 2, H, D)
+        return split.permute(0, 2, 3, 1, 4).contiguous()
+
+    def step(self, rows: StepRows, cache: Tensor) -> Tensor:
+        """Take one step of every row, writing its keys and values into the cache.
+
+        Parameters
+        ----------
+        rows : StepRows
+            B of them.
+        cache : Tensor
+            From `make_cache`.
+
+        Returns
+        -------
+        Tensor
+            (B, K, card) logits, float32.
+        """
+        x = self._embed(rows.tokens) + self._positions[rows.positions]  # (B, dim)
+        prompted = rows.prompts[-1].last if rows.prompts else 0
+        for index, layer in enumerate(self._layers):
+            qkv = layer.self_qkv(layer.norm("self_norm", x))
+            x = x + layer.self_out(self._attend_self(qkv, rows, cache[index]))
+            if prompted:
+                q = layer.cross_q(layer.norm("cross_norm", x[:prompted]))
+                x[:prompted] += layer.cross_out(self._attend_prompt(q, rows.prompts, index))
+            x = x + layer.ffn_out(F.gelu(layer.ffn_in(layer.norm("ffn_norm", x))))
+        weight, bias = self._out_norm
+        logits = self._heads(F.layer_norm(x, weight.shape, weight, bias, _NORM_EPS))
+        return logits.float().view(len(x), self.config.codebooks, self.config.card)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Add up the embeddings of a step's codes: (B, K) to (B, dim)."""
+        x = self._embedding[0, tokens[:, 0]]
+        for k in range(1, self.config.codebooks):
+            x = x + self._embedding[k, tokens[:, k]]
+        return x
+
+    def _attend_self(self, qkv: Tensor, rows: StepRows, cache: Tensor) -> Tensor:
+        """Attend over the steps so far: (B, 3 * dim) to (B, dim)."""
+        q, k, v = qkv.view(len(qkv), 3, self.config.heads, -1).unbind(1)  # (B, H, D)
+        attended = []
+        for run in rows.runs:
+            places = slice(run.cache_row, run.cache_row + run.last - run.first)
+            cache[0, places, :, run.length - 1] = k[run.first : run.last]
+            cache[1, places, :, run.length - 1] = v[run.first : run.last]
+            keys, values = cache[:, places, :, : run.length]  # (b, H, T, D)
+            query = q[run.first : run.last].unsqueeze(2)  # (b, H, 1, D)
+            attended.append(F.scaled_dot_product_attention(query, keys, values))
+        return _join(attended)
+
+    def _attend_prompt(self, q: Tensor, prompts: Sequence[PromptRun], index: int) -> Tensor:
+        """Attend over the prompts: (B', dim) to (B', dim)."""
+        q = q.view(len(q), self.config.heads, 1, -1)  # (B', H, 1, D)
+        attended = []
+        for prompt in prompts:
+            count = prompt.last - prompt.first
+            keys, values = prompt.keys_values[index].unsqueeze(1).expand(-1, count, -1, -1, -1)
+            query = q[prompt.first : prompt.last]
+            attended.append(F.scaled_dot_product_attention(query, keys, values))
+        return _join(attended)
+
+
+def _join(attended: Sequence[Tensor]) -> Tensor:
+    """Put runs of (b, H, 1, D) together as (B, dim)."""
+    joined = attended[0] if len(attended) == 1 else torch.cat(list(attended))
+    return joined.reshape(len(joined), -1)
+
+
+def sinusoidal_positions(config: ModelConfig) -> Tensor:
+    """Return the position embedding of every step, as audiocraft computes it in float32.
+
+    Returns
+    -------
+    Tensor
+        (steps, dim), cosines first.
+    """
+    half = config.dim // 2
+    positions = torch.arange(config.max_steps, dtype=torch.float32)[:, None]
+    channels = torch.arange(half, dtype=torch.float32)[None]
+    max_period = torch.full([], config.max_period, dtype=torch.float32)
+    phase = positions / (max_period ** (channels / (half - 1)))
+    return config.positional_scale * torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every tensor in `lm.safetensors`."""
+    dim, ffn_dim = config.dim, config.ffn_dim
+    shapes: dict[str, tuple[int, ...]] = {
+        "embedding": (config.codebooks, config.card + 1, dim),
+        "text_projection.weight": (dim, config.text_dim),
+        "text_projection.bias": (dim,),
+        "out_norm.weight": (dim,),
+        "out_norm.bias": (dim,),
+        "heads.weight": (config.codebooks * config.card, dim),
+    }
+    if config.bias_proj:
+        shapes["heads.bias"] = (config.codebooks * config.card,)
+    for index in range(config.layers):
+        layer: dict[str, tuple[int, ...]] = {
+            "self_qkv.weight": (3 * dim, dim),
+            "self_out.weight": (dim, dim),
+            "cross_q.weight": (dim, dim),
+            "cross_kv.weight": (2 * dim, dim),
+            "cross_out.weight": (dim, dim),
+            "ffn_in.weight": (ffn_dim, dim),
+            "ffn_out.weight": (dim, ffn_dim),
+        }
+        for norm in ("self_norm", "cross_norm", "ffn_norm"):
+            layer |= {f"{norm}.weight": (dim,), f"{norm}.bias": (dim,)}
+        shapes |= {f"layers.{index}.{name}": shape for name, shape in layer.items()}
+    return shapes

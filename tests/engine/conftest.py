@@ -1,0 +1,86 @@
+"""Tiny real checkpoints, made once: real architectures, random weights, seconds to run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from musicgen_lab.demo.recipe import build_checkpoint
+from musicgen_lab.engine.convert import prepare
+from musicgen_lab.engine.delay import count_frames, undelay
+from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.reference import ReferenceEngine
+from musicgen_lab.request import GenerationRequest
+
+torch.set_num_threads(1)  # tiny models gain nothing from more, and a busy machine stalls them
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "mono": {"seed": 0, "dim": 64, "layers": 2, "heads": 4},
+    "deep": {
+        "seed": 1,
+        "dim": 48,
+        "layers": 5,
+        "heads": 3,
+        "card": 100,
+        "bias_proj": True,
+        "codec_lstm": 0,
+    },
+    "wide": {"seed": 2, "dim": 160, "layers": 2, "heads": 5, "card": 300, "n_q": 3},
+    "stereo": {"seed": 3, "dim": 64, "layers": 2, "heads": 2, "stereo": True},
+}
+PROMPTS = ("calm acoustic guitar melody", "an upbeat electronic dance track with heavy bass", "x")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One architecture: its checkpoint, its model folder, and both engines."""
+
+    checkpoint: Path
+    folder: Path
+    engine: Engine
+    reference: ReferenceEngine
+
+
+def greedy(prompt: str = PROMPTS[0], **fields: Any) -> GenerationRequest:
+    return GenerationRequest(**{"prompt": prompt, "temperature": 0.0, "seed": 0, **fields})
+
+
+def sampled(prompt: str = PROMPTS[0], **fields: Any) -> GenerationRequest:
+    return GenerationRequest(**{"prompt": prompt, "duration": 1.0, "seed": 0, **fields})
+
+
+def tokens_of(engine: Engine, request: GenerationRequest) -> torch.Tensor:
+    """Make one clip and return its codes (K, frames), which lie in the first slot's table."""
+    engine.add(request)
+    while not engine.step():
+        pass
+    frames = count_frames(request.duration, engine.config.frame_rate)
+    return undelay(engine._tokens[0], frames, engine.config.delays)
+
+
+@pytest.fixture(scope="session")
+def make_case(tmp_path_factory):
+    made: dict[str, Case] = {}
+
+    def make(name: str) -> Case:
+        if name not in made:
+            root = tmp_path_factory.mktemp(name)
+            checkpoint = build_checkpoint(root / "checkpoint", **ARCHITECTURES[name])
+            folder = prepare(checkpoint, root / "model")
+            engine = Engine.open(folder, device="cpu", dtype="float32", slots=25)
+            made[name] = Case(checkpoint, folder, engine, ReferenceEngine(checkpoint, "cpu"))
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session", params=list(ARCHITECTURES))
+def case(request, make_case) -> Case:
+    return make_case(request.param)
+
+
+@pytest.fixture(scope="session")
+def mono(make_case) -> Case:
+    return make_case("mono")

@@ -1,0 +1,30 @@
+"""The delay pattern is audiocraft's."""
+
+import pytest
+import torch
+
+from musicgen_lab.engine.delay import codes_are_due, count_frames, count_steps, undelay
+
+DELAYS = [[0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3], [0], [0, 2, 5]]
+
+
+@pytest.mark.parametrize("delays", DELAYS)
+@pytest.mark.parametrize("frames", [1, 2, 7, 50])
+def test_sequence_length_places_and_order_are_audiocrafts(delays, frames):
+    from audiocraft.modules.codebooks_patterns import DelayedPatternProvider
+
+    pattern = DelayedPatternProvider(len(delays), delays=delays).get_pattern(frames)
+    codes = torch.arange(len(delays) * frames).view(1, len(delays), frames)
+    sequence, _, mask = pattern.build_pattern_sequence(codes, special_token=-1)
+
+    assert count_steps(frames, delays) == sequence.shape[-1] - 1
+    steps = torch.arange(sequence.shape[-1] - 1)
+    due = codes_are_due(steps, torch.full_like(steps, frames), torch.tensor(delays))
+    assert torch.equal(due, mask[:, 1:].T)
+    assert torch.equal(undelay(sequence[0].T, frames, delays), codes[0])
+
+
+def test_frames_are_cut_down_to_whole_ones_as_audiocraft_does():
+    assert count_frames(1.0, 50.0) == 50
+    assert count_frames(2.3, 50.0) == int(2.3 * 50)
+    assert count_frames(30.0, 50.0) == 1500
