@@ -57,7 +57,7 @@ class Clip:
     provenance : Provenance
         Who made it, and with what.
     elapsed_s : float
-        Seconds it took to make.
+        Seconds it took to make: in a batch, its share of every step and of decoding.
     """
 
     request: GenerationRequest

@@ -31,7 +31,7 @@ class ProgressBar:
         self._bar = tqdm(
             total=sum(request.duration for request in requests),
             disable=not shown,
-            bar_format="{percentage:3.0f}%|{bar}| {postfix}, {elapsed} gone, {remaining} left",
+            bar_format="{percentage:3.0f}%|{bar}| {desc}, {elapsed} gone, {remaining} left",
         )
         self._show()
 
@@ -62,5 +62,5 @@ class ProgressBar:
         """Move the bar to what is surely made; it never goes back."""
         made_s = min(max(self._finished_s, self._making_s), self._bar.total)
         failed = f", {self._failed} failed" if self._failed else ""
-        self._bar.set_postfix_str(f"{self._done} of {self._clips} clips{failed}", refresh=False)
+        self._bar.set_description_str(f"{self._done} of {self._clips} clips{failed}", refresh=False)
         self._bar.update(max(0.0, made_s - self._bar.n))

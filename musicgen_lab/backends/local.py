@@ -25,7 +25,10 @@ START_S = {"lab": 3.0, "audiocraft": 20.0}  # imports, and opening a model
 STEP_S = 0.0015  # the fixed part of a step, per layer
 PARAMETERS_PER_S = 40e9  # multiplied in a second, small batch or large
 DECODE_S = 0.05  # a second of audio
-EXTRAS = {"lab": "local", "audiocraft": "audiocraft"}
+INSTALL = {
+    "lab": "pip install 'musicgen-lab[local]'",
+    "audiocraft": "install the audiocraft extra with uv, as the README says",
+}
 
 
 class _Engine(Protocol):
@@ -79,7 +82,7 @@ class LocalBackend:
         if missing:
             raise BackendUnavailable(
                 f"the local backend needs {' and '.join(missing)}, not installed here: "
-                f"pip install 'musicgen-lab[{EXTRAS[engine]}]'"
+                f"{INSTALL[engine]}"
             )
         self._engine_name = engine
         self._options: dict[str, Any] = {"device": device, "dtype": dtype, "slots": slots}

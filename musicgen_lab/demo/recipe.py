@@ -1,7 +1,7 @@
 """Build a tiny MusicGen checkpoint in audiocraft's own format, from a fixed seed and no network.
 
-`python -m musicgen_lab.demo.recipe FOLDER` writes the model folder that is embedded in this package.
-It is a real MusicGen, small: a T5 text encoder, a transformer LM with the delay pattern and
+`python -m musicgen_lab.demo.recipe FOLDER` writes the model folder that this package embeds. It is
+a real MusicGen, small: a T5 text encoder, a transformer LM with the delay pattern and
 cross-attention, and an EnCodec at 32 kHz with 50 frames a second. It is not trained: what it makes
 is noise.
 """

@@ -28,8 +28,8 @@ class Generation:
         Codec frames and LM steps of the whole clip.
     keys_values : Tensor
         (L, 2, H, T, D) of its prompt.
-    started_s : float
-        When it got its slot.
+    spent_s : float
+        Its share of the engine's time so far: a step's time is shared by the clips in it.
     steps_done : int
     """
 
@@ -39,7 +39,7 @@ class Generation:
     frames: int
     steps: int
     keys_values: Tensor
-    started_s: float
+    spent_s: float
     steps_done: int = 0
 
 
@@ -105,12 +105,13 @@ class Batch:
         difference = logits[self._row_with] - without
         return without + difference * self.parameters.cfg_coef[:, None, None]
 
-    def advance(self) -> None:
-        """Count a step of every clip."""
+    def advance(self, step_s: float) -> None:
+        """Count a step of every clip, and its share of the seconds that the step took."""
         self.positions += 1
         self._runs = [replace(run, length=run.length + 1) for run in self._runs]
         for generation in self.generations:
             generation.steps_done += 1
+            generation.spent_s += step_s / len(self.generations)
 
 
 def _find_prompts(keys_values: Sequence[Tensor]) -> list[PromptRun]:

@@ -224,6 +224,7 @@ class Engine:
         batch = self._batch
         if batch is None:
             return
+        started_s = time.perf_counter()
         try:
             tokens = self._tokens[batch.slots, batch.positions]  # (n, K)
             logits = batch.guide(self._transformer.step(batch.rows(tokens), self._cache))
@@ -233,7 +234,7 @@ class Engine:
             due = codes_are_due(batch.positions, batch.frames, self._delays)
             batch_tokens = torch.where(due, drawn, self.config.special_token)
             self._tokens[batch.slots, batch.positions + 1] = batch_tokens
-            batch.advance()
+            batch.advance(time.perf_counter() - started_s)
         except Exception as error:  # out of memory, say: those in the batch are lost, not the rest
             self._leave(batch.generations)
             self._finished |= {g.ticket: _failure(g, error) for g in batch.generations}
@@ -278,7 +279,9 @@ class Engine:
         self._uniforms[slot, :steps] = uniforms.to(self._uniforms.device)
         self._finite[slot] = True
         frames = count_frames(request.duration, self.config.frame_rate)
-        return Generation(ticket, request, slot, frames, steps, keys_values, started_s)
+        return Generation(
+            ticket, request, slot, frames, steps, keys_values, time.perf_counter() - started_s
+        )
 
     def _encode(self, prompt: str) -> Tensor:
         """Return a prompt's keys and values, remembering the last few."""
@@ -292,6 +295,7 @@ class Engine:
 
     def _decode(self, done: list[Generation]) -> dict[int, Clip | Failure]:
         """Turn finished tokens into sound."""
+        started_s = time.perf_counter()
         codes = [
             undelay(self._tokens[g.slot, : g.steps + 1], g.frames, self.config.delays) for g in done
         ]
@@ -300,6 +304,9 @@ class Engine:
         except Exception:  # one by one, so that only those at fault are lost
             sounds = [_attempt(self._codec, each) for each in codes]
         finite = self._finite.tolist()
+        share_s = (time.perf_counter() - started_s) / len(done)
+        for generation in done:
+            generation.spent_s += share_s
         return {
             g.ticket: self._finish(g, sound, finite[g.slot])
             for g, sound in zip(done, sounds, strict=True)
@@ -311,9 +318,8 @@ class Engine:
         samples = sound.numpy().astype(np.float32, copy=False)
         if not finite or not np.isfinite(samples).all():
             return _failure(done, ArithmeticError("the model's output is not finite"))
-        elapsed_s = time.perf_counter() - done.started_s
         rate = self._codec.sample_rate
-        return Clip(done.request, samples, rate, self.provenance, elapsed_s)
+        return Clip(done.request, samples, rate, self.provenance, done.spent_s)
 
     def _join(self, coming: list[Generation]) -> None:
         if coming:
@@ -369,5 +375,4 @@ def _attempt(codec: Codec, codes: Tensor) -> Tensor | Exception:
 
 
 def _failure(generation: Generation, error: Exception) -> Failure:
-    elapsed_s = time.perf_counter() - generation.started_s
-    return Failure(generation.request, type(error).__name__, str(error), elapsed_s)
+    return Failure(generation.request, type(error).__name__, str(error), generation.spent_s)

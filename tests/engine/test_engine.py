@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -59,6 +60,14 @@ def test_requests_are_taken_only_as_slots_become_free(engine):
     next(engine.generate(ask()))
 
     assert len(taken) == engine.slots
+
+
+def test_the_time_of_a_step_is_shared_by_the_clips_in_it(engine):
+    started_s = time.perf_counter()
+    clips = list(engine.generate([sampled(seed=seed) for seed in range(3)]))
+    passed_s = time.perf_counter() - started_s
+
+    assert 0 < sum(clip.elapsed_s for clip in clips) <= passed_s
 
 
 def test_progress_is_told_in_steps_and_ends_at_the_total(engine):
