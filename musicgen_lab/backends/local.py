@@ -51,7 +51,7 @@ class LocalBackend:
     device : str
         "auto", "cpu", "cuda" or any other of torch's.
     dtype : {"auto", "float32", "bfloat16", "float16"}
-        "auto" is 16 bits where the hardware computes with them, float32 elsewhere.
+        "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
     slots : int or "auto"
         Clips made at once by the lab engine; "auto" takes what the memory holds.
 

@@ -119,7 +119,7 @@ class Engine:
         device : str
             "auto", "cpu", "cuda" or any other of torch's.
         dtype : {"auto", "float32", "bfloat16", "float16"}
-            "auto" is bfloat16 where the hardware multiplies it, float32 elsewhere.
+            "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
         slots : int or "auto"
             Clips made at once; "auto" takes as many as the memory holds, at most 32.
 
