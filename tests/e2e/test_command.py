@@ -1,0 +1,103 @@
+"""The README's command, run as a newcomer does: it makes, resumes, and survives being stopped."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+
+from musicgen_lab import Results
+from tests.command import MUSICGEN_LAB, PROMPT, run_command
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    """The README's first command, from the word after `musicgen-lab`, and the folder it ran in."""
+    (line,) = re.findall(r"uv run musicgen-lab (sweep .*)", README.read_text())
+    folder = tmp_path_factory.mktemp("newcomer")
+    arguments = shlex.split(line)
+    return folder, arguments, run_command(*arguments, cwd=folder)
+
+
+def test_the_readmes_command_ends_with_the_path_of_a_report(first_run):
+    folder, _, done = first_run
+    assert done.returncode == 0, done.stderr
+    report = folder / done.stdout.strip().splitlines()[-1]
+    assert report.name == "report.html"
+    frame = Results.open(report.parent).frame
+    assert list(frame["status"]) == ["ok"] * 9
+    assert (frame["duration_s"] == 4).all()
+    assert frame["rms_dbfs"].between(-60, 0).all()
+    assert frame["audio_sha256"].nunique() == 9
+
+
+def test_no_noise_of_libraries_reaches_the_user(first_run):
+    _, _, done = first_run
+    lines = [line for line in re.split(r"[\r\n]", done.stderr) if line.strip()]
+    known = re.compile(r"making 9 clips|\s*\d+%\||Report:|9 made, 0 already there")
+    assert [line for line in lines if not known.match(line)] == []
+
+
+def test_running_it_again_makes_nothing_new_and_says_so(first_run):
+    folder, arguments, _ = first_run
+    clips = {path.name: path.stat().st_mtime_ns for path in folder.glob("runs/first/clips/*")}
+    done = run_command(*(a for a in arguments if a != "--report"), cwd=folder)
+    assert done.returncode == 0
+    assert "nothing new to make: all 9 clips are there" in done.stderr
+    again = {path.name: path.stat().st_mtime_ns for path in folder.glob("runs/first/clips/*")}
+    assert {name: again[name] for name in clips} == clips
+
+
+def test_another_seed_makes_only_the_new_clips(first_run):
+    folder, arguments, _ = first_run
+    more = [a for a in arguments if a != "--report"]
+    more[more.index("--seed") + 1] = "0,1"
+    done = run_command(*more, cwd=folder)
+    assert "9 made, 9 already there, 0 failed, of 18 clips" in done.stderr
+
+
+SHORT_CLIPS = ("sweep", *PROMPT, "--duration", "1", "--slots", "2")
+
+
+def start_and_wait_for(clips, folder):
+    process = subprocess.Popen(
+        [MUSICGEN_LAB, *SHORT_CLIPS, "--seed", "0:400", "--out", folder],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while len(list(folder.glob("clips/*.json"))) < clips:
+        assert process.poll() is None, process.stderr.read()
+    return process
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path):
+    process = start_and_wait_for(3, tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    last = errors.strip().splitlines()[-1]
+    assert re.search(
+        r"error: stopped; \d+ of 400 clips are made and kept: run the same command again", last
+    )
+    assert "Traceback" not in errors
+
+
+def test_a_killed_command_keeps_its_finished_clips(tmp_path):
+    process = start_and_wait_for(3, tmp_path)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = set(Results.open(tmp_path).frame["key"])
+    assert len(made) >= 3
+    smaller = run_command(*SHORT_CLIPS, "--seed", "0:6", "--out", tmp_path)
+    assert smaller.returncode == 0, smaller.stderr
+    assert made <= set(Results.open(tmp_path).frame["key"])
