@@ -30,7 +30,10 @@ SWEEP_ERRORS = {
         ["--model", "nope"],
         "no model is called 'nope'; use demo, facebook/musicgen-small,",
     ),
-    "a folder without a checkpoint": (["--model", "."], "holds no checkpoint"),
+    "a folder without a model": (
+        ["--model", "."],
+        "holds no model: a model folder has config.json",
+    ),
     "an unknown backend": (["--backend", "cloud"], "no backend is called 'cloud'; use local"),
     "a misspelt option": (["--cfg-coeff", "3"], "No such option '--cfg-coeff'. Did you mean"),
     "a range without end": (["--seed", "0:10:0"], "0:10:0 is not a range: its step is 0"),

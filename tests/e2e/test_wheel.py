@@ -38,6 +38,7 @@ def installed(tmp_path_factory):
 
 def run(venv, *command):
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    environment["JUPYTER_PATH"] = f"{sysconfig.get_path('data')}/share/jupyter"  # borrowed too
     done = subprocess.run(
         [venv / "bin" / command[0], *command[1:]],
         cwd=venv,
