@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from musicgen_lab.backends import Backend
+from musicgen_lab.backends.prices import Cost, Priced
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.store import ClipRecord
 
@@ -30,6 +31,8 @@ class Plan:
         Seconds of audio still to make.
     estimate_s : float or None
         Seconds that it will take about; None where nothing is known.
+    cost : Cost or None
+        GPU-seconds and dollars that it will take about; None where nothing is paid or known.
     models : tuple of str
         The models asked for, each with its revision.
     backend : str
@@ -43,6 +46,7 @@ class Plan:
     failed: int
     to_make_s: float
     estimate_s: float | None
+    cost: Cost | None
     models: tuple[str, ...]
     backend: str
 
@@ -72,6 +76,7 @@ class Plan:
             failed=sum(state == "failed" for state in status.values()),
             to_make_s=sum(request.duration for request in to_make),
             estimate_s=backend.estimate_s(to_make),
+            cost=backend.estimate_cost(to_make) if isinstance(backend, Priced) else None,
             models=tuple(dict.fromkeys(str(request.model) for request in requests)),
             backend=backend.name,
         )
@@ -98,6 +103,8 @@ class Plan:
             "to make": made_by,
             "estimated time": time if self.to_make else "none",
         }
+        if self.cost is not None:
+            lines["estimated cost"] = str(self.cost)
         return "\n".join(f"{label:<15} {value}" for label, value in lines.items())
 
     __repr__ = __str__

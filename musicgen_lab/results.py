@@ -179,6 +179,7 @@ def _frame(records: list[ClipRecord], run: RunFolder) -> pd.DataFrame:
     columns = [*_row_columns(), *FEATURES]
     frame = pd.DataFrame(rows, columns=columns)
     frame = frame.astype(dict.fromkeys(("sample_rate_hz", "channels", "frames"), "Int64"))
+    frame = frame.astype({"gpu_s": float, "cost_usd": float})
     frame = frame.astype({name: float for name in FEATURES if not name.startswith("is_")})
     frame = frame.astype({name: "boolean" for name in FEATURES if name.startswith("is_")})
     frame.attrs["features_version"] = FEATURES_VERSION
@@ -203,6 +204,9 @@ def _row_columns() -> list[str]:
         "device",
         "dtype",
         "lab_version",
+        "gpu",
+        "gpu_s",
+        "cost_usd",
         "created_at",
         "audio_sha256",
     ]
@@ -230,6 +234,8 @@ def _row(record: ClipRecord) -> dict[str, Any]:
     if record.provenance is not None:
         made_by = ("engine", "device", "dtype", "lab_version")
         row |= {name: record.provenance[name] for name in made_by}
+        paid = ("gpu", "gpu_s", "cost_usd")
+        row |= {name: record.provenance["details"].get(name) for name in paid}
     return row
 
 

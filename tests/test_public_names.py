@@ -22,7 +22,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_an_unknown_backend_is_refused():
-    with pytest.raises(lab.BackendUnavailable, match="use local or local:MODEL"):
+    with pytest.raises(lab.BackendUnavailable, match="use local, local:MODEL, modal"):
         lab.connect("cloud")
 
 

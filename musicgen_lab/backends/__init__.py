@@ -54,9 +54,11 @@ def connect(address: str = "local", **options: Any) -> Backend:
     ----------
     address : str
         "local" for the embedded model in this process, or "local:MODEL" for another one: a Hub id
-        such as "facebook/musicgen-small", or the path of a model or checkpoint folder.
+        such as "facebook/musicgen-small", or the path of a model or checkpoint folder. "modal" for
+        the service deployed on Modal, or "modal:APP" where its app has another name. "https://…"
+        for a service anywhere.
     **options
-        The backend's own options; for the local one `engine`, `device`, `dtype` and `slots`.
+        The backend's own options; see `LocalBackend`, `ModalBackend` and `HttpBackend`.
 
     Raises
     ------
@@ -75,4 +77,15 @@ def connect(address: str = "local", **options: Any) -> Backend:
         from musicgen_lab.engine.source import EMBEDDED
 
         return LocalBackend(model or EMBEDDED, **options)
-    raise BackendUnavailable(f"no backend is called {address!r}; use local or local:MODEL")
+    if kind == "modal":
+        from musicgen_lab.backends.modal import APP, ModalBackend
+
+        return ModalBackend(model or APP, **options)
+    if kind in ("http", "https"):
+        from musicgen_lab.backends.http import HttpBackend
+
+        return HttpBackend(address, **options)
+    raise BackendUnavailable(
+        f"no backend is called {address!r}; use local, local:MODEL, modal, modal:APP, "
+        "or the address of a service, https://…"
+    )

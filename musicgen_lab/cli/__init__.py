@@ -15,6 +15,7 @@ from musicgen_lab.cli.exits import EXIT_BAD_USAGE, EXIT_INTERRUPTED, EXIT_SOME_F
 from musicgen_lab.cli.make import generate, sweep
 from musicgen_lab.cli.models import models
 from musicgen_lab.cli.report import report
+from musicgen_lab.cli.serve import serve
 from musicgen_lab.errors import (
     MusicGenLabError,
     MusicGenLabWarning,
@@ -63,5 +64,5 @@ def cli() -> None:
     """Sweep MusicGen's sampling parameters, hear and measure what each one does."""
 
 
-for command in (generate, sweep, report, models, bench):
+for command in (generate, sweep, report, models, bench, serve):
     cli.add_command(command)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from musicgen_lab.errors import InvalidRequest
+
 Command = Callable[..., Any]
 
 
@@ -83,7 +85,7 @@ def backend_options(command: Command) -> Command:
     """Give a command the options that say who makes the clips; `open_backend()` connects."""
     for name, default, help_text in reversed(
         (
-            ("--backend", "local", "Who makes the clips: local."),
+            ("--backend", "local", "Who makes the clips: local, modal, or a service's https://…"),
             ("--engine", "lab", "lab (many clips in one batch) or audiocraft (the reference)."),
             ("--device", "auto", "auto, cpu, cuda or another of torch's."),
             ("--dtype", "auto", "auto, float32, bfloat16 or float16."),
@@ -98,7 +100,15 @@ def backend_options(command: Command) -> Command:
     ) -> Any:
         from musicgen_lab.backends import connect
 
-        chosen = {"engine": engine, "device": device, "dtype": dtype, "slots": number(slots)}
+        given = {"engine": engine, "device": device, "dtype": dtype, "slots": number(slots)}
+        chosen = {name: value for name, value in given.items() if value not in ("auto", "lab")}
+        if chosen and not backend.startswith("local"):
+            name, value = next(iter(chosen.items()))
+            raise InvalidRequest(
+                f"--{name} is for the local backend; leave it out with --backend {backend}",
+                field=name,
+                value=value,
+            )
         return command(*args, open_backend=lambda: connect(backend, **chosen), **options)
 
     return with_backend

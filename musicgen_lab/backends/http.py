@@ -1,0 +1,268 @@
+"""`HttpBackend`: clips made by a MusicGen Lab service at a web address."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from musicgen_lab.backends.event_loop import EventLoop
+from musicgen_lab.backends.submitting import Result, generate_by_submitting, resolve_served
+from musicgen_lab.backends.wire import FORMAT, check_format, unpack
+from musicgen_lab.clip import Failure
+from musicgen_lab.errors import BackendUnavailable, InvalidRequest
+from musicgen_lab.request import GenerationRequest
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from musicgen_lab.backends import OnProgress
+
+API_KEY = "MUSICGEN_API_KEY"
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 900.0  # Modal answers 303 after 150 s; a service on a laptop may take its time
+CONNECT_ATTEMPTS = 4
+REDIRECTS_MAX = 100
+RETRY_AFTER_MAX_S = 60.0
+
+
+class HttpBackend:
+    """A MusicGen Lab service at a web address: on Modal, or `musicgen-lab serve` anywhere.
+
+    A request that may have reached the service is never sent twice. What could not be sent, and
+    what was refused because the service was full or starting, is sent again.
+
+    Parameters
+    ----------
+    address : str
+        "https://…" or "http://…", without a path.
+    api_key : str, optional
+        Sent as a bearer token; by default that of the environment variable MUSICGEN_API_KEY.
+    modal_key, modal_secret : str, optional
+        Sent as Modal's proxy authentication.
+    at_once : int
+        Requests in flight at once.
+    patience_s : float
+        How long a request is sent again to a service that is full, in seconds.
+
+    Raises
+    ------
+    BackendUnavailable
+        When the address is none, or httpx2 is not installed.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        api_key: str | None = None,
+        modal_key: str | None = None,
+        modal_secret: str | None = None,
+        at_once: int = 32,
+        patience_s: float = 900.0,
+    ) -> None:
+        try:
+            import httpx2
+        except ImportError:
+            raise BackendUnavailable(
+                "a service at a web address needs httpx2, not installed here: pip install httpx2"
+            ) from None
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise BackendUnavailable(
+                f"{address!r} is not the address of a service; one looks like "
+                "http://127.0.0.1:8000 or https://….modal.run"
+            )
+        if at_once < 1:
+            raise InvalidRequest(
+                f"at_once must be 1 or more, got {at_once}", field="at_once", value=at_once
+            )
+        self._host, self._at_once, self._patience_s = parts.netloc, at_once, patience_s
+        headers = {"Accept": "application/json"}
+        key = api_key or os.environ.get(API_KEY)
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        if modal_key and modal_secret:
+            headers |= {"Modal-Key": modal_key, "Modal-Secret": modal_secret}
+        self._client = httpx2.AsyncClient(
+            base_url=f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}",
+            headers={name.encode(): value.encode() for name, value in headers.items()},
+            timeout=httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            limits=httpx2.Limits(max_connections=None),
+        )
+        self._loop = EventLoop("http backend")
+        self._served: list[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The service's host."""
+        return self._host
+
+    def resolve(self, request: GenerationRequest) -> GenerationRequest:
+        """Return the request with the service's model and revision.
+
+        Raises
+        ------
+        BackendUnavailable
+            When there is no service, or it speaks another format.
+        ModelUnavailable
+            When the service does not serve that model.
+        """
+        if self._served is None:
+            self._served = self._loop.wait(self._ask_models())
+        return resolve_served(request, self._served)
+
+    def submit(self, request: GenerationRequest) -> Future[Result]:
+        """Send a resolved request; cancelling the future closes its connection."""
+        return self._loop.start(self._make(request))
+
+    def generate(
+        self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
+    ) -> Iterator[Result]:
+        """Make a clip or a failure of every request, in the order of finishing."""
+        return generate_by_submitting(self, requests, at_once=self._at_once)
+
+    def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
+        """Return None: nothing is known of the machine behind the address."""
+        return None if requests else 0.0
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Close every connection."""
+        self._loop.cancel_all()
+        self._loop.wait(self._client.aclose())
+
+    async def _ask_models(self) -> list[str]:
+        answer = await self._send("GET", "/models")
+        if answer.status_code != 200:
+            raise self._refused(answer)
+        body = _read_json(answer)
+        if "models" not in body:
+            raise BackendUnavailable(f"{self._host} answers, but is not a MusicGen Lab service")
+        check_format(body.get("format"))
+        return [str(model) for model in body["models"]]
+
+    async def _make(self, request: GenerationRequest) -> Result:
+        import httpx2
+
+        waited_s = 0.0
+        while True:
+            try:
+                answer = await self._generate(request)
+            except httpx2.TransportError as error:
+                return Failure(
+                    request,
+                    "ConnectionLost",
+                    f"the connection to {self._host} was lost ({type(error).__name__}) after the "
+                    "request was sent; run the sweep again to try it once more",
+                )
+            if answer.status_code not in (429, 503):
+                return self._read(answer, request)
+            pause_s = _retry_after_s(answer)
+            waited_s += pause_s
+            if waited_s > self._patience_s:
+                return Failure(request, "Busy", f"{self._host} stayed full: {_detail(answer)}")
+            await asyncio.sleep(pause_s)
+
+    async def _generate(self, request: GenerationRequest) -> httpx2.Response:
+        """Send a request once, and wait for its answer where the service says it will be."""
+        import httpx2
+
+        answer = await self._send(
+            "POST",
+            "/generate_endpoint",
+            json=request.model_dump(),
+            params={"sample_format": "FLOAT"},
+        )
+        for _ in range(REDIRECTS_MAX):
+            if answer.status_code != 303:
+                return answer
+            place = answer.url.join(answer.headers["location"])
+            if place.netloc != answer.url.netloc:  # it would get the key
+                raise BackendUnavailable(f"{self._host} redirects to another host, {place.host}")
+            try:
+                answer = await self._send("GET", str(place))
+            except httpx2.ReadError:
+                continue  # asking again for a result starts nothing
+        return answer
+
+    async def _send(self, method: str, url: str, **options: Any) -> httpx2.Response:
+        """Send, again where no connection came about, so that nothing was sent."""
+        import httpx2
+
+        for attempt in range(CONNECT_ATTEMPTS):
+            try:
+                return await self._client.request(method, url, **options)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                if attempt + 1 == CONNECT_ATTEMPTS:
+                    raise BackendUnavailable(
+                        f"no service answers at {self._host} ({error or type(error).__name__}); "
+                        "start one with `musicgen-lab serve`, or check the address"
+                    ) from error
+                await asyncio.sleep(0.25 * 2**attempt)
+        raise AssertionError("the loop above returns or raises")
+
+    def _read(self, answer: httpx2.Response, request: GenerationRequest) -> Result:
+        if answer.status_code == 200:
+            return self._read_clip(_read_json(answer), request)
+        if answer.status_code in (401, 403, 404, 405):
+            raise self._refused(answer)
+        body = _read_json(answer)
+        known = {422: "InvalidRequest", 504: "TimeoutError"}
+        kind = body.get("error_type") or known.get(answer.status_code)
+        kind = kind or f"HTTP {answer.status_code}"
+        return Failure(request, str(kind), str(body.get("message") or _detail(answer)))
+
+    def _read_clip(self, body: dict[str, Any], request: GenerationRequest) -> Result:
+        try:
+            wav = base64.b64decode(body["audio_base64"])
+            answered = {**request.model_dump(), "seed": body["seed"], "model": body["model"]}
+            message = {
+                "format": FORMAT,
+                "status": "ok",
+                "request": answered,
+                "wav": wav,
+                "provenance": body["provenance"],
+                "elapsed_s": body["elapsed_s"],
+            }
+            return unpack(message, request)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise BackendUnavailable(
+                f"{self._host} answered something else than a clip ({type(error).__name__}); "
+                "is it a MusicGen Lab service of this version?"
+            ) from error
+
+    def _refused(self, answer: httpx2.Response) -> BackendUnavailable:
+        ways_out = {
+            401: "give its key: connect(address, api_key=…), or set MUSICGEN_API_KEY",
+            403: "give its key: connect(address, api_key=…), or set MUSICGEN_API_KEY",
+            404: "is it the address of a MusicGen Lab service, without a path?",
+        }
+        way_out = ways_out.get(answer.status_code, "is it a MusicGen Lab service?")
+        return BackendUnavailable(
+            f"{self._host} answered {answer.status_code}: {_detail(answer)}; {way_out}"
+        )
+
+
+def _read_json(answer: httpx2.Response) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _detail(answer: httpx2.Response) -> str:
+    return str(_read_json(answer).get("detail") or answer.reason_phrase)[:500]
+
+
+def _retry_after_s(answer: httpx2.Response) -> float:
+    try:
+        seconds = float(answer.headers.get("retry-after", "1"))
+    except ValueError:
+        seconds = math.nan  # a date: not worth parsing for a pause
+    return min(max(seconds, 0.0), RETRY_AFTER_MAX_S) if math.isfinite(seconds) else 1.0

@@ -1,0 +1,79 @@
+"""What Modal's errors mean to a user, each in one sentence with what to type."""
+
+from __future__ import annotations
+
+from musicgen_lab.errors import BackendUnavailable
+
+_MESSAGE_MAX = 500
+
+
+def raise_unavailable(error: Exception, app: str, environment: str | None) -> None:
+    """Raise what an error means where it concerns every request; return where it does not.
+
+    Raises
+    ------
+    BackendUnavailable
+    """
+    from modal import exception as modal
+
+    said = _one_line(error)
+    place = f" in the environment {environment!r}" if environment else ""
+    if isinstance(error, modal.AuthError):
+        message = f"Modal does not know who you are ({said}); type `modal token new`"
+    elif isinstance(error, modal.PermissionDeniedError):
+        message = f"Modal lets you not use {app!r}{place} ({said}); check `modal profile current`"
+    elif isinstance(error, modal.NotFoundError):
+        message = (
+            f"no app {app!r} is deployed{place} ({said}); type `modal deploy service/app.py`, or "
+            "name its environment: connect('modal', environment=…), as `modal environment list` "
+            "has it"
+        )
+    elif isinstance(error, modal.ConnectionError | modal.ServiceError):
+        message = f"Modal cannot be reached ({said}); check the network, then run again to resume"
+    elif isinstance(error, modal.VersionError):
+        message = f"Modal wants a newer client ({said}); type `pip install --upgrade modal`"
+    else:
+        return
+    raise BackendUnavailable(message) from error
+
+
+def describe_failure(error: Exception) -> tuple[str, str]:
+    """Return the kind of an error that ended one request, and a sentence with the way out."""
+    from modal import exception as modal
+
+    kinds: tuple[tuple[type[Exception], str, str], ...] = (
+        (
+            modal.FunctionTimeoutError,
+            "Timeout",
+            "the clip took longer than the service allows: ask for a shorter one, or deploy with "
+            "a larger MUSICGEN_TIMEOUT",
+        ),
+        (
+            modal.OutputExpiredError,
+            "ResultExpired",
+            "Modal no longer has the result, which it keeps for a time only: run the sweep again",
+        ),
+        (
+            modal.InternalFailure,
+            "ContainerLost",
+            "its container was lost before the clip was made: run the sweep again",
+        ),
+        (
+            modal.ResourceExhaustedError,
+            "ResourceExhausted",
+            "Modal has no room for it now: run the sweep again later, or with at_once=…",
+        ),
+        (
+            modal.RemoteError,
+            "RemoteError",
+            "the container failed: see `modal app logs`, then run the sweep again",
+        ),
+    )
+    for kind, name, way_out in kinds:
+        if isinstance(error, kind):
+            return name, f"{way_out} ({_one_line(error) or 'Modal said no more'})"
+    return type(error).__name__, _one_line(error)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:_MESSAGE_MAX]

@@ -1,0 +1,63 @@
+"""`serve`: the web endpoints on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+
+import click
+
+from musicgen_lab.cli.options import number
+from musicgen_lab.errors import BackendUnavailable
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--model", default="demo", show_default=True, metavar="NAME|PATH")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--dtype", default="auto", show_default=True)
+@click.option("--slots", default="auto", show_default=True, help="Clips made at once.")
+@click.option("--timeout", default=600.0, show_default=True, help="Seconds that a clip may take.")
+@click.option("--drain", default=30.0, show_default=True, help="Seconds to finish after SIGTERM.")
+def serve(
+    host: str,
+    port: int,
+    model: str,
+    device: str,
+    dtype: str,
+    slots: str,
+    timeout: float,
+    drain: float,
+) -> None:
+    """Answer POST /generate_endpoint and GET /health until SIGTERM or Ctrl-C.
+
+    Clients must send a key as a bearer token where MUSICGEN_API_KEY is set. /docs describes the
+    endpoints.
+    """
+    missing = [
+        name for name in ("fastapi", "uvicorn", "torch") if not importlib.util.find_spec(name)
+    ]
+    if missing:
+        raise BackendUnavailable(
+            f"serving needs {', '.join(missing)}, not installed here: "
+            "pip install 'musicgen-lab[local,serve]'"
+        )
+    from musicgen_lab.engine.source import locate
+
+    source = locate(model)  # a wrong name is told before torch is imported
+    from musicgen_lab.backends.running import RunningEngine
+    from musicgen_lab.engine.engine import Engine
+    from service.server import serve as serve_backend
+    from service.settings import WebSettings
+
+    settings = replace(WebSettings.from_environment(), timeout_s=timeout, drain_s=drain)
+    chosen = number(slots)
+    engine = Engine.open(
+        source.prepare(),
+        device=device,
+        dtype=dtype,
+        slots=chosen if isinstance(chosen, int) else "auto",
+    )
+    running = RunningEngine(engine, source.identity, waiting_max=settings.waiting_max)
+    serve_backend(running, host=host, port=port, settings=settings)

@@ -1,0 +1,145 @@
+"""What the web app answers: JSON with the sound inside, the sound itself, or a clear refusal."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+import numpy as np
+import soundfile
+from fastapi import Response
+
+from musicgen_lab.clip import Clip
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.request import GenerationRequest
+
+JSON = "application/json"
+SOUNDS = {"audio/wav": "WAV", "audio/flac": "FLAC", "audio/mpeg": "MP3"}
+SampleFormat = Literal["PCM_16", "FLOAT"]
+
+
+class Refusal(Exception):
+    """An answer other than a clip.
+
+    Parameters
+    ----------
+    status : int
+        The HTTP status.
+    detail : str
+        One sentence for a person.
+    headers : Mapping, optional
+        To send along.
+    **fields
+        More for programs, such as the field at fault.
+    """
+
+    def __init__(
+        self, status: int, detail: str, headers: Mapping[str, str] | None = None, **fields: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail = status, detail
+        self.headers, self.fields = dict(headers or {}), fields
+
+    def response(self, request_id: str) -> Response:
+        """Return the answer, with the id under which the log has it."""
+        body = {"detail": self.detail, **self.fields, "request_id": request_id}
+        return json_response(body, status=self.status, headers=self.headers)
+
+
+def json_response(
+    body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return JSON in ASCII, so that whatever a client sent can be said back to it."""
+    content = json.dumps(body, allow_nan=False).encode("ascii")
+    return Response(content, status, headers=dict(headers or {}), media_type=JSON)
+
+
+def refuse_field(error: InvalidRequest) -> Refusal:
+    """Return 422 with the field and its limit."""
+    return Refusal(422, str(error), field=error.field, limit=limit_of(error.field))
+
+
+def limit_of(field: str | None) -> dict[str, Any] | None:
+    """Return a field's limits from the request's own schema; None where there is no such field."""
+    schema = GenerationRequest.model_json_schema()["properties"].get(field)
+    if schema is None:
+        return None
+    kinds = [schema, *schema.get("anyOf", [])]
+    names = ("type", "minimum", "maximum", "minLength", "maxLength")
+    return {name: kind[name] for kind in reversed(kinds) for name in names if name in kind}
+
+
+def choose_media_type(accept: str) -> str:
+    """Return the media type that an Accept header likes best of those there are.
+
+    Raises
+    ------
+    Refusal
+        406 when it likes none.
+    """
+    best, best_quality = None, 0.0
+    for offered in (JSON, *SOUNDS):
+        quality = _quality(offered, accept)
+        if quality > best_quality:
+            best, best_quality = offered, quality
+    if best is None:
+        offers = ", ".join((JSON, *SOUNDS))
+        raise Refusal(406, f"Accept must allow one of {offers}, got {accept[:200]!r}")
+    return best
+
+
+def _quality(offered: str, accept: str) -> float:
+    """Return the q value of the most specific range that matches; 0 where none does."""
+    found = (-1, 0.0)
+    for part in (accept or "*/*").split(","):
+        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        kind = offered.partition("/")[0]
+        rank = {offered: 2, f"{kind}/*": 1, "*/*": 0}.get(media_range)
+        if rank is None:
+            continue
+        quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
+        try:
+            found = max(found, (rank, min(float(quality), 1.0)))
+        except ValueError:
+            continue
+    return found[1]
+
+
+def answer_with(
+    clip: Clip, *, media_type: str, sample_format: SampleFormat, warnings: Sequence[str]
+) -> Response:
+    """Return a clip as a 200 answer of the media type that was chosen."""
+    if media_type == JSON:
+        body = {
+            "audio_base64": base64.b64encode(clip.wav_bytes(sample_format)).decode("ascii"),
+            "sample_rate": clip.sample_rate,
+            "duration": clip.duration_s,
+            "seed": clip.request.seed,
+            "model": clip.request.model,
+            "warnings": list(warnings),
+            "elapsed_s": round(clip.elapsed_s, 6),
+            "provenance": asdict(clip.provenance),
+        }
+        return json_response(body)
+    headers = {
+        "MusicGen-Seed": str(clip.request.seed),
+        "MusicGen-Model": str(clip.request.model).encode("ascii", "backslashreplace").decode(),
+        "MusicGen-Duration": f"{clip.duration_s:g}",
+    }
+    if warnings:
+        headers["MusicGen-Warnings"] = "; ".join(warnings)
+    return Response(encode(clip, media_type, sample_format), headers=headers, media_type=media_type)
+
+
+def encode(clip: Clip, media_type: str, sample_format: SampleFormat) -> bytes:
+    """Encode a clip at its own level; beyond full scale it is clipped, but for a float WAV."""
+    if media_type == "audio/wav":
+        return clip.wav_bytes(sample_format)
+    buffer = io.BytesIO()
+    playable = np.clip(clip.samples.T, -1.0, 1.0)
+    soundfile.write(buffer, playable, clip.sample_rate, format=SOUNDS[media_type])
+    return buffer.getvalue()

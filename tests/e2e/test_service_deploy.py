@@ -1,0 +1,88 @@
+"""What `modal deploy` registers, read back from the server, with the default settings."""
+
+import pytest
+
+from service.deployment import LOCK, MUSICGEN_LARGE
+from tests.modal_server.deployed import PROJECT, run_modal
+from tests.modal_server.server import modal_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Deployed as the contract has it: `modal deploy app.py`, from the service's own folder."""
+    with modal_server(tmp_path_factory.mktemp("modal")) as server:
+        key = {"MUSICGEN_API_KEY": "sesame"}
+        done = run_modal(server, "deploy", "app.py", cwd=PROJECT / "service", **key)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield server
+
+
+@pytest.fixture
+def servicer(server):
+    return server.servicer
+
+
+def find(servicer, name):
+    (app,) = servicer.apps.values()
+    return servicer.functions[app.functions[name]]
+
+
+def mounted(servicer, definition):
+    mounts = [servicer.mounts[mount] for mount in definition.mount_ids]
+    return {file.filename for files in mounts for file in files}
+
+
+def test_the_gpu_class_asks_for_an_a10_first_and_an_a100_else(servicer):
+    data = find(servicer, "MusicGen.*").function_data
+    ranked = sorted(data.ranked_functions, key=lambda choice: choice.rank)
+    assert [c.function.resources.gpu_config.gpu_type for c in ranked] == ["A10", "A100"]
+    assert data.class_parameter_info.schema[0].string_default == MUSICGEN_LARGE
+
+
+def test_the_gpu_class_is_kept_for_two_minutes_and_scales_by_modals_own_means(servicer):
+    data = find(servicer, "MusicGen.*").function_data
+    assert data.autoscaler_settings.scaledown_window == 120
+    assert data.autoscaler_settings.max_containers == 4
+    assert (data.timeout_secs, data.startup_timeout_secs) == (600, 1800)
+    function = data.ranked_functions[0].function
+    assert (function.max_concurrent_inputs, function.target_concurrent_inputs) == (16, 12)
+    assert function.checkpointing_enabled
+
+
+def test_the_weights_lie_in_a_volume(servicer):
+    for name in ("MusicGen.*", "prepare"):
+        (app,) = servicer.apps.values()
+        (mount,) = servicer.definition(app.functions[name]).volume_mounts
+        assert mount.mount_path == "/models"
+        assert servicer.volumes[mount.volume_id] == "musicgen-models"
+
+
+def test_the_image_is_the_lock_without_resolution_and_our_source_on_top(servicer):
+    (app,) = servicer.apps.values()
+    definition = servicer.definition(app.functions["MusicGen.*"])
+    layers = [image for image in servicer.images.values() if image.context_files]
+    commands = "\n".join(line for image in layers for line in image.dockerfile_commands)
+    assert "--no-deps" in commands and "--requirements" in commands
+    contents = [file.data for image in layers for file in image.context_files]
+    assert LOCK.read_bytes() in contents
+    files = mounted(servicer, definition)
+    assert {"/root/musicgen_lab/engine/engine.py", "/root/service/web.py"} <= files
+    assert "/root/musicgen_lab/demo/model/lm.safetensors" in files
+
+
+def test_the_web_app_has_its_label_its_key_and_no_gpu(servicer):
+    function = find(servicer, "web").function
+    assert function.webhook_config.requested_suffix == "musicgen"
+    assert not function.webhook_config.requires_proxy_auth
+    assert function.max_concurrent_inputs == 200
+    assert not function.resources.gpu_config.gpu_type
+    assert function.timeout_secs > 600
+    secrets = [servicer.secrets[secret] for secret in function.secret_ids]
+    assert {"MUSICGEN_API_KEY": "sesame"} in secrets
+
+
+def test_the_key_is_in_no_container_but_the_web_apps(servicer):
+    (app,) = servicer.apps.values()
+    for name in ("MusicGen.*", "prepare", "about"):
+        secrets = servicer.definition(app.functions[name]).secret_ids
+        assert not any("MUSICGEN_API_KEY" in servicer.secrets[secret] for secret in secrets)

@@ -1,0 +1,49 @@
+"""The service deployed to the in-memory server with Modal's own command, with the demo model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from modal._serialization import deserialize_data_format
+from modal.client import _Client
+
+from musicgen_lab.engine.source import locate
+
+PROJECT = Path(__file__).parents[2]
+MODAL = Path(sys.executable).with_name("modal")
+
+
+def settings():
+    return {"MUSICGEN_MODELS": locate("demo").identity, "MUSICGEN_GPU": "cpu"}
+
+
+def run_modal(server, *arguments, cwd=PROJECT, **environment):
+    """Return the finished `modal` command, with its output as text."""
+    return subprocess.run(
+        [MODAL, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **server.environment, "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+def deploy(server, **environment):
+    done = run_modal(server, "deploy", "service/app.py", **{**settings(), **environment})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def use(server, monkeypatch):
+    """Let this process's Modal client talk to the server."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    _Client._set_env_client(None)
+
+
+def request_in(given):
+    """Return the request that an input to `generate` carries."""
+    (request,), _ = deserialize_data_format(given.args, given.data_format, None)
+    return request

@@ -1,0 +1,32 @@
+"""Run a web app on a free port of this machine, in a thread, for as long as a test needs it."""
+
+import contextlib
+import socket
+import threading
+
+import uvicorn
+
+from service.web import create_app
+
+
+@contextlib.contextmanager
+def serving(backend, **options):
+    """Yield the base address of the app over a backend."""
+    with running(create_app(backend, **options)) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running(app):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()  # from now on connections wait for the server instead of being refused
+        server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            app.state.backend.close()
+            server.should_exit = True
+            thread.join()

@@ -1,0 +1,191 @@
+"""`lab.connect("http://…")`: a sweep over real HTTP gives what the backend itself gives."""
+
+import socket
+import threading
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+
+from musicgen_lab.backends.http import HttpBackend
+from musicgen_lab.backends.submitting import Busy
+from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
+from musicgen_lab.request import GenerationRequest
+from musicgen_lab.sweep import Sweep
+from service.settings import WebSettings
+from service.web import create_app
+from tests.service.serving import running, serving
+from tests.sines import MODEL, SineBackend, sine_clip
+
+
+def make(backend, **fields):
+    request = backend.resolve(GenerationRequest(**{"prompt": "x", "duration": 1, **fields}))
+    (result,) = backend.generate([request])
+    return result
+
+
+@pytest.fixture
+def connect():
+    opened = []
+
+    def connect(address, **options):
+        opened.append(HttpBackend(address, **options))
+        return opened[-1]
+
+    yield connect
+    for backend in opened:
+        backend.close()
+
+
+def test_a_clip_arrives_sample_for_sample_with_its_provenance(connect):
+    with serving(SineBackend()) as address:
+        clip = make(connect(address), seed=3, cfg_coef=60.0)
+    made = sine_clip(GenerationRequest(prompt="x", duration=1, seed=3, cfg_coef=60.0))
+    np.testing.assert_array_equal(clip.samples, made.samples)
+    assert clip.request.model == MODEL and clip.provenance == made.provenance
+
+
+def test_a_sweep_keeps_its_failures_as_rows_and_resumes(connect, tmp_path):
+    served = SineBackend(failures=1)
+    sweep = Sweep(prompt=["a", "fail"], temperature=[0.5, 1.0], cfg_coef=[1, 3], duration=1)
+    with serving(served) as address:
+        backend = connect(address)
+        first = sweep.run(backend, tmp_path / "run", progress=False).frame
+        assert list(first["status"]).count("failed") == 1
+        (error,) = first["error"].dropna()
+        assert error == "OutOfMemoryError: no room for it"
+        again = sweep.run(backend, tmp_path / "run", progress=False).frame
+    assert set(again["status"]) == {"ok"}
+    assert len(served.made) == 9  # eight, and the failed one once more
+
+
+def test_a_full_service_is_asked_again_when_it_said_and_work_is_never_doubled(connect):
+    class FullAtFirst(SineBackend):
+        refusals = 2
+
+        def submit(self, request):
+            if self.refusals:
+                self.refusals -= 1
+                raise Busy("full", retry_after_s=1)
+            self.made.append(request)
+            future = Future()
+            future.set_result(sine_clip(request))
+            return future
+
+        def close(self, drain_s=0.0): ...
+
+    served = FullAtFirst()
+    with serving(served) as address:
+        assert isinstance(make(connect(address)), Clip)
+    assert len(served.made) == 1
+
+
+def test_patience_ends_and_the_request_is_a_failure(connect):
+    class Full(SineBackend):
+        def submit(self, request):
+            raise Busy("9 requests wait", retry_after_s=1)
+
+        def close(self, drain_s=0.0): ...
+
+    with serving(Full()) as address:
+        failure = make(connect(address, patience_s=0))
+    assert isinstance(failure, Failure) and "9 requests wait" in failure.message
+
+
+def test_a_long_call_is_followed_where_modal_redirects_it(connect):
+    """Modal answers 303 after 150 s, to the same address with a query, again and again."""
+    inner = create_app(SineBackend())
+    outer, polls, answers = FastAPI(), [], {}
+    outer.state.backend = inner.state.backend
+
+    @outer.middleware("http")
+    async def redirect_twice(request: Request, call_next):
+        if request.url.path != "/generate_endpoint":
+            return await call_next(request)
+        if request.method == "POST":
+            answer = await call_next(request)
+            answers["fc-1"] = b"".join([part async for part in answer.body_iterator])
+        else:
+            polls.append(request.query_params["__modal_function_call_id"])
+        if len(polls) < 2:
+            return RedirectResponse("/generate_endpoint?__modal_function_call_id=fc-1", 303)
+        return Response(answers["fc-1"], media_type="application/json")
+
+    outer.mount("/", inner)
+    with running(outer) as address:
+        assert isinstance(make(connect(address)), Clip)
+    assert polls == ["fc-1", "fc-1"]
+
+
+def test_a_redirect_to_another_host_never_gets_the_key(connect):
+    app = create_app(SineBackend())
+    other = FastAPI()
+    other.state.backend = app.state.backend
+
+    @other.post("/generate_endpoint")
+    async def elsewhere():
+        return RedirectResponse("http://example.invalid/", 303)
+
+    other.mount("/", app)
+    with running(other) as address, pytest.raises(BackendUnavailable, match="another host"):
+        make(connect(address, api_key="k"))
+
+
+def test_a_connection_that_is_lost_is_a_failure_and_not_sent_twice(connect):
+    """The service may have made the clip: whether to ask again is the user's choice."""
+    received = []
+
+    def serve_once(listening):
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection:
+                head = connection.recv(65536)
+                received.append(head.split(b" ")[0])
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        threading.Thread(target=serve_once, args=[listening], daemon=True).start()
+        backend = connect(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        request = GenerationRequest(prompt="x", model=MODEL)
+        (failure,) = backend.generate([request])
+        listening.shutdown(socket.SHUT_RDWR)
+    assert isinstance(failure, Failure) and failure.error_type == "ConnectionLost"
+    assert received == [b"POST"]
+
+
+def test_no_service_at_the_address_is_told_in_one_sentence(connect):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        backend = connect(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        with pytest.raises(BackendUnavailable, match="no service answers at 127"):
+            make(backend)
+
+
+@pytest.mark.parametrize("address", ["", "ftp://x", "http://", "music"])
+def test_an_address_that_is_none_is_refused(connect, address):
+    with pytest.raises(BackendUnavailable, match="is not the address of a service"):
+        connect(address)
+
+
+def test_a_wrong_key_and_a_right_one(connect):
+    with serving(SineBackend(), settings=WebSettings(api_key="sesame")) as address:
+        with pytest.raises(BackendUnavailable, match="MUSICGEN_API_KEY"):
+            make(connect(address, api_key="other"))
+        assert isinstance(make(connect(address, api_key="sesame")), Clip)
+
+
+def test_another_model_and_another_format_are_refused_by_name(connect):
+    with serving(SineBackend()) as address, pytest.raises(ModelUnavailable, match=MODEL):
+        make(connect(address), model="facebook/musicgen-large")
+    app = FastAPI()
+    app.state.backend = create_app(SineBackend()).state.backend
+    app.get("/models")(lambda: JSONResponse({"format": 99, "models": [MODEL]}))
+    with running(app) as address, pytest.raises(BackendUnavailable, match="speaks format 99"):
+        make(connect(address))

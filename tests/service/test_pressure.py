@@ -1,0 +1,101 @@
+"""The web app when clients leave, when it is full, slow, or shutting down."""
+
+import http.client
+import json
+import threading
+from concurrent.futures import Future
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from musicgen_lab.backends.submitting import Busy, Closing
+from service.settings import WebSettings
+from tests.service.serving import serving
+from tests.sines import SineBackend, sine_clip
+
+BODY = {"prompt": "x", "duration": 1, "seed": 1}
+WAIT_S = 60  # for what must happen; nothing is asserted about how long it takes
+
+
+class HeldBackend(SineBackend):
+    """Takes requests and makes nothing of them until it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.futures, self.taken, self.left = [], threading.Semaphore(0), threading.Semaphore(0)
+        self.refusal = None
+
+    def submit(self, request):
+        if self.refusal is not None:
+            raise self.refusal
+        future = Future()
+        future.request = request
+        future.add_done_callback(lambda done: self.left.release() if done.cancelled() else None)
+        self.futures.append(future)
+        self.taken.release()
+        return future
+
+    def close(self, drain_s=0.0):
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(Closing("the service shut down before this was made"))
+
+
+def send(address):
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=WAIT_S)
+    connection.request("POST", "/generate_endpoint", json.dumps(BODY))
+    return connection
+
+
+def test_a_client_that_leaves_frees_its_place_and_no_other_is_harmed():
+    backend = HeldBackend()
+    with serving(backend) as address:
+        leaving, staying = send(address), send(address)
+        assert all(backend.taken.acquire(timeout=WAIT_S) for _ in range(2))
+        leaving.close()
+        assert backend.left.acquire(timeout=WAIT_S)
+        (waiting,) = [future for future in backend.futures if not future.cancelled()]
+        waiting.set_result(sine_clip(waiting.request.with_model("sines@1")))
+        assert staying.getresponse().status == 200
+
+
+def test_a_clip_that_takes_too_long_is_answered_504_and_given_up():
+    backend = HeldBackend()
+    with serving(backend, settings=WebSettings(timeout_s=0.01)) as address:
+        answer = httpx2.post(f"{address}/generate_endpoint", json=BODY)
+        assert answer.status_code == 504 and "0.01 s" in answer.json()["detail"]
+        assert backend.left.acquire(timeout=WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "retry_after"),
+    [(Busy("9 wait", retry_after_s=7), 429, "7"), (Closing("shutting down"), 503, "5")],
+)
+def test_a_request_that_cannot_be_taken_is_told_when_to_come_back(refusal, status, retry_after):
+    backend = HeldBackend()
+    backend.refusal = refusal
+    with serving(backend) as address:
+        answer = httpx2.post(f"{address}/generate_endpoint", json=BODY)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (status, retry_after)
+    assert str(refusal) == answer.json()["detail"]
+
+
+def test_what_runs_when_the_backend_closes_is_answered_503():
+    backend = HeldBackend()
+    with serving(backend) as address:
+        connection = send(address)
+        assert backend.taken.acquire(timeout=WAIT_S)
+        backend.close()
+        answer = connection.getresponse()
+        assert answer.status == 503 and answer.headers["Retry-After"]
+
+
+def test_health_asks_deeper_only_when_told():
+    class Deep(HeldBackend):
+        def describe(self):
+            return {"in_flight": 3}
+
+    with serving(Deep()) as address:
+        assert "backend" not in httpx2.get(f"{address}/health").json()
+        assert httpx2.get(f"{address}/health?deep=1").json()["backend"] == {"in_flight": 3}

@@ -1,0 +1,50 @@
+"""The OpenAPI document against the running app: schemathesis makes up requests of every kind."""
+
+import pytest
+from hypothesis import settings
+
+from tests.service.serving import running
+from tests.sines import SineBackend, sine_clip
+
+schemathesis = pytest.importorskip("schemathesis")
+
+
+class ShortSines(SineBackend):
+    """Sines a hundredth as long, so that hundreds of requests take seconds."""
+
+    def generate(self, requests, on_progress=None):
+        for request in requests:
+            short = sine_clip(request.model_copy(update={"duration": request.duration / 100}))
+            yield short.__class__(request, short.samples, 8_000, short.provenance, 0.01)
+
+
+@pytest.fixture(scope="module")
+def api():
+    from service.web import create_app
+
+    app = create_app(ShortSines())
+    with running(app) as address:
+        yield schemathesis.openapi.from_url(f"{address}/openapi.json")
+
+
+schema = schemathesis.pytest.from_fixture("api")
+
+
+@schema.parametrize()
+@settings(max_examples=60, deadline=None)
+def test_every_made_up_request_is_answered_as_the_document_says(case):
+    case.call_and_validate()
+
+
+def test_the_document_has_descriptions_ranges_defaults_and_examples(api):
+    body = api.raw_schema["components"]["schemas"]["GenerationRequest"]["properties"]
+    documented = ("prompt", "duration", "temperature", "top_k", "top_p", "cfg_coef")
+    assert all(body[name]["description"] for name in documented)
+    ranges = {n: (body[n]["minimum"], body[n]["maximum"]) for n in documented[1:]}
+    assert ranges["duration"] == (1, 30) and ranges["cfg_coef"] == (0, 100)
+    defaults = {n: body[n]["default"] for n in documented[1:]}
+    assert defaults == {
+        "duration": 8.0, "temperature": 1.0, "top_k": 250, "top_p": 0.0, "cfg_coef": 3.0,
+    }  # fmt: skip
+    route = api.raw_schema["paths"]["/generate_endpoint"]["post"]
+    assert route["requestBody"]["content"]["application/json"]["example"]["prompt"]

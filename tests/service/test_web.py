@@ -1,0 +1,211 @@
+"""The web app as documented, over real HTTP."""
+
+import base64
+import io
+import json
+import logging
+
+import httpx2
+import numpy as np
+import pytest
+import soundfile
+
+from musicgen_lab.clip import decode_audio
+from musicgen_lab.request import GenerationRequest
+from service.settings import WebSettings
+from tests.service.serving import serving
+from tests.sines import MODEL, SAMPLE_RATE, SineBackend, sine_clip
+
+DOCUMENTED = {
+    "prompt": "upbeat electronic dance music with heavy bass",
+    "duration": 8.0,
+    "temperature": 1.0,
+    "top_k": 250,
+    "top_p": 0.0,
+    "cfg_coef": 3.0,
+}
+
+
+@pytest.fixture(scope="module")
+def client():
+    with serving(SineBackend()) as address, httpx2.Client(base_url=address) as client:
+        yield client
+
+
+def post(client, body, **options):
+    return client.post("/generate_endpoint", json=body, **options)
+
+
+def test_the_documented_request_gets_the_documented_answer(client):
+    answer = post(client, DOCUMENTED)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["sample_rate"] == SAMPLE_RATE and body["duration"] == 8.0
+    info = soundfile.info(io.BytesIO(base64.b64decode(body["audio_base64"])))
+    assert (info.format, info.subtype, info.duration) == ("WAV", "PCM_16", 8.0)
+
+
+def test_a_prompt_alone_gets_the_documented_defaults(client):
+    body = post(client, {"prompt": "x", "seed": 5}).json()
+    assert body["duration"] == 8.0
+    samples, _ = decode_audio(base64.b64decode(body["audio_base64"]))
+    made = sine_clip(GenerationRequest(prompt="x", seed=5)).samples
+    assert np.abs(samples - made).max() < 1 / 32000
+
+
+def test_the_seed_is_drawn_returned_and_makes_the_same_clip_again(client):
+    first = post(client, {"prompt": "x", "duration": 1}).json()
+    again = post(client, {"prompt": "x", "duration": 1, "seed": first["seed"]}).json()
+    assert again["audio_base64"] == first["audio_base64"]
+    assert first["model"] == MODEL
+
+
+def test_the_float_format_holds_every_sample_as_it_was_made(client):
+    body = {"prompt": "x", "duration": 1, "seed": 2, "cfg_coef": 60.0}  # louder than full scale
+    answer = post(client, body, params={"sample_format": "FLOAT"}).json()
+    samples, _ = decode_audio(base64.b64decode(answer["audio_base64"]))
+    np.testing.assert_array_equal(samples, sine_clip(GenerationRequest(**body)).samples)
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [("audio/wav", "WAV"), ("audio/flac", "FLAC"), ("audio/mpeg;q=0.9, image/*", "MP3")],
+)
+def test_accept_chooses_the_sound_itself(client, accept, kind):
+    answer = post(client, {"prompt": "x", "duration": 1, "seed": 9}, headers={"Accept": accept})
+    assert answer.status_code == 200 and answer.headers["content-type"] in accept
+    assert soundfile.info(io.BytesIO(answer.content)).format in (kind, "MPEG", "MP3")
+    assert answer.headers["MusicGen-Seed"] == "9"
+    assert answer.headers["MusicGen-Model"] == MODEL
+
+
+@pytest.mark.parametrize("accept", ["image/png", "audio/wav;q=0", "audio/wav;q=x"])
+def test_an_accept_that_allows_nothing_there_is_answered_406(client, accept):
+    assert post(client, {"prompt": "x"}, headers={"Accept": accept}).status_code == 406
+
+
+def test_health_is_exactly_as_documented_and_asks_no_backend():
+    backend = SineBackend()
+    with serving(backend) as address:
+        assert httpx2.get(f"{address}/health").json() == {"status": "ok", "model": "sines"}
+    assert backend.made == []
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "limit"),
+    [
+        ({}, "prompt", {"maxLength": 1000}),
+        ({"prompt": ""}, "prompt", {"maxLength": 1000}),
+        ({"prompt": "x" * 1001}, "prompt", {"maxLength": 1000}),
+        ({"prompt": "x", "duration": 45}, "duration", {"minimum": 1, "maximum": 30}),
+        ({"prompt": "x", "duration": "8"}, "duration", {"minimum": 1, "maximum": 30}),
+        ({"prompt": "x", "top_k": 2.5}, "top_k", {"minimum": 0, "maximum": 2048}),
+        ({"prompt": "x", "top_p": True}, "top_p", {"minimum": 0, "maximum": 1}),
+        ({"prompt": "x", "cfg_coef": None}, "cfg_coef", {"minimum": 0, "maximum": 100}),
+        ({"prompt": "x", "temprature": 1}, "temprature", None),
+        ({"prompt": "x", "self": 1}, "self", None),
+        ({"prompt": "x", "\ud800": 1}, "\ud800", None),
+        ({"prompt": "\ud800"}, "prompt", {"maxLength": 1000}),
+        ({"prompt": "x", "model": "/etc"}, "model", {"enum": [MODEL]}),
+    ],
+)
+def test_bad_input_is_answered_422_with_the_field_and_its_limit(client, body, field, limit):
+    answer = client.post("/generate_endpoint", content=json.dumps(body))
+    assert answer.status_code == 422
+    refusal = answer.json()
+    assert refusal["field"] == field
+    if limit is None:
+        assert refusal["limit"] is None
+    else:
+        assert limit.items() <= refusal["limit"].items()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"\xff", b"[" * 50_000, b'{"prompt": "x", "duration": NaN}',
+     b'{"prompt": "x", "duration": 1' + b"0" * 5000 + b"}",
+     b'{"prompt": "x", "temperature": 1e999}', b'{"prompt": "x", "seed": 1' + b"0" * 400 + b"}"],
+)  # fmt: skip
+def test_a_body_that_is_not_a_request_is_answered_422(client, content):
+    assert client.post("/generate_endpoint", content=content).status_code == 422
+
+
+def test_a_whole_number_may_be_written_with_a_point(client):
+    assert post(client, {"prompt": "x", "duration": 1, "top_k": 250.0}).status_code == 200
+
+
+def test_a_null_seed_or_model_is_as_good_as_none(client):
+    answer = post(client, {"prompt": "x", "duration": 1, "seed": None, "model": None})
+    assert answer.status_code == 200
+
+
+def test_a_field_that_cannot_act_is_reported(client):
+    body = {"prompt": "x", "duration": 1, "top_k": 50, "top_p": 0.9}
+    assert post(client, body).json()["warnings"] == ["top_k does nothing: top_p 0.9 replaces it"]
+
+
+def test_a_body_over_the_limit_is_answered_413(client):
+    answer = client.post("/generate_endpoint", content=b" " * 100_000)
+    assert answer.status_code == 413 and "65,536" in answer.json()["detail"]
+
+
+def test_a_model_that_fails_is_answered_502_with_its_own_words(client):
+    answer = post(client, {"prompt": "fail", "duration": 1})
+    assert answer.status_code == 502
+    assert answer.json()["error_type"] == "OutOfMemoryError"
+
+
+def test_an_unknown_path_and_method_are_answered_in_the_same_form(client):
+    for answer in (client.get("/nothing"), client.get("/generate_endpoint")):
+        assert answer.status_code in (404, 405) and "request_id" in answer.json()
+
+
+def test_a_bad_query_is_answered_422_by_name(client):
+    answer = post(client, {"prompt": "x"}, params={"sample_format": "PCM_24"})
+    assert answer.status_code == 422 and answer.json()["field"] == "sample_format"
+
+
+def test_with_a_key_only_its_holder_gets_a_clip():
+    settings = WebSettings(api_key="sesame-é")
+    body = {"prompt": "x", "duration": 1}
+    with serving(SineBackend(), settings=settings) as address:
+        url = f"{address}/generate_endpoint"
+        for wrong in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer sesame"},
+                      {"Authorization": "Basic sesame-é".encode()}):  # fmt: skip
+            answer = httpx2.post(url, json=body, headers=wrong)
+            assert answer.status_code == 401
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+            assert "sesame-" not in answer.text
+        right = {"Authorization": "Bearer sesame-é".encode()}
+        assert httpx2.post(url, json=body, headers=right).status_code == 200
+        assert httpx2.get(f"{address}/health").status_code == 200
+        assert httpx2.get(f"{address}/health?deep=1").status_code == 401
+
+
+class BrokenBackend(SineBackend):
+    def generate(self, requests):
+        raise RuntimeError("secret-token-123 in /home/somebody")
+
+
+def test_what_nobody_expected_is_answered_500_and_tells_no_secrets(caplog):
+    with caplog.at_level(logging.INFO, "musicgen_lab.service"), serving(BrokenBackend()) as address:
+        url = f"{address}/generate_endpoint?token=secret-token-123"
+        answer = httpx2.post(
+            url,
+            json={"prompt": "secret-token-123"},
+            headers={"Authorization": "Bearer secret-token-123"},
+        )
+    assert answer.status_code == 500
+    assert "secret" not in answer.text and "Traceback" not in answer.text
+    (line,) = [r.message for r in caplog.records if r.name == "musicgen_lab.service"]
+    assert "secret" not in line
+    assert json.loads(line)["error"] == "RuntimeError"
+
+
+def test_every_answer_carries_an_id_that_its_one_log_line_has(caplog):
+    with caplog.at_level(logging.INFO, "musicgen_lab.service"), serving(SineBackend()) as address:
+        body = {"prompt": "x", "duration": 0}
+        answer = httpx2.post(f"{address}/generate_endpoint", json=body)
+    (line,) = [json.loads(r.message) for r in caplog.records if r.name == "musicgen_lab.service"]
+    assert line["request_id"] == answer.headers["X-Request-Id"] == answer.json()["request_id"]
+    assert (line["method"], line["path"], line["status"]) == ("POST", "/generate_endpoint", 422)
