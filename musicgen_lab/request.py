@@ -121,7 +121,7 @@ class GenerationRequest(BaseModel):
         "the backend's own model when not given.",
     )
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:  # so that a field called self is unknown, too
         if fields.get("seed", 0) is None:
             del fields["seed"]
         try:

@@ -75,6 +75,7 @@ def test_a_seed_that_is_not_given_is_drawn_once_and_kept(seed):
         ({"prompt": None}, "prompt must be text of 1 to 1,000 characters, got None"),
         ({"model": ""}, "model must be text of 1 to 500 characters, got an empty one"),
         ({"cfg_coeff": 3}, "unknown field 'cfg_coeff' (did you mean cfg_coef?)"),
+        ({"self": 3}, "unknown field 'self'"),
         ({"bpm": 3}, "unknown field 'bpm'; the fields are prompt, duration"),
     ],
 )
