@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import secrets
 from collections.abc import Iterator
@@ -20,11 +21,17 @@ LOCK_TIMEOUT_S = 60.0
 def folder_lock(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder for a moment; freed by the system if this one dies."""
     try:
-        lock = FileLock(folder / ".lock").acquire(timeout=LOCK_TIMEOUT_S)
+        lock = _lock_of(folder / ".lock").acquire(timeout=LOCK_TIMEOUT_S)
     except OSError as error:
         raise unwritable(folder, error) from error
     with lock:
         yield
+
+
+@functools.lru_cache(maxsize=256)
+def _lock_of(path: Path) -> FileLock:
+    """Keep a folder's lock object: a Ctrl-C that meets the end of one's life would be swallowed."""
+    return FileLock(path)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

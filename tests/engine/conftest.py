@@ -14,7 +14,15 @@ from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.reference import ReferenceEngine
 from musicgen_lab.request import GenerationRequest
 
-torch.set_num_threads(1)  # tiny models gain nothing from more, and a busy machine stalls them
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread():
+    """Tiny models gain nothing from more, and a busy machine stalls them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "mono": {"seed": 0, "dim": 64, "layers": 2, "heads": 4},
