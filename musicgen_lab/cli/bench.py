@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from musicgen_lab.cli.options import number
+from musicgen_lab.cli.options import number, read_slots
 
 if TYPE_CHECKING:
     from musicgen_lab.engine.source import ModelSource
@@ -60,7 +60,6 @@ def bench(
     if model is not None or size == EMBEDDED:
         source = locate(model or EMBEDDED)
     folder: Path | None = source.prepare() if source is not None else None
-    chosen_slots = number(slots)
     rows = benchmark.run(
         size=source.name if source is not None else size,
         model=folder,
@@ -70,7 +69,7 @@ def bench(
         engines=tuple(engines.split(",")),
         device=device,
         dtype=dtype,
-        slots=chosen_slots if isinstance(chosen_slots, int) else "auto",
+        slots=read_slots(slots),
         rounds=rounds,
         peer_seconds=peer_seconds,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -81,6 +81,16 @@ def request_options(*, many: bool) -> Callable[[Command], Command]:
     return decorate
 
 
+def read_slots(text: str) -> int | Literal["auto"]:
+    """Read `--slots`: auto or a whole number."""
+    slots = number(text)
+    if isinstance(slots, int):
+        return slots
+    if slots == "auto":
+        return "auto"
+    raise click.BadParameter(f"--slots must be auto or a whole number, got {text!r}")
+
+
 def backend_options(command: Command) -> Command:
     """Give a command the options that say who makes the clips; `open_backend()` connects."""
     for name, default, help_text in reversed(
@@ -100,7 +110,7 @@ def backend_options(command: Command) -> Command:
     ) -> Any:
         from musicgen_lab.backends import connect
 
-        given = {"engine": engine, "device": device, "dtype": dtype, "slots": number(slots)}
+        given = {"engine": engine, "device": device, "dtype": dtype, "slots": read_slots(slots)}
         chosen = {name: value for name, value in given.items() if value not in ("auto", "lab")}
         if chosen and not backend.startswith("local"):
             name, value = next(iter(chosen.items()))

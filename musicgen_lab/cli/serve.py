@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import click
 
-from musicgen_lab.cli.options import number
+from musicgen_lab.cli.options import read_slots
 from musicgen_lab.errors import BackendUnavailable
 
 
@@ -52,12 +52,11 @@ def serve(
     from service.settings import WebSettings
 
     settings = replace(WebSettings.from_environment(), timeout_s=timeout, drain_s=drain)
-    chosen = number(slots)
     engine = Engine.open(
         source.prepare(),
         device=device,
         dtype=dtype,
-        slots=chosen if isinstance(chosen, int) else "auto",
+        slots=read_slots(slots),
     )
     running = RunningEngine(engine, source.identity, waiting_max=settings.waiting_max)
     serve_backend(running, host=host, port=port, settings=settings)
