@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from musicgen_lab.backends import Backend
 from musicgen_lab.backends.prices import Cost, Priced
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.store import ClipRecord
+
+if TYPE_CHECKING:
+    from musicgen_lab.results import Results
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Plan:
         The models asked for, each with its revision.
     backend : str
         What will make them.
+    keys : frozenset of str
+        Of the clips still to make.
     """
 
     cells: int
@@ -49,6 +55,7 @@ class Plan:
     cost: Cost | None
     models: tuple[str, ...]
     backend: str
+    keys: frozenset[str]
 
     @classmethod
     def of(
@@ -79,12 +86,36 @@ class Plan:
             cost=backend.estimate_cost(to_make) if isinstance(backend, Priced) else None,
             models=tuple(dict.fromkeys(str(request.model) for request in requests)),
             backend=backend.name,
+            keys=frozenset(request.key() for request in to_make),
         )
 
     @property
     def to_make(self) -> int:
         """Clips still to make, those that failed before among them."""
         return self.clips - self.present
+
+    def beside(self, results: Results) -> str:
+        """Set what the run took and cost, by measured GPU-seconds, beside what was planned.
+
+        Parameters
+        ----------
+        results : Results
+            Of the run that was planned. Clips that were there before it do not count.
+        """
+        rows = results.frame[results.frame["key"].isin(list(self.keys))].dropna(subset=["cost_usd"])
+        if rows.empty:
+            return "no clip of this run was paid for"
+        machines = ", ".join(dict.fromkeys(rows["gpu"]))
+        took = (
+            f"{rows['gpu_s'].sum():,.1f} s of {machines}, about ${rows['cost_usd'].sum():,.4f}, "
+            "for generating; containers' starts and idle times come on top"
+        )
+        lines = {
+            "planned": "unknown" if self.cost is None else str(self.cost),
+            "taken": took,
+            "per clip": f"{rows['gpu_s'].mean():,.1f} s, about ${rows['cost_usd'].mean():,.4f}",
+        }
+        return "\n".join(f"{label:<15} {value}" for label, value in lines.items())
 
     def __str__(self) -> str:
         made_by = f"{self.to_make:,} ({self.to_make_s:,.0f} s of audio)"

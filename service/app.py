@@ -11,6 +11,8 @@ Settings are environment variables, read when this file is deployed:
 | MUSICGEN_APP | musicgen | name of the app and of the web address |
 | MUSICGEN_MODELS | facebook/musicgen-large@… | models with revisions, the default one first |
 | MUSICGEN_GPU | A10,A100 | GPUs in the order of preference; cpu for none |
+| MUSICGEN_CORES | 2 | CPU cores beside the GPU |
+| MUSICGEN_MEMORY_GIB | 16 | GiB of memory beside the GPU |
 | MUSICGEN_CLIPS_AT_ONCE | 12 | clips per container before Modal adds another one |
 | MUSICGEN_CONTAINERS_MAX | 4 | GPU containers per model at most |
 | MUSICGEN_SCALEDOWN_WINDOW | 120 | seconds that an idle GPU is kept |
@@ -96,7 +98,8 @@ def prepare(model: str = settings.models[0]) -> str:
     image=gpu_image,
     env=settings.environment(),
     gpu=list(settings.gpu) or None,
-    memory=16 * GIB if settings.gpu else None,
+    cpu=settings.cores,
+    memory=settings.memory_gib * GIB,
     volumes={MODELS: volume},
     scaledown_window=settings.scaledown_window_s,
     timeout=settings.timeout_s,
@@ -170,6 +173,8 @@ def about() -> dict[str, Any]:
         "format": FORMAT,
         "models": list(settings.models),
         "gpu": list(settings.gpu),
+        "cores": settings.cores,
+        "memory_gib": settings.memory_gib,
         "clips_at_once": settings.clips_at_once,
         "containers_max": settings.containers_max,
         "scaledown_window_s": settings.scaledown_window_s,

@@ -31,6 +31,10 @@ class DeploymentSettings:
         containers of its own. MUSICGEN_MODELS, separated by commas.
     gpu : tuple of str
         GPUs in the order of preference; empty for the CPU. MUSICGEN_GPU.
+    cores : int
+        CPU cores beside the GPU. MUSICGEN_CORES.
+    memory_gib : int
+        Memory beside the GPU. MUSICGEN_MEMORY_GIB.
     clips_at_once : int
         Clips that a container is meant to make at once before Modal adds another.
         MUSICGEN_CLIPS_AT_ONCE.
@@ -50,6 +54,8 @@ class DeploymentSettings:
     app: str = "musicgen"
     models: tuple[str, ...] = (MUSICGEN_LARGE,)
     gpu: tuple[str, ...] = ("A10", "A100")
+    cores: int = 2
+    memory_gib: int = 16
     clips_at_once: int = 12
     containers_max: int = 4
     scaledown_window_s: int = 120
@@ -99,6 +105,8 @@ class DeploymentSettings:
             app=environment.get("MUSICGEN_APP", cls.app),
             models=models,
             gpu=tuple(kind for kind in gpu if kind.lower() not in FOR_CPU),
+            cores=number("MUSICGEN_CORES", cls.cores, 1, 64),
+            memory_gib=number("MUSICGEN_MEMORY_GIB", cls.memory_gib, 1, 336),
             clips_at_once=number("MUSICGEN_CLIPS_AT_ONCE", cls.clips_at_once, 1, 64),
             containers_max=number("MUSICGEN_CONTAINERS_MAX", cls.containers_max, 1, 1000),
             scaledown_window_s=number("MUSICGEN_SCALEDOWN_WINDOW", cls.scaledown_window_s, 2, 3600),
@@ -113,6 +121,8 @@ class DeploymentSettings:
             "MUSICGEN_APP": self.app,
             "MUSICGEN_MODELS": ",".join(self.models),
             "MUSICGEN_GPU": ",".join(self.gpu) or "cpu",
+            "MUSICGEN_CORES": str(self.cores),
+            "MUSICGEN_MEMORY_GIB": str(self.memory_gib),
             "MUSICGEN_CLIPS_AT_ONCE": str(self.clips_at_once),
             "MUSICGEN_CONTAINERS_MAX": str(self.containers_max),
             "MUSICGEN_SCALEDOWN_WINDOW": str(self.scaledown_window_s),

@@ -16,15 +16,11 @@ class EventLoop:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._tasks: set[Future[Any]] = set()
         threading.Thread(target=self._loop.run_forever, name=name, daemon=True).start()
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine; cancelling the future cancels it."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        self._tasks.add(future)
-        future.add_done_callback(self._tasks.discard)
-        return future
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and return its result; Ctrl-C cancels it."""
@@ -37,5 +33,22 @@ class EventLoop:
 
     def cancel_all(self) -> None:
         """Cancel whatever still runs."""
-        for future in list(self._tasks):
-            future.cancel()
+
+        def cancel() -> None:
+            for task in asyncio.all_tasks(self._loop):
+                task.cancel()
+
+        self._loop.call_soon_threadsafe(cancel)
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until what runs has ended, at most so long.
+
+        A cancelled future is done before its coroutine has cleaned up behind itself.
+        """
+
+        async def ended() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            if others:
+                await asyncio.wait(others, timeout=timeout_s)
+
+        self.wait(ended())

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from musicgen_lab.backends.estimates import Estimate
 from musicgen_lab.backends.event_loop import EventLoop
 from musicgen_lab.backends.modal_errors import describe_failure, raise_unavailable
-from musicgen_lab.backends.prices import (
-    MEMORY_BYTES_PER_S,
-    PRICES_DATE,
-    USD_PER_S,
-    Cost,
-    name_in_prices,
-)
+from musicgen_lab.backends.prices import Cost, Prices
 from musicgen_lab.backends.submitting import Result, generate_by_submitting, resolve_served
 from musicgen_lab.backends.wire import check_format, unpack
 from musicgen_lab.clip import Clip, Failure
@@ -28,11 +22,8 @@ if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
 
 APP, CLASS, ABOUT = "musicgen", "MusicGen", "about"
-FRAME_RATE_HZ = 50
 POLL_S = 50.0  # Modal answers "not yet" after this long, and is asked again
-START_S = 60.0  # of a container, weights included; not measured
-BANDWIDTH_SHARE = 0.5  # of the data sheet's, that reading the weights reaches; not measured
-WEIGHTS_BYTES = {"small": 0.84e9, "medium": 3.0e9, "large": 6.6e9}  # in 16 bits
+CANCEL_S = 10.0  # for telling Modal what is no longer wanted
 
 
 class ModalBackend:
@@ -52,14 +43,15 @@ class ModalBackend:
     at_once : int
         Requests in flight at once.
     prices : Mapping of str to float, optional
-        Dollars per second and GPU, instead of the dated list in `musicgen_lab.backends.prices`.
+        Your own dollars per second, by GPU, "CPU" (a core) and "memory" (a GiB), in place of those
+        in the dated list of `musicgen_lab.backends.prices`.
     about : Mapping, optional
         What the service says of itself, where it is known; it is asked otherwise.
 
     Raises
     ------
     InvalidRequest
-        When `at_once` is less than 1.
+        When `at_once` is less than 1, or a price is not a number.
     """
 
     def __init__(
@@ -77,8 +69,7 @@ class ModalBackend:
                 f"at_once must be 1 or more, got {at_once}", field="at_once", value=at_once
             )
         self._app, self._cls, self._environment, self._at_once = app, cls, environment, at_once
-        self._prices = USD_PER_S if prices is None else prices
-        self._priced_at = PRICES_DATE if prices is None else "your own prices"
+        self._prices = Prices.with_own(prices)
         self._loop = EventLoop("modal backend")
         self._known_about = about
         self._models: dict[str, Any] = {}  # by identity: the class with its parameter
@@ -103,6 +94,7 @@ class ModalBackend:
 
     def submit(self, request: GenerationRequest) -> Future[Result]:
         """Send a resolved request; cancelling the future cancels it on Modal too."""
+        self._about()  # whoever speaks another format is told before anything is made
         return self._loop.start(self._make(request))
 
     def generate(
@@ -113,29 +105,22 @@ class ModalBackend:
         What Modal says of one request is that request's failure. What concerns all of them, such
         as a service that is gone, is raised.
         """
-        return generate_by_submitting(self, requests, at_once=self._at_once)
+        try:
+            yield from generate_by_submitting(self, requests, at_once=self._at_once)
+        finally:
+            self._loop.settle(CANCEL_S)
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
         """Return the seconds to wait, about, with as many containers as the service may have."""
-        gpu_s = self._estimate_gpu_s(requests)
-        if gpu_s is None or not requests:
-            return gpu_s
-        return START_S + gpu_s / self._count_containers(requests)
+        return Estimate(self._about(), self._prices).wait_s(requests)
 
     def estimate_cost(self, requests: Sequence[GenerationRequest]) -> Cost | None:
         """Return the GPU-seconds and dollars that making these would take, about.
 
-        A container's start and its idle time at the end are counted. None where nothing is known
-        of the model or the GPU.
+        The cores and the memory beside the GPU are counted, and a container's start and its idle
+        time at the end. None where nothing is known of the model or the GPU.
         """
-        gpu_s = self._estimate_gpu_s(requests)
-        gpu = self._gpu()
-        if gpu_s is None or gpu not in self._prices:
-            return None
-        if requests:
-            idle_s = START_S + self._about()["scaledown_window_s"]
-            gpu_s += self._count_containers(requests) * idle_s
-        return Cost(gpu, gpu_s, gpu_s * self._prices[gpu], self._priced_at)
+        return Estimate(self._about(), self._prices).cost(requests)
 
     def describe(self) -> dict[str, Any]:
         """Return what a GPU container says of itself; this starts one.
@@ -144,9 +129,10 @@ class ModalBackend:
         ------
         BackendUnavailable
         """
+        first = str(self._about()["models"][0])
 
         async def ask() -> dict[str, Any]:
-            model = await self._model(self._about()["models"][0])
+            model = await self._model(first)
             described: dict[str, Any] = await model.describe.remote.aio()
             return described
 
@@ -160,6 +146,7 @@ class ModalBackend:
     def close(self, drain_s: float = 0.0) -> None:
         """Cancel what is in flight, here and on Modal."""
         self._loop.cancel_all()
+        self._loop.settle(CANCEL_S)
 
     def _about(self) -> Mapping[str, Any]:
         """Return what the service says of itself; no GPU is started for it."""
@@ -197,15 +184,13 @@ class ModalBackend:
     async def _make(self, request: GenerationRequest) -> Result:
         try:
             model = await self._model(str(request.model))
-            call = await model.generate.spawn.aio(request.model_dump())
-        except Exception as error:
-            raise_unavailable(error, self._app, self._environment)
-            return Failure(request, *describe_failure(error))
-        try:
-            return self._with_cost(unpack(await _wait_for(call), request))
-        except asyncio.CancelledError:
-            await asyncio.shield(call.cancel.aio())
-            raise
+            call = await _spawn(model, request)
+            try:
+                answer = await _wait_for(call)
+            except asyncio.CancelledError:
+                await asyncio.shield(call.cancel.aio())
+                raise
+            return self._with_cost(unpack(answer, request))
         except BackendUnavailable:
             raise
         except Exception as error:
@@ -213,45 +198,28 @@ class ModalBackend:
             return Failure(request, *describe_failure(error))
 
     def _with_cost(self, result: Result) -> Result:
-        """Return a clip that says what it took: `gpu_s`, `gpu`, `cost_usd`."""
+        """Return a clip that says what it took, by the GPU that made it."""
         if not isinstance(result, Clip):
             return result
         made_by = result.provenance
-        gpu = name_in_prices(made_by.device)
-        if gpu is None or gpu not in self._prices:
+        gpu = self._prices.find(made_by.device)
+        if gpu is None:
             return result
         gpu_s = result.elapsed_s  # the clip's share of its batch
-        cost = {"gpu": gpu, "gpu_s": gpu_s, "cost_usd": gpu_s * self._prices[gpu]}
-        details = {**made_by.details, **cost, "priced_at": self._priced_at}
-        return replace(result, provenance=replace(made_by, details=details))
+        usd = gpu_s * Estimate(self._about(), self._prices).usd_per_s(gpu)
+        cost = {"gpu": gpu, "gpu_s": gpu_s, "cost_usd": usd, "priced_at": self._prices.priced_at}
+        return replace(result, provenance=replace(made_by, details={**made_by.details, **cost}))
 
-    def _gpu(self) -> str:
-        """Return the first GPU that the service asks for, as the price list names it."""
-        first = next(iter(self._about()["gpu"]), "CPU")
-        return name_in_prices(first, self._prices) or first
 
-    def _count_containers(self, requests: Sequence[GenerationRequest]) -> int:
-        """Return how many containers Modal is likely to start."""
-        about = self._about()
-        wanted = math.ceil(len(requests) / int(about["clips_at_once"]))
-        return min(wanted, int(about["containers_max"]))
-
-    def _estimate_gpu_s(self, requests: Sequence[GenerationRequest]) -> float | None:
-        """Estimate from the memory that a step reads; None for models of unknown size.
-
-        Every step of a batch reads the weights once for all its clips.
-        """
-        gpu, total_s = self._gpu(), 0.0
-        if gpu not in MEMORY_BYTES_PER_S:
-            return None
-        for request in requests:
-            kind = str(request.model).partition("@")[0].rpartition("-")[2]
-            if kind not in WEIGHTS_BYTES:
-                return None
-            step_s = WEIGHTS_BYTES[kind] / (MEMORY_BYTES_PER_S[gpu] * BANDWIDTH_SHARE)
-            clips = min(len(requests), self._about()["clips_at_once"])
-            total_s += request.duration * FRAME_RATE_HZ * step_s / clips
-        return total_s
+async def _spawn(model: Any, request: GenerationRequest) -> Any:
+    """Return the call for a request; one that is cancelled meanwhile is cancelled on Modal too."""
+    spawning = asyncio.ensure_future(model.generate.spawn.aio(request.model_dump()))
+    try:
+        return await asyncio.shield(spawning)
+    except asyncio.CancelledError:
+        call = await spawning
+        await call.cancel.aio()
+        raise
 
 
 async def _wait_for(call: Any) -> Mapping[str, Any]:

@@ -6,14 +6,18 @@ these prices. They are estimates; the invoice decides.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from musicgen_lab.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from musicgen_lab.request import GenerationRequest
 
 PRICES_DATE = "2026-07-01"
+CPU, MEMORY = "CPU", "memory"
 
 USD_PER_S: Mapping[str, float] = {
     "T4": 0.000164,
@@ -25,25 +29,84 @@ USD_PER_S: Mapping[str, float] = {
     "H100": 0.001097,
     "H200": 0.001261,
     "B200": 0.001736,
-    "CPU": 0.0000131,
+    CPU: 0.0000131,
+    MEMORY: 0.00000222,
 }
-"""Dollars per second and GPU; "CPU" is one core."""
+"""Dollars per second: of a GPU, of one core ("CPU"), and of one GiB ("memory")."""
 
 _SAME = {"A10G": "A10", "A100": "A100-40GB", "H100!": "H100"}
 
-MEMORY_BYTES_PER_S: Mapping[str, float] = {
-    "T4": 0.32e12,
-    "L4": 0.30e12,
-    "A10": 0.60e12,
-    "L40S": 0.86e12,
-    "A100-40GB": 1.55e12,
-    "A100-80GB": 2.0e12,
-    "H100": 3.35e12,
-    "H200": 4.8e12,
-    "B200": 8.0e12,
-    "CPU": 0.017e12,
-}
-"""Memory bandwidth by the makers' data sheets, in bytes per second."""
+
+@dataclass(frozen=True)
+class Prices:
+    """A price list.
+
+    Attributes
+    ----------
+    usd_per_s : Mapping of str to float
+        As `USD_PER_S`.
+    priced_at : str
+        The day of the list, for people.
+    """
+
+    usd_per_s: Mapping[str, float]
+    priced_at: str
+
+    @classmethod
+    def with_own(cls, own: Mapping[str, float] | None = None) -> Prices:
+        """Return the dated list, with a user's own prices in place of those that they name.
+
+        Raises
+        ------
+        InvalidRequest
+            When a price is not a number of dollars.
+        """
+        if own is None:
+            return cls(USD_PER_S, f"prices of {PRICES_DATE}")
+        for name, usd in own.items():
+            if not isinstance(usd, int | float) or not math.isfinite(usd) or usd < 0:
+                raise InvalidRequest(
+                    f"the price of {name!r} must be dollars per second, 0 or more, got {usd!r}",
+                    field="prices",
+                    value=usd,
+                )
+        renamed = {_SAME.get(name, name): float(usd) for name, usd in own.items()}
+        return cls({**USD_PER_S, **renamed}, "your own prices")
+
+    def find(self, device: str) -> str | None:
+        """Return what the list calls a device; None when it does not have it.
+
+        Parameters
+        ----------
+        device : str
+            A Modal GPU name such as "A100", or what a clip's provenance says, such as
+            "cuda (NVIDIA A10)" or "cpu".
+        """
+        if device.lower() == "cpu":
+            return CPU
+        gpus = self.usd_per_s.keys() - {CPU, MEMORY}
+        if device in gpus:
+            return device
+        if device in _SAME:
+            return _SAME[device]
+        said = device.upper()
+        for name in sorted(gpus, key=lambda name: (-len(name), name)):
+            if all(part in said for part in name.upper().split("-")):
+                return name
+        return next((same for other, same in _SAME.items() if other in said), None)
+
+    def of_container(self, gpu: str, *, cores: float, memory_gib: float) -> float:
+        """Return the dollars that a second of a container costs.
+
+        Parameters
+        ----------
+        gpu : str
+            As the list names it; "CPU" for none.
+        cores, memory_gib : float
+            What the container reserves. Modal bills more where more is used.
+        """
+        usd = cores * self.usd_per_s[CPU] + memory_gib * self.usd_per_s[MEMORY]
+        return usd if gpu == CPU else usd + self.usd_per_s[gpu]
 
 
 @dataclass(frozen=True)
@@ -57,18 +120,28 @@ class Cost:
     gpu_s : float
         Seconds of it.
     usd : float
-        Dollars.
+        Dollars, for the GPU with the cores and the memory beside it.
     priced_at : str
-        The day of the price list, or "your own prices".
+        Whose prices, and of which day.
+    otherwise : tuple of Cost
+        The same on the other machines that may make them where the first is not free.
     """
 
     gpu: str
     gpu_s: float
     usd: float
-    priced_at: str = PRICES_DATE
+    priced_at: str
+    otherwise: tuple[Cost, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.gpu_s:,.0f} s of {self.gpu}, about ${self.usd:,.2f} ({self.priced_at})"
+        others = "".join(
+            f"; {other.gpu_s:,.0f} s of {other.gpu}, about ${other.usd:,.2f}, "
+            f"where no {self.gpu} is free"
+            for other in self.otherwise
+        )
+        return (
+            f"{self.gpu_s:,.0f} s of {self.gpu}, about ${self.usd:,.2f}{others} ({self.priced_at})"
+        )
 
 
 @runtime_checkable
@@ -77,25 +150,3 @@ class Priced(Protocol):
 
     def estimate_cost(self, requests: Sequence[GenerationRequest]) -> Cost | None:
         """Return what making these would take and cost, about; None where nothing is known."""
-
-
-def name_in_prices(device: str, prices: Mapping[str, float] = USD_PER_S) -> str | None:
-    """Return what the price list calls a device; None when it does not have it.
-
-    Parameters
-    ----------
-    device : str
-        A Modal GPU name such as "A100", or what a clip's provenance says, such as
-        "cuda (NVIDIA A10)" or "cpu".
-    """
-    if device in prices:
-        return device
-    if device.lower() == "cpu":
-        return "CPU"
-    if device in _SAME:
-        return _SAME[device]
-    said = device.upper()
-    for name in sorted(prices, key=len, reverse=True):
-        if name != "CPU" and all(part in said for part in name.upper().split("-")):
-            return name
-    return next((same for other, same in _SAME.items() if other in said), None)

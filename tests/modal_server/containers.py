@@ -21,7 +21,12 @@ class Container:
         path.write_bytes(arguments.SerializeToString())
         self.log = folder / "log"
         root = environment.pop("ROOT")
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        # The same number of threads as here: samples are the same bits only then.
+        inherited = {
+            name: os.environ[name]
+            for name in ("PATH", "HOME", "OMP_NUM_THREADS")
+            if name in os.environ
+        }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "modal._container_entrypoint"],
@@ -36,7 +41,6 @@ class Container:
                     "MODAL_IS_REMOTE": "1",
                     "MODAL_TASK_ID": arguments.task_id,
                     "MODAL_ENVIRONMENT": arguments.environment_name,
-                    "OMP_NUM_THREADS": "2",
                 },
             )
 

@@ -1,0 +1,101 @@
+"""`Estimate`: what a sweep on a deployed service would take and cost, before it is run.
+
+Generation reads all weights once a step for all clips of a batch: the time of a step is the size
+of the weights over the memory's bandwidth. No number here was measured on Modal's machines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from musicgen_lab.backends.prices import CPU, Cost, Prices
+from musicgen_lab.request import GenerationRequest
+
+FRAME_RATE_HZ = 50
+START_S = 60.0  # of a container, weights included
+BANDWIDTH_SHARE = 0.5  # of the data sheet's, that reading the weights reaches
+WEIGHTS_BYTES = {"small": 0.84e9, "medium": 3.0e9, "large": 6.6e9}  # in 16 bits
+
+MEMORY_BYTES_PER_S: Mapping[str, float] = {
+    "T4": 0.32e12,
+    "L4": 0.30e12,
+    "A10": 0.60e12,
+    "L40S": 0.86e12,
+    "A100-40GB": 1.55e12,
+    "A100-80GB": 2.0e12,
+    "H100": 3.35e12,
+    "H200": 4.8e12,
+    "B200": 8.0e12,
+    CPU: 0.017e12,
+}
+"""Memory bandwidth by the makers' data sheets, in bytes per second."""
+
+
+class Estimate:
+    """Seconds and dollars of clips on one deployment.
+
+    Parameters
+    ----------
+    about : Mapping
+        What the service says of itself: `gpu` (names in the order of preference), `cores`,
+        `memory_gib`, `clips_at_once`, `containers_max`, `scaledown_window_s`.
+    prices : Prices
+    """
+
+    def __init__(self, about: Mapping[str, Any], prices: Prices) -> None:
+        self._about, self._prices = about, prices
+        self._gpus = [prices.find(name) or name for name in about["gpu"] or [CPU]]
+
+    def wait_s(self, requests: Sequence[GenerationRequest]) -> float | None:
+        """Return the seconds to wait with all the containers that may start; None if unknown."""
+        gpu_s = self._gpu_s(requests, self._gpus[0])
+        if gpu_s is None or not requests:
+            return gpu_s
+        return START_S + gpu_s / self._containers(requests)
+
+    def cost(self, requests: Sequence[GenerationRequest]) -> Cost | None:
+        """Return what making them costs, each container's start and idle time counted.
+
+        None where nothing is known of the model or of the first GPU.
+        """
+        first, *others = (self._cost_on(gpu, requests) for gpu in self._gpus)
+        if first is None:
+            return None
+        otherwise = tuple(other for other in others if other is not None)
+        return Cost(first.gpu, first.gpu_s, first.usd, first.priced_at, otherwise)
+
+    def usd_per_s(self, gpu: str) -> float:
+        """Return the dollars that a second of a container with this GPU costs."""
+        return self._prices.of_container(
+            gpu, cores=self._about["cores"], memory_gib=self._about["memory_gib"]
+        )
+
+    def _cost_on(self, gpu: str, requests: Sequence[GenerationRequest]) -> Cost | None:
+        gpu_s = self._gpu_s(requests, gpu)
+        if gpu_s is None or gpu not in self._prices.usd_per_s:
+            return None
+        if requests:
+            unused_s = START_S + self._about["scaledown_window_s"]
+            gpu_s += self._containers(requests) * unused_s
+        return Cost(gpu, gpu_s, gpu_s * self.usd_per_s(gpu), self._prices.priced_at)
+
+    def _containers(self, requests: Sequence[GenerationRequest]) -> int:
+        """Return how many containers Modal is likely to start."""
+        wanted = math.ceil(len(requests) / int(self._about["clips_at_once"]))
+        return min(wanted, int(self._about["containers_max"]))
+
+    def _gpu_s(self, requests: Sequence[GenerationRequest], gpu: str) -> float | None:
+        """Return the seconds of generating alone; None for models or GPUs of unknown size."""
+        if gpu not in MEMORY_BYTES_PER_S:
+            return None
+        clips = min(len(requests), int(self._about["clips_at_once"]))
+        total_s = 0.0
+        for request in requests:
+            kind = str(request.model).partition("@")[0].rpartition("-")[2]
+            if kind not in WEIGHTS_BYTES:
+                return None
+            step_s = WEIGHTS_BYTES[kind] / (MEMORY_BYTES_PER_S[gpu] * BANDWIDTH_SHARE)
+            total_s += request.duration * FRAME_RATE_HZ * step_s / clips
+        return total_s
