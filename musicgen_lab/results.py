@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musicgen_lab.atomic import write_atomically
 from musicgen_lab.clip import Clip
-from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning, RunFolderUnwritable
-from musicgen_lab.request import REQUEST_FIELDS, SWEEP_ORDER
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.request import SWEEP_ORDER
+from musicgen_lab.results_frame import build_frame
 from musicgen_lab.run_folder import RunFolder
-from musicgen_lab.store import ClipRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +50,7 @@ class Results:
         asked = [request.key() for request in run.asked()]
         order = [key for key in asked if key in records]
         order += [key for key in records if key not in set(asked)]
-        frame = _frame([records[key] for key in order], run)
+        frame = build_frame([records[key] for key in order], run)
         return cls(run, frame, missing=sum(key not in records for key in asked))
 
     @property
@@ -127,141 +125,118 @@ class Results:
                 )
         return Results(self._run, rows.reset_index(drop=True), missing=0)
 
-    def summary(self, feature: str) -> pd.DataFrame:
-        """Return a feature's spread over seeds in every cell.
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The swept fields that make the cells: all but the seed, whose clips are replicates."""
+        return tuple(name for name in self.swept if name != "seed")
+
+    def summary(self, feature: str, *, confidence: float = 0.95) -> pd.DataFrame:
+        """Return a feature's mean and spread over seeds in every cell.
 
         Parameters
         ----------
         feature : str
-            A numeric column of the frame.
+            One of `musicgen_lab.analysis.features.FEATURES`.
+        confidence : float
+            Of the interval.
 
         Returns
         -------
         pandas.DataFrame
-            One row per cell: the swept fields, then `n` (clips with a value), `mean`, `std`
-            (over seeds, NaN for one), `min` and `max`, in the feature's unit.
+            One row per cell: the swept fields, then `mean`, `sd` (over seeds, NaN for one), `n`
+            (clips with a value), and `low` and `high`, the bootstrap interval of the mean (NaN
+            under three), in the feature's unit.
 
         Raises
         ------
         InvalidRequest
             When there is no such feature.
         """
-        from musicgen_lab.analysis.features import FEATURES
+        from musicgen_lab.analysis.statistics import summarise
 
-        if feature not in FEATURES:
-            raise InvalidRequest(
-                f"unknown feature {feature!r}; the features are {', '.join(FEATURES)}",
-                field=feature,
-            )
-        cell = [name for name in self.swept if name != "seed"] or ["prompt"]
-        values = self.frame.astype({feature: float}).groupby(cell, sort=False)[feature]
-        summary = values.agg(["count", "mean", "std", "min", "max"])
-        return summary.rename(columns={"count": "n"}).reset_index()
+        (feature,) = _features([feature])
+        cell = list(self.parameters) or ["prompt"]
+        return summarise(self.frame, cell, feature, confidence=confidence)
 
+    def effects(
+        self, features: Sequence[str] | None = None, *, alpha: float = 0.05
+    ) -> pd.DataFrame:
+        """Return how much every swept parameter moves every feature, and how certain that is.
 
-def _frame(records: list[ClipRecord], run: RunFolder) -> pd.DataFrame:
-    """Build the frame, taking features from the saved one where they are still true."""
-    import pandas as pd
+        Parameters
+        ----------
+        features : sequence of str, optional
+            All that are numbers if not given. Fewer make each claim easier to prove.
+        alpha : float
+            The chance of any false claim in the whole table.
 
-    from musicgen_lab.analysis.features import FEATURES, FEATURES_VERSION, measure
+        Returns
+        -------
+        pandas.DataFrame
+            As `musicgen_lab.analysis.statistics.main_effects`; without rows where nothing but the
+            seed is swept.
 
-    known = _measured_before(run)
-    rows = []
-    for record in records:
-        row = _row(record)
-        if record.audio is not None:
-            features: Mapping[str, Any] | None = known.get(record.audio.sha256)
-            if features is None:
-                clip = run.store.clip(record.key)
-                features = measure(clip.samples, clip.sample_rate)
-            row.update(features)
-        rows.append(row)
-    columns = [*_row_columns(), *FEATURES]
-    frame = pd.DataFrame(rows, columns=columns)
-    frame = frame.astype(dict.fromkeys(("sample_rate_hz", "channels", "frames"), "Int64"))
-    frame = frame.astype({"gpu_s": float, "cost_usd": float})
-    frame = frame.astype({name: float for name in FEATURES if not name.startswith("is_")})
-    frame = frame.astype({name: "boolean" for name in FEATURES if name.startswith("is_")})
-    frame.attrs["features_version"] = FEATURES_VERSION
-    _save(frame, run)
-    return frame
+        Raises
+        ------
+        InvalidRequest
+            When there is no such feature.
+        """
+        from musicgen_lab.analysis.statistics import main_effects
 
+        return main_effects(self.frame, self.parameters, _features(features), alpha=alpha)
 
-def _row_columns() -> list[str]:
-    return [
-        "key",
-        *REQUEST_FIELDS,
-        "status",
-        "error",
-        "attempts",
-        "path",
-        "sample_rate_hz",
-        "channels",
-        "frames",
-        "duration_s",
-        "elapsed_s",
-        "engine",
-        "device",
-        "dtype",
-        "lab_version",
-        "gpu",
-        "gpu_s",
-        "cost_usd",
-        "created_at",
-        "audio_sha256",
-    ]
+    def trends(self, features: Sequence[str] | None = None, *, alpha: float = 0.05) -> pd.DataFrame:
+        """Return how steadily every feature rises or falls with every swept number.
 
+        Works for designs without a grid too. The table is that of
+        `musicgen_lab.analysis.trends.trends`; parameters and errors are those of `effects`.
+        """
+        from musicgen_lab.analysis.trends import trends
 
-def _row(record: ClipRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "key": record.key,
-        **record.request,
-        "status": record.status,
-        "error": f"{record.error.type}: {record.error.message}" if record.error else None,
-        "attempts": record.attempts,
-        "elapsed_s": record.elapsed_s,
-        "created_at": record.created_at,
-    }
-    if record.audio is not None:
-        row |= {
-            "path": f"clips/{record.audio.file}",
-            "sample_rate_hz": record.audio.sample_rate_hz,
-            "channels": record.audio.channels,
-            "frames": record.audio.frames,
-            "duration_s": record.audio.frames / record.audio.sample_rate_hz,
-            "audio_sha256": record.audio.sha256,
-        }
-    if record.provenance is not None:
-        made_by = ("engine", "device", "dtype", "lab_version")
-        row |= {name: record.provenance[name] for name in made_by}
-        paid = ("gpu", "gpu_s", "cost_usd")
-        row |= {name: record.provenance["details"].get(name) for name in paid}
-    return row
+        return trends(self.frame, self.parameters, _features(features), alpha=alpha)
 
+    def interactions(
+        self,
+        first: str = "temperature",
+        second: str = "cfg_coef",
+        features: Sequence[str] | None = None,
+        *,
+        alpha: float = 0.05,
+    ) -> pd.DataFrame:
+        """Return whether the effect of one swept parameter depends on another.
 
-def _measured_before(run: RunFolder) -> dict[str, dict[Any, Any]]:
-    """Return the features in the saved frame by the sound's checksum; none if it is out of date."""
-    import pandas as pd
+        The table is that of `musicgen_lab.analysis.statistics.interactions`.
 
-    from musicgen_lab.analysis.features import FEATURES, FEATURES_VERSION
+        Raises
+        ------
+        InvalidRequest
+            When one of the two is not swept here, or there is no such feature.
+        """
+        from musicgen_lab.analysis.statistics import interactions
 
-    try:
-        saved = pd.read_parquet(run.results_path)
-        if saved.attrs.get("features_version") != FEATURES_VERSION:
-            return {}
-        measured = saved.dropna(subset=["audio_sha256"]).drop_duplicates("audio_sha256")
-        columns = measured[list(FEATURES)].to_dict("records")
-        return dict(zip(measured["audio_sha256"], columns, strict=True))
-    except (OSError, ValueError, KeyError):
-        return {}  # missing, damaged or another program's: it is rebuilt
-
-
-def _save(frame: pd.DataFrame, run: RunFolder) -> None:
-    content = frame.to_parquet(index=False)
-    try:
-        if not run.results_path.exists() or run.results_path.read_bytes() != content:
-            write_atomically(run.results_path, content)
-    except RunFolderUnwritable as error:
-        warnings.warn(
-            f"{run.results_path.name} was not saved: {error}", MusicGenLabWarning, stacklevel=2
+        for name in (first, second):
+            if name not in self.parameters:
+                raise InvalidRequest(
+                    f"{name!r} is not swept here; swept are {', '.join(self.parameters) or 'none'}",
+                    field=name,
+                )
+        return interactions(
+            self.frame,
+            first,
+            second,
+            _features(features),
+            parameters=self.parameters,
+            alpha=alpha,
         )
+
+
+def _features(names: Sequence[str] | None) -> list[str]:
+    """Return the features by name, or all that are numbers."""
+    from musicgen_lab.analysis.features import FEATURES
+
+    for name in names or ():
+        if name not in FEATURES:
+            raise InvalidRequest(
+                f"unknown feature {name!r}; the features are {', '.join(FEATURES)}", field=name
+            )
+    return [name for name in FEATURES if not name.startswith("is_")] if names is None else [*names]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -76,13 +75,33 @@ def test_select_narrows_by_any_column(run):
 
 def test_summary_gives_the_spread_over_seeds_of_every_cell(run):
     summary = Results.open(run).summary("spectral_centroid_hz")
-    assert list(summary.columns) == ["prompt", "temperature", "n", "mean", "std", "min", "max"]
+    assert list(summary.columns) == ["prompt", "temperature", "mean", "sd", "n", "low", "high"]
     assert list(summary["n"]) == [3, 3, 0, 0]
     assert summary["mean"][0] == pytest.approx(200 + 400 * 0.7 + 1, rel=0.02)
     assert summary["mean"][1] == pytest.approx(200 + 400 * 1.0 + 1, rel=0.02)
-    assert np.isfinite(summary["std"][0])
+    assert summary["sd"][0] > 0
+    assert summary["low"][0] < summary["mean"][0] < summary["high"][0]
+    assert summary[["mean", "sd", "low"]].iloc[2:].isna().all(axis=None)
     with pytest.raises(InvalidRequest, match="unknown feature 'loudness'"):
         Results.open(run).summary("loudness")
+
+
+def test_effects_say_which_parameter_moves_which_feature(tmp_path):
+    sweep = Sweep(prompt="a", duration=1, temperature=[0.7, 1, 1.3], cfg_coef=[1, 3], seed=range(3))
+    results = sweep.run(SineBackend(), tmp_path, progress=False)
+    features = ["spectral_centroid_hz", "rms_dbfs"]
+    effects = results.effects(features).set_index(["parameter", "feature"])
+    # The sines' frequency follows the temperature alone, their level cfg_coef alone.
+    assert effects["conclusive"].to_list() == [True, False, False, True]
+    assert effects["change"]["temperature", "spectral_centroid_hz"] == pytest.approx(240, rel=0.02)
+    assert effects["change"]["cfg_coef", "rms_dbfs"] == pytest.approx(9.54, abs=0.1)
+    trends = results.trends(features)
+    assert list(trends.query("conclusive")["feature"]) == ["spectral_centroid_hz"]
+    assert not results.interactions(features=features)["conclusive"].any()
+    with pytest.raises(InvalidRequest, match="'top_k' is not swept here; swept are temperature"):
+        results.interactions("temperature", "top_k")
+    with pytest.raises(InvalidRequest, match="unknown feature 'loudness'"):
+        results.effects(["loudness"])
 
 
 def test_clips_are_found_by_key(run):
