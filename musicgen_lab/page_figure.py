@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musicgen_lab.analysis.spectrogram import hz_to_mel
+from musicgen_lab.drawing import INK, MUTED, PAPER, Drawing
 from musicgen_lab.mel_pictures import COLOUR_MAP, MelPictures
 from musicgen_lab.panels import Page, Panel, describe, format_value, values_of
 
@@ -20,14 +19,11 @@ if TYPE_CHECKING:
 
     from musicgen_lab.results import Results
 
-INK, PAPER = "#1d1d22", "#ffffff"
-DARK_INK, DARK_PAPER = "#e9e8ee", "#17161b"
-MUTED = "#8a8892"
 ROW_HEAD_IN = 1.15  # room for a row's field and value, beside it
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000, 32000)
 
 
-def draw_page(page: Page, results: Results, pictures: MelPictures) -> Figure:
+def draw_page(page: Page, results: Results, pictures: MelPictures) -> Drawing:
     """Draw one page of panels; see `spectrogram_grid`.
 
     Parameters
@@ -66,7 +62,7 @@ def draw_page(page: Page, results: Results, pictures: MelPictures) -> Figure:
         parse_math=False,
     )
     _add_colour_bar(figure, frame, pictures, size)
-    return figure
+    return Drawing(figure, _alt(page, results))
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ class _Frame:
         }
 
 
-def page_alt(page: Page, results: Results) -> str:
+def _alt(page: Page, results: Results) -> str:
     """Say in words what a page shows, for those who cannot see it."""
     made = [panel for panel in page.panels if panel.status in ("ok", "silent")]
     parts = [f"{len(made)} mel spectrograms" if len(made) != 1 else "A mel spectrogram"]
@@ -152,25 +148,6 @@ def page_alt(page: Page, results: Results) -> str:
         if labels:
             parts.append(f"{status}: {'; '.join(labels) or 'the only clip'}")
     return ". ".join(parts) + "."
-
-
-def figure_png(figure: Figure, *, dark: bool = False) -> bytes:
-    """Encode a figure as PNG, on light paper or on dark."""
-    from matplotlib.text import Text
-
-    if dark:
-        figure.set_facecolor(DARK_PAPER)
-        for text in figure.findobj(Text):
-            if text.get_color() == INK:
-                text.set_color(DARK_INK)
-        for axes in figure.axes:
-            axes.tick_params(colors=DARK_INK)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A prompt may be in a script that the font lacks; the page and the alt text have it whole.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def _title(page: Page, results: Results, width_in: float) -> str:

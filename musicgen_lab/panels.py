@@ -107,8 +107,8 @@ def pages(results: Results) -> list[Page]:
     records = records_of(results)
     if not records:
         return []
-    down, across = _axes(results.swept)
-    if down is None or across is None or not _worth_a_grid(records, down, across):
+    down, across = axes_of(results.swept)
+    if down is None or across is None or not worth_a_grid(records, down, across):
         return _list_pages(records, results.swept)
     rest = [name for name in results.swept if name not in (down, across)]
     return [
@@ -132,6 +132,26 @@ def values_of(records: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
     return values if any(isinstance(value, str) for value in values) else sorted(values)
 
 
+def axes_of(swept: Sequence[str]) -> tuple[str | None, str | None]:
+    """Return the swept fields that go down and across; None where too few are swept."""
+    down = "temperature" if "temperature" in swept else None
+    across = "cfg_coef" if "cfg_coef" in swept else None
+    others = [name for name in swept if name not in (down, across)]
+    down = down or (others.pop(0) if others else None)
+    across = across or (others.pop(0) if others else None)
+    return down, across
+
+
+def worth_a_grid(
+    records: Sequence[Mapping[str, Any]], down: str | None, across: str | None
+) -> bool:
+    """Tell whether a grid of two fields is small enough to read, and more filled than empty."""
+    names = [name for name in (down, across) if name is not None]
+    places = math.prod(len(values_of(records, name)) for name in names)
+    filled = len({tuple(record[name] for name in names) for record in records})
+    return places <= GRID_PANELS_MAX and filled >= GRID_FILLED_MIN * places
+
+
 def describe(fields: Mapping[str, Any]) -> str:
     """Say fields and their values in a line, such as "temperature 0.7, seed 0"."""
     return ", ".join(f"{name} {format_value(name, value)}" for name, value in fields.items())
@@ -144,21 +164,6 @@ def format_value(name: str, value: Any, *, shorten: int | None = 40) -> str:
         return f"{value[: shorten - 1].rstrip()}…" if too_long and shorten else value
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return f"{text} s" if name == "duration" else text
-
-
-def _axes(swept: Sequence[str]) -> tuple[str | None, str | None]:
-    down = "temperature" if "temperature" in swept else None
-    across = "cfg_coef" if "cfg_coef" in swept else None
-    others = [name for name in swept if name not in (down, across)]
-    down = down or (others.pop(0) if others else None)
-    across = across or (others.pop(0) if others else None)
-    return down, across
-
-
-def _worth_a_grid(records: Sequence[Mapping[str, Any]], down: str, across: str) -> bool:
-    places = len(values_of(records, down)) * len(values_of(records, across))
-    filled = len({(record[down], record[across]) for record in records})
-    return places <= GRID_PANELS_MAX and filled >= GRID_FILLED_MIN * places
 
 
 def _matches(record: Mapping[str, Any], names: Sequence[str], values: Sequence[Any]) -> bool:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from musicgen_lab.drawing import Drawing
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.mel_pictures import LEVEL_RANGE_DB, MelPictures
-from musicgen_lab.page_figure import draw_page, page_alt
+from musicgen_lab.page_figure import draw_page
 from musicgen_lab.panels import Page, describe, pages
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from musicgen_lab.clip import Clip
     from musicgen_lab.results import Results
+
+T = TypeVar("T")
 
 
 def spectrogram_grid(
     results: Results, *, level_range_db: float = LEVEL_RANGE_DB, **fixed: Any
-) -> Figure:
+) -> Drawing:
     """Draw the mel spectrograms of a run's clips as a grid on one colour scale.
 
     Temperature goes down and cfg_coef across where they are swept; otherwise the next swept fields
@@ -36,8 +39,8 @@ def spectrogram_grid(
 
     Returns
     -------
-    matplotlib.figure.Figure
-        Save it with `figure.savefig("grid.svg")`.
+    Drawing
+        Save it with `drawing.save("grid.svg")`.
 
     Raises
     ------
@@ -49,9 +52,101 @@ def spectrogram_grid(
     )
 
 
-def spectrogram_grid_alt(results: Results, **fixed: Any) -> str:
-    """Say in words what `spectrogram_grid` draws with the same arguments."""
-    return page_alt(_page(results, fixed), results)
+def heatmap(results: Results, feature: str, **fixed: Any) -> Drawing:
+    """Draw a feature over the grid: mean over seeds, spread and count in every cell.
+
+    Cells whose clips all failed are hatched, silent ones and those not made yet are told apart.
+    All pages of a run share one colour scale.
+
+    Parameters
+    ----------
+    results : Results
+    feature : str
+        One of `musicgen_lab.analysis.features.FEATURES`.
+    **fixed
+        As in `spectrogram_grid`, without the seed.
+
+    Returns
+    -------
+    Drawing
+
+    Raises
+    ------
+    InvalidRequest
+        When there is no such feature, no clip, no grid to lay out, or no page with the values in
+        `fixed`.
+    """
+    drawn = heatmaps(results, feature)
+    if not drawn:
+        raise InvalidRequest(
+            f"a heatmap needs a grid of clips, and {results.folder} holds none; "
+            "plots.effects and plots.clip_map draw what is no grid",
+            field="results",
+        )
+    return _chosen(drawn, fixed)
+
+
+def heatmaps(results: Results, feature: str) -> list[tuple[Mapping[str, Any], Drawing]]:
+    """Draw `heatmap` for every combination of the fields that are neither down nor across.
+
+    Returns
+    -------
+    list of (fields, Drawing)
+        Empty where the clips are no grid.
+    """
+    from musicgen_lab.analysis.features import FEATURES
+    from musicgen_lab.cells import cell_pages
+    from musicgen_lab.heatmap_figure import draw_heatmap
+
+    found = cell_pages(results, feature)
+    means = [cell.mean for page in found for cell in page.cells if cell.n]
+    limits = (min(means), max(means)) if means else None
+    return [(page.fixed, draw_heatmap(page, FEATURES[feature], limits)) for page in found]
+
+
+def effects(results: Results, features: Sequence[str] | None = None) -> Drawing:
+    """Draw how much each swept parameter moves each feature, with 95% intervals.
+
+    One panel per feature, in its unit, with a dot and an interval per parameter: the mean at the
+    parameter's highest level minus that at its lowest, over seeds. Filled where the effect holds
+    after the correction for the number of questions asked, hollow where nothing can be concluded.
+
+    Parameters
+    ----------
+    results : Results
+    features : sequence of str, optional
+        The default are those of the report.
+
+    Raises
+    ------
+    InvalidRequest
+        When there is no such feature, or no parameter but the seed is swept.
+    """
+    from musicgen_lab.effects_figure import draw_effects
+    from musicgen_lab.findings import effects_of
+
+    return draw_effects(effects_of(results, features))
+
+
+def compare(a: Clip, b: Clip, features: Sequence[str] | None = None) -> Drawing:
+    """Draw two clips on the same axes: spectrograms, their difference in dB, their features.
+
+    Parameters
+    ----------
+    a, b : Clip
+        From `Results.clip`, of one run or of two.
+    features : sequence of str, optional
+        Which to put in the table. The default are those of the report.
+
+    Raises
+    ------
+    InvalidRequest
+        When there is no such feature.
+    """
+    from musicgen_lab.findings import chosen_features
+    from musicgen_lab.pair_figure import draw_pair
+
+    return draw_pair(a, b, chosen_features(features))
 
 
 def _page(results: Results, fixed: dict[str, Any]) -> Page:
@@ -60,8 +155,13 @@ def _page(results: Results, fixed: dict[str, Any]) -> Page:
         raise InvalidRequest(
             f"there are no clips in {results.folder} to draw; run the sweep first", field="results"
         )
-    for page in found:
-        if all(page.fixed.get(name) == value for name, value in fixed.items()):
+    return _chosen([(page.fixed, page) for page in found], fixed)
+
+
+def _chosen(found: Sequence[tuple[Mapping[str, Any], T]], fixed: Mapping[str, Any]) -> T:
+    """Return the first of several pages that has the given values."""
+    for there, page in found:
+        if all(there.get(name) == value for name, value in fixed.items()):
             return page
-    there = " or ".join(page.heading for page in found if page.heading) or "one page only"
-    raise InvalidRequest(f"no grid has {describe(fixed)}; there is {there}")
+    said = " or ".join(describe(there) for there, _ in found if there) or "one page only"
+    raise InvalidRequest(f"no grid has {describe(fixed)}; there is {said}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -16,6 +15,7 @@ from musicgen_lab.request import SWEEP_ORDER, GenerationRequest
 if TYPE_CHECKING:
     from IPython.display import HTML
 
+    from musicgen_lab.drawing import Drawing
     from musicgen_lab.results import Results
 
 FIGURES_MAX = 6
@@ -77,27 +77,27 @@ def spectrogram_figures(results: Results, *, level_range_db: float) -> HTML:
     from IPython.display import HTML
 
     from musicgen_lab.mel_pictures import MelPictures
-    from musicgen_lab.page_figure import draw_page, figure_png, page_alt
+    from musicgen_lab.page_figure import draw_page
 
     found = pages(results)
     pictures = MelPictures(results, level_range_db=level_range_db)
     parts = []
     for page in found[:FIGURES_MAX]:
-        figure = draw_page(page, results, pictures)
-        width, height = (round(size * 100) for size in figure.get_size_inches())
-        light, dark = (_data_uri(figure_png(figure, dark=dark)) for dark in (False, True))
-        parts.append(
-            f'<div class="figure" role="region" aria-label="Spectrogram grid" tabindex="0">'
-            f'<picture><source media="(prefers-color-scheme: dark)" '
-            f'srcset="{dark}"><img src="{light}" width="{width}" height="{height}" '
-            f'alt="{escape(page_alt(page, results), quote=True)}"></picture></div>'
-        )
+        parts.append(figure_block(draw_page(page, results, pictures), "Spectrogram grid"))
     if len(found) > FIGURES_MAX:
         parts.append(
             f"<p>The first {FIGURES_MAX} of {len(found)} grids. "
             "<code>plots.spectrogram_grid</code> draws the others.</p>"
         )
     return HTML("".join(parts) or "<p>No clip has been made yet.</p>")
+
+
+def figure_block(drawing: Drawing, name: str) -> str:
+    """Return a drawing as HTML that scrolls by itself where the window is narrow."""
+    return (
+        f'<div class="figure" role="region" aria-label="{escape(name, quote=True)}" tabindex="0">'
+        f"{drawing.picture()}</div>"
+    )
 
 
 def clip_table(results: Results) -> HTML:
@@ -239,7 +239,3 @@ def _th(label: str, unit: str, kind: str) -> str:
 
 def _td(text: str, kind: str) -> str:
     return f'<td class="{kind}">{escape(text)}</td>'
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

@@ -14,8 +14,7 @@ from PIL import Image
 
 from musicgen_lab import InvalidRequest, Results
 from musicgen_lab.mel_pictures import MelPictures
-from musicgen_lab.page_figure import figure_png
-from musicgen_lab.plots import spectrogram_grid, spectrogram_grid_alt
+from musicgen_lab.plots import spectrogram_grid
 from tests.report_runs import make_run
 
 TWO_BY_TWO = {"temperature": [0.7, 1.0], "cfg_coef": [1, 3]}
@@ -29,24 +28,24 @@ def mixed(tmp_path_factory):
     return Results.open(make_run(folder, **TWO_BY_TWO, **kinds))
 
 
-def panels(figure):
-    return figure.axes[:-1]  # the last one is the colour bar
+def panels(drawing):
+    return drawing.figure.axes[:-1]  # the last one is the colour bar
 
 
-def texts(figure):
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+def texts(drawing):
+    return [text.get_text() for text in drawing.figure.findobj(Text) if text.get_text()]
 
 
 def test_all_panels_share_one_colour_scale_that_the_bar_shows(tmp_path):
     results = Results.open(make_run(tmp_path, **TWO_BY_TWO, loud=[0]))
-    figure = spectrogram_grid(results)
-    limits = {image.get_clim() for axes in panels(figure) for image in axes.images}
+    drawing = spectrogram_grid(results)
+    limits = {image.get_clim() for axes in panels(drawing) for image in axes.images}
     (limit,) = limits
     assert limit[1] - limit[0] == 80
-    highest_db = max(axes.images[0].get_array().max() for axes in panels(figure))
+    highest_db = max(axes.images[0].get_array().max() for axes in panels(drawing))
     assert limit[1] - 10 < highest_db <= limit[1]
-    assert figure.axes[-1].get_ylim() == limit
-    assert "Level of a mel band (dB re full scale)" in texts(figure)
+    assert drawing.figure.axes[-1].get_ylim() == limit
+    assert "Level of a mel band (dB re full scale)" in texts(drawing)
 
 
 def test_a_quieter_clip_is_drawn_darker(tmp_path):
@@ -86,8 +85,8 @@ def test_the_frequency_axis_is_true(tmp_path):
 
 
 def test_a_dollar_in_a_prompt_is_no_formula(tmp_path):
-    figure = spectrogram_grid(Results.open(make_run(tmp_path, prompt="$x_1$ and $\\broken")))
-    assert figure_png(figure).startswith(b"\x89PNG")
+    drawing = spectrogram_grid(Results.open(make_run(tmp_path, prompt="$x_1$ and $\\broken")))
+    assert drawing.png().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 3), (9, 9)])
@@ -100,7 +99,8 @@ def test_no_text_overlaps_another_or_leaves_the_paper(tmp_path, rows, columns):
             cfg_coef=[1.5 * (column + 1) for column in range(columns)],
         )
     )
-    figure = spectrogram_grid(results)
+    drawing = spectrogram_grid(results)
+    figure = drawing.figure
     figure.draw_without_rendering()
     boxes = {
         (text.get_text(), index): text.get_window_extent()
@@ -119,7 +119,7 @@ def test_a_page_is_chosen_by_the_fields_that_are_neither_down_nor_across(tmp_pat
     results = Results.open(make_run(tmp_path, **TWO_BY_TWO, seed=[0, 7]))
     assert "“calm guitar”\nseed 0" in texts(spectrogram_grid(results))
     assert "“calm guitar”\nseed 7" in texts(spectrogram_grid(results, seed=7))
-    assert "all with seed 7" in spectrogram_grid_alt(results, seed=7)
+    assert "all with seed 7" in spectrogram_grid(results, seed=7).alt
     with pytest.raises(InvalidRequest, match="no grid has seed 1; there is seed 0 or seed 7"):
         spectrogram_grid(results, seed=1)
 
@@ -131,7 +131,7 @@ def test_a_run_without_clips_is_refused(tmp_path):
 
 
 def test_the_alt_text_says_what_is_to_be_seen(mixed):
-    said = spectrogram_grid_alt(mixed)
+    said = spectrogram_grid(mixed).alt
     assert "temperature 0.7, 1 from top to bottom" in said
     assert "cfg_coef 1, 3 from left to right" in said
     assert "failed: temperature 1, cfg_coef 1" in said
@@ -140,9 +140,9 @@ def test_the_alt_text_says_what_is_to_be_seen(mixed):
 
 
 def test_the_dark_figure_has_dark_paper(mixed):
-    figure = spectrogram_grid(mixed)
+    drawing = spectrogram_grid(mixed)
     light, dark = (
-        Image.open(io.BytesIO(figure_png(figure, dark=dark))).convert("L").getpixel((2, 2))
+        Image.open(io.BytesIO(drawing.png(dark=dark))).convert("L").getpixel((2, 2))
         for dark in (False, True)
     )
     assert light > 240

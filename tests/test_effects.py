@@ -1,0 +1,98 @@
+"""What is said and drawn of effects follows what is there, and no more."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.text import Text
+
+from musicgen_lab import InvalidRequest, Results
+from musicgen_lab.findings import (
+    chosen_features,
+    effects_of,
+    sentence,
+    strongest,
+    what_cannot_be_said,
+)
+from musicgen_lab.plots import compare, effects
+from tests.report_runs import make_run
+
+FEATURES = ["spectral_centroid_hz", "rms_dbfs"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The pitch follows the temperature, and nothing follows cfg_coef but the tempo."""
+    fields = {"temperature": [0.5, 1.0, 1.5], "cfg_coef": [1, 3], "seed": range(5)}
+    return Results.open(make_run(tmp_path_factory.mktemp("study"), **fields))
+
+
+def test_a_known_effect_is_said_with_its_interval_and_its_ends(study):
+    held = strongest(effects_of(study, ["spectral_centroid_hz"]))
+    assert held[0]["parameter"] == "temperature"
+    said = sentence(held[0])
+    assert said.startswith("Spectral centroid rises with temperature: by ")
+    assert " Hz from 0.5 to 1.5 (95% interval " in said and said.endswith(", 5 seeds).")
+
+
+def test_a_fall_is_said_as_a_fall_with_rising_bounds():
+    said = sentence(
+        {
+            "parameter": "cfg_coef", "lowest": 1.0, "highest": 5.0, "seeds": 4,
+            "feature": "onset_rate_hz", "change": -1.2, "low": -1.6, "high": -0.8,
+        }
+    )  # fmt: skip
+    assert said == (
+        "Onset rate falls with cfg_coef: by 1.20 Hz from 1 to 5 (95% interval 0.80 to 1.60, "
+        "4 seeds)."
+    )
+
+
+def test_two_seeds_are_too_few_and_it_says_so(tmp_path):
+    few = Results.open(make_run(tmp_path, temperature=[0.5, 1.5], seed=[0, 1]))
+    table = effects_of(few, FEATURES)
+    assert strongest(table) == []
+    (said,) = what_cannot_be_said(table, FEATURES)
+    assert said.startswith("Nothing can be concluded about temperature: 2 seeds")
+
+
+def test_a_sweep_of_seeds_alone_has_no_effects(tmp_path):
+    seeds = Results.open(make_run(tmp_path, seed=range(3)))
+    assert what_cannot_be_said(effects_of(seeds), FEATURES) == [
+        "Nothing but the seed was swept, so there is no effect to look for."
+    ]
+    with pytest.raises(InvalidRequest, match="nothing but the seed was swept"):
+        effects(seeds)
+
+
+def test_an_effect_that_holds_is_drawn_filled_with_its_interval(study):
+    drawing = effects(study, ["spectral_centroid_hz"])
+    (axes,) = drawing.figure.axes
+    texts = {text.get_text() for text in drawing.figure.findobj(Text)}
+    assert {"Spectral centroid", "Hz", "temperature\n0.5 to 1.5"} <= texts
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert dots[0].get_markerfacecolor() == dots[0].get_color()
+    assert drawing.alt.startswith("Effects with 95% intervals over seeds. temperature on spectral")
+
+
+def test_features_that_are_not_known_are_refused():
+    with pytest.raises(InvalidRequest, match="unknown feature 'loudnes'; the features are"):
+        chosen_features(["loudnes"])
+
+
+def test_two_clips_are_compared_on_one_scale_with_their_difference(study):
+    frame = study.frame
+    key = [frame.key[(frame.temperature == t) & (frame.seed == 0)].iloc[0] for t in (0.5, 1.5)]
+    drawing = compare(*(study.clip(k) for k in key), FEATURES)
+    a, b, difference = drawing.figure.axes[0], drawing.figure.axes[2], drawing.figure.axes[4]
+    assert a.images[0].get_clim() == b.images[0].get_clim()
+    assert difference.images[0].get_clim() == (-40, 40)
+    texts = [text.get_text() for text in drawing.figure.findobj(Text)]
+    assert "A: temperature 0.5" in texts and "B: temperature 1.5" in texts
+    assert "Spectral centroid (Hz)" in texts
+    assert "Spectral centroid (Hz): " in drawing.alt
+
+
+def test_a_clip_compared_with_itself_shows_no_difference(study):
+    clip = study.clip(study.frame.key[0])
+    drawing = compare(clip, clip, FEATURES)
+    assert abs(drawing.figure.axes[4].images[0].get_array()).max() == 0
