@@ -13,12 +13,15 @@ import numpy as np
 import soundfile
 from fastapi import Response
 
-from musicgen_lab.clip import Clip
+from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.request import GenerationRequest
 
 JSON = "application/json"
 SOUNDS = {"audio/wav": "WAV", "audio/flac": "FLAC", "audio/mpeg": "MP3"}
+RETRY_AFTER_S = 5
+MESSAGE_MAX = 500  # characters of somebody else's words
+LOST_ON_THE_WAY = ("ContainerLost", "ResourceExhausted")  # as the Modal backend has it
 SampleFormat = Literal["PCM_16", "FLOAT"]
 
 
@@ -61,6 +64,27 @@ def json_response(
 def refuse_field(error: InvalidRequest) -> Refusal:
     """Return 422 with the field and its limit."""
     return Refusal(422, str(error), field=error.field, limit=limit_of(error.field))
+
+
+def refuse_failure(failure: Failure) -> Refusal:
+    """Return 502 for what the model did with a request; 503 or 504 for what befell it on the way.
+
+    With 503 the same request is worth sending again: nothing was made of it.
+    """
+    said: dict[str, Any] = {
+        "error_type": failure.error_type,
+        "message": failure.message[:MESSAGE_MAX],
+    }
+    if failure.error_type in LOST_ON_THE_WAY:
+        retry = {"Retry-After": str(RETRY_AFTER_S)}
+        return Refusal(503, f"send it again: {failure.message[:MESSAGE_MAX]}", retry, **said)
+    if failure.error_type == "Timeout":
+        return Refusal(504, failure.message[:MESSAGE_MAX], **said)
+    return Refusal(
+        502,
+        f"the model failed on this request: {failure.error_type}: {failure.message[:MESSAGE_MAX]}",
+        **said,
+    )
 
 
 def limit_of(field: str | None) -> dict[str, Any] | None:

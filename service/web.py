@@ -37,19 +37,20 @@ from musicgen_lab.request import (
     unknown_field,
 )
 from service.answers import (
+    RETRY_AFTER_S,
     Refusal,
     SampleFormat,
     answer_with,
     choose_media_type,
     json_response,
     limit_of,
+    refuse_failure,
     refuse_field,
 )
 from service.documentation import GENERATE, HEALTH, MODELS, document
 from service.request_log import RequestLog
 from service.settings import WebSettings
 
-RETRY_AFTER_S = 5
 INTEGERS = {name for name in REQUEST_FIELDS if (limit_of(name) or {}).get("type") == "integer"}
 
 
@@ -127,12 +128,7 @@ def create_app(
         request.state.log |= {"duration": wanted.duration, "seed": wanted.seed}
         result = await make(wanted, submits, request, chosen.timeout_s)
         if isinstance(result, Failure):
-            raise Refusal(
-                502,
-                f"the model failed on this request: {result.error_type}: {result.message[:500]}",
-                error_type=result.error_type,
-                message=result.message[:500],
-            )
+            raise refuse_failure(result)
         return await asyncio.to_thread(
             answer_with,
             result,

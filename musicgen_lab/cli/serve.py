@@ -18,6 +18,9 @@ from musicgen_lab.errors import BackendUnavailable
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--slots", default="auto", show_default=True, help="Clips made at once.")
+@click.option(
+    "--waiting", default=256, show_default=True, help="Requests that may wait for a slot."
+)
 @click.option("--timeout", default=600.0, show_default=True, help="Seconds that a clip may take.")
 @click.option("--drain", default=30.0, show_default=True, help="Seconds to finish after SIGTERM.")
 def serve(
@@ -27,6 +30,7 @@ def serve(
     device: str,
     dtype: str,
     slots: str,
+    waiting: int,
     timeout: float,
     drain: float,
 ) -> None:
@@ -51,7 +55,9 @@ def serve(
     from service.server import serve as serve_backend
     from service.settings import WebSettings
 
-    settings = replace(WebSettings.from_environment(), timeout_s=timeout, drain_s=drain)
+    settings = replace(
+        WebSettings.from_environment(), waiting_max=waiting, timeout_s=timeout, drain_s=drain
+    )
     engine = Engine.open(
         source.prepare(),
         device=device,

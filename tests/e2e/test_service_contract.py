@@ -1,6 +1,6 @@
 """The contract's own examples, from the document's text with only the host replaced.
 
-They run against the embedded model, served from a process of its own.
+They run against `musicgen-lab serve` with the embedded model.
 """
 
 import json
@@ -12,9 +12,10 @@ import httpx2
 import pytest
 import soundfile
 
+from tests.command import MUSICGEN_LAB
 from tests.service.contract import HOST, blocks
 
-SERVER = [sys.executable, "-m", "tests.service.demo_server"]
+SERVER = [MUSICGEN_LAB, "serve", "--port", "0"]
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,13 @@ def servicer(server):
     return server.servicer
 
 
+def deployed(servicer):
+    (app,) = (app for app in servicer.apps.values() if app.published)
+    return app
+
+
 def find(servicer, name):
-    (app,) = servicer.apps.values()
-    return servicer.functions[app.functions[name]]
+    return servicer.functions[deployed(servicer).functions[name]]
 
 
 def mounted(servicer, definition):
@@ -36,6 +40,11 @@ def test_the_gpu_class_asks_for_an_a10_first_and_an_a100_else(servicer):
     data = find(servicer, "MusicGen.*").function_data
     ranked = sorted(data.ranked_functions, key=lambda choice: choice.rank)
     assert [c.function.resources.gpu_config.gpu_type for c in ranked] == ["A10", "A100"]
+    for choice in ranked:
+        assert (choice.function.resources.milli_cpu, choice.function.resources.memory_mb) == (
+            2000,
+            16 * 1024,
+        )
     assert data.class_parameter_info.schema[0].string_default == MUSICGEN_LARGE
 
 
@@ -51,15 +60,13 @@ def test_the_gpu_class_is_kept_for_two_minutes_and_scales_by_modals_own_means(se
 
 def test_the_weights_lie_in_a_volume(servicer):
     for name in ("MusicGen.*", "prepare"):
-        (app,) = servicer.apps.values()
-        (mount,) = servicer.definition(app.functions[name]).volume_mounts
+        (mount,) = servicer.definition(deployed(servicer).functions[name]).volume_mounts
         assert mount.mount_path == "/models"
         assert servicer.volumes[mount.volume_id] == "musicgen-models"
 
 
 def test_the_image_is_the_lock_without_resolution_and_our_source_on_top(servicer):
-    (app,) = servicer.apps.values()
-    definition = servicer.definition(app.functions["MusicGen.*"])
+    definition = servicer.definition(deployed(servicer).functions["MusicGen.*"])
     layers = [image for image in servicer.images.values() if image.context_files]
     commands = "\n".join(line for image in layers for line in image.dockerfile_commands)
     assert "--no-deps" in commands and "--requirements" in commands
@@ -82,7 +89,13 @@ def test_the_web_app_has_its_label_its_key_and_no_gpu(servicer):
 
 
 def test_the_key_is_in_no_container_but_the_web_apps(servicer):
-    (app,) = servicer.apps.values()
     for name in ("MusicGen.*", "prepare", "about"):
-        secrets = servicer.definition(app.functions[name]).secret_ids
+        secrets = servicer.definition(deployed(servicer).functions[name]).secret_ids
         assert not any("MUSICGEN_API_KEY" in servicer.secrets[secret] for secret in secrets)
+
+
+@pytest.mark.parametrize(("folder", "file"), [("service", "app.py"), (".", "service/app.py")])
+def test_modal_serve_shows_the_web_address_until_it_is_ended(server, folder, file):
+    done = run_modal(server, "serve", file, "--timeout", "1", cwd=PROJECT / folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "https://test--musicgen.modal.run" in done.stdout

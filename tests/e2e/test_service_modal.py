@@ -1,13 +1,18 @@
 """The service on Modal: the real client, the real container program, an in-memory server."""
 
+import contextlib
 import json
+import os
+import re
+import shlex
+import shutil
+import signal
 import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
 import soundfile
+from modal._serialization import serialize
 from modal.client import _Client
 from modal_proto import api_pb2
 
@@ -18,18 +23,31 @@ from musicgen_lab.engine.source import locate
 from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.sweep import Sweep
-from tests.modal_server.deployed import deploy, request_in, run_modal, settings, use
+from tests.command import MUSICGEN_LAB
+from tests.modal_server.deployed import (
+    PROJECT,
+    deploy,
+    is_clip,
+    request_in,
+    run_modal,
+    settings,
+    use,
+)
 from tests.modal_server.server import modal_server
 from tests.service.contract import blocks
 
 Result = api_pb2.GenericResult
 PROMPT = "calm acoustic guitar melody"
+OTHER_MODEL = "facebook/musicgen-small@test"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
+    """The embedded model and another one, which `prepare` has put into the volume before."""
     with modal_server(tmp_path_factory.mktemp("modal")) as server:
-        deploy(server)
+        prepared = server.servicer.volume / OTHER_MODEL.replace("/", "--")
+        shutil.copytree(locate("demo").prepare(), prepared)
+        deploy(server, MUSICGEN_MODELS=f"{locate('demo').identity},{OTHER_MODEL}")
         yield server
         server.servicer.print_logs()
 
@@ -56,52 +74,86 @@ def test_a_clip_made_on_modal_is_sample_for_sample_the_engines_own(backend):
     assert clip.provenance.details["cost_usd"] > 0
 
 
-def test_a_sweep_with_a_failed_request_and_a_lost_container_is_resumed(server, backend, tmp_path):
+def test_one_deployment_serves_several_models_side_by_side(server, backend):
+    request = GenerationRequest(prompt=PROMPT, duration=1, seed=3)
+    asked = [request.with_model("facebook/musicgen-small"), request]
+    results = list(backend.generate(map(backend.resolve, asked)))
+    assert all(isinstance(result, Clip) for result in results), results
+    assert {clip.request.model for clip in results} == {locate("demo").identity, OTHER_MODEL}
+    assert len(server.servicer.bound.keys() & server.servicer.containers.keys()) == 2
+
+
+def test_a_sweep_keeps_every_accident_as_a_row_and_is_resumed(server, backend, tmp_path):
+    """A lost container, a failed request, one that took too long, and a result that is gone."""
     sweep = Sweep(prompt=PROMPT, temperature=[0.7, 1, 1.3], seed=range(3), duration=1)
-    accidents = {0: "lose", 1: Result(status=Result.GENERIC_STATUS_FAILURE, exception="no room")}
+    accidents = {
+        (1.3, 0): "lose",
+        (1.3, 1): Result(status=Result.GENERIC_STATUS_FAILURE, exception="no room"),
+        (0.7, 0): Result(status=Result.GENERIC_STATUS_TIMEOUT, exception="600 s"),
+        (0.7, 1): "expire",
+    }
 
     def spoil(input_id, given):
+        if not is_clip(given):
+            return None
         request = request_in(given)
-        return accidents.pop(request["seed"], None) if request["temperature"] == 1.3 else None
+        return accidents.pop((request["temperature"], request["seed"]), None)
 
     server.servicer.on_deliver = spoil
     first = sweep.run(backend, tmp_path / "run", progress=False).frame
     assert accidents == {}
-    errors = sorted(first["error"].dropna())
-    assert [error.partition(":")[0] for error in errors] == ["ContainerLost", "RemoteError"]
-    assert "no room" in errors[1] and "modal app logs" in errors[1]
-    assert sorted(first[first["status"] == "failed"]["seed"]) == [0, 1]
-    again = sweep.run(backend, tmp_path / "run", progress=False).frame
-    assert set(again["status"]) == {"ok"} and len(again) == 9
-    assert sorted(again["attempts"]) == [1] * 7 + [2] * 2
+    lost, failed, expired, late = sorted(first["error"].dropna())
+    assert lost.startswith("ContainerLost:") and "run the sweep again" in lost
+    assert failed.startswith("RemoteError:") and "no room" in failed and "modal app logs" in failed
+    assert expired.startswith("ResultExpired:") and "run the sweep again" in expired
+    assert late.startswith("Timeout:") and "MUSICGEN_TIMEOUT" in late
+    assert sorted(first[first["status"] == "failed"]["seed"]) == [0, 0, 1, 1]
+    plan = sweep.plan(backend, tmp_path / "run")
+    assert plan.to_make == 4
+    results = sweep.run(backend, tmp_path / "run", progress=False)
+    assert set(results.frame["status"]) == {"ok"} and len(results.frame) == 9
+    assert sorted(results.frame["attempts"]) == [1] * 5 + [2] * 4
+    taken = results.frame[results.frame["attempts"] == 2]
+    assert f"{taken['gpu_s'].sum():,.1f} s of CPU" in plan.beside(results)
 
 
-def test_modal_run_writes_a_wav_and_prints_its_path(server, tmp_path):
-    out = tmp_path / "solo.wav"
-    command = ["run", "service/app.py", "--prompt", "jazzy piano solo", "--duration", "2"]
-    done = run_modal(server, *command, "--seed", "7", "--out", out, **settings())
-    assert done.returncode == 0, done.stdout + done.stderr
-    info = soundfile.info(out)
-    assert (info.samplerate, info.duration) == (32_000, 2.0)
-    assert str(out) in done.stdout and "seed 7" in done.stdout
+def test_a_request_that_is_cancelled_here_is_cancelled_on_modal_and_frees_its_place(
+    server, backend
+):
+    made = backend.describe()["made"]
+    request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=30, seed=1))
+    future = backend.submit(request)
+    while backend.describe()["in_flight"] == 0:
+        assert not future.done()
+    future.cancel()
+    while backend.describe()["in_flight"]:
+        pass
+    assert backend.describe()["made"] == made
+    (sent,) = [i for call in server.servicer.calls.values() for i, (_, given) in call.inputs.items()
+               if is_clip(given) and request_in(given)["duration"] == 30]  # fmt: skip
+    assert sent in server.servicer.cancelled
 
 
 def test_the_documents_run_command_works_as_it_stands_from_the_services_folder(server, tmp_path):
     (command,) = blocks("bash")["Local Testing"]
-    words = command.replace('"jazzy piano solo"', "jazzy+piano+solo").split()
-    words = [word.replace("+", " ") for word in words]
+    words = shlex.split(command)
     assert words[:3] == ["modal", "run", "app.py"]
-    from tests.modal_server.deployed import PROJECT
-
     out = tmp_path / "clip.wav"
     done = run_modal(server, *words[1:], "--out", out, cwd=PROJECT / "service", **settings())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert soundfile.info(out).duration == 10.0
+    info = soundfile.info(out)
+    assert (info.samplerate, info.duration) == (32_000, 10.0)
+    assert str(out) in done.stdout and re.search(r"seed \d+", done.stdout)
 
 
 def test_every_option_of_modal_run_arrives(server, tmp_path):
     seen = []
-    server.servicer.on_deliver = lambda _, given: seen.append(request_in(given))
+
+    def listen(input_id, given):
+        if is_clip(given):
+            seen.append(request_in(given))
+
+    server.servicer.on_deliver = listen
     options = {"duration": 1.5, "temperature": 0.5, "top_k": 7, "top_p": 0.3, "cfg_coef": 2.5}
     options |= {"seed": 11, "model": "demo"}
     words = [w for n, v in options.items() for w in (f"--{n.replace('_', '-')}", v)]
@@ -121,25 +173,27 @@ def test_a_bad_option_is_refused_before_anything_is_started(server):
     assert len(server.servicer.calls) == before
 
 
-def test_another_process_finds_the_service_by_name(server, tmp_path):
-    program = f"""
-        import musicgen_lab as lab
-        from musicgen_lab.backends.modal import ModalBackend
-        sweep = lab.Sweep(prompt={PROMPT!r}, seed=range(2), duration=1)
-        results = sweep.run(ModalBackend(), {str(tmp_path / "run")!r}, progress=False)
-        print(list(results.frame["status"]))
-    """
-    import os
-
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
+def test_another_process_finds_the_service_by_name_and_ctrl_c_stops_it_on_modal_too(
+    server, tmp_path
+):
+    out = tmp_path / "run"
+    command = ["sweep", "--backend", "modal", "--prompt", PROMPT, "--duration", "1,30", "--seed", 7]
+    with subprocess.Popen(
+        [MUSICGEN_LAB, *map(str, command), "--out", out],
         env={**os.environ, **server.environment},
-        capture_output=True,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[-2] == "['ok', 'ok']"
+    ) as sweep:
+        while not list(out.glob("clips/*.json")):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                raise AssertionError(f"ended by itself: {sweep.wait(0.05)} {sweep.stderr.read()}")
+        sweep.send_signal(signal.SIGINT)
+        said = sweep.stderr.read()
+    assert "1 of 2 clips are made and kept" in said, said
+    (sent,) = [i for call in server.servicer.calls.values() for i, (_, given) in call.inputs.items()
+               if is_clip(given) and request_in(given)["duration"] == 30
+               and request_in(given)["seed"] == 7]  # fmt: skip
+    assert sent in server.servicer.cancelled
 
 
 def test_a_notebooks_kernel_finds_the_service_by_name(server, tmp_path, monkeypatch):
@@ -160,19 +214,36 @@ print(*results.frame["status"])
     assert "ok ok" in json.dumps(notebook.cells[0].outputs)
 
 
+def test_a_service_of_another_format_is_told_before_or_while_clips_are_made(server, backend):
+    """It was deployed from another version, before this sweep or in the middle of it."""
+    other = Result(status=Result.GENERIC_STATUS_SUCCESS, data=serialize({"format": 99}))
+    request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=1, seed=3))
+    server.servicer.on_deliver = lambda input_id, given: other
+    both = "speaks format 99, .* `modal deploy service/app.py`"
+    with pytest.raises(BackendUnavailable, match=both):
+        next(backend.generate([request]))
+    with pytest.raises(BackendUnavailable, match=both):
+        ModalBackend().resolve(request)
+
+
 def test_what_is_not_deployed_is_told_with_what_to_type(server, backend):
     request = GenerationRequest(prompt="x")
-    for missing in (ModalBackend("nothing"), ModalBackend(environment="staging")):
-        with pytest.raises(BackendUnavailable, match=r"modal deploy service/app\.py"):
-            missing.resolve(request)
+    with pytest.raises(BackendUnavailable, match=r"no app 'nothing' .* `modal deploy service/app"):
+        ModalBackend("nothing").resolve(request)
+    with pytest.raises(BackendUnavailable, match=r"'staging' .* `modal environment list`"):
+        ModalBackend(environment="staging").resolve(request)
     with pytest.raises(ModelUnavailable, match="serves demo@"):
         backend.resolve(request.with_model("facebook/musicgen-large"))
 
 
-def test_an_unknown_token_is_told_with_what_to_type(server, monkeypatch):
+@pytest.mark.parametrize("secret", ["wrong", None])
+def test_who_is_not_authenticated_is_told_with_what_to_type(server, monkeypatch, secret):
     use(server, monkeypatch)
-    monkeypatch.setenv("MODAL_TOKEN_SECRET", "wrong")
+    if secret:
+        monkeypatch.setenv("MODAL_TOKEN_SECRET", secret)
+    else:
+        monkeypatch.delenv("MODAL_TOKEN_SECRET")
     _Client._set_env_client(None)
-    with pytest.raises(BackendUnavailable, match="modal token new"):
+    with pytest.raises(BackendUnavailable, match="type `modal token new`"):
         ModalBackend().resolve(GenerationRequest(prompt="x"))
     _Client._set_env_client(None)

@@ -1,8 +1,11 @@
 """The web function's own app over HTTP, its clips made by the GPU class on the in-memory server."""
 
+import http.client
+import json
 import os
 import subprocess
 import sys
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from musicgen_lab.backends.http import HttpBackend
 from musicgen_lab.clip import Clip
 from musicgen_lab.request import GenerationRequest
-from tests.modal_server.deployed import deploy, settings
+from tests.modal_server.deployed import deploy, is_clip, settings
 from tests.modal_server.server import modal_server
 
 PROGRAM = """
@@ -56,6 +59,19 @@ def test_a_clip_comes_through_the_web_app_from_the_gpu_class(server, address):
     assert isinstance(clip, Clip), clip
     assert clip.provenance.details["gpu_s"] > 0
     assert len(server.servicer.calls) == 1
+
+
+def test_a_client_that_leaves_frees_its_place_on_modal(server, address):
+    delivered = []
+    server.servicer.on_deliver = lambda input_id, given: (
+        delivered.append(input_id) if is_clip(given) else None
+    )
+    client = http.client.HTTPConnection(urlsplit(address).netloc)
+    client.request("POST", "/generate_endpoint", json.dumps({"prompt": "x", "duration": 30}))
+    server.wait_until(lambda servicer: delivered)
+    client.close()
+    server.wait_until(lambda servicer: delivered[0] in servicer.cancelled)
+    server.servicer.on_deliver = None
 
 
 def test_bad_input_is_refused_before_a_gpu_hears_of_it(server, address):

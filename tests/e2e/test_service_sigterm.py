@@ -3,13 +3,14 @@
 import os
 import signal
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 
-SERVER = [sys.executable, "-m", "tests.service.demo_server"]
+from tests.command import MUSICGEN_LAB
+
+SERVER = [MUSICGEN_LAB, "serve", "--port", "0"]
 CLIENTS = 3
 
 
@@ -27,7 +28,7 @@ def test_running_requests_finish_in_time_or_are_answered_503(drain_s, answers):
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with (
         subprocess.Popen(
-            [*SERVER, str(drain_s)], stdout=subprocess.PIPE, text=True, env=environment
+            [*SERVER, "--drain", str(drain_s)], stdout=subprocess.PIPE, text=True, env=environment
         ) as server,
         ThreadPoolExecutor() as clients,
     ):

@@ -43,6 +43,11 @@ def use(server, monkeypatch):
     _Client._set_env_client(None)
 
 
+def is_clip(given):
+    """Return whether an input asks for a clip."""
+    return given.method_name == "generate"
+
+
 def request_in(given):
     """Return the request that an input to `generate` carries."""
     (request,), _ = deserialize_data_format(given.args, given.data_format, None)

@@ -1,27 +1,27 @@
 """An in-memory Modal server on 127.0.0.1: enough of its protocol for the real client and container.
 
 It keeps what is registered, hands inputs to containers and results to callers, and can be told to
-lose a container or to fail an input. No account, no network.
+lose a container, to forget a result or to fail an input. No account, no network.
 """
 
 import asyncio
 import contextlib
-import hashlib
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpclib.server
-from aiohttp import web
 from google.protobuf.empty_pb2 import Empty
 from modal._utils.grpc_testing import patch_mock_servicer
 from modal_proto import api_pb2
 
+from tests.modal_server.blobs import Blobs
 from tests.modal_server.containers import Container, write_mounts
 from tests.modal_server.registry import ENVIRONMENT, TOKEN_ID, TOKEN_SECRET, Registry
 
 Results = api_pb2.GenericResult
+HEARTBEAT_S = 10.0  # how long a heartbeat waits for news, less than the client's patience
 
 
 @dataclass
@@ -30,22 +30,24 @@ class Call:
     invocation: int
     inputs: dict = field(default_factory=dict)  # input id -> (index, input)
     outputs: dict = field(default_factory=dict)  # index -> item
+    expired: bool = False
 
 
-class Servicer(Registry):
+class Servicer(Registry, Blobs):
     """Inputs and outputs, and the containers between them. All on one event loop."""
 
     def __init__(self, folder: Path):
-        super().__init__()
-        self.folder, self.url = folder, ""
+        Registry.__init__(self)
+        Blobs.__init__(self)
+        self.folder, self.url, self.volume = folder, "", folder / "volume"
         self.calls = {}
         self.waiting = defaultdict(asyncio.Queue)  # function id -> input ids
         self.inputs = {}  # input id -> call id
         self.delivered = defaultdict(set)  # function id -> input ids in its container
-        self.containers, self.cancelled = {}, defaultdict(set)
+        self.containers = {}
+        self.cancelled, self.told = [], defaultdict(int)  # input ids; how many a container knows
         self.changed, self.watchers = asyncio.Condition(), set()
-        self.on_deliver = None  # (input id, input of generate) -> "lose", a result, or None
-        self.container_environment, self.blobs, self.blob_url = {}, {}, ""
+        self.on_deliver = None  # (input id, input) -> "lose", "expire", a result, or None
 
     # Containers
 
@@ -71,8 +73,8 @@ class Servicer(Registry):
             environment_name=ENVIRONMENT,
             app_layout=self.layout(self.apps[app_id]),
         )
-        environment |= {**self.container_environment, "MODAL_SERVER_URL": self.url}
-        environment |= {"ROOT": str(root)}
+        environment |= {"MODAL_SERVER_URL": self.url, "ROOT": str(root)}
+        environment |= {"MUSICGEN_LAB_MODELS": str(self.volume)}  # the image says /models
         container = Container(home / "container", arguments, environment)
         self.containers[function_id] = container
         self.watchers.add(asyncio.ensure_future(self.watch(function_id, container)))
@@ -130,18 +132,22 @@ class Servicer(Registry):
                 continue  # cancelled while it waited
             call = self.calls[self.inputs[input_id]]
             _, given = call.inputs[input_id]
-            clip = given.method_name == "generate"
-            verdict = self.on_deliver(input_id, given) if clip and self.on_deliver else None
+            verdict = self.judge(input_id, given)
             if verdict == "lose":
                 # Not in this handler: it ends with the connection of the container it serves.
                 losing = self.lose_container(function_id, input_id)
                 self.watchers.add(asyncio.ensure_future(losing))
                 return
+            elif verdict == "expire":
+                call.expired = True
+                await self.finish(input_id, Results())
             elif verdict is not None:
                 await self.finish(input_id, verdict)
             else:
                 break
-        self.delivered[function_id].add(input_id)
+        async with self.changed:
+            self.delivered[function_id].add(input_id)
+            self.changed.notify_all()
         item = api_pb2.FunctionGetInputsItem(
             input_id=input_id,
             input=given,
@@ -150,6 +156,13 @@ class Servicer(Registry):
         )
         await stream.send_message(api_pb2.FunctionGetInputsResponse(inputs=[item]))
 
+    def judge(self, input_id, given):
+        """Ask the test what becomes of an input; nothing waits for a test that is broken."""
+        try:
+            return self.on_deliver(input_id, given) if self.on_deliver else None
+        except Exception as error:
+            return Results(status=Results.GENERIC_STATUS_FAILURE, exception=f"the test: {error!r}")
+
     async def FunctionPutOutputs(self, stream):
         for item in (await stream.recv_message()).outputs:
             await self.finish(item.input_id, item.result, item.data_format)
@@ -157,9 +170,13 @@ class Servicer(Registry):
 
     async def ContainerHeartbeat(self, stream):
         await stream.recv_message()
-        cancelled = [i for ids in self.cancelled.values() for i in ids]
-        self.cancelled.clear()
-        event = api_pb2.CancelInputEvent(input_ids=cancelled) if cancelled else None
+        container = stream.peer.addr()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEARTBEAT_S), self.changed:
+                await self.changed.wait_for(lambda: len(self.cancelled) > self.told[container])
+        news = self.cancelled[self.told[container] :]
+        self.told[container] = len(self.cancelled)
+        event = api_pb2.CancelInputEvent(input_ids=news) if news else None
         await stream.send_message(api_pb2.ContainerHeartbeatResponse(cancel_input_event=event))
 
     async def FunctionGetDynamicConcurrency(self, stream):
@@ -207,10 +224,7 @@ class Servicer(Registry):
 
     async def FunctionGetOutputs(self, stream):
         request = await stream.recv_message()
-        call = self.calls.get(request.function_call_id)
-        if call is None:
-            await stream.send_message(api_pb2.FunctionGetOutputsResponse(num_unfinished_inputs=0))
-            return
+        call = self.calls[request.function_call_id]
 
         def ready():
             return [item for index, item in call.outputs.items() if request.start_idx in (index, 0)]
@@ -218,6 +232,9 @@ class Servicer(Registry):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(request.timeout or 0.001), self.changed:
                 await self.changed.wait_for(ready)
+        if call.expired and call.outputs:
+            await stream.send_message(api_pb2.FunctionGetOutputsResponse(num_unfinished_inputs=0))
+            return
         await stream.send_message(
             api_pb2.FunctionGetOutputsResponse(
                 outputs=ready(), num_unfinished_inputs=len(call.inputs) - len(call.outputs)
@@ -228,32 +245,9 @@ class Servicer(Registry):
         call = self.calls[(await stream.recv_message()).function_call_id]
         stopped = Results(status=Results.GENERIC_STATUS_TERMINATED, exception="cancelled")
         for input_id in list(call.inputs):
-            if input_id in self.delivered[call.function_id]:
-                self.cancelled[call.function_id].add(input_id)
+            self.cancelled.append(input_id)
             await self.finish(input_id, stopped)
         await stream.send_message(Empty())
-
-    # Blobs: what is too large for a message goes over HTTP
-
-    async def BlobCreate(self, stream):
-        await stream.recv_message()
-        blob_id = self.new_id("bl")
-        url = f"{self.blob_url}/{blob_id}"
-        urls = api_pb2.UploadUrlList(items=[url])
-        await stream.send_message(api_pb2.BlobCreateResponse(blob_ids=[blob_id], upload_urls=urls))
-
-    async def BlobGet(self, stream):
-        blob_id = (await stream.recv_message()).blob_id
-        url = f"{self.blob_url}/{blob_id}"
-        await stream.send_message(api_pb2.BlobGetResponse(download_url=url))
-
-    async def put_blob(self, request):
-        content = await request.read()
-        self.blobs[request.match_info["id"]] = content
-        return web.Response(headers={"ETag": hashlib.md5(content).hexdigest()})
-
-    async def get_blob(self, request):
-        return web.Response(body=self.blobs[request.match_info["id"]])
 
 
 class ModalServer:
@@ -281,15 +275,17 @@ class ModalServer:
         await self._server.start("127.0.0.1", 0)
         port = self._server._server.sockets[0].getsockname()[1]
         servicer.url = f"http://127.0.0.1:{port}"
-        blobs = web.Application(client_max_size=2**30)
-        blobs.router.add_put("/{id}", servicer.put_blob)
-        blobs.router.add_get("/{id}", servicer.get_blob)
-        self._blobs = web.AppRunner(blobs)
-        await self._blobs.setup()
-        site = web.TCPSite(self._blobs, "127.0.0.1", 0)
-        await site.start()
-        servicer.blob_url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        self._blobs = await servicer.start_blobs()
         return servicer
+
+    def wait_until(self, happened, timeout_s=120):
+        """Wait until something is true of the servicer, looked at whenever inputs move."""
+
+        async def wait():
+            async with asyncio.timeout(timeout_s), self.servicer.changed:
+                await self.servicer.changed.wait_for(lambda: happened(self.servicer))
+
+        self._run(wait())
 
     def close(self):
         while self.servicer.containers:

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from musicgen_lab.backends.submitting import Busy, Closing
+from musicgen_lab.clip import Failure
 from service.settings import WebSettings
 from tests.service.serving import serving
 from tests.sines import SineBackend, sine_clip
@@ -79,6 +80,23 @@ def test_a_request_that_cannot_be_taken_is_told_when_to_come_back(refusal, statu
         answer = httpx2.post(f"{address}/generate_endpoint", json=BODY)
     assert (answer.status_code, answer.headers["Retry-After"]) == (status, retry_after)
     assert str(refusal) == answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("error_type", "status"),
+    [("Timeout", 504), ("ContainerLost", 503), ("ResourceExhausted", 503), ("RemoteError", 502)],
+)
+def test_what_befell_a_request_on_modal_is_not_blamed_on_it(error_type, status):
+    class Unlucky(SineBackend):
+        def generate(self, requests):
+            for request in requests:
+                yield Failure(request, error_type, "its container was lost")
+
+    with serving(Unlucky()) as address:
+        answer = httpx2.post(f"{address}/generate_endpoint", json=BODY)
+    assert answer.status_code == status and "was lost" in answer.json()["detail"]
+    assert answer.json()["error_type"] == error_type
+    assert ("Retry-After" in answer.headers) == (status == 503)
 
 
 def test_what_runs_when_the_backend_closes_is_answered_503():

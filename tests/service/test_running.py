@@ -11,7 +11,7 @@ from musicgen_lab.backends.submitting import Busy, Closing, PooledBackend
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.request import GenerationRequest
-from tests.service.demo_server import open_demo
+from tests.service.demo_engine import open_demo
 from tests.sines import SineBackend, sine_clip
 
 

@@ -1,0 +1,17 @@
+"""The embedded model's engine, the same in every test and in the load script."""
+
+from musicgen_lab.backends.running import RunningEngine
+from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.source import locate
+
+SLOTS = 8
+
+
+def open_engine(slots=SLOTS) -> Engine:
+    """Return the embedded model's engine."""
+    return Engine.open(locate("demo").prepare(), device="cpu", dtype="float32", slots=slots)
+
+
+def open_demo(*, slots=SLOTS, waiting_max=None) -> RunningEngine:
+    """Return that engine with a thread that steps it."""
+    return RunningEngine(open_engine(slots), locate("demo").identity, waiting_max=waiting_max)
