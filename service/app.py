@@ -115,8 +115,11 @@ class MusicGen:
 
     @modal.enter(snap=True)
     def load_program(self) -> None:
-        """Import what takes seconds to import; touch no GPU, for it is not in the snapshot."""
-        import musicgen_lab.engine.engine  # noqa: F401
+        """Import what takes seconds to import, by opening the embedded model; touch no GPU."""
+        from musicgen_lab.engine.engine import Engine
+        from musicgen_lab.engine.source import EMBEDDED, locate
+
+        Engine.open(locate(EMBEDDED).prepare(), device="cpu", slots=1)
 
     @modal.enter(snap=False)
     def open_model(self) -> None:
