@@ -14,6 +14,9 @@ from musicgen_lab.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
+    from IPython.display import HTML
+
+    from musicgen_lab.drawing import Drawing
 
 
 class Results:
@@ -229,14 +232,44 @@ class Results:
             alpha=alpha,
         )
 
+    def listen(self, features: Sequence[str] | None = None, *, matched: bool = False) -> HTML:
+        """Show every clip with its picture, a player and its values (`listening.listen`)."""
+        from musicgen_lab.listening import listen
+
+        return listen(self, features=features, matched=matched)
+
+    def spectrograms(self, **fixed: Any) -> Drawing:
+        """Draw all spectrograms on one scale (`plots.spectrogram_grid`)."""
+        from musicgen_lab.plots import spectrogram_grid
+
+        return spectrogram_grid(self, **fixed)
+
+    def heatmap(self, feature: str, **fixed: Any) -> Drawing:
+        """Draw a feature over the grid with its spread (`plots.heatmap`)."""
+        from musicgen_lab.plots import heatmap
+
+        return heatmap(self, feature, **fixed)
+
+    def effects_plot(self, features: Sequence[str] | None = None) -> Drawing:
+        """Draw the effects of every swept parameter with intervals (`plots.effects`)."""
+        from musicgen_lab.plots import effects
+
+        return effects(self, features)
+
+    def compare(self, a: str, b: str, features: Sequence[str] | None = None) -> Drawing:
+        """Draw the clips of two keys side by side with their difference (`plots.compare`)."""
+        from musicgen_lab.plots import compare
+
+        return compare(self.clip(a), self.clip(b), features)
+
 
 def _features(names: Sequence[str] | None) -> list[str]:
     """Return the features by name, or all that are numbers."""
-    from musicgen_lab.analysis.features import FEATURES
+    from musicgen_lab.analysis.features import FEATURES, NUMBERS
 
     for name in names or ():
         if name not in FEATURES:
             raise InvalidRequest(
                 f"unknown feature {name!r}; the features are {', '.join(FEATURES)}", field=name
             )
-    return [name for name in FEATURES if not name.startswith("is_")] if names is None else [*names]
+    return [*NUMBERS] if names is None else [*names]

@@ -37,8 +37,8 @@ def build_frame(records: list[ClipRecord], run: RunFolder) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=columns)
     frame = frame.astype(dict.fromkeys(("sample_rate_hz", "channels", "frames"), "Int64"))
     frame = frame.astype({"gpu_s": float, "cost_usd": float})
-    frame = frame.astype({name: float for name in FEATURES if not name.startswith("is_")})
-    frame = frame.astype({name: "boolean" for name in FEATURES if name.startswith("is_")})
+    types = {"number": "float64", "yes or no": "boolean", "text": "str"}
+    frame = frame.astype({name: types[feature.kind] for name, feature in FEATURES.items()})
     frame.attrs["features_version"] = FEATURES_VERSION
     _save(frame, run)
     return frame

@@ -1,37 +1,23 @@
-"""Numbers that describe a clip, each with its unit, range and source. No model, no weights.
+"""The features of a clip: their names, units and meanings, and `measure`, which gives them all.
 
 Everything is measured on the raw samples: nothing is normalised, resampled or mixed down. What a
 number cannot say is NaN: silence has no spectral centroid and no onset rate, and digital silence
-has no level either.
+has no level either. The methods and their sources are in the modules that measure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from musicgen_lab.analysis.spectrogram import (
-    HOP_S,
-    WINDOW_S,
-    Array,
-    mel_spectrogram_db,
-    power_spectrogram,
-)
+from musicgen_lab.analysis import levels, loudness, pitch, rhythm, structure, timbre
+from musicgen_lab.analysis.spectrogram import Array, mel_from_power
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """Raised when a feature's numbers change, so that stored ones are measured again."""
-
-SILENCE_DBFS = -60.0
-"""A frame whose RMS level is under this is silent."""
-
-SILENCE_FRAME_S = 0.05
-ONSET_WINDOW_S, ONSET_HOP_S, ONSET_BANDS = 0.04, 0.01, 40
-ONSET_RANGE_DB = 60.0  # what lies further below the clip's loudest band is not listened to
-ONSET_RISE_DB = 2.0  # above the rises nearby, averaged over the bands; steady noise stays under 1
-ONSET_PEAK_S, ONSET_NEARBY_S = 0.03, 0.1
 
 
 class Feature(NamedTuple):
@@ -40,10 +26,17 @@ class Feature(NamedTuple):
     label: str
     unit: str
     description: str
+    kind: Literal["number", "yes or no", "text"] = "number"
 
 
 FEATURES: Mapping[str, Feature] = MappingProxyType(
     {
+        "loudness_lufs": Feature(
+            "Loudness",
+            "LUFS",
+            "Integrated loudness as of ITU-R BS.1770-4: frequencies weighted as heard, pauses left "
+            "out.",
+        ),
         "rms_dbfs": Feature(
             "RMS level",
             "dBFS",
@@ -55,13 +48,19 @@ FEATURES: Mapping[str, Feature] = MappingProxyType(
             "dBFS",
             "Largest absolute sample of any channel, re full scale; above 0 where players clip.",
         ),
+        "clipping_share": Feature(
+            "Clipping", "0 to 1", "Share of the samples that are at full scale or beyond."
+        ),
         "silence_ratio": Feature(
             "Silence ratio",
             "0 to 1",
             "Share of the clip's 50 ms frames whose RMS level is under -60 dBFS.",
         ),
         "is_silent": Feature(
-            "Silent", "yes or no", "Whether every frame is silent, so that nothing is to be heard."
+            "Silent",
+            "yes or no",
+            "Whether every frame is silent, so that nothing is to be heard.",
+            "yes or no",
         ),
         "spectral_centroid_hz": Feature(
             "Spectral centroid",
@@ -69,17 +68,102 @@ FEATURES: Mapping[str, Feature] = MappingProxyType(
             "Magnitude-weighted mean frequency, averaged over the frames that are not silent: "
             "brightness.",
         ),
+        "spectral_bandwidth_hz": Feature(
+            "Spectral bandwidth",
+            "Hz",
+            "Magnitude-weighted standard deviation of frequency around the centroid.",
+        ),
+        "spectral_rolloff_hz": Feature(
+            "Spectral rolloff", "Hz", "Frequency under which 85% of the magnitude lies."
+        ),
+        "spectral_flatness": Feature(
+            "Spectral flatness",
+            "0 to 1",
+            "Geometric over arithmetic mean of the power spectrum: 0 a tone, 0.56 white noise.",
+        ),
+        "spectral_contrast_db": Feature(
+            "Spectral contrast",
+            "dB",
+            "How far the peaks stand above the valleys of the spectrum, averaged over octaves.",
+        ),
+        "spectral_entropy": Feature(
+            "Spectral entropy",
+            "0 to 1",
+            "How evenly the power is spread over frequency: 0 a single bin, 1 all alike.",
+        ),
+        "zero_crossing_rate_hz": Feature(
+            "Zero crossings", "Hz", "Changes of sign per second; a sine has twice its frequency."
+        ),
+        "harmonic_ratio": Feature(
+            "Harmonic share",
+            "0 to 1",
+            "Share of the power in sustained tones rather than in clicks (median filtering).",
+        ),
         "onset_rate_hz": Feature(
             "Onset rate",
             "Hz",
             "Attacks per second: sudden rises of level across the mel bands.",
         ),
+        "tempo_bpm": Feature(
+            "Tempo",
+            "BPM",
+            "Period after which attacks come again, 30 to 300, the nearer to 120 where multiples "
+            "fit alike.",
+        ),
+        "beat_strength": Feature(
+            "Beat strength",
+            "0 to 1",
+            "Correlation of the attacks with those one beat later; under 0.2 there is no tempo.",
+        ),
+        "pitch_class_entropy": Feature(
+            "Pitch class entropy",
+            "0 to 1",
+            "How evenly the power is spread over the twelve pitch classes: 0 a single one, 1 all "
+            "alike.",
+        ),
+        "key_estimate": Feature(
+            "Key",
+            "name",
+            "The major or minor key whose profile fits the pitch classes best.",
+            "text",
+        ),
+        "key_clarity": Feature(
+            "Key clarity",
+            "-1 to 1",
+            "Correlation of the pitch classes with the profile of that key.",
+        ),
+        "self_similarity": Feature(
+            "Self-similarity",
+            "0 to 1",
+            "How much the clip repeats itself: correlation of its spectrogram with itself, some "
+            "time later.",
+        ),
+        "repeat_lag_s": Feature(
+            "Repeats after", "s", "The time after which it repeats itself most, from 0.5 s on."
+        ),
+        "level_change_db": Feature(
+            "Level change",
+            "dB",
+            "RMS level of the last quarter less that of the first, both at least -60 dBFS.",
+        ),
+        "timbre_change_db": Feature(
+            "Timbre change",
+            "dB",
+            "Root mean square difference of the mel spectra of the last and the first quarter, "
+            "level taken off.",
+        ),
+        "silent_end_s": Feature(
+            "Silent end", "s", "How long the clip is silent at its end, in steps of 50 ms."
+        ),
     }
 )
 """Every feature by its column name, in the order of the columns."""
 
+NUMBERS = tuple(name for name, feature in FEATURES.items() if feature.kind == "number")
+"""The features that are numbers, and can be averaged and compared."""
 
-def measure(samples: Array, sample_rate: int) -> dict[str, float | bool]:
+
+def measure(samples: Array, sample_rate: int) -> dict[str, float | bool | str | None]:
     """Measure every feature of a clip.
 
     Parameters
@@ -91,10 +175,10 @@ def measure(samples: Array, sample_rate: int) -> dict[str, float | bool]:
 
     Returns
     -------
-    dict of str to float or bool
+    dict of str to float, bool, str or None
         One value for each name in `FEATURES`, in that order. A clip without samples is silent and
         has NaN for every number; one with samples that are not finite has NaN for every number
-        and counts as not silent.
+        and counts as not silent. None stands for a text that is not known.
 
     Raises
     ------
@@ -110,124 +194,47 @@ def measure(samples: Array, sample_rate: int) -> dict[str, float | bool]:
         raise ValueError(f"samples must be of shape (channels, n), got {samples.shape}")
     if sample_rate <= 0:
         raise ValueError(f"sample_rate must be above 0 Hz, got {sample_rate}")
-    values: dict[str, float | bool] = dict.fromkeys(FEATURES, float("nan"))
+    values: dict[str, float | bool | str | None] = dict.fromkeys(FEATURES, float("nan"))
+    values["key_estimate"] = None
     if samples.shape[1] == 0:
         return values | {"is_silent": True}
     if not np.all(np.isfinite(samples)):
         return values | {"is_silent": False}
-    ratio = silence_ratio(samples, sample_rate)
+    ratio = levels.silence_ratio(samples, sample_rate)
     values |= {
-        "rms_dbfs": rms_dbfs(samples),
-        "peak_dbfs": peak_dbfs(samples),
+        "loudness_lufs": loudness.loudness_lufs(samples, sample_rate),
+        "rms_dbfs": levels.rms_dbfs(samples),
+        "peak_dbfs": levels.peak_dbfs(samples),
+        "clipping_share": levels.clipping_share(samples),
         "silence_ratio": ratio,
         "is_silent": ratio == 1.0,
+        "silent_end_s": levels.silent_end_s(samples, sample_rate),
     }
-    if ratio < 1.0:
-        values["spectral_centroid_hz"] = spectral_centroid_hz(samples, sample_rate)
-        values["onset_rate_hz"] = len(onset_times_s(samples, sample_rate)) / (
-            samples.shape[1] / sample_rate
-        )
-    return values
+    return values if ratio == 1.0 else values | _sounding(samples, sample_rate)
 
 
-def rms_dbfs(samples: Array) -> float:
-    """Return the RMS level over all channels in dB re full scale; NaN where every sample is 0."""
-    return _level_db(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))))
-
-
-def peak_dbfs(samples: Array) -> float:
-    """Return the largest absolute sample in dB re full scale; NaN where every sample is 0.
-
-    This is the sample peak: the wave between the samples may be higher (ITU-R BS.1770, true peak).
-    """
-    return _level_db(float(np.max(np.abs(samples))))
-
-
-def silence_ratio(samples: Array, sample_rate: int) -> float:
-    """Return the share of 50 ms frames under -60 dBFS, from 0 to 1. The last may be shorter."""
-    starts = np.arange(0, samples.shape[1], max(1, round(SILENCE_FRAME_S * sample_rate)))
-    lengths = np.diff(np.append(starts, samples.shape[1]))
-    power = np.mean(np.square(samples, dtype=np.float64), axis=0)
-    mean_square = np.add.reduceat(power, starts) / lengths
-    return float(np.mean(mean_square < 10 ** (SILENCE_DBFS / 10)))
-
-
-def spectral_centroid_hz(samples: Array, sample_rate: int) -> float:
-    """Return the magnitude-weighted mean frequency in Hz, averaged over frames that sound.
-
-    The definition is that of [1]_, on the RMS spectrum of the channels. Silent frames are left out
-    instead of counting as 0 Hz. Does not depend on gain, as long as the same frames sound.
-
-    Parameters
-    ----------
-    samples : np.ndarray [shape=(channels, n)]
-    sample_rate : int
-        In Hz.
-
-    Returns
-    -------
-    float
-        From 0 to half the sample rate; NaN where every frame is silent.
-
-    References
-    ----------
-    .. [1] Klapuri, A., and Davy, M., eds. (2007). Signal Processing Methods for Music
-       Transcription, chapter 5. Springer.
-    """
-    power, frequencies_hz, _ = power_spectrogram(
-        samples, sample_rate, window_s=WINDOW_S, hop_s=HOP_S, pad=False
-    )
-    sounding = power.sum(axis=0) >= 10 ** (SILENCE_DBFS / 10)
-    if not sounding.any():
-        return float("nan")
-    magnitude = np.sqrt(power[:, sounding], dtype=np.float64)
-    return float(np.mean(frequencies_hz @ magnitude / magnitude.sum(axis=0)))
-
-
-def onset_times_s(samples: Array, sample_rate: int) -> Array:
-    """Return the times of attacks in seconds.
-
-    Spectral flux: the rise of the level in dB from frame to frame, averaged over 40 mel bands,
-    then the peaks that stand out from their surroundings [1]_. The threshold is in dB and not
-    relative to the largest rise, so that a steady tone or steady noise has no onsets. Does not
-    depend on gain. What sounds from the first sample on is not an onset.
-
-    Parameters
-    ----------
-    samples : np.ndarray [shape=(channels, n)]
-    sample_rate : int
-        In Hz.
-
-    Returns
-    -------
-    np.ndarray [shape=(onsets,)]
-        Rising, at least 30 ms apart.
-
-    References
-    ----------
-    .. [1] Böck, S., Krebs, F., and Schedl, M. (2012). Evaluating the online capabilities of onset
-       detection methods. Proceedings of ISMIR.
-    """
-    from scipy.ndimage import maximum_filter1d, uniform_filter1d
-
-    mel = mel_spectrogram_db(
-        samples,
-        sample_rate,
-        n_mels=ONSET_BANDS,
-        window_s=ONSET_WINDOW_S,
-        hop_s=ONSET_HOP_S,
-        pad=False,  # the abrupt end of a clip is not an attack
-    )
-    level_db = np.maximum(mel.level_db, mel.level_db.max() - ONSET_RANGE_DB)
-    rise_db = np.maximum(np.diff(level_db, axis=1), 0).mean(axis=0)
-    if rise_db.size == 0:
-        return np.empty(0)
-    highest = maximum_filter1d(rise_db, 2 * round(ONSET_PEAK_S / ONSET_HOP_S) + 1)
-    nearby = uniform_filter1d(rise_db, 2 * round(ONSET_NEARBY_S / ONSET_HOP_S) + 1)
-    (peaks,) = np.nonzero((rise_db == highest) & (rise_db >= nearby + ONSET_RISE_DB))
-    apart = np.diff(peaks, prepend=-len(rise_db)) > ONSET_PEAK_S / ONSET_HOP_S
-    return mel.times_s[1:][peaks[apart]]
-
-
-def _level_db(amplitude: float) -> float:
-    return float(20 * np.log10(amplitude)) if amplitude > 0 else float("nan")
+def _sounding(samples: Array, sample_rate: int) -> dict[str, float | str | None]:
+    """Measure what only a clip that is not silent has."""
+    rise_db, times_s = rhythm.onset_strength_db(samples, sample_rate)
+    tempo_bpm, beat_strength = rhythm.tempo(rise_db)
+    classes = pitch.pitch_class_distribution(samples, sample_rate)
+    key, clarity = pitch.estimate_key(classes)
+    spectrum = timbre.SoundingSpectrum.of(samples, sample_rate)
+    every = slice(None, None, structure.FRAMES_APART)
+    mel = mel_from_power(spectrum.power[:, every], sample_rate, spectrum.times_s[every])
+    self_similarity, repeat_lag_s = structure.self_similarity(mel)
+    return {
+        **timbre.timbre(spectrum),
+        "zero_crossing_rate_hz": timbre.zero_crossing_rate_hz(samples, sample_rate),
+        "onset_rate_hz": len(rhythm.onset_times_s(rise_db, times_s))
+        / (samples.shape[1] / sample_rate),
+        "tempo_bpm": tempo_bpm,
+        "beat_strength": beat_strength,
+        "pitch_class_entropy": pitch.pitch_class_entropy(classes),
+        "key_estimate": key,
+        "key_clarity": clarity,
+        "self_similarity": self_similarity,
+        "repeat_lag_s": repeat_lag_s,
+        "level_change_db": structure.level_change_db(samples, sample_rate),
+        "timbre_change_db": structure.timbre_change_db(mel),
+    }

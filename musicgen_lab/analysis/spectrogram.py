@@ -93,6 +93,13 @@ def mel_spectrogram_db(
     power, _, times_s = power_spectrogram(
         samples, sample_rate, window_s=window_s, hop_s=hop_s, pad=pad
     )
+    return mel_from_power(power, sample_rate, times_s, n_mels=n_mels)
+
+
+def mel_from_power(
+    power: Array, sample_rate: int, times_s: Array, *, n_mels: int = N_MELS
+) -> MelSpectrogram:
+    """Return the mel spectrogram of a power spectrogram, (bins, t), as `mel_spectrogram_db`."""
     filters, frequencies_hz = mel_filters(sample_rate, power.shape[0], n_mels)
     level_db = 10 * np.log10(np.maximum(filters @ power, np.finfo(np.float32).tiny))
     level_db = np.maximum(level_db, FLOOR_DB).astype(np.float32)
@@ -130,10 +137,7 @@ def power_spectrogram(
     ValueError
         As `mel_spectrogram_db`.
     """
-    if samples.ndim != 2 or samples.size == 0:
-        raise ValueError(f"samples must be of shape (channels, n), n > 0, got {samples.shape}")
-    if sample_rate <= 0:
-        raise ValueError(f"sample_rate must be above 0 Hz, got {sample_rate}")
+    check_sound(samples, sample_rate)
     window_n = 2 * max(1, round(window_s * sample_rate / 2))
     hop_n = max(1, round(hop_s * sample_rate))
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window_n) / window_n)).astype(np.float32)
@@ -148,6 +152,14 @@ def power_spectrogram(
     power[[0, -1]] /= 2  # 0 Hz and half the sample rate have no mirror image
     centres = np.arange(power.shape[1]) * hop_n + window_n // 2 - before
     return power, np.fft.rfftfreq(window_n, 1 / sample_rate), centres / sample_rate
+
+
+def check_sound(samples: Array, sample_rate: float) -> None:
+    """Raise ValueError unless samples is of shape (channels, n), n > 0, at a positive rate."""
+    if samples.ndim != 2 or samples.size == 0:
+        raise ValueError(f"samples must be of shape (channels, n), n > 0, got {samples.shape}")
+    if sample_rate <= 0:
+        raise ValueError(f"sample_rate must be above 0 Hz, got {sample_rate}")
 
 
 def mel_filters(sample_rate: int, bins: int, n_mels: int) -> tuple[Array, Array]:

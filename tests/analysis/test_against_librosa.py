@@ -1,13 +1,16 @@
-"""The field's reference library gives the same bands and the same centroid."""
+"""The field's reference libraries give the same bands, timbre and loudness."""
 
 from __future__ import annotations
 
 import librosa
 import numpy as np
+import pyloudnorm
 import pytest
 
-from musicgen_lab.analysis.features import spectral_centroid_hz
+from musicgen_lab.analysis.constant_q import constant_q_db
+from musicgen_lab.analysis.loudness import loudness_lufs
 from musicgen_lab.analysis.spectrogram import mel_filters, power_spectrogram
+from musicgen_lab.analysis.timbre import SoundingSpectrum, timbre
 
 RATE = 32_000
 WINDOW_N, HOP_N = 2048, 512
@@ -38,9 +41,31 @@ def test_the_spectrum_is_librosas_up_to_its_scale(samples):
     assert times_s == pytest.approx(librosa.times_like(theirs, sr=RATE, hop_length=HOP_N))
 
 
-def test_the_spectral_centroid_is_librosas(samples):
-    theirs = librosa.feature.spectral_centroid(
-        y=samples, sr=RATE, n_fft=WINDOW_N, hop_length=HOP_N, center=False
-    )
+THEIRS = {
+    "spectral_centroid_hz": librosa.feature.spectral_centroid,
+    "spectral_bandwidth_hz": librosa.feature.spectral_bandwidth,
+    "spectral_rolloff_hz": librosa.feature.spectral_rolloff,
+    "spectral_flatness": lambda sr, **given: librosa.feature.spectral_flatness(**given),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_the_features_of_timbre_are_librosas(samples, name):
+    theirs = THEIRS[name](y=samples, sr=RATE, n_fft=WINDOW_N, hop_length=HOP_N, center=False)
+    ours = timbre(SoundingSpectrum.of(samples[np.newaxis], RATE))[name]
     # librosa counts the two outermost bins, which have no mirror image, as much as the others.
-    assert spectral_centroid_hz(samples[np.newaxis], RATE) == pytest.approx(theirs.mean(), rel=5e-4)
+    assert ours == pytest.approx(theirs.mean(), rel=2e-3)
+
+
+def test_the_semitones_are_librosas():
+    frequencies_hz = constant_q_db(np.zeros((1, RATE)), RATE).frequencies_hz
+    assert frequencies_hz == pytest.approx(
+        librosa.cqt_frequencies(len(frequencies_hz), fmin=librosa.note_to_hz("C2"))
+    )
+
+
+def test_the_loudness_is_pyloudnorms():
+    rng = np.random.default_rng(0)
+    music = rng.normal(0, 0.1, (2, 3 * RATE)) * np.linspace(0, 1, 3 * RATE) ** 2
+    theirs = pyloudnorm.Meter(RATE, filter_class="DeMan").integrated_loudness(music.T)
+    assert loudness_lufs(music, RATE) == pytest.approx(theirs, abs=0.05)

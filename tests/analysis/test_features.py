@@ -7,29 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from musicgen_lab.analysis.features import FEATURES, measure, onset_times_s
+from musicgen_lab.analysis.features import FEATURES, NUMBERS, measure
+from musicgen_lab.analysis.loudness import k_filters
+from musicgen_lab.analysis.rhythm import onset_strength_db, onset_times_s
+from tests.analysis.sounds import RATE, chord, clicks, noise, notes, sine, times
 
 RATES = [8_000, 16_000, 32_000, 44_100, 48_000]
-
-
-def times(duration_s, rate):
-    return np.arange(round(duration_s * rate)) / rate
-
-
-def sine(frequency_hz, *, amplitude=1.0, duration_s=2.0, rate=32_000):
-    wave = amplitude * np.sin(2 * np.pi * frequency_hz * times(duration_s, rate))
-    return wave[np.newaxis].astype(np.float32)
-
-
-def clicks(per_second, *, duration_s=4.0, rate=32_000):
-    samples = np.zeros((1, round(duration_s * rate)), np.float32)
-    at_s = np.arange(0.5 / per_second, duration_s, 1 / per_second)
-    samples[0, np.round(at_s * rate).astype(int)] = 0.8
-    return samples, at_s
-
-
-def noise(*, level=0.1, rate=32_000, channels=1):
-    return np.random.default_rng(0).normal(0, level, (channels, 2 * rate)).astype(np.float32)
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -41,7 +24,19 @@ def test_a_sine_is_known_in_every_feature(rate):
     assert measured["silence_ratio"] == 0
     assert measured["is_silent"] is False
     assert measured["spectral_centroid_hz"] == pytest.approx(1000, rel=0.01)
+    assert measured["spectral_bandwidth_hz"] < 120
+    assert measured["spectral_rolloff_hz"] == pytest.approx(1000, abs=40)
+    assert measured["spectral_flatness"] < 1e-4
+    assert measured["spectral_entropy"] < 0.25
+    assert measured["zero_crossing_rate_hz"] == pytest.approx(2000, rel=0.01)
+    assert measured["harmonic_ratio"] > 0.99
     assert measured["onset_rate_hz"] == 0  # it sounds from the start and never begins anew
+    assert measured["beat_strength"] == 0
+    assert math.isnan(measured["tempo_bpm"])
+    assert measured["level_change_db"] == pytest.approx(0, abs=0.01)
+    assert measured["timbre_change_db"] < 0.5
+    assert measured["silent_end_s"] == 0
+    assert math.isnan(measured["self_similarity"])  # nothing changes that could come again
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -49,7 +44,7 @@ def test_a_sine_is_known_in_every_feature(rate):
 def test_clicks_are_counted_at_their_rate_and_their_times(rate, per_second):
     samples, at_s = clicks(per_second, rate=rate)
     assert measure(samples, rate)["onset_rate_hz"] == pytest.approx(per_second)
-    assert onset_times_s(samples, rate) == pytest.approx(at_s, abs=0.04)
+    assert onset_times_s(*onset_strength_db(samples, rate)) == pytest.approx(at_s, abs=0.04)
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -62,35 +57,52 @@ def test_steady_noise_has_its_centroid_in_the_middle_and_no_onsets(rate):
 def test_a_decaying_note_is_one_onset_and_a_fade_is_none():
     t = times(2, 32_000)
     note = np.where(t >= 0.5, np.exp(-4 * (t - 0.5)) * np.sin(2 * np.pi * 220 * t), 0)
-    assert onset_times_s(note[np.newaxis], 32_000) == pytest.approx([0.5], abs=0.04)
+    assert onset_times_s(*onset_strength_db(note[np.newaxis], RATE)) == pytest.approx(
+        [0.5], abs=0.04
+    )
     fade = t / 2 * np.sin(2 * np.pi * 220 * t)
-    assert onset_times_s(fade[np.newaxis], 32_000).size == 0
+    assert onset_times_s(*onset_strength_db(fade[np.newaxis], RATE)).size == 0
 
 
-@pytest.mark.parametrize("gain", [0.01, 0.1, 8.0])
+@pytest.mark.parametrize("gain", [0.05, 0.1, 8.0])
 def test_gain_moves_the_levels_and_nothing_else(gain):
-    samples = clicks(4)[0] + noise(level=0.02).repeat(2, axis=1)
-    before, after = measure(samples, 32_000), measure((gain * samples).astype(np.float32), 32_000)
+    samples = notes([57, 60, 64, 69] * 2) + noise(level=0.02)
+    before, after = measure(samples, RATE), measure((gain * samples).astype(np.float32), RATE)
     moved_db = 20 * math.log10(gain)
-    assert after["rms_dbfs"] - before["rms_dbfs"] == pytest.approx(moved_db, abs=1e-3)
-    assert after["peak_dbfs"] - before["peak_dbfs"] == pytest.approx(moved_db, abs=1e-3)
-    for name in ("spectral_centroid_hz", "onset_rate_hz"):
-        if after["silence_ratio"] == before["silence_ratio"]:
-            assert after[name] == pytest.approx(before[name], rel=1e-3)
+    levels = {"loudness_lufs", "rms_dbfs", "peak_dbfs"}
+    for name in levels:
+        assert after[name] - before[name] == pytest.approx(moved_db, abs=1e-3)
+    for name in set(NUMBERS) - levels - {"clipping_share"}:
+        assert after[name] == pytest.approx(before[name], rel=2e-3, abs=1e-3, nan_ok=True), name
+    assert after["key_estimate"] == before["key_estimate"]
+
+
+def test_the_sample_rate_moves_only_what_is_counted_in_bins():
+    low, high = (measure(notes([57, 60, 64, 69] * 2, rate=rate), rate) for rate in (16_000, 48_000))
+    by_bins = {"spectral_flatness", "spectral_entropy", "spectral_contrast_db", "timbre_change_db"}
+    # Where a note breaks off, the rest of its edge lies above the lower rate's limit.
+    by_bins |= {"spectral_centroid_hz", "spectral_bandwidth_hz", "spectral_rolloff_hz"}
+    for name in set(NUMBERS) - by_bins:
+        assert high[name] == pytest.approx(low[name], rel=0.05, abs=0.02, nan_ok=True), name
+    assert high["key_estimate"] == low["key_estimate"] == "A minor"
 
 
 def test_beyond_full_scale_is_measured_and_not_clipped():
-    measured = measure(sine(1000, amplitude=2.0), 32_000)
+    measured = measure(sine(997, amplitude=2.0), 32_000)
     assert measured["peak_dbfs"] == pytest.approx(6.02, abs=0.05)
     assert measured["rms_dbfs"] == pytest.approx(3.01, abs=0.01)
+    # A sine of amplitude 2 is at 1 or above for two thirds of the time.
+    assert measured["clipping_share"] == pytest.approx(2 / 3, abs=0.01)
+    assert measure(sine(1000, amplitude=0.99), RATE)["clipping_share"] == 0
 
 
 def test_digital_silence_has_no_numbers_rather_than_false_ones():
     measured = measure(np.zeros((1, 32_000), np.float32), 32_000)
     assert measured["is_silent"] is True
-    assert measured["silence_ratio"] == 1
-    for name in ("rms_dbfs", "peak_dbfs", "spectral_centroid_hz", "onset_rate_hz"):
-        assert math.isnan(measured[name])
+    known = {"silence_ratio": 1, "silent_end_s": 1, "clipping_share": 0}
+    for name in NUMBERS:
+        assert measured[name] == known[name] if name in known else math.isnan(measured[name]), name
+    assert measured["key_estimate"] is None
 
 
 def test_what_is_too_quiet_to_hear_has_a_level_and_no_timbre():
@@ -110,8 +122,11 @@ def test_the_silence_ratio_is_the_share_of_silent_time():
 
 def test_channels_that_would_cancel_in_a_mix_are_measured():
     one = sine(1000, amplitude=0.5)
-    stereo = measure(np.concatenate([one, -one]), 32_000)
-    assert stereo == pytest.approx(measure(one, 32_000), rel=1e-4)
+    stereo, mono = measure(np.concatenate([one, -one]), RATE), measure(one, RATE)
+    # Loudness alone adds up over channels (BS.1770); all else is averaged.
+    assert stereo["loudness_lufs"] == pytest.approx(mono["loudness_lufs"] + 3.01, abs=0.01)
+    for name in set(NUMBERS) - {"loudness_lufs"}:
+        assert stereo[name] == pytest.approx(mono[name], rel=1e-3, abs=1e-4, nan_ok=True), name
 
 
 def test_a_loud_and_a_silent_channel_have_their_mean_power_and_the_louder_peak():
@@ -131,8 +146,8 @@ def test_a_very_short_clip_is_measured(n):
 
 def test_a_clip_without_samples_is_silent_and_has_no_numbers():
     measured = measure(np.zeros((1, 0), np.float32), 32_000)
-    assert measured.pop("is_silent") is True
-    assert all(math.isnan(value) for value in measured.values())
+    assert measured["is_silent"] is True
+    assert all(math.isnan(measured[name]) for name in NUMBERS)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -140,8 +155,115 @@ def test_a_clip_that_is_not_finite_has_no_numbers_and_is_not_silent(bad):
     samples = sine(440)
     samples[0, 100] = bad
     measured = measure(samples, 32_000)
-    assert measured.pop("is_silent") is False
-    assert all(math.isnan(value) for value in measured.values())
+    assert measured["is_silent"] is False
+    assert all(math.isnan(measured[name]) for name in NUMBERS)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_full_scale_sine_has_minus_3_lufs_in_one_channel(rate):
+    assert measure(sine(997, rate=rate), rate)["loudness_lufs"] == pytest.approx(-3.01, abs=0.05)
+
+
+def test_loudness_leaves_pauses_out_and_is_unknown_under_a_block():
+    half = sine(997, duration_s=4)
+    half[:, 2 * RATE :] = 0
+    assert measure(half, RATE)["loudness_lufs"] == pytest.approx(-3.01, abs=0.4)
+    assert math.isnan(measure(sine(997, duration_s=0.39), RATE)["loudness_lufs"])
+    assert measure(sine(997, duration_s=0.4), RATE)["loudness_lufs"] == pytest.approx(-3, abs=0.1)
+
+
+def test_the_filters_of_loudness_are_those_of_the_standard():
+    shelf, high_pass = k_filters(48_000)
+    # ITU-R BS.1770-4, tables 1 and 2.
+    assert shelf[0] == pytest.approx([1.53512485958697, -2.69169618940638, 1.19839281085285])
+    assert shelf[1] == pytest.approx([1.0, -1.69065929318241, 0.73248077421585])
+    assert high_pass[0] == pytest.approx([1.0, -2.0, 1.0])
+    assert high_pass[1] == pytest.approx([1.0, -1.99004745483398, 0.99007225036621])
+
+
+def test_white_noise_is_known_in_every_feature_of_timbre():
+    measured = measure(noise(duration_s=4), RATE)
+    # The power of a bin of noise is exponentially distributed: its mean log is Euler's constant
+    # below the log of its mean.
+    assert measured["spectral_flatness"] == pytest.approx(math.exp(-0.5772), abs=0.01)
+    assert measured["spectral_entropy"] == pytest.approx(1 - 0.4228 / math.log(1025), abs=0.005)
+    # Magnitudes are Rayleigh distributed and symmetric about a quarter of the sample rate.
+    assert measured["spectral_bandwidth_hz"] == pytest.approx(RATE / 2 / math.sqrt(12), rel=0.02)
+    assert measured["spectral_rolloff_hz"] == pytest.approx(0.85 * RATE / 2, rel=0.02)
+    assert measured["zero_crossing_rate_hz"] == pytest.approx(RATE / 2, rel=0.02)
+    assert measured["harmonic_ratio"] == pytest.approx(0.5, abs=0.1)
+    assert measured["beat_strength"] < 0.2
+    assert math.isnan(measured["tempo_bpm"])
+    assert measured["key_clarity"] < 0.8
+    assert measured["self_similarity"] < 0.1
+
+
+def test_clicks_are_percussive_and_tones_stand_further_out_than_noise():
+    assert measure(clicks(2)[0], RATE)["harmonic_ratio"] < 0.05
+    tone = sine(220) + sine(3000) + noise(level=1e-3)
+    contrasts = [measure(sound, RATE)["spectral_contrast_db"] for sound in (tone, noise())]
+    assert contrasts[0] > contrasts[1] + 5
+
+
+@pytest.mark.parametrize("bpm", [88, 97, 120, 140, 160])
+def test_clicks_have_their_tempo_and_a_strong_beat(bpm):
+    measured = measure(clicks(bpm / 60, duration_s=8)[0], RATE)
+    assert measured["tempo_bpm"] == pytest.approx(bpm, rel=0.01)
+    assert measured["beat_strength"] > 0.6
+
+
+def test_irregular_clicks_have_no_strong_beat():
+    samples = np.zeros((1, 8 * RATE), np.float32)
+    samples[0, np.random.default_rng(1).integers(0, 8 * RATE, 16)] = 0.8
+    assert measure(samples, RATE)["beat_strength"] < 0.5
+
+
+@pytest.mark.parametrize("midi", [40, 57, 69, 84])
+def test_one_note_is_one_pitch_class_and_three_are_three(midi):
+    root_hz = 440 * 2 ** ((midi - 69) / 12)
+    assert measure(sine(root_hz), RATE)["pitch_class_entropy"] < 0.06
+    major = measure(chord(root_hz, root_hz * 2 ** (4 / 12), root_hz * 2 ** (7 / 12)), RATE)
+    assert major["pitch_class_entropy"] == pytest.approx(math.log(3) / math.log(12), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("scale", "key"),
+    [
+        ([60, 62, 64, 65, 67, 69, 71, 72, 67, 64, 60, 60], "C major"),
+        ([66, 68, 69, 71, 73, 74, 76, 78, 73, 69, 66, 66], "F# minor"),
+    ],
+)
+def test_a_scale_around_its_triad_has_its_key(scale, key):
+    measured = measure(notes(scale), RATE)
+    assert measured["key_estimate"] == key
+    assert measured["key_clarity"] > 0.8
+
+
+def test_a_loop_is_found_with_its_length_and_a_melody_that_never_returns_is_not():
+    phrase = [60, 67, 64, 71, 62, 69, 65, 72]  # two seconds
+    loop = measure(notes(phrase * 4), RATE)
+    assert loop["self_similarity"] > 0.9
+    assert loop["repeat_lag_s"] == pytest.approx(2.0, abs=0.05)
+    wandering = np.random.default_rng(3).permutation(np.arange(50, 82))
+    assert measure(notes(wandering), RATE)["self_similarity"] < 0.8
+
+
+def test_a_clip_that_dies_away_is_seen_to():
+    dying = sine(440, amplitude=0.1, duration_s=4)
+    dying[:, round(2.5 * RATE) :] = 0
+    measured = measure(dying, RATE)
+    assert measured["silent_end_s"] == pytest.approx(1.5, abs=0.05)
+    assert measured["level_change_db"] == pytest.approx(-60 + 23.01, abs=0.1)
+    assert math.isnan(measured["timbre_change_db"])  # silence has no timbre
+
+
+def test_a_clip_that_drifts_is_told_from_one_that_fades():
+    drifting = np.concatenate([sine(300, amplitude=0.1), sine(3000, amplitude=0.1)], axis=1)
+    fading = sine(300, duration_s=4) * np.linspace(1, 0.1, 4 * RATE)
+    drift, fade = measure(drifting, RATE), measure(fading.astype(np.float32), RATE)
+    assert drift["level_change_db"] == pytest.approx(0, abs=0.1)
+    assert fade["level_change_db"] < -10
+    assert drift["timbre_change_db"] > 5 * fade["timbre_change_db"]
 
 
 def test_every_feature_says_its_unit_and_how_it_is_measured():
