@@ -1,0 +1,156 @@
+"""How far clips are from each other, and groups of clips.
+
+A clip is compared by its signature, which is averaged over its time: two takes that differ in when
+things happen, and not in what, are close. Matrices are symmetric, with NaN for silent clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from musicgen_lab.analysis.levels import silence_ratio
+from musicgen_lab.analysis.pitch import pitch_class_distribution
+from musicgen_lab.analysis.spectrogram import FLOOR_DB, N_MELS, Array, mel_spectrogram_db
+
+SIGNATURE_VERSION = 1
+"""Raised when signatures change, so that stored ones are measured again."""
+
+CEPSTRA = 13
+
+
+def signature(samples: Array, sample_rate: int) -> Array:
+    """Return what a clip sounds like on average: its mel spectrum and its pitch classes.
+
+    Parameters
+    ----------
+    samples : np.ndarray [shape=(channels, n)]
+    sample_rate : int
+        In Hz. Signatures can be compared where it is the same.
+
+    Returns
+    -------
+    np.ndarray [shape=(N_MELS + 12,)]
+        The RMS level of each mel band in dB re full scale, then the share of each pitch class.
+        NaN for a clip that is silent, without samples or not finite.
+    """
+    usable = samples.size > 0 and np.all(np.isfinite(samples))
+    if not usable or silence_ratio(samples, sample_rate) == 1.0:
+        return np.full(N_MELS + 12, np.nan)
+    mel = mel_spectrogram_db(samples, sample_rate, pad=False)
+    power = np.mean(10 ** (mel.level_db.astype(np.float64) / 10), axis=1)
+    level_db = np.maximum(10 * np.log10(power), FLOOR_DB)
+    return np.concatenate([level_db, pitch_class_distribution(samples, sample_rate)])
+
+
+def log_spectral_distances(signatures: Array) -> Array:
+    """Return the root mean square difference of the mel spectra, in dB [1]_.
+
+    A difference in level counts: a clip and its tenth are 20 dB apart.
+
+    Parameters
+    ----------
+    signatures : np.ndarray [shape=(clips, N_MELS + 12)]
+
+    Returns
+    -------
+    np.ndarray [shape=(clips, clips)]
+
+    References
+    ----------
+    .. [1] Gray, A., and Markel, J. (1976). Distance measures for speech processing. IEEE
+       Transactions on Acoustics, Speech, and Signal Processing 24(5).
+    """
+    return np.asarray(_pairwise(signatures[:, :N_MELS], "euclidean") / np.sqrt(N_MELS))
+
+
+def mel_cepstral_distances(signatures: Array) -> Array:
+    """Return the root mean square difference of the smoothed mel spectra without level, in dB.
+
+    Of the mel-frequency cepstrum, the first 13 coefficients without the zeroth, which is the level
+    [1]_: differences of colour count, those of gain and of single tones do not.
+
+    Parameters
+    ----------
+    signatures : np.ndarray [shape=(clips, N_MELS + 12)]
+
+    Returns
+    -------
+    np.ndarray [shape=(clips, clips)]
+
+    References
+    ----------
+    .. [1] Kubichek, R. (1993). Mel-cepstral distance measure for objective speech quality
+       assessment. IEEE Pacific Rim Conference on Communications, Computers and Signal Processing.
+    """
+    from scipy.fft import dct
+
+    cepstra = dct(signatures[:, :N_MELS], norm="ortho", axis=1)[:, 1 : CEPSTRA + 1]
+    return np.asarray(_pairwise(cepstra, "euclidean") / np.sqrt(N_MELS))
+
+
+def chroma_distances(signatures: Array) -> Array:
+    """Return which share of the pitch classes' power would have to move, from 0 to 1.
+
+    The total variation distance of the distributions: 0 the same, 1 no pitch class in common.
+
+    Parameters
+    ----------
+    signatures : np.ndarray [shape=(clips, N_MELS + 12)]
+
+    Returns
+    -------
+    np.ndarray [shape=(clips, clips)]
+    """
+    return _pairwise(signatures[:, N_MELS:], "cityblock") / 2
+
+
+class Distance(NamedTuple):
+    """A measure of how far clips are apart: its name for people, its unit, and how it is had."""
+
+    label: str
+    unit: str
+    measure: Callable[[Array], Array]
+
+
+DISTANCES: Mapping[str, Distance] = MappingProxyType(
+    {
+        "log_spectral_db": Distance("Log-spectral distance", "dB", log_spectral_distances),
+        "mel_cepstral_db": Distance("Mel-cepstral distance", "dB", mel_cepstral_distances),
+        "chroma": Distance("Chroma distance", "0 to 1", chroma_distances),
+    }
+)
+"""Every distance by its name."""
+
+
+def mean_distances(distances: Array, groups: Sequence[int]) -> Array:
+    """Return how far the clips of each group are from those of each other group, on average.
+
+    Parameters
+    ----------
+    distances : np.ndarray [shape=(clips, clips)]
+    groups : sequence of int [shape=(clips,)]
+        The group of each clip, from 0 on.
+
+    Returns
+    -------
+    np.ndarray [shape=(groups, groups)]
+        On the diagonal, the distance between two clips of the group: its diversity. NaN where
+        there is no pair of clips that sound.
+    """
+    count = max(groups, default=-1) + 1
+    member = np.zeros((count, len(groups)))
+    member[list(groups), np.arange(len(groups))] = 1
+    pairs = np.isfinite(distances) & ~np.eye(len(groups), dtype=bool)
+    number = member @ pairs @ member.T
+    total = member @ np.where(pairs, distances, 0) @ member.T
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+
+
+def _pairwise(rows: Array, metric: str) -> Array:
+    from scipy.spatial.distance import pdist, squareform
+
+    return np.asarray(squareform(pdist(rows, metric)))
