@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.atomic import write_atomically
@@ -20,24 +19,25 @@ def build_frame(records: list[ClipRecord], run: RunFolder) -> pd.DataFrame:
     """Build the frame, taking features from the saved one where they are still true."""
     import pandas as pd
 
-    from musicgen_lab.analysis.features import FEATURES, FEATURES_VERSION, measure
+    from musicgen_lab.analysis.features import FEATURES, FEATURES_VERSION
+    from musicgen_lab.measuring import measure_files
 
     known = _measured_before(run)
-    rows = []
-    for record in records:
-        row = _row(record)
-        if record.audio is not None:
-            features: Mapping[str, Any] | None = known.get(record.audio.sha256)
-            if features is None:
-                clip = run.store.clip(record.key)
-                features = measure(clip.samples, clip.sample_rate)
-            row.update(features)
-        rows.append(row)
+    new = {
+        record.audio.sha256: run.store.folder / record.audio.file
+        for record in records
+        if record.audio is not None and record.audio.sha256 not in known
+    }
+    known |= dict(zip(new, measure_files("features", list(new.values())), strict=True))
+    rows = [
+        _row(record) | (known[record.audio.sha256] if record.audio is not None else {})
+        for record in records
+    ]
     columns = [*_row_columns(), *FEATURES]
     frame = pd.DataFrame(rows, columns=columns)
     frame = frame.astype(dict.fromkeys(("sample_rate_hz", "channels", "frames"), "Int64"))
     frame = frame.astype({"gpu_s": float, "cost_usd": float})
-    types = {"number": "float64", "yes or no": "boolean", "text": "str"}
+    types = {"number": "float64", "yes or no": "boolean", "text": "string"}
     frame = frame.astype({name: types[feature.kind] for name, feature in FEATURES.items()})
     frame.attrs["features_version"] = FEATURES_VERSION
     _save(frame, run)
