@@ -37,9 +37,10 @@ MEMORY_GROWTH_MAX = 1.1  # from the end of the first round to the end of the las
 
 
 def make_requests(count, first_seed):
-    """Return requests of mixed durations and parameters, no two alike."""
+    """Return requests of mixed durations and parameters, no two alike, in no order."""
     mixed = itertools.product((1.0, 1.5, 2.0), (0.7, 1.0, 1.3), (1.0, 3.0), PROMPTS)
-    points = itertools.islice(itertools.cycle(mixed), count)
+    points = list(itertools.islice(itertools.cycle(mixed), count))
+    np.random.default_rng(first_seed).shuffle(points)
     return [
         GenerationRequest(prompt=prompt, duration=s, temperature=t, cfg_coef=c, seed=seed)
         for seed, (s, t, c, prompt) in enumerate(points, first_seed)
