@@ -262,6 +262,129 @@ class Results:
 
         return compare(self.clip(a), self.clip(b), features)
 
+    def distances(self, distance: str = "mel_cepstral_db") -> pd.DataFrame:
+        """Return how far every clip is from every other.
+
+        Parameters
+        ----------
+        distance : str
+            One of `musicgen_lab.analysis.distances.DISTANCES`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Rows and columns are the clips' keys, in the order of the frame; NaN for failed and
+            silent clips.
+
+        Raises
+        ------
+        InvalidRequest
+            When there is no such distance, or the clips have different sample rates.
+        """
+        import pandas as pd
+
+        from musicgen_lab.analysis.distances import DISTANCES
+        from musicgen_lab.results_signatures import signatures_of
+
+        if distance not in DISTANCES:
+            raise InvalidRequest(
+                f"unknown distance {distance!r}; the distances are {', '.join(DISTANCES)}",
+                field="distance",
+                value=distance,
+            )
+        rates = self.frame["sample_rate_hz"].dropna().unique()
+        if len(rates) > 1:
+            raise InvalidRequest(
+                f"clips of {', '.join(map(str, rates))} Hz cannot be compared: select one model"
+            )
+        apart = DISTANCES[distance].measure(signatures_of(self.frame, self._run))
+        keys = pd.Index(self.frame["key"], name="key")
+        return pd.DataFrame(apart, index=keys, columns=keys)
+
+    def cell_distances(self, distance: str = "mel_cepstral_db") -> pd.DataFrame:
+        """Return how far the clips of every cell are from those of every other, on average.
+
+        On the diagonal is a cell's diversity: how far two clips are that differ in their seed
+        alone. Cells differ where what is beside the diagonal is larger than what is on it.
+        Parameters and errors are those of `distances`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Rows and columns are the cells: a MultiIndex of the swept fields.
+        """
+        import pandas as pd
+
+        from musicgen_lab.analysis.distances import mean_distances
+
+        apart = self.distances(distance).to_numpy()
+        by = list(self.parameters) or ["prompt"]
+        cells = self.frame.groupby(by, sort=False, dropna=False)
+        names = pd.MultiIndex.from_frame(self.frame[by].drop_duplicates())
+        between = mean_distances(apart, cells.ngroup().tolist())
+        return pd.DataFrame(between, index=names, columns=names)
+
+    def diversity(self) -> pd.DataFrame:
+        """Return how different the clips of every cell are that differ in their seed alone.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per cell: the swept fields, `n` (clips made), and the mean distance between two
+            clips of the cell by each of `musicgen_lab.analysis.distances.DISTANCES`; NaN where
+            under two clips sound.
+
+        Raises
+        ------
+        InvalidRequest
+            When the clips have different sample rates.
+        """
+        import numpy as np
+
+        from musicgen_lab.analysis.distances import DISTANCES
+
+        by = list(self.parameters) or ["prompt"]
+        cells = self.frame.groupby(by, sort=False, dropna=False)
+        spread = {name: np.diag(self.cell_distances(name)) for name in DISTANCES}
+        return cells["path"].count().rename("n").reset_index().assign(**spread)
+
+    def map_coordinates(self, features: Sequence[str] | None = None) -> pd.DataFrame:
+        """Lay the clips out on a plane, those with like features near each other.
+
+        Parameters
+        ----------
+        features : sequence of str, optional
+            All that are numbers if not given.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per clip: `key`, the swept fields, `x` and `y` (NaN for failed and silent
+            clips). `attrs` has `explained`, the share of the features' variance along x and y, and
+            `loadings`, for every feature used how much it counts along them; see
+            `musicgen_lab.analysis.principal_map`.
+
+        Raises
+        ------
+        InvalidRequest
+            When under three clips sound, the features are all the same, or there is no such one.
+        """
+        from musicgen_lab.analysis.principal_map import principal_map
+
+        names = _features(features)
+        try:
+            found = principal_map(self.frame[names].to_numpy(float))
+        except ValueError as error:
+            raise InvalidRequest(f"there is no map of this run: {error}") from error
+        x, y = found.coordinates.T
+        placed = self.frame[["key", *self.swept]].assign(x=x, y=y)
+        placed.attrs["explained"] = found.explained.tolist()
+        placed.attrs["loadings"] = {
+            names[number]: loading.tolist()
+            for number, loading in zip(found.used, found.loadings.T, strict=True)
+        }
+        return placed
+
 
 def _features(names: Sequence[str] | None) -> list[str]:
     """Return the features by name, or all that are numbers."""

@@ -103,6 +103,44 @@ def test_effects_say_which_parameter_moves_which_feature(tmp_path):
         results.effects(["loudness"])
 
 
+def test_cells_are_as_diverse_as_their_seeds_and_apart_by_what_is_swept(run):
+    results = Results.open(run)
+    apart = results.distances("log_spectral_db")
+    assert list(apart.index) == list(apart.columns) == list(results.frame["key"])
+    diversity = results.diversity()
+    assert list(diversity["n"]) == [3, 3, 0, 0]
+    assert diversity["log_spectral_db"][0] == pytest.approx(apart.to_numpy()[:3, :3].sum() / 6)
+    assert (
+        diversity[["log_spectral_db", "mel_cepstral_db", "chroma"]].iloc[2:].isna().all(axis=None)
+    )
+    between = results.cell_distances()
+    # The sines' pitch follows the temperature; the seed moves it by a Hz or two.
+    assert between.loc[("a", 0.7), ("a", 1.0)] > 3 * between.loc[("a", 0.7), ("a", 0.7)]
+    with pytest.raises(InvalidRequest, match="unknown distance 'far'; the distances are log_spec"):
+        results.distances("far")
+
+
+def test_signatures_are_measured_once_and_again_when_their_file_is_damaged(run):
+    results = Results.open(run)
+    before = results.distances()
+    (run / "signatures.npz").write_bytes(b"PK")
+    pd.testing.assert_frame_equal(results.distances(), before)
+    (run / "clips").rename(run / "away")  # what is measured needs no sound any more
+    pd.testing.assert_frame_equal(results.distances(), before)
+
+
+def test_the_map_has_every_clip_and_says_what_its_axes_are(run):
+    placed = Results.open(run).map_coordinates()
+    assert list(placed.columns) == ["key", "prompt", "temperature", "seed", "x", "y"]
+    assert placed["x"].notna().to_list() == [True] * 6 + [False] * 6
+    assert 0 < placed.attrs["explained"][1] <= placed.attrs["explained"][0] <= 1
+    assert "spectral_centroid_hz" in placed.attrs["loadings"]
+    low, high = (placed.query(f"temperature == {t}")["x"].dropna() for t in (0.7, 1.0))
+    assert low.max() < high.min() or high.max() < low.min()
+    with pytest.raises(InvalidRequest, match="there is no map of this run: a map needs at least 3"):
+        Results.open(run).select(prompt="fail").map_coordinates()
+
+
 def test_clips_are_found_by_key(run):
     results = Results.open(run)
     row = results.frame.iloc[0]
