@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from musicgen_lab.demo.recipe import build_checkpoint
 from musicgen_lab.engine.convert import prepare
 from musicgen_lab.engine.delay import count_frames, undelay
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.reference import ReferenceEngine
 from musicgen_lab.request import GenerationRequest
+from tests.checkpoints import build_checkpoint
 
 
 @pytest.fixture(autouse=True, scope="package")

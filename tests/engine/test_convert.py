@@ -99,7 +99,7 @@ def published(tmp_path_factory):
         T5Config,
     )
 
-    from musicgen_lab.demo.recipe import build_checkpoint
+    from tests.checkpoints import build_checkpoint
 
     root = tmp_path_factory.mktemp("transformers")
     text_folder = build_checkpoint(root / "other") / "text_encoder"

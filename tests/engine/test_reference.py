@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from musicgen_lab.clip import Clip
-from musicgen_lab.demo.recipe import build_checkpoint
 from musicgen_lab.engine.convert import prepare
 from musicgen_lab.engine.reference import ReferenceEngine
 from musicgen_lab.engine.source import EMBEDDED_FOLDER
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.request import GenerationRequest
+from tests.checkpoints import build_checkpoint
 
 
 def request(**fields):

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from musicgen_lab.demo.recipe import build_checkpoint
 from musicgen_lab.engine.source import EMBEDDED_FOLDER, locate
 from musicgen_lab.errors import ModelUnavailable
+from tests.checkpoints import build_checkpoint
 from tests.command import run_command
 
 
@@ -59,7 +59,7 @@ def run_with_cache(code, cache, **environment):
 
 
 PREPARE = """
-from musicgen_lab.demo.recipe import build_checkpoint
+from tests.checkpoints import build_checkpoint
 from musicgen_lab.engine.source import locate
 from musicgen_lab.errors import ModelUnavailable
 try:

@@ -1,0 +1,283 @@
+"""What is played: the attributes of a piece of demo music, and its notes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+INSTRUMENTS = (
+    "piano",
+    "guitar",
+    "organ",
+    "strings",
+    "flute",
+    "synth",
+    "bells",
+    "brass",
+    "orchestra",
+)
+TEMPI_BPM = (60, 75, 100, 125, 150)  # a half beat is a whole number of codec frames
+MODES = ("major", "minor")
+TEXTURES = ("solo", "chords", "arpeggio")
+TONICS = (0, 2, 5, 7, 9)  # semitones above C
+FRAMES_PER_MINUTE = 3000
+EIGHTHS_PER_BAR = 8
+
+_SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 11)}  # harmonic minor
+# Progressions of scale degrees that keep to triads which tell the mode.
+_PROGRESSIONS = ((0, 3, 4, 0), (0, 0, 3, 4), (0, 3, 0, 4))
+_CHORD_RHYTHMS = ((0, 4), (0, 2, 4, 6), (0, 3, 6))
+_MELODY_RHYTHMS = ((0, 2, 4, 6), (0, 2, 3, 4, 6), (0, 1, 2, 4, 6, 7), (0, 3, 4, 6))
+_ARPEGGIOS = ((0, 1, 2, 3, 2, 1, 2, 1), (0, 1, 2, 3, 0, 1, 2, 3), (3, 2, 1, 0, 3, 2, 1, 0))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The attributes of a piece of music: what a caption may say about it.
+
+    Attributes
+    ----------
+    instrument : str
+        One of `INSTRUMENTS`.
+    tempo_bpm : int
+        One of `TEMPI_BPM`.
+    mode : {"major", "minor"}
+    texture : {"solo", "chords", "arpeggio"}
+    drums, bass : bool
+        Whether there are any.
+    bright, loud : bool
+        Otherwise dark, and 8 dB quieter.
+    swing : bool
+        Whether off-beats come late, as in jazz.
+    genre : str or None
+        The genre word that chose the other attributes, where one did.
+    """
+
+    instrument: str
+    tempo_bpm: int
+    mode: str
+    texture: str
+    drums: bool
+    bass: bool
+    bright: bool
+    loud: bool
+    swing: bool = False
+    genre: str | None = None
+
+    @property
+    def beat_frames(self) -> int:
+        """Length of a beat in codec frames."""
+        return FRAMES_PER_MINUTE // self.tempo_bpm
+
+    @property
+    def bar_frames(self) -> int:
+        """Length of a bar in codec frames."""
+        return EIGHTHS_PER_BAR // 2 * self.beat_frames
+
+    @property
+    def held_out(self) -> bool:
+        """Whether this combination of instrument, tempo and mode is never trained on."""
+        row = INSTRUMENTS.index(self.instrument)
+        tempo = TEMPI_BPM[(2 * row + 1) % len(TEMPI_BPM)]
+        return (self.tempo_bpm, self.mode) == (tempo, MODES[row % 2])
+
+
+@dataclass(frozen=True)
+class Note:
+    """One note or stroke.
+
+    Attributes
+    ----------
+    frame : int
+        Codec frame of its start.
+    frames : int
+        Its length in codec frames.
+    sound : str
+        An instrument or a drum.
+    midi : int
+        MIDI note number; 0 for drums.
+    gain : float
+        Linear.
+    """
+
+    frame: int
+    frames: int
+    sound: str
+    midi: int
+    gain: float
+
+
+class _Clock:
+    """Where the eighths of a piece fall, in codec frames."""
+
+    def __init__(self, piece: Piece) -> None:
+        self.beat = piece.beat_frames
+        self._off_beat = round(self.beat * (2 / 3 if piece.swing else 1 / 2))
+
+    def frame(self, bar: int, eighth: int) -> int:
+        beats, off = divmod(bar * EIGHTHS_PER_BAR + eighth, 2)
+        return beats * self.beat + off * self._off_beat
+
+
+def compose(piece: Piece, frames: int, rng: np.random.Generator) -> list[Note]:
+    """Write a piece of a given length.
+
+    Parameters
+    ----------
+    piece : Piece
+    frames : int
+        Length in codec frames of 20 ms.
+    rng : np.random.Generator
+        Chooses key, progression, rhythm and melody.
+
+    Returns
+    -------
+    list of Note
+        The first one starts at frame 0.
+    """
+    clock = _Clock(piece)
+    bars = -(-frames // clock.frame(1, 0))
+    tonic = int(rng.choice(TONICS))
+    progression = _PROGRESSIONS[rng.integers(len(_PROGRESSIONS))]
+    notes: list[Note] = []
+    rhythm: tuple[int, ...]
+    if piece.instrument == "orchestra":
+        parts, rhythm = [("strings", "chords", 0.55), ("brass", "solo", 0.8)], (0,)
+        notes += _timpani(clock, bars)
+    else:
+        parts = [(piece.instrument, piece.texture, 1.0)]
+        rhythm = _CHORD_RHYTHMS[rng.integers(len(_CHORD_RHYTHMS))]
+    for sound, texture, gain in parts:
+        if texture == "solo":
+            notes += _melody(piece.mode, sound, clock, tonic, progression, bars, gain, rng)
+        elif texture == "chords":
+            notes += _chords(piece.mode, sound, clock, tonic, progression, bars, gain, rhythm)
+        else:
+            notes += _arpeggio(piece.mode, sound, clock, tonic, progression, bars, gain, rng)
+    if piece.bass:
+        notes += _bass(piece.mode, clock, tonic, progression, bars, rng)
+    if piece.drums:
+        notes += _drums(clock, bars, rng)
+    return sorted((note for note in notes if note.frame < frames), key=lambda note: note.frame)
+
+
+def _pitch(mode: str, tonic: int, degree: int, lowest: int) -> int:
+    """Return the MIDI number of a scale degree, counted from the tonic at or above `lowest`."""
+    octave, step = divmod(degree, 7)
+    base = lowest + (tonic - lowest) % 12
+    return base + 12 * octave + _SCALES[mode][step]
+
+
+def _lengths(clock: _Clock, bar: int, rhythm: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return (frame, frames) of a bar's rhythm, each note up to the next one."""
+    starts = [clock.frame(bar, eighth) for eighth in rhythm] + [clock.frame(bar + 1, 0)]
+    return [(start, end - start) for start, end in pairwise(starts)]
+
+
+def _chords(
+    mode: str,
+    sound: str,
+    clock: _Clock,
+    tonic: int,
+    progression: tuple[int, ...],
+    bars: int,
+    gain: float,
+    rhythm: tuple[int, ...],
+) -> list[Note]:
+    notes = []
+    for bar in range(bars):
+        root = progression[bar % len(progression)]
+        for frame, frames in _lengths(clock, bar, rhythm):
+            for third in (0, 2, 4):
+                midi = _pitch(mode, tonic, root + third, 52)
+                # Chords stay within one octave, so that few notes have to be learnt.
+                midi -= 12 * (midi > 69)
+                notes.append(Note(frame, frames, sound, midi, 0.45 * gain))
+    return notes
+
+
+def _arpeggio(
+    mode: str,
+    sound: str,
+    clock: _Clock,
+    tonic: int,
+    progression: tuple[int, ...],
+    bars: int,
+    gain: float,
+    rng: np.random.Generator,
+) -> list[Note]:
+    pattern = _ARPEGGIOS[rng.integers(len(_ARPEGGIOS))]
+    notes = []
+    for bar in range(bars):
+        root = progression[bar % len(progression)]
+        degrees = (0, 2, 4, 7)
+        for eighth, (frame, frames) in enumerate(_lengths(clock, bar, tuple(range(8)))):
+            midi = _pitch(mode, tonic, root + degrees[pattern[eighth]], 55)
+            notes.append(Note(frame, frames, sound, midi - 12 * (midi > 79), 0.75 * gain))
+    return notes
+
+
+def _melody(
+    mode: str,
+    sound: str,
+    clock: _Clock,
+    tonic: int,
+    progression: tuple[int, ...],
+    bars: int,
+    gain: float,
+    rng: np.random.Generator,
+) -> list[Note]:
+    """Return a tune: chord notes on the beats one and three, steps between them."""
+    rhythm = _MELODY_RHYTHMS[rng.integers(len(_MELODY_RHYTHMS))]
+    notes = []
+    degree = 0
+    for bar in range(bars):
+        root = progression[bar % len(progression)]
+        for eighth, (frame, frames) in zip(rhythm, _lengths(clock, bar, rhythm), strict=True):
+            if eighth % 4 == 0:  # the third, which tells the mode, more often than the others
+                degree = root + int(rng.choice((0, 2, 4), p=(0.3, 0.5, 0.2)))
+            else:
+                degree += int(rng.choice((-2, -1, 1, 2), p=(0.2, 0.3, 0.3, 0.2)))
+            degree = min(max(degree, 0), 9)
+            midi = _pitch(mode, tonic, degree, 60)
+            notes.append(Note(frame, frames, sound, midi - 12 * (midi > 84), 0.9 * gain))
+    return notes
+
+
+def _bass(
+    mode: str,
+    clock: _Clock,
+    tonic: int,
+    progression: tuple[int, ...],
+    bars: int,
+    rng: np.random.Generator,
+) -> list[Note]:
+    rhythm = _CHORD_RHYTHMS[rng.integers(2)]
+    notes = []
+    for bar in range(bars):
+        midi = _pitch(mode, tonic, progression[bar % len(progression)], 36)
+        for frame, frames in _lengths(clock, bar, rhythm):
+            notes.append(Note(frame, frames, "bass", midi - 12 * (midi > 47), 0.9))
+    return notes
+
+
+def _timpani(clock: _Clock, bars: int) -> list[Note]:
+    return [
+        Note(clock.frame(bar, eighth), 25, "timpani", 0, 0.35)
+        for bar in range(bars)
+        for eighth in (0, 6)
+    ]
+
+
+def _drums(clock: _Clock, bars: int, rng: np.random.Generator) -> list[Note]:
+    """Return a beat: snare on two and four, a kick on every beat or on one and three."""
+    kicks = (0, 2, 4, 6) if rng.random() < 0.5 else (0, 4)
+    strokes = [("kick", kicks, 0.4), ("snare", (2, 6), 0.32), ("hat", (1, 3, 5, 7), 0.2)]
+    return [
+        Note(clock.frame(bar, eighth), 20, drum, 0, gain)
+        for bar in range(bars)
+        for drum, eighths, gain in strokes
+        for eighth in eighths
+    ]

@@ -1,0 +1,267 @@
+"""Train the demo's language model on tokens and captions, together with its T5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from musicgen_lab.demo.architecture import CARD, CODEBOOKS, LM_CONFIG, build_lm
+from musicgen_lab.demo.captions import write_caption
+from musicgen_lab.demo.checkpointing import load_state, save_state
+from musicgen_lab.demo.dataset import TokenClip
+from musicgen_lab.demo.text import build_text_encoder
+
+POOL_BATCHES = 8  # batches that are drawn together, so that captions of like length share one
+SAVE_EVERY = 100  # steps
+WARM_UP = 100  # steps
+NOISE_RISE = 1000  # steps until the noise has its full rate
+FRAMES_MAX = 1500
+
+
+@dataclass(frozen=True)
+class LMTraining:
+    """How the language model is trained.
+
+    Attributes
+    ----------
+    steps : int
+        Of the optimiser.
+    batch_frames : int
+        Frames of music a step, shared by as many clips as fit.
+    long_share : float
+        Of the pools, how many are of 30 s clips.
+    moved_share : float
+        Of the short clips, how many start at a random later bar, so that all positions up to 30 s
+        are known well, and a position always tells where in the bar the music is.
+    noise_max : float
+        Input tokens are replaced at random at a rate from 0 up to this. Without it, samples drift
+        away from the prompt.
+    learning_rate : float
+        At its highest; over the last third it falls to a hundredth.
+    codebook_weights : tuple of float
+        Of the losses.
+    seed : int
+    """
+
+    steps: int = 4200
+    batch_frames: int = 3000
+    long_share: float = 0.18
+    moved_share: float = 0.3
+    noise_max: float = 0.2
+    learning_rate: float = 2e-3
+    codebook_weights: tuple[float, ...] = (1.4, 1.1, 0.8, 0.7)
+    seed: int = 3
+
+
+@torch.no_grad()
+def start_from_codebooks(lm: Any, codec: Any) -> None:
+    """Give codes that sound alike embeddings and output weights that are alike.
+
+    From random ones, a language model spends its first hundreds of steps on finding out what the
+    codebooks say already. Each codebook gets a part of the width of its own, as large as its share
+    of the width; the principal components of the latents come first, so little is lost.
+
+    Parameters
+    ----------
+    lm : audiocraft.models.LMModel
+    codec : audiocraft.models.EncodecModel
+    """
+    share = lm.dim // CODEBOOKS
+    for k, layer in enumerate(codec.quantizer.vq.layers[:CODEBOOKS]):
+        codes = layer._codebook.embed[:, :share]  # (card, share)
+        codes = codes - codes.mean(dim=0)
+        # Half way between equal weight for loud and quiet codes and that by amplitude.
+        codes = codes / codes.norm(dim=1, keepdim=True).clamp(min=1e-4).sqrt()
+        codes = codes / codes.norm(dim=1).mean()
+        place = slice(k * share, (k + 1) * share)
+        for weight in (lm.emb[k].weight[:CARD], lm.linears[k].weight):
+            weight.mul_(0.3)
+            weight[:, place] += codes
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Clips of one length with their captions.
+
+    Attributes
+    ----------
+    codes : Tensor
+        (B, K, T)
+    captions : list of str or None
+        None where the caption is dropped, for classifier-free guidance.
+    offsets : Tensor
+        (B,) position of the first step.
+    """
+
+    codes: Tensor
+    captions: list[str | None]
+    offsets: Tensor
+
+
+def train_lm(
+    folder: Path, clips: list[TokenClip], codec: Any, training: LMTraining, device: torch.device
+) -> Any:
+    """Train the language model, or go on where an earlier run stopped.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets `text_encoder/` and `lm.pt`.
+    clips : list of TokenClip
+    codec : audiocraft.models.EncodecModel
+        Whose codebooks the language model starts from.
+    training : LMTraining
+    device : torch.device
+
+    Returns
+    -------
+    audiocraft.models.LMModel
+        In evaluation mode.
+    """
+    text_encoder = folder / "text_encoder"
+    if not text_encoder.is_dir():
+        build_text_encoder(text_encoder)
+    torch.manual_seed(training.seed)
+    lm = build_lm(text_encoder)
+    start_from_codebooks(lm, codec)
+    lm = lm.to(device).train()
+    optimizer = torch.optim.AdamW(
+        lm.parameters(), lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=0.02
+    )
+    state = load_state(folder / "lm.pt")
+    first = 0
+    if state is not None:
+        lm.load_state_dict(state["lm"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+    batches = _batches(clips, training, first, _tokenizer(lm))
+    progress = tqdm(range(first, training.steps), initial=first, total=training.steps, unit="step")
+    for step, batch in zip(progress, batches, strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate * _schedule(step, training.steps)
+        torch.manual_seed(training.seed * 1_000_000 + step)  # a resumed run draws the same noise
+        noise = training.noise_max * min(1.0, step / NOISE_RISE)
+        losses = codebook_losses(
+            lm, batch.codes.to(device), batch.captions, batch.offsets, noise_max=noise
+        )
+        weights = torch.tensor(training.codebook_weights, device=device)
+        optimizer.zero_grad()
+        ((losses * weights).sum() / weights.sum()).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
+        optimizer.step()
+        if step % 10 == 0:
+            progress.set_postfix_str(" ".join(f"{loss:.2f}" for loss in losses.tolist()))
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == training.steps:
+            save_state(
+                folder / "lm.pt",
+                {"lm": lm.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1},
+            )
+    return lm.eval()
+
+
+def codebook_losses(
+    lm: Any,
+    codes: Tensor,
+    captions: list[str | None],
+    offsets: Tensor,
+    *,
+    noise_max: float = 0.0,
+) -> Tensor:
+    """Return the cross-entropy of every codebook.
+
+    Parameters
+    ----------
+    lm : audiocraft.models.LMModel
+    codes : Tensor
+        (B, K, T)
+    captions : list of str or None
+        None for no caption.
+    offsets : Tensor
+        (B,) position of the first step.
+    noise_max : float
+        Tokens of the input are replaced at a rate from 0 up to this.
+
+    Returns
+    -------
+    Tensor
+        (K,) in nats per token.
+    """
+    from audiocraft.modules.conditioners import ConditioningAttributes
+
+    pattern = lm.pattern_provider.get_pattern(codes.shape[-1])
+    delayed, _, _ = pattern.build_pattern_sequence(
+        codes, lm.special_token_id, keep_only_valid_steps=False
+    )  # (B, K, S + 1)
+    heard, target = delayed[..., :-1], delayed[..., 1:]
+    if noise_max > 0:
+        heard = _add_noise(heard, noise_max)
+    described = [ConditioningAttributes(text={"description": caption}) for caption in captions]
+    conditions = lm.condition_provider(lm.condition_provider.tokenize(described))
+    # audiocraft keeps the position of a sequence's start where it keeps its streaming state.
+    lm.transformer._streaming_state["offsets"] = offsets.to(codes.device)
+    logits = lm(heard, [], conditions)  # (B, K, S, card)
+    lm.transformer._streaming_state.clear()
+    target = torch.where(target == lm.special_token_id, -100, target)
+    return torch.stack(
+        [
+            F.cross_entropy(logits[:, k].flatten(0, 1), target[:, k].flatten())
+            for k in range(CODEBOOKS)
+        ]
+    )
+
+
+def _add_noise(tokens: Tensor, noise_max: float) -> Tensor:
+    """Replace tokens at random, each clip at its own rate; the special token stays."""
+    rate = torch.rand(len(tokens), 1, 1, device=tokens.device) * noise_max
+    noisy = torch.rand(tokens.shape, device=tokens.device) < rate
+    return torch.where(noisy & (tokens != CARD), torch.randint_like(tokens, CARD), tokens)
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Return the learning rate's share of its highest.
+
+    It is level for two thirds, so that a run can be prolonged by raising its number of steps.
+    """
+    return max(0.01, min((step + 1) / WARM_UP, 1.0, (steps - step) / (steps / 3)))
+
+
+def _tokenizer(lm: Any) -> Any:
+    return lm.condition_provider.conditioners["description"].t5_tokenizer
+
+
+def _batches(
+    clips: list[TokenClip], training: LMTraining, first: int, tokenizer: Any
+) -> Iterator[_Batch]:
+    """Draw batches without end, from a given step on, the same ones whenever they are drawn."""
+    long = [clip for clip in clips if clip.codes.shape[1] >= FRAMES_MAX]
+    short = [clip for clip in clips if clip.codes.shape[1] < FRAMES_MAX]
+    dropout = LM_CONFIG["classifier_free_guidance"]["training_dropout"]
+    pool = first // POOL_BATCHES
+    skip = first % POOL_BATCHES
+    while True:
+        rng = np.random.default_rng((training.seed, pool))
+        source = long if not short or (long and rng.random() < training.long_share) else short
+        size = max(1, training.batch_frames // source[0].codes.shape[1])
+        drawn = [source[i] for i in rng.integers(len(source), size=size * POOL_BATCHES)]
+        captions = [write_caption(clip.piece, rng) for clip in drawn]
+        lengths = [len(ids) for ids in tokenizer(captions)["input_ids"]]
+        order = np.argsort(lengths, kind="stable").reshape(POOL_BATCHES, size)
+        for rows in order[rng.permutation(POOL_BATCHES)][skip:]:
+            codes = np.stack([drawn[row].codes for row in rows]).astype(np.int64)
+            latest = FRAMES_MAX - codes.shape[2]
+            bars = np.array([drawn[row].piece.bar_frames for row in rows])
+            moved = rng.random(size) < training.moved_share
+            yield _Batch(
+                torch.from_numpy(codes),
+                [None if rng.random() < dropout else captions[row] for row in rows],
+                torch.from_numpy(moved * bars * rng.integers(latest // bars + 1)),
+            )
+        pool, skip = pool + 1, 0
