@@ -14,8 +14,6 @@ from musicgen_lab.panels import axes_of, describe, records_of, values_of, worth_
 if TYPE_CHECKING:
     from musicgen_lab.results import Results
 
-SEED = "seed"
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -100,16 +98,21 @@ def cell_pages(results: Results, feature: str) -> list[CellPage]:
     Raises
     ------
     InvalidRequest
-        When there is no such feature.
+        When there is no such feature, or it is no number.
     """
-    from musicgen_lab.analysis.features import FEATURES
+    from musicgen_lab.analysis.features import FEATURES, NUMBERS
 
     if feature not in FEATURES:
         raise InvalidRequest(
             f"unknown feature {feature!r}; the features are {', '.join(FEATURES)}", field=feature
         )
+    if feature not in NUMBERS:
+        raise InvalidRequest(
+            f"{feature} is no number, so that it has no mean; take one of {', '.join(NUMBERS)}",
+            field=feature,
+        )
     records = records_of(results)
-    swept = [name for name in results.swept if name != SEED]
+    swept = list(results.parameters)
     down, across = axes_of(swept)
     if across is None:
         down, across = None, down

@@ -104,7 +104,7 @@ class Drawing:
         width, height = (round(size * CSS_PX_PER_IN) for size in self.figure.get_size_inches())
         return (
             f'<img src="{_data_uri(self.png())}" width="{width}" height="{height}" '
-            f'style="height: auto" alt="{escape(self.alt, quote=True)}">'
+            f'style="height: auto; --width: {width}px" alt="{escape(self.alt, quote=True)}">'
         )
 
     def _encode(self, kind: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.panels import format_value, records_of, values_of
@@ -19,13 +19,13 @@ ALPHA = 0.05
 """The chance of even one false claim among all that a report says."""
 
 DEFAULT_FEATURES = (
+    "loudness_lufs",
     "spectral_centroid_hz",
     "onset_rate_hz",
-    "rms_dbfs",
     "silence_ratio",
-    "loudness_lufs",
     "spectral_flatness",
-    "tempo_bpm",
+    "harmonic_ratio",
+    "pitch_class_entropy",
     "self_similarity",
 )
 """What a report looks at unless told otherwise: few, as each one more makes all less certain."""
@@ -47,7 +47,7 @@ def chosen_features(features: Iterable[str] | None = None) -> list[str]:
     from musicgen_lab.analysis.features import FEATURES
 
     if features is None:
-        return [name for name in DEFAULT_FEATURES if name in FEATURES]
+        return list(DEFAULT_FEATURES)
     chosen = list(dict.fromkeys(features))
     for name in chosen:
         if name not in FEATURES:
@@ -59,11 +59,6 @@ def chosen_features(features: Iterable[str] | None = None) -> list[str]:
     if not chosen:
         raise InvalidRequest("give at least one feature", field="features")
     return chosen
-
-
-def parameters_of(results: Results) -> list[str]:
-    """Return the swept fields that are no replicate."""
-    return [name for name in results.swept if name != "seed"]
 
 
 def effects_of(results: Results, features: Iterable[str] | None = None) -> pd.DataFrame:
@@ -78,7 +73,7 @@ def effects_of(results: Results, features: Iterable[str] | None = None) -> pd.Da
     Returns
     -------
     pandas.DataFrame
-        As `musicgen_lab.analysis.statistics.main_effects`, at an alpha of 0.05, with the
+        As `Results.effects`, at an alpha of 0.05, with the
         parameter's lowest and highest level besides (`lowest`, `highest`); empty where nothing
         but the seed is swept.
 
@@ -87,15 +82,13 @@ def effects_of(results: Results, features: Iterable[str] | None = None) -> pd.Da
     InvalidRequest
         As `chosen_features`.
     """
-    from musicgen_lab.analysis.statistics import main_effects
+    from musicgen_lab.analysis.features import NUMBERS
 
-    names, parameters = chosen_features(features), parameters_of(results)
-    made = results.frame[results.frame["status"] == "ok"]
-    made = made.astype(dict.fromkeys(names, float))
-    table = main_effects(made, parameters, names, alpha=ALPHA)
+    names = [name for name in chosen_features(features) if name in NUMBERS]
+    table = results.effects(names, alpha=ALPHA)
     if table.empty:
         return table
-    levels = {name: values_of(records_of(results), name) for name in parameters}
+    levels = {name: values_of(records_of(results), name) for name in results.parameters}
     lowest = {name: values[0] for name, values in levels.items()}
     highest = {name: values[-1] for name, values in levels.items()}
     return table.assign(
@@ -104,13 +97,55 @@ def effects_of(results: Results, features: Iterable[str] | None = None) -> pd.Da
     )
 
 
+class StandsOut(NamedTuple):
+    """What a run shows, in sentences.
+
+    Attributes
+    ----------
+    held : list of str
+        Effects that hold after correction, the surest first.
+    remains_open : list of str
+        What cannot be told, and why.
+    questions : int
+        How many were asked, and corrected for.
+    """
+
+    held: list[str]
+    remains_open: list[str]
+    questions: int
+
+
+def what_stands_out(results: Results, features: Iterable[str] | None = None) -> StandsOut:
+    """Say which parameters move which features, and of which it cannot be told.
+
+    Grids are asked for main effects; a random design, in which no two clips differ in one
+    parameter alone, for trends.
+
+    Parameters
+    ----------
+    results : Results
+    features : iterable of str, optional
+        As for `chosen_features`.
+    """
+    from musicgen_lab.analysis.features import NUMBERS
+
+    names = [name for name in chosen_features(features) if name in NUMBERS]
+    designs = {sweep["design"]["kind"] for sweep in results.sweeps}
+    if designs == {"sample"}:
+        table = results.trends(names, alpha=ALPHA)
+        held = [trend_sentence(trend) for trend in strongest(table)]
+    else:
+        table = effects_of(results, names)
+        held = [sentence(effect) for effect in strongest(table)]
+    questions = 0 if table.empty else int(table["p_value"].notna().sum())
+    return StandsOut(held, what_cannot_be_said(table, names), questions)
+
+
 def strongest(effects: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the effects that hold, the surest first."""
     if effects.empty:
         return []
-    held = effects[effects["conclusive"]].sort_values(
-        ["p_adjusted", "effect_size"], ascending=[True, False]
-    )
+    held = effects[effects["conclusive"]].sort_values("p_adjusted", kind="stable")
     return [{str(name): value for name, value in row.items()} for row in held.to_dict("records")]
 
 
@@ -144,6 +179,18 @@ def sentence(effect: Mapping[str, Any]) -> str:
     ends = " to ".join(format_value(parameter, effect[end]) for end in ("lowest", "highest"))
     much = with_unit(signed(abs(change), decimals), feature.unit)
     return f"{feature.label} {verb} with {parameter}: by {much} from {ends} ({interval}, {seeds})."
+
+
+def trend_sentence(trend: Mapping[str, Any]) -> str:
+    """Say a trend that holds in a sentence, with the interval of its rank correlation."""
+    from musicgen_lab.analysis.features import FEATURES
+
+    rho, low, high = (signed(float(trend[name]), 2) for name in ("rho", "low", "high"))
+    verb = "rises" if trend["rho"] > 0 else "falls"
+    return (
+        f"{FEATURES[trend['feature']].label} {verb} with {trend['parameter']}: rank correlation "
+        f"{rho} (95% interval {low} to {high}, {trend['clips']} clips)."
+    )
 
 
 def what_cannot_be_said(effects: pd.DataFrame, features: Sequence[str]) -> list[str]:

@@ -1,21 +1,25 @@
 """The listening grid: for every clip its picture, its values and a player, as HTML.
 
-It works in a notebook and in the report. Sounds and pictures are small files in `listening/` of the
-run folder, beside the notebook and the page, and are named by relative links.
+It works in a notebook, with the sounds inside it, and in the report, with small files beside it.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musicgen_lab.atomic import write_atomically
-from musicgen_lab.clip import Clip
+from musicgen_lab.findings import chosen_features
+from musicgen_lab.listening_copies import (
+    MATCHED_LUFS,
+    EmbeddedCopies,
+    FileCopies,
+    ListeningCopy,
+)
 from musicgen_lab.mel_pictures import (
     COLOUR_MAP,
     LEVEL_RANGE_DB,
@@ -24,100 +28,124 @@ from musicgen_lab.mel_pictures import (
     MelPictures,
 )
 from musicgen_lab.panels import Page, Panel, format_value, pages
+from musicgen_lab.written import signed, value_with_unit
 
 if TYPE_CHECKING:
     from IPython.display import HTML
 
     from musicgen_lab.results import Results
 
-LISTENING_FOLDER = "listening"
-MP3_SAMPLE_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+FEATURES_UNDER_PLAYER = 3
 STYLE_PATH = Path(__file__).parent / "report_template" / "listening.css"
 
 
-def listening_grid(results: Results, *, level_range_db: float = LEVEL_RANGE_DB) -> HTML:
+def listening_grid(
+    results: Results,
+    *,
+    features: Sequence[str] = (),
+    level_range_db: float = LEVEL_RANGE_DB,
+    copies: FileCopies | EmbeddedCopies | None = None,
+) -> HTML:
     """Show every clip of a run as a picture with a player, in the order of the sweep.
 
     Temperature goes down and cfg_coef across where they are swept, see
     `musicgen_lab.panels.pages`. The players play listening copies (MP3) at each clip's own level;
-    a clip that goes beyond full scale is played quieter, and it says so by how much.
+    a clip that goes beyond full scale is played quieter, and it says so by how much. On a page
+    whose copies are files, a switch plays loudness-matched ones instead.
 
     Parameters
     ----------
     results : Results
+    features : sequence of str
+        Whose values stand under each player.
     level_range_db : float > 0
         From the lightest colour of the pictures down to the darkest, in dB.
+    copies : FileCopies or EmbeddedCopies, optional
+        Where the sounds are. The default are files in the run folder: their links are relative, so
+        show them in a page that lies there.
 
     Returns
     -------
     IPython.display.HTML
-        Its links are relative to the run folder, so show it in a notebook or page that lies there.
 
     Raises
     ------
     RunFolderUnwritable
         When the listening copies cannot be written.
+    InvalidRequest
+        When they are to be embedded and are too many.
     """
     from IPython.display import HTML
 
     pictures = MelPictures(results, level_range_db=level_range_db)
+    copies = copies or FileCopies(results.folder)
     found = pages(results)
     parts = [f"<style>{STYLE_PATH.read_text(encoding='utf-8')}</style>", _legend(pictures)]
+    if isinstance(copies, FileCopies) and pictures.by_key:
+        parts.append(_SWITCH)
     for page in found:
         sources = {
-            panel.record["key"]: _write_copies(results, panel.record["key"], pictures)
+            panel.record["key"]: copies.of(results, panel.record["key"], pictures)
             for panel in page.panels
-            if panel.record is not None and panel.status != "failed"
+            if panel.record is not None and panel.record["key"] in pictures.by_key
         }
+        cells = _Cells(sources, tuple(features))
         if page.heading:
             parts.append(f"<h3>{escape(page.heading)}</h3>")
-        parts.append(_list(page, sources) if page.is_list else _table(page, sources))
+        parts.append(_list(page, cells) if page.is_list else _table(page, cells))
     if not found:
         parts.append("<p>No clip has been made yet.</p>")
     return HTML(f'<div class="listening">{"".join(parts)}</div>')
 
 
-def listening_copy(clip: Clip) -> tuple[bytes, str]:
-    """Encode a clip for players: at its own level, or just so much quieter that it does not clip.
+def report_grid(
+    results: Results, features: Sequence[str] | None = None, *, level_range_db: float
+) -> HTML:
+    """Show the listening grid in a report, with the sounds beside it and a loudness switch.
 
     Parameters
     ----------
-    clip : Clip
-
-    Returns
-    -------
-    content : bytes
-    suffix : str
-        ".mp3"; or ".wav", in 16 bits, where MP3 knows no such sample rate or number of channels.
+    results : Results
+    features : sequence of str, optional
+        The first three stand under each player; see `findings.chosen_features`.
+    level_range_db : float > 0
+        As for `listening_grid`.
     """
-    import soundfile
-
-    peak = float(np.max(np.abs(clip.samples), initial=0.0))
-    samples = clip.samples / max(1.0, peak)
-    is_mp3 = clip.sample_rate in MP3_SAMPLE_RATES_HZ and samples.shape[0] <= 2
-    buffer = io.BytesIO()
-    soundfile.write(
-        buffer,
-        samples.T,
-        clip.sample_rate,
-        format="MP3" if is_mp3 else "WAV",
-        subtype="MPEG_LAYER_III" if is_mp3 else "PCM_16",
-    )
-    return buffer.getvalue(), ".mp3" if is_mp3 else ".wav"
+    return listening_grid(results, features=_shown(features), level_range_db=level_range_db)
 
 
-def _write_copies(results: Results, key: str, pictures: MelPictures) -> str | None:
-    """Write a clip's sound and picture, and return the sound's link; None where it has none."""
-    if key not in pictures.by_key:
-        return None
-    folder = results.folder / LISTENING_FOLDER
-    write_atomically(folder / f"{key}.png", pictures.png(key))
-    for suffix in (".mp3", ".wav"):
-        if (folder / f"{key}{suffix}").exists():  # a clip never changes, and neither does its copy
-            return f"{LISTENING_FOLDER}/{key}{suffix}"
-    content, suffix = listening_copy(results.clip(key))
-    write_atomically(folder / f"{key}{suffix}", content)
-    return f"{LISTENING_FOLDER}/{key}{suffix}"
+def listen(
+    results: Results, *, features: Sequence[str] | None = None, matched: bool = False
+) -> HTML:
+    """Show the listening grid in a notebook, with the sounds inside it.
+
+    Parameters
+    ----------
+    results : Results
+    features : sequence of str, optional
+        As for `report_grid`.
+    matched : bool
+        Play every clip at the same loudness, for listening only; the clips stay as they were made.
+
+    Raises
+    ------
+    InvalidRequest
+        When there is no such feature, or all sounds together are more than 32 MB.
+    """
+    copies = EmbeddedCopies(matched=matched)
+    return listening_grid(results, features=_shown(features), copies=copies)
+
+
+def _shown(features: Sequence[str] | None) -> list[str]:
+    return chosen_features(features)[:FEATURES_UNDER_PLAYER]
+
+
+_SWITCH = (
+    '<fieldset class="loudness"><legend>Play</legend>'
+    '<label><input type="radio" name="loudness" value="made" checked> as made</label>'
+    '<label><input type="radio" name="loudness" value="matched"> loudness-matched '
+    f"({signed(MATCHED_LUFS, 0)} LUFS)</label></fieldset>"
+)
 
 
 def _legend(pictures: MelPictures) -> str:
@@ -145,7 +173,7 @@ def _signed(level_db: float) -> str:
     return f"{level_db:g}".replace("-", "−")
 
 
-def _table(page: Page, sources: Mapping[str, str | None]) -> str:
+def _table(page: Page, cells: _Cells) -> str:
     """Return a grid page as a table, so that a screen reader tells each player's place."""
     assert page.row_field is not None and page.column_field is not None
     heads = "".join(
@@ -154,8 +182,8 @@ def _table(page: Page, sources: Mapping[str, str | None]) -> str:
     rows = [f"<tr><td></td>{heads}</tr>"]
     for row, value in enumerate(page.row_values):
         here = page.panels[row * page.columns : (row + 1) * page.columns]
-        cells = "".join(f"<td>{_cell(panel, sources)}</td>" for panel in here)
-        rows.append(f'<tr><th scope="row">{_head(page.row_field, value)}</th>{cells}</tr>')
+        row_cells = "".join(f"<td>{cells.show(panel)}</td>" for panel in here)
+        rows.append(f'<tr><th scope="row">{_head(page.row_field, value)}</th>{row_cells}</tr>')
     name = escape(f"Listening grid: {page.row_field} down, {page.column_field} across", quote=True)
     return (
         f'<div class="listening-scroll" role="region" aria-label="{name}" tabindex="0">'
@@ -169,36 +197,55 @@ def _head(name: str, value: Any) -> str:
     return f'{escape(name)} <b title="{whole}">{escape(format_value(name, value))}</b>'
 
 
-def _list(page: Page, sources: Mapping[str, str | None]) -> str:
-    items = "".join(f"<li>{_cell(panel, sources)}</li>" for panel in page.panels)
+def _list(page: Page, cells: _Cells) -> str:
+    items = "".join(f"<li>{cells.show(panel)}</li>" for panel in page.panels)
     return f'<ul class="listening-list">{items}</ul>'
 
 
-def _cell(panel: Panel, sources: Mapping[str, str | None]) -> str:
-    """Return one clip's picture, label and player, or what stands in its place."""
-    label = escape(panel.label or "the clip", quote=True)
-    caption = f"<figcaption>{label}"
-    record = panel.record
-    if record is None:
-        return f'<figure class="missing"><div>not made yet</div>{caption}</figcaption></figure>'
-    if panel.status == "failed":
-        error = escape(str(record["error"]))
+@dataclass(frozen=True)
+class _Cells:
+    """How each clip of a page is shown."""
+
+    copies: Mapping[str, ListeningCopy]
+    features: tuple[str, ...]
+
+    def show(self, panel: Panel) -> str:
+        """Return one clip's picture, label and player, or what stands in its place."""
+        label = escape(panel.label or "the clip", quote=True)
+        caption = f"<figcaption>{label}"
+        record = panel.record
+        if record is None:
+            return f'<figure class="missing"><div>not made yet</div>{caption}</figcaption></figure>'
+        if panel.status == "failed":
+            error = escape(str(record["error"]))
+            return (
+                f'<figure class="failed"><div>failed</div>{caption} <em>{error}</em></figcaption>'
+                "</figure>"
+            )
+        copy = self.copies.get(record["key"])
+        if copy is None:
+            return f'<figure class="missing"><div>no samples</div>{caption}</figcaption></figure>'
+        notes = _notes(record)
+        said = f" <em>{escape('; '.join(notes))}</em>" if notes else ""
+        matched = f' data-matched="{copy.matched}"' if copy.matched != copy.as_made else ""
         return (
-            f'<figure class="failed"><div>failed</div>{caption} <em>{error}</em></figcaption>'
-            "</figure>"
+            f'<figure><img src="{copy.picture}" loading="lazy" '
+            f'width="{PICTURE_WIDTH}" height="{PICTURE_HEIGHT}" '
+            f'alt="Mel spectrogram: {label}{escape("; " + "; ".join(notes)) if notes else ""}">'
+            f'<audio controls preload="none" src="{copy.as_made}"{matched} '
+            f'aria-label="Play {label}"></audio>'
+            f"{caption}{self._values(record)}{said}</figcaption></figure>"
         )
-    source = sources[record["key"]]
-    if source is None:
-        return f'<figure class="missing"><div>no samples</div>{caption}</figcaption></figure>'
-    notes = _notes(record)
-    said = f" <em>{escape('; '.join(notes))}</em>" if notes else ""
-    return (
-        f'<figure><img src="{LISTENING_FOLDER}/{record["key"]}.png" loading="lazy" '
-        f'width="{PICTURE_WIDTH}" height="{PICTURE_HEIGHT}" '
-        f'alt="Mel spectrogram: {label}{escape("; " + "; ".join(notes)) if notes else ""}">'
-        f'<audio controls preload="none" src="{source}" aria-label="Play {label}"></audio>'
-        f"{caption}{said}</figcaption></figure>"
-    )
+
+    def _values(self, record: Mapping[str, Any]) -> str:
+        from musicgen_lab.analysis.features import FEATURES
+
+        said = [
+            f"<span>{escape(FEATURES[name].label)} "
+            f"<b>{escape(value_with_unit(record[name], FEATURES[name].unit))}</b></span>"
+            for name in self.features
+        ]
+        return f'<small class="values">{" ".join(said)}</small>' if said else ""
 
 
 def _notes(record: Mapping[str, Any]) -> list[str]:

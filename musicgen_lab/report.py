@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from musicgen_lab.atomic import write_atomically
-from musicgen_lab.errors import InvalidRequest, ReportFailed
+from musicgen_lab.errors import ReportFailed
+from musicgen_lab.findings import chosen_features
+from musicgen_lab.listening_copies import LISTENING_FOLDER, check_embedded, data_uri
+from musicgen_lab.notebook import check_parameters, run_notebook
 from musicgen_lab.report_sections import report_title
 from musicgen_lab.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from jupyter_client.manager import AsyncKernelManager
     from nbformat import NotebookNode
 
 TEMPLATE = "sweep_report.ipynb"
@@ -27,6 +29,8 @@ def make_report(
     *,
     parameters: Mapping[str, Any] | None = None,
     title: str | None = None,
+    features: Sequence[str] | None = None,
+    self_contained: bool = False,
     progress: bool = True,
 ) -> Path:
     """Make a report of a run: `report.ipynb`, and `report.html` without code.
@@ -43,6 +47,10 @@ def make_report(
         Other parameters of the notebook, by name.
     title : str, optional
         The heading, in place of the prompt.
+    features : sequence of str, optional
+        Which to look at; see `musicgen_lab.findings.chosen_features` for the default ones.
+    self_contained : bool
+        Put the sounds and pictures inside the page, up to 32 MB, so that it is a single file.
     progress : bool
         Show a bar.
 
@@ -54,7 +62,8 @@ def make_report(
     Raises
     ------
     InvalidRequest
-        When the notebook has no parameter of a name that is given.
+        When the notebook has no parameter of a name that is given, there is no such feature, or
+        the sounds are too many to be put inside the page.
     RunFolderError, RunFolderUnwritable
         When there is no run in the folder, or it cannot be written.
     ReportFailed
@@ -63,10 +72,14 @@ def make_report(
     run = RunFolder.started(folder)
     template = find_template()
     given = dict(parameters or {}) | ({"title": title} if title is not None else {})
-    _check_parameters(template, given)
-    notebook = _execute(template, run.path, {**given, FOLDER_PARAMETER: "."}, progress=progress)
+    if features is not None:
+        given["features"] = chosen_features(features)
+    check_parameters(template, given, hidden=(FOLDER_PARAMETER,))
+    notebook = run_notebook(template, run.path, {**given, FOLDER_PARAMETER: "."}, progress=progress)
     notebook.metadata["title"] = report_title((r.prompt for r in run.asked()), title or "")
     page = _page(notebook)
+    if self_contained:
+        page = _with_files_inside(page, run.path)
     write_atomically(run.path / "report.ipynb", _notebook_bytes(notebook))
     write_atomically(run.path / "report.html", page.encode("utf-8"))
     return run.path / "report.html"
@@ -90,71 +103,6 @@ def find_template() -> Path:
     )
 
 
-def _check_parameters(template: Path, given: Mapping[str, Any]) -> None:
-    """Refuse what papermill only warns of: a parameter that the notebook does not have."""
-    from papermill import inspect_notebook
-
-    there = [name for name in inspect_notebook(_unformatted(template)) if name != FOLDER_PARAMETER]
-    for name, value in given.items():
-        if name not in there:
-            raise InvalidRequest(
-                f"the report has no parameter {name!r}; its parameters are {', '.join(there)}",
-                field=name,
-                value=value,
-            )
-
-
-def _execute(
-    template: Path, folder: Path, parameters: Mapping[str, Any], *, progress: bool
-) -> NotebookNode:
-    """Run the notebook in the run folder and return it with its outputs."""
-    from nbclient.exceptions import CellControlSignal, DeadKernelError
-    from papermill import execute_notebook
-    from papermill.exceptions import PapermillException, PapermillExecutionError
-
-    try:
-        notebook = execute_notebook(
-            _unformatted(template),
-            None,  # written afterwards, and only if it is whole
-            parameters=parameters,
-            progress_bar={"desc": "Report", "unit": "step"} if progress else False,
-            km=_kernel(),
-            resources={"metadata": {"path": str(folder)}},
-        )
-    except PapermillExecutionError as error:
-        message = re.sub(r"\s+", " ", str(error.evalue)).strip()
-        raise ReportFailed(f"the report could not be made: {error.ename}: {message}") from error
-    except (PapermillException, DeadKernelError, CellControlSignal, RuntimeError) as error:
-        message = str(error).strip().split("\n")[0]
-        raise ReportFailed(f"the report could not be made: {message}") from error
-    notebook.metadata.pop("papermill", None)  # it names paths of this machine
-    return notebook
-
-
-def _kernel() -> AsyncKernelManager:
-    """Return a kernel of this very interpreter, whatever kernels the user has installed."""
-    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
-    from jupyter_client.manager import AsyncKernelManager
-
-    class ThisInterpreter(KernelSpecManager):
-        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-            return KernelSpec(
-                argv=[
-                    sys.executable,
-                    "-Xfrozen_modules=off",  # or the debugger that nobody uses warns of them
-                    "-m",
-                    "ipykernel_launcher",
-                    "-f",
-                    "{connection_file}",
-                    "--log-level=ERROR",
-                ],
-                display_name="Python 3",
-                language="python",
-            )
-
-    return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisInterpreter())
-
-
 def _page(notebook: NotebookNode) -> str:
     """Turn an executed notebook into a page without code that needs no network."""
     from nbconvert import HTMLExporter
@@ -171,12 +119,24 @@ def _page(notebook: NotebookNode) -> str:
     return str(page)
 
 
+def _with_files_inside(page: str, folder: Path) -> str:
+    """Replace links to sounds and pictures by what they lead to, and other links by their text."""
+    size = len(page)
+
+    def embed(link: re.Match[str]) -> str:
+        nonlocal size
+        path = folder / unquote(link["path"])
+        size += path.stat().st_size * 4 // 3
+        check_embedded(size, "leave out --self-contained")
+        return f'{link["attribute"]}="{data_uri(path.read_bytes(), path.suffix)}"'
+
+    page = re.sub(r'<a href="(?:clips/|results\.parquet)[^"]*">([^<]*)</a>', r"\1", page)
+    return re.sub(
+        rf'(?P<attribute>src|data-matched)="(?P<path>{LISTENING_FOLDER}/[^"]+)"', embed, page
+    )
+
+
 def _notebook_bytes(notebook: NotebookNode) -> bytes:
     import nbformat
 
     return f"{nbformat.writes(notebook)}\n".encode()
-
-
-def _unformatted(path: Path) -> str:
-    """Return a path that papermill leaves as it is: it takes braces for format fields."""
-    return str(path).replace("{", "{{").replace("}", "}}")

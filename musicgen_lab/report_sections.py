@@ -1,24 +1,22 @@
-"""The parts of a report that are words and tables, as HTML for a notebook."""
+"""The words of a report: what was asked, and what stands out, as HTML for a notebook."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.panels import format_value, pages, records_of, values_of
+from musicgen_lab.findings import chosen_features
+from musicgen_lab.panels import format_value, records_of, values_of
 from musicgen_lab.request import SWEEP_ORDER, GenerationRequest
 
 if TYPE_CHECKING:
     from IPython.display import HTML
 
-    from musicgen_lab.drawing import Drawing
     from musicgen_lab.results import Results
 
-FIGURES_MAX = 6
 TITLE_CHARACTERS_MAX = 120
 PROMPTS_SHOWN = 12
 
@@ -39,7 +37,7 @@ def heading(results: Results, title: str = "") -> HTML:
     from IPython.display import HTML
 
     facts = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in _facts(results)
+        f"<div><dt>{escape(name)}</dt><dd>{said}</dd></div>" for name, said in _facts(results)
     )
     said = escape(report_title(results.frame["prompt"], title))
     return HTML(
@@ -58,99 +56,40 @@ def report_title(prompts: Iterable[str], title: str = "") -> str:
     return f"“{format_value('prompt', distinct[0], shorten=TITLE_CHARACTERS_MAX)}”"
 
 
-def spectrogram_figures(results: Results, *, level_range_db: float) -> HTML:
-    """Show the spectrogram grid of every page, with axes, on light and on dark paper.
-
-    At most six are drawn; the text says where there are more.
+def findings(results: Results, features: Sequence[str] | None = None) -> HTML:
+    """Say what stands out: the effects that hold, the surest first, and what remains open.
 
     Parameters
     ----------
     results : Results
-    level_range_db : float > 0
-        From the lightest colour down to the darkest, in dB.
+    features : sequence of str, optional
+        Which to look at; see `musicgen_lab.findings.chosen_features`.
 
     Returns
     -------
     IPython.display.HTML
-        The pictures are inside it.
+
+    Raises
+    ------
+    InvalidRequest
+        When there is no such feature.
     """
     from IPython.display import HTML
 
-    from musicgen_lab.mel_pictures import MelPictures
-    from musicgen_lab.page_figure import draw_page
+    from musicgen_lab.findings import ALPHA, what_stands_out
 
-    found = pages(results)
-    pictures = MelPictures(results, level_range_db=level_range_db)
-    parts = []
-    for page in found[:FIGURES_MAX]:
-        parts.append(figure_block(draw_page(page, results, pictures), "Spectrogram grid"))
-    if len(found) > FIGURES_MAX:
+    names = chosen_features(features)
+    said = what_stands_out(results, names)
+    items = "".join(f"<li>{escape(claim)}</li>" for claim in said.held)
+    parts = [f'<ul class="findings">{items}</ul>'] if items else []
+    parts += [f"<p>{escape(remains)}</p>" for remains in said.remains_open]
+    if said.questions:
         parts.append(
-            f"<p>The first {FIGURES_MAX} of {len(found)} grids. "
-            "<code>plots.spectrogram_grid</code> draws the others.</p>"
+            f'<p class="method">{said.questions} questions were asked, of {len(names)} features. '
+            "The chance that even one of the effects named here is a false alarm is at most "
+            f"{ALPHA:.0%} (Holm's correction). Intervals are bootstrapped.</p>"
         )
-    return HTML("".join(parts) or "<p>No clip has been made yet.</p>")
-
-
-def figure_block(drawing: Drawing, name: str) -> str:
-    """Return a drawing as HTML that scrolls by itself where the window is narrow."""
-    return (
-        f'<div class="figure" role="region" aria-label="{escape(name, quote=True)}" tabindex="0">'
-        f"{drawing.picture()}</div>"
-    )
-
-
-def clip_table(results: Results) -> HTML:
-    """Show one row per clip: what sets it apart, its features, and its sound as it was made.
-
-    Parameters
-    ----------
-    results : Results
-
-    Returns
-    -------
-    IPython.display.HTML
-        Its links are relative to the run folder.
-    """
-    from IPython.display import HTML
-
-    from musicgen_lab.analysis.features import FEATURES
-
-    frame = results.frame
-    shown = [name for name in SWEEP_ORDER if name in results.swept or name == "seed"]
-    heads = [_th(name, "", _kind(frame[name].iloc[0] if len(frame) else 0)) for name in shown]
-    heads += [_th(feature.label, feature.unit, "number") for feature in FEATURES.values()]
-    heads += [_th("Made in", "s", "number"), _th("Clip", "32-bit float WAV", "link")]
-    rows = []
-    for record in records_of(results):
-        cells = [_td(format_value(name, record[name]), _kind(record[name])) for name in shown]
-        if record["status"] == "ok":
-            cells += [_td(_number(record[name]), "number") for name in FEATURES]
-        else:
-            cells.append(f'<td class="text" colspan="{len(FEATURES)}">{_error(record)}</td>')
-        cells.append(_td(_number(record["elapsed_s"]), "number"))
-        link = f'<a href="{record["path"]}">{record["key"][:8]}</a>'
-        cells.append(f"<td>{link if record['status'] == 'ok' else '–'}</td>")
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    return HTML(
-        '<div class="scroll" role="region" aria-label="Every clip" tabindex="0">'
-        f'<table class="clips"><thead><tr>{"".join(heads)}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def feature_definitions() -> HTML:
-    """Say how each feature is measured, and in which unit."""
-    from IPython.display import HTML
-
-    from musicgen_lab.analysis.features import FEATURES
-
-    entries = "".join(
-        f"<div><dt>{escape(feature.label)} <small>{escape(feature.unit)}</small></dt>"
-        f"<dd>{escape(feature.description)}</dd></div>"
-        for feature in FEATURES.values()
-    )
-    return HTML(f'<dl class="definitions">{entries}</dl>')
+    return HTML("".join(parts))
 
 
 def _lead(results: Results) -> str:
@@ -197,6 +136,10 @@ def _facts(results: Results) -> Iterable[tuple[str, str]]:
         ),
     )
     yield "time to make", f"{results.frame['elapsed_s'].sum():,.3g} s in all"
+    gpu_s, cost_usd = (results.frame[name].sum() for name in ("gpu_s", "cost_usd"))
+    if gpu_s:
+        kinds = ", ".join(escape(str(gpu)) for gpu in results.frame["gpu"].dropna().unique())
+        yield "cost", f"${cost_usd:,.4f} for {gpu_s:,.1f} GPU-seconds on {kinds}"
 
 
 def _inert_everywhere(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -213,29 +156,3 @@ def _inert_everywhere(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 def _date(iso: str) -> str:
     return escape(f"{datetime.fromisoformat(iso):%-d %B %Y, %H:%M %Z}")
-
-
-def _error(record: Mapping[str, Any]) -> str:
-    times = f" (tried {record['attempts']} times)" if record["attempts"] > 1 else ""
-    return f"failed: {escape(str(record['error']))}{times}"
-
-
-def _number(value: Any) -> str:
-    if value is True or value is False:
-        return "yes" if value else "no"
-    if not isinstance(value, int | float) or math.isnan(value):
-        return "–"
-    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2
-    return f"{value:,.{digits}f}".replace("-", "−")
-
-
-def _kind(value: Any) -> str:
-    return "text" if isinstance(value, str) else "number"
-
-
-def _th(label: str, unit: str, kind: str) -> str:
-    return f'<th scope="col" class="{kind}">{escape(label)}<small>{escape(unit)}</small></th>'
-
-
-def _td(text: str, kind: str) -> str:
-    return f'<td class="{kind}">{escape(text)}</td>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 
 def decimals_for(limits: tuple[float, float] | None) -> int:
@@ -46,3 +47,23 @@ def mid_sentence(label: str) -> str:
 def with_unit(text: str, unit: str) -> str:
     """Write a number's unit after it; what is a share or a yes has none."""
     return text if " to " in unit or " or " in unit else f"{text} {unit}"
+
+
+def value(measured: Any) -> str:
+    """Write a feature's value for people: three digits or so, yes or no, a dash for unknown."""
+    if measured is True or measured is False:
+        return "yes" if measured else "no"
+    if isinstance(measured, str):
+        return measured
+    if not isinstance(measured, int | float) or math.isnan(measured):
+        return "–"
+    if measured == 0:
+        return "0"
+    decimals = 0 if abs(measured) >= 1000 else 1 if abs(measured) >= 10 else 2
+    return signed(measured, decimals if abs(measured) >= 0.1 else 4)
+
+
+def value_with_unit(measured: Any, unit: str) -> str:
+    """Write a feature's value with its unit, where it has one and is known."""
+    text = value(measured)
+    return with_unit(text, unit) if text not in ("–", "yes", "no") else text

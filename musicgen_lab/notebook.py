@@ -1,0 +1,120 @@
+"""Running notebooks from outside: by this interpreter, with parameters that they have."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from musicgen_lab.errors import InvalidRequest, ReportFailed
+
+if TYPE_CHECKING:
+    from jupyter_client.manager import AsyncKernelManager
+    from nbformat import NotebookNode
+
+
+def run_notebook(
+    notebook: Path, folder: Path, parameters: Mapping[str, Any], *, progress: bool = False
+) -> NotebookNode:
+    """Run a notebook with papermill and return it with its outputs.
+
+    Parameters
+    ----------
+    notebook : Path
+        It is left as it is.
+    folder : Path
+        Where it runs.
+    parameters : Mapping
+        By name.
+    progress : bool
+        Show a bar.
+
+    Raises
+    ------
+    InvalidRequest
+        When it has no parameter of a name that is given.
+    ReportFailed
+        When it ends in an error.
+    """
+    from nbclient.exceptions import CellControlSignal, DeadKernelError
+    from papermill import execute_notebook
+    from papermill.exceptions import PapermillException, PapermillExecutionError
+
+    check_parameters(notebook, parameters)
+    try:
+        done = execute_notebook(
+            _unformatted(notebook),
+            None,  # the caller writes it, and only if it is whole
+            parameters=dict(parameters),
+            progress_bar={"desc": "Report", "unit": "step"} if progress else False,
+            km=_kernel(),
+            resources={"metadata": {"path": str(folder)}},
+        )
+    except PapermillExecutionError as error:
+        message = re.sub(r"\s+", " ", str(error.evalue)).strip()
+        raise ReportFailed(f"the report could not be made: {error.ename}: {message}") from error
+    except (PapermillException, DeadKernelError, CellControlSignal, RuntimeError) as error:
+        message = str(error).strip().split("\n")[0]
+        raise ReportFailed(f"the report could not be made: {message}") from error
+    done.metadata.pop("papermill", None)  # it names paths of this machine
+    return done
+
+
+def check_parameters(
+    notebook: Path, given: Mapping[str, Any], *, hidden: tuple[str, ...] = ()
+) -> None:
+    """Refuse what papermill only warns of: a parameter that the notebook does not have.
+
+    Parameters
+    ----------
+    notebook : Path
+    given : Mapping
+    hidden : tuple of str
+        Parameters that are not the user's to set.
+
+    Raises
+    ------
+    InvalidRequest
+        Naming those that there are.
+    """
+    from papermill import inspect_notebook
+
+    there = [name for name in inspect_notebook(_unformatted(notebook)) if name not in hidden]
+    for name, value in given.items():
+        if name not in there:
+            raise InvalidRequest(
+                f"the report has no parameter {name!r}; its parameters are {', '.join(there)}",
+                field=name,
+                value=value,
+            )
+
+
+def _kernel() -> AsyncKernelManager:
+    """Return a kernel of this very interpreter, whatever kernels the user has installed."""
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+
+    class ThisInterpreter(KernelSpecManager):
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+            return KernelSpec(
+                argv=[
+                    sys.executable,
+                    "-Xfrozen_modules=off",  # or the debugger that nobody uses warns of them
+                    "-m",
+                    "ipykernel_launcher",
+                    "-f",
+                    "{connection_file}",
+                    "--log-level=ERROR",
+                ],
+                display_name="Python 3",
+                language="python",
+            )
+
+    return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisInterpreter())
+
+
+def _unformatted(path: Path) -> str:
+    """Return a path that papermill leaves as it is: it takes braces for format fields."""
+    return str(path).replace("{", "{{").replace("}", "}}")

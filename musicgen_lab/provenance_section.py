@@ -1,0 +1,93 @@
+"""Who made the clips of a run, and how to make them again, as HTML for a notebook."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from musicgen_lab.panels import records_of
+from musicgen_lab.request import SWEEP_ORDER
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+    from musicgen_lab.results import Results
+
+FACTS = {
+    "model": "model and revision",
+    "engine": "engine",
+    "device": "device",
+    "dtype": "precision",
+    "gpu": "GPU",
+    "lab_version": "MusicGen Lab",
+}
+
+
+def provenance(results: Results) -> HTML:
+    """Say who made the clips, and the command that makes them again.
+
+    Parameters
+    ----------
+    results : Results
+
+    Returns
+    -------
+    IPython.display.HTML
+    """
+    from IPython.display import HTML
+
+    made = [record for record in records_of(results) if record["status"] == "ok"]
+    rows = "".join(
+        f"<div><dt>{escape(label)}</dt><dd>{'<br>'.join(map(escape, values))}</dd></div>"
+        for name, label in FACTS.items()
+        if (values := _distinct(made, name))
+    )
+    commands = "\n\n".join(command(sweep["design"], results) for sweep in results.sweeps)
+    return HTML(
+        f'<dl class="facts">{rows}</dl>'
+        "<p>The same model, precision and kind of machine give the same samples, bit for bit. "
+        "Every clip's request, revision, times and checksum are in its file in "
+        "<code>clips/</code>.</p>"
+        '<pre role="region" aria-label="How to make it again" tabindex="0">'
+        f"{escape(commands)}</pre>"
+    )
+
+
+def command(design: Mapping[str, Any], results: Results) -> str:
+    """Return what makes a design again: a command for a grid, Python for a random design."""
+    fields = dict(design["fields"])
+    made_with = [str(model).partition("@")[0] for model in results.frame["model"].dropna()]
+    folder = results.folder.resolve().name
+    if design["kind"] == "sample":
+        given = ", ".join(f"{name}={_python(value)}" for name, value in fields.items())
+        # Another field would draw other points, so that the model is the backend's.
+        model = "" if "model" in fields or not made_with else f":{made_with[0]}"
+        drawn = ", ".join(f"{name}={design[name]}" for name in ("seed", "replicates"))
+        return (
+            "import musicgen_lab as lab\n\n"
+            f"sweep = lab.Sweep.sample({design['n']}, {drawn}, {given})\n"
+            f"sweep.run(lab.connect({f'local{model}'!r}), {folder!r})"
+        )
+    fields = {"prompt": None, "model": made_with[:1]} | fields
+    words = ["musicgen-lab", "sweep"]
+    for name in sorted(fields, key=("prompt", *SWEEP_ORDER).index):
+        values = fields[name] if isinstance(fields[name], list | tuple) else [fields[name]]
+        option = f"--{name.replace('_', '-')}"
+        if name in ("prompt", "model"):
+            words += [word for value in values for word in (option, shlex.quote(str(value)))]
+        else:
+            words += [option, ",".join(f"{value:g}" for value in values)]
+    return " ".join([*words, "--out", shlex.quote(folder), "--report"])
+
+
+def _distinct(records: list[dict[str, Any]], name: str) -> list[str]:
+    values = dict.fromkeys(record[name] for record in records)
+    return [str(value) for value in values if isinstance(value, str)]
+
+
+def _python(value: Any) -> str:
+    """Write a design's field as it was given; ranges come back from JSON as lists."""
+    is_range = isinstance(value, list) and len(value) == 2 and not isinstance(value[0], str)
+    return repr(tuple(value)) if is_range else repr(value)

@@ -1,0 +1,127 @@
+"""The figures of a report, on light and on dark paper, as HTML for a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from musicgen_lab.findings import chosen_features, effects_of, strongest
+from musicgen_lab.panels import pages
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+    from musicgen_lab.drawing import Drawing
+    from musicgen_lab.results import Results
+
+FIGURES_MAX = 6
+PAGES_PER_FEATURE_MAX = 2
+
+
+def spectrogram_figures(results: Results, *, level_range_db: float) -> HTML:
+    """Show the spectrogram grid of every page, with axes.
+
+    At most six are drawn; the text says where there are more.
+
+    Parameters
+    ----------
+    results : Results
+    level_range_db : float > 0
+        From the lightest colour down to the darkest, in dB.
+
+    Returns
+    -------
+    IPython.display.HTML
+        The pictures are inside it.
+    """
+    from IPython.display import HTML
+
+    from musicgen_lab.mel_pictures import MelPictures
+    from musicgen_lab.page_figure import draw_page
+
+    found = pages(results)
+    pictures = MelPictures(results, level_range_db=level_range_db)
+    parts = [
+        figure_block(draw_page(page, results, pictures), f"Spectrogram grid {page.heading}".strip())
+        for page in found[:FIGURES_MAX]
+    ]
+    if len(found) > FIGURES_MAX:
+        parts.append(
+            f"<p>The first {FIGURES_MAX} of {len(found)} grids. "
+            "<code>results.spectrograms</code> draws the others.</p>"
+        )
+    return HTML("".join(parts) or "<p>No clip has been made yet.</p>")
+
+
+def heatmap_figures(results: Results, features: Sequence[str] | None = None) -> HTML:
+    """Show where in the grid the features are high and low, those with sure effects first.
+
+    At most six are drawn; the text says where there are more.
+
+    Parameters
+    ----------
+    results : Results
+    features : sequence of str, optional
+        Which to look at; see `musicgen_lab.findings.chosen_features`.
+
+    Returns
+    -------
+    IPython.display.HTML
+    """
+    from IPython.display import HTML
+
+    from musicgen_lab.analysis.features import FEATURES, NUMBERS
+    from musicgen_lab.plots import heatmaps
+
+    names = [name for name in chosen_features(features) if name in NUMBERS]
+    first = [effect["feature"] for effect in strongest(effects_of(results, names))]
+    ordered = list(dict.fromkeys([*first, *names]))
+    drawn = [
+        (FEATURES[name].label, drawing)
+        for name in ordered
+        for _, drawing in heatmaps(results, name)[:PAGES_PER_FEATURE_MAX]
+    ]
+    if not drawn:
+        return HTML("<p>The clips of this run are no grid, so there is no heatmap of them.</p>")
+    blocks = "".join(
+        figure_block(drawing, f"Heatmap: {label}") for label, drawing in drawn[:FIGURES_MAX]
+    )
+    more = (
+        "<p>There are more features and grids than are shown; <code>results.heatmap</code> "
+        "draws the others.</p>"
+        if len(drawn) > FIGURES_MAX
+        else ""
+    )
+    return HTML(f'<div class="figures">{blocks}</div>{more}')
+
+
+def effects_figure(results: Results, features: Sequence[str] | None = None) -> HTML:
+    """Show the effects of every swept parameter with their intervals.
+
+    Parameters
+    ----------
+    results : Results
+    features : sequence of str, optional
+        Which to look at; see `musicgen_lab.findings.chosen_features`.
+
+    Returns
+    -------
+    IPython.display.HTML
+    """
+    from IPython.display import HTML
+
+    from musicgen_lab.effects_figure import draw_effects
+
+    effects = effects_of(results, features)
+    if effects.empty:
+        return HTML("<p>Nothing but the seed was swept.</p>")
+    return HTML(figure_block(draw_effects(effects), "Effects with intervals"))
+
+
+def figure_block(drawing: Drawing, name: str) -> str:
+    """Return a drawing as HTML that scrolls by itself where the window is narrow."""
+    return (
+        f'<div class="figure" role="region" aria-label="{escape(name, quote=True)}" tabindex="0">'
+        f"{drawing.picture()}</div>"
+    )
