@@ -147,6 +147,14 @@ class Results(Questions):
 
         return effects(self, features)
 
+    def map(
+        self, colour_by: str | None = None, features: Sequence[str] | None = None
+    ) -> Drawing:
+        """Draw all clips near those that are alike (`plots.clip_map`)."""
+        from musicgen_lab.plots import clip_map
+
+        return clip_map(self, colour_by, features)
+
     def compare(self, a: str, b: str, features: Sequence[str] | None = None) -> Drawing:
         """Draw the clips of two keys side by side with their difference (`plots.compare`)."""
         from musicgen_lab.plots import compare
