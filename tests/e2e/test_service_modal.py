@@ -164,6 +164,12 @@ def test_every_option_of_modal_run_arrives(server, tmp_path):
     assert seen == [{"prompt": PROMPT, **options}]
 
 
+def test_prepare_fills_the_volume_before_the_first_request_does(server):
+    done = run_modal(server, "run", "service/app.py::prepare", **settings())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [server.servicer.volumes[i] for i in server.servicer.committed] == ["musicgen-models"]
+
+
 def test_a_bad_option_is_refused_before_anything_is_started(server):
     before = len(server.servicer.calls)
     command = ["run", "service/app.py", "--prompt", "x", "--duration", "45"]

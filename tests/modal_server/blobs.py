@@ -1,18 +1,19 @@
 """Blobs of the in-memory Modal server: what is too large for a message goes over HTTP."""
 
 import hashlib
-import itertools
 
 from aiohttp import web
 from modal_proto import api_pb2
-from modal_proto.api_grpc import ModalClientBase
+
+from tests.modal_server.registry import Registry
 
 
-class Blobs(ModalClientBase):
+class Blobs(Registry):
     """The part of the protocol that hands out addresses, and what lies at them."""
 
     def __init__(self):
-        self.blobs, self.blob_url, self.blob_numbers = {}, "", itertools.count(1)
+        super().__init__()
+        self.blobs, self.blob_url = {}, ""
 
     async def start_blobs(self):
         """Listen for blobs; return what to clean up."""
@@ -28,7 +29,7 @@ class Blobs(ModalClientBase):
 
     async def BlobCreate(self, stream):
         await stream.recv_message()
-        blob_id = f"bl-{next(self.blob_numbers):06d}"
+        blob_id = self.new_id("bl")
         urls = api_pb2.UploadUrlList(items=[f"{self.blob_url}/{blob_id}"])
         await stream.send_message(api_pb2.BlobCreateResponse(blob_ids=[blob_id], upload_urls=urls))
 

@@ -1,7 +1,6 @@
-"""What the in-memory Modal server was told: apps, functions, images, mounts, secrets, volumes."""
+"""What the in-memory Modal server was told: apps, functions and classes."""
 
 import base64
-import itertools
 import json
 import time
 from dataclasses import dataclass, field
@@ -9,11 +8,10 @@ from dataclasses import dataclass, field
 from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
-from modal_proto.api_grpc import ModalClientBase
+
+from tests.modal_server.resources import BUILDER, Resources
 
 TOKEN_ID, TOKEN_SECRET, ENVIRONMENT = "ak-test", "as-test", "main"
-BUILDER = "2025.06"
-SUCCESS = api_pb2.GenericResult(status=api_pb2.GenericResult.GENERIC_STATUS_SUCCESS)
 
 
 @dataclass
@@ -24,17 +22,13 @@ class App:
     published: bool = False
 
 
-class Registry(ModalClientBase):
+class Registry(Resources):
     """The part of the protocol that deploys and looks up."""
 
     def __init__(self):
-        self.apps, self.functions, self.mounts, self.files = {}, {}, {}, {}
-        self.secrets, self.images, self.volumes = {}, {}, {}
+        super().__init__()
+        self.apps, self.functions = {}, {}
         self.bound = {}  # bound function id -> (function id, serialized parameters)
-        self.numbers = itertools.count(1)
-
-    def new_id(self, prefix):
-        return f"{prefix}-{next(self.numbers):06d}"
 
     def definition(self, function_id):
         """Return a function as a container gets it: its first choice of GPU."""
@@ -256,64 +250,6 @@ class Registry(ModalClientBase):
                 bound_function_id=bound_id, handle_metadata=self.metadata(bound_id)
             )
         )
-
-    # What functions need
-
-    async def ImageGetOrCreate(self, stream):
-        request = await stream.recv_message()
-        image_id = self.new_id("im")
-        self.images[image_id] = request.image
-        metadata = api_pb2.ImageMetadata(image_builder_version=BUILDER)
-        await stream.send_message(
-            api_pb2.ImageGetOrCreateResponse(image_id=image_id, result=SUCCESS, metadata=metadata)
-        )
-
-    async def MountBatchedCheckExistence(self, stream):
-        request = await stream.recv_message()
-        missing = [digest for digest in request.sha256_hex_hashes if digest not in self.files]
-        await stream.send_message(
-            api_pb2.MountBatchedCheckExistenceResponse(missing_sha256_hex_hashes=missing)
-        )
-
-    async def MountPutFile(self, stream):
-        request = await stream.recv_message()
-        if request.WhichOneof("data_oneof") == "data_blob_id":
-            self.files[request.sha256_hex] = self.blobs[request.data_blob_id]
-        elif request.data or request.WhichOneof("data_oneof"):
-            self.files[request.sha256_hex] = request.data
-        exists = request.sha256_hex in self.files
-        await stream.send_message(api_pb2.MountPutFileResponse(exists=exists))
-
-    async def MountGetOrCreate(self, stream):
-        request = await stream.recv_message()
-        mount_id = self.new_id("mo")
-        self.mounts[mount_id] = list(request.files)
-        metadata = api_pb2.MountHandleMetadata()
-        await stream.send_message(
-            api_pb2.MountGetOrCreateResponse(mount_id=mount_id, handle_metadata=metadata)
-        )
-
-    async def SecretGetOrCreate(self, stream):
-        request = await stream.recv_message()
-        secret_id = self.new_id("st")
-        self.secrets[secret_id] = dict(request.env_dict)
-        await stream.send_message(api_pb2.SecretGetOrCreateResponse(secret_id=secret_id))
-
-    async def VolumeGetOrCreate(self, stream):
-        request = await stream.recv_message()
-        known = {name: volume_id for volume_id, name in self.volumes.items()}
-        volume_id = known.get(request.deployment_name) or self.new_id("vo")
-        self.volumes[volume_id] = request.deployment_name
-        metadata = api_pb2.VolumeMetadata(version=request.version)
-        await stream.send_message(
-            api_pb2.VolumeGetOrCreateResponse(
-                volume_id=volume_id, version=request.version, metadata=metadata
-            )
-        )
-
-    async def VolumeCommit(self, stream):
-        await stream.recv_message()
-        await stream.send_message(api_pb2.VolumeCommitResponse())
 
     async def ContainerHello(self, stream):
         await stream.recv_message()

@@ -18,7 +18,7 @@ from modal_proto import api_pb2
 
 from tests.modal_server.blobs import Blobs
 from tests.modal_server.containers import Container, write_mounts
-from tests.modal_server.registry import ENVIRONMENT, TOKEN_ID, TOKEN_SECRET, Registry
+from tests.modal_server.registry import ENVIRONMENT, TOKEN_ID, TOKEN_SECRET
 
 Results = api_pb2.GenericResult
 HEARTBEAT_S = 10.0  # how long a heartbeat waits for news, less than the client's patience
@@ -33,12 +33,11 @@ class Call:
     expired: bool = False
 
 
-class Servicer(Registry, Blobs):
+class Servicer(Blobs):
     """Inputs and outputs, and the containers between them. All on one event loop."""
 
     def __init__(self, folder: Path):
-        Registry.__init__(self)
-        Blobs.__init__(self)
+        super().__init__()
         self.folder, self.url, self.volume = folder, "", folder / "volume"
         self.calls = {}
         self.waiting = defaultdict(asyncio.Queue)  # function id -> input ids
