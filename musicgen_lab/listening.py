@@ -5,8 +5,7 @@ It works in a notebook, with the sounds inside it, and in the report, with small
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,21 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musicgen_lab.findings import chosen_features
+from musicgen_lab.listening_cell import ClipCells
 from musicgen_lab.listening_copies import (
     MATCHED_LUFS,
     EmbeddedCopies,
     FileCopies,
-    ListeningCopy,
 )
 from musicgen_lab.mel_pictures import (
     COLOUR_MAP,
     LEVEL_RANGE_DB,
-    PICTURE_HEIGHT,
-    PICTURE_WIDTH,
     MelPictures,
 )
-from musicgen_lab.panels import Page, Panel, format_value, pages
-from musicgen_lab.written import signed, value_with_unit
+from musicgen_lab.panels import Page, format_value, pages
+from musicgen_lab.written import signed
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -80,22 +77,28 @@ def listening_grid(
     pictures = MelPictures(results, level_range_db=level_range_db)
     copies = copies or FileCopies(results.folder)
     found = pages(results)
-    parts = [f"<style>{STYLE_PATH.read_text(encoding='utf-8')}</style>", _legend(pictures)]
+    parts = [legend(pictures)]
     if isinstance(copies, FileCopies) and pictures.by_key:
-        parts.append(_SWITCH)
+        parts.append(LOUDNESS_SWITCH)
     for page in found:
         sources = {
             panel.record["key"]: copies.of(results, panel.record["key"], pictures)
             for panel in page.panels
             if panel.record is not None and panel.record["key"] in pictures.by_key
         }
-        cells = _Cells(sources, tuple(features))
+        cells = ClipCells(sources, tuple(features))
         if page.heading:
             parts.append(f"<h3>{escape(page.heading)}</h3>")
         parts.append(_list(page, cells) if page.is_list else _table(page, cells))
     if not found:
         parts.append("<p>No clip has been made yet.</p>")
-    return HTML(f'<div class="listening">{"".join(parts)}</div>')
+    return HTML(styled("".join(parts)))
+
+
+def styled(content: str) -> str:
+    """Return listening cells with the style that they need."""
+    style = STYLE_PATH.read_text(encoding="utf-8")
+    return f'<div class="listening"><style>{style}</style>{content}</div>'
 
 
 def report_grid(
@@ -111,7 +114,7 @@ def report_grid(
     level_range_db : float > 0
         As for `listening_grid`.
     """
-    return listening_grid(results, features=_shown(features), level_range_db=level_range_db)
+    return listening_grid(results, features=shown_features(features), level_range_db=level_range_db)
 
 
 def listen(
@@ -133,14 +136,15 @@ def listen(
         When there is no such feature, or all sounds together are more than 32 MB.
     """
     copies = EmbeddedCopies(matched=matched)
-    return listening_grid(results, features=_shown(features), copies=copies)
+    return listening_grid(results, features=shown_features(features), copies=copies)
 
 
-def _shown(features: Sequence[str] | None) -> list[str]:
+def shown_features(features: Sequence[str] | None) -> list[str]:
+    """Return the features whose values stand under a player."""
     return chosen_features(features)[:FEATURES_UNDER_PLAYER]
 
 
-_SWITCH = (
+LOUDNESS_SWITCH = (
     '<fieldset class="loudness"><legend>Play</legend>'
     '<label><input type="radio" name="loudness" value="made" checked> as made</label>'
     '<label><input type="radio" name="loudness" value="matched"> loudness-matched '
@@ -148,7 +152,7 @@ _SWITCH = (
 )
 
 
-def _legend(pictures: MelPictures) -> str:
+def legend(pictures: MelPictures) -> str:
     """Say what the pictures' axes and colours mean."""
     from matplotlib import colormaps
 
@@ -173,7 +177,7 @@ def _signed(level_db: float) -> str:
     return f"{level_db:g}".replace("-", "−")
 
 
-def _table(page: Page, cells: _Cells) -> str:
+def _table(page: Page, cells: ClipCells) -> str:
     """Return a grid page as a table, so that a screen reader tells each player's place."""
     assert page.row_field is not None and page.column_field is not None
     heads = "".join(
@@ -197,61 +201,6 @@ def _head(name: str, value: Any) -> str:
     return f'{escape(name)} <b title="{whole}">{escape(format_value(name, value))}</b>'
 
 
-def _list(page: Page, cells: _Cells) -> str:
+def _list(page: Page, cells: ClipCells) -> str:
     items = "".join(f"<li>{cells.show(panel)}</li>" for panel in page.panels)
     return f'<ul class="listening-list">{items}</ul>'
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """How each clip of a page is shown."""
-
-    copies: Mapping[str, ListeningCopy]
-    features: tuple[str, ...]
-
-    def show(self, panel: Panel) -> str:
-        """Return one clip's picture, label and player, or what stands in its place."""
-        label = escape(panel.label or "the clip", quote=True)
-        caption = f"<figcaption>{label}"
-        record = panel.record
-        if record is None:
-            return f'<figure class="missing"><div>not made yet</div>{caption}</figcaption></figure>'
-        if panel.status == "failed":
-            error = escape(str(record["error"]))
-            return (
-                f'<figure class="failed"><div>failed</div>{caption} <em>{error}</em></figcaption>'
-                "</figure>"
-            )
-        copy = self.copies.get(record["key"])
-        if copy is None:
-            return f'<figure class="missing"><div>no samples</div>{caption}</figcaption></figure>'
-        notes = _notes(record)
-        said = f" <em>{escape('; '.join(notes))}</em>" if notes else ""
-        matched = f' data-matched="{copy.matched}"' if copy.matched != copy.as_made else ""
-        return (
-            f'<figure><img src="{copy.picture}" loading="lazy" '
-            f'width="{PICTURE_WIDTH}" height="{PICTURE_HEIGHT}" '
-            f'alt="Mel spectrogram: {label}{escape("; " + "; ".join(notes)) if notes else ""}">'
-            f'<audio controls preload="none" src="{copy.as_made}"{matched} '
-            f'aria-label="Play {label}"></audio>'
-            f"{caption}{self._values(record)}{said}</figcaption></figure>"
-        )
-
-    def _values(self, record: Mapping[str, Any]) -> str:
-        from musicgen_lab.analysis.features import FEATURES
-
-        said = [
-            f"<span>{escape(FEATURES[name].label)} "
-            f"<b>{escape(value_with_unit(record[name], FEATURES[name].unit))}</b></span>"
-            for name in self.features
-        ]
-        return f'<small class="values">{" ".join(said)}</small>' if said else ""
-
-
-def _notes(record: Mapping[str, Any]) -> list[str]:
-    """Return what a listener should know of a clip."""
-    notes = ["silent"] if record["is_silent"] is True else []
-    if record["peak_dbfs"] > 0:
-        beyond = f"{record['peak_dbfs']:.1f} dB"
-        notes.append(f"peaks {beyond} above full scale: played {beyond} quieter")
-    return notes

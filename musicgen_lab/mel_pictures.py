@@ -105,3 +105,13 @@ class MelPictures:
         picture[bands >= len(band_mel), :] = 0
         picture[:, frames > len(mel.times_s)] = 0
         return picture
+
+
+def share_scale(a: MelPictures, b: MelPictures) -> None:
+    """Give the pictures of two runs the same colours and axes."""
+    low_db = max(a.level_limits_db[0], b.level_limits_db[0])
+    high_db = max(a.level_limits_db[1], b.level_limits_db[1])
+    for pictures in (a, b):
+        pictures.level_limits_db = (low_db, high_db)
+    a.duration_s = b.duration_s = max(a.duration_s, b.duration_s)
+    a.mel_limits = b.mel_limits = max(a.mel_limits, b.mel_limits, key=lambda limits: limits[1])

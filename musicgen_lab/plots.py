@@ -128,6 +128,38 @@ def effects(results: Results, features: Sequence[str] | None = None) -> Drawing:
     return draw_effects(effects_of(results, features))
 
 
+def clip_map(
+    results: Results, colour_by: str | None = None, features: Sequence[str] | None = None
+) -> Drawing:
+    """Draw all clips on a plane, those with like features near each other.
+
+    Parameters
+    ----------
+    results : Results
+    colour_by : str, optional
+        A swept field; the first one if not given.
+    features : sequence of str, optional
+        All that are numbers if not given.
+
+    Raises
+    ------
+    InvalidRequest
+        When the field is not swept, there is no such feature, or too few clips sound.
+    """
+    from musicgen_lab.map_figure import draw_map
+
+    swept = results.swept
+    colour_by = colour_by or next(iter(results.parameters or swept), None)
+    if colour_by not in swept:
+        raise InvalidRequest(
+            f"colour_by must be a swept field, got {colour_by!r}; swept are "
+            f"{', '.join(swept) or 'none'}",
+            field="colour_by",
+            value=colour_by,
+        )
+    return draw_map(results.map_coordinates(features), colour_by)
+
+
 def compare(a: Clip, b: Clip, features: Sequence[str] | None = None) -> Drawing:
     """Draw two clips on the same axes: spectrograms, their difference in dB, their features.
 

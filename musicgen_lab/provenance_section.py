@@ -57,7 +57,7 @@ def provenance(results: Results) -> HTML:
 
 def command(design: Mapping[str, Any], results: Results) -> str:
     """Return what makes a design again: a command for a grid, Python for a random design."""
-    fields = dict(design["fields"])
+    fields: dict[str, Any] = dict(design["fields"])
     made_with = [str(model).partition("@")[0] for model in results.frame["model"].dropna()]
     folder = results.folder.resolve().name
     if design["kind"] == "sample":
@@ -70,7 +70,7 @@ def command(design: Mapping[str, Any], results: Results) -> str:
             f"sweep = lab.Sweep.sample({design['n']}, {drawn}, {given})\n"
             f"sweep.run(lab.connect({f'local{model}'!r}), {folder!r})"
         )
-    fields = {"prompt": None, "model": made_with[:1]} | fields
+    fields.setdefault("model", made_with[:1])
     words = ["musicgen-lab", "sweep"]
     for name in sorted(fields, key=("prompt", *SWEEP_ORDER).index):
         values = fields[name] if isinstance(fields[name], list | tuple) else [fields[name]]

@@ -147,9 +147,7 @@ class Results(Questions):
 
         return effects(self, features)
 
-    def map(
-        self, colour_by: str | None = None, features: Sequence[str] | None = None
-    ) -> Drawing:
+    def map(self, colour_by: str | None = None, features: Sequence[str] | None = None) -> Drawing:
         """Draw all clips near those that are alike (`plots.clip_map`)."""
         from musicgen_lab.plots import clip_map
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from musicgen_lab.cli.bench import bench
+from musicgen_lab.cli.compare import compare
 from musicgen_lab.cli.exits import EXIT_BAD_USAGE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, fail
 from musicgen_lab.cli.make import generate, sweep
 from musicgen_lab.cli.models import models
@@ -64,5 +65,5 @@ def cli() -> None:
     """Sweep MusicGen's sampling parameters, hear and measure what each one does."""
 
 
-for command in (generate, sweep, report, models, bench, serve):
+for command in (generate, sweep, report, compare, models, bench, serve):
     cli.add_command(command)

@@ -38,6 +38,11 @@ def numbers(texts: tuple[str, ...]) -> list[int | float | str]:
     return values
 
 
+def names(text: str | None) -> list[str] | None:
+    """Read names by comma; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
 def request_options(*, many: bool) -> Callable[[Command], Command]:
     """Give a command an option for every field of a request, each with one value or many."""
     several = "; several by comma or by repeating it" if many else ""

@@ -1,21 +1,36 @@
-"""`report`: a run's page."""
+"""`report`: a run's page, or those of many studies."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from musicgen_lab.cli.options import number
+from musicgen_lab.cli.exits import EXIT_SOME_FAILED
+from musicgen_lab.cli.options import backend_options, names, number
 
-
-def names(text: str | None) -> list[str] | None:
-    """Read names by comma."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+if TYPE_CHECKING:
+    from musicgen_lab.backends import Backend
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--batch",
+    "studies",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Instead of RUN: a YAML file of studies to run and report, with an index page.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="With --batch: the folder of the studies.  [default: named like the file, beside it]",
+)
+@backend_options
 @click.option("--title", help="The report's heading.")
 @click.option("--features", help="Names of the features to look at, by comma.")
 @click.option("--self-contained", is_flag=True, help="Put the sounds inside the page, up to 32 MB.")
@@ -30,16 +45,27 @@ def names(text: str | None) -> list[str] | None:
 )
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def report(
-    run: Path,
+    run: Path | None,
+    studies: Path | None,
+    out: Path | None,
+    open_backend: Callable[[], Backend],
     title: str | None,
     features: str | None,
     self_contained: bool,
     parameters: tuple[tuple[str, str], ...],
     quiet: bool,
 ) -> int:
-    """Make report.ipynb and report.html in a run's folder."""
+    """Make report.ipynb and report.html in a run's folder, or in those of many studies."""
     from musicgen_lab.report import make_report
 
+    if (run is None) == (studies is None):
+        raise click.UsageError("give the folder of a run, or --batch with a file of studies")
+    if studies is not None:
+        if title or features or self_contained or parameters:
+            raise click.UsageError("with --batch, what a report is like stands in the file")
+        return _batch(studies, out or studies.with_suffix(""), open_backend, quiet=quiet)
+    if run is None or out is not None:
+        raise click.UsageError("--out is for --batch; a report lies in its run's folder")
     values = {name: number(value) for name, value in parameters}
     page = make_report(
         run,
@@ -51,3 +77,20 @@ def report(
     )
     click.echo(page)
     return 0
+
+
+def _batch(studies: Path, out: Path, open_backend: Callable[[], Backend], *, quiet: bool) -> int:
+    """Run the studies of a file and print the path of their index."""
+    from musicgen_lab.studies import read_studies, run_studies
+    from musicgen_lab.studies_index import write_index
+
+    found = read_studies(studies)
+    outcomes = run_studies(
+        found,
+        open_backend(),
+        out,
+        progress=not quiet,
+        say=functools.partial(click.echo, err=True),
+    )
+    click.echo(write_index(outcomes, out, studies.stem))
+    return EXIT_SOME_FAILED if any(outcome.error for outcome in outcomes) else 0

@@ -1,0 +1,47 @@
+"""`compare`: two runs, pair by pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from musicgen_lab.cli.options import names
+
+
+@click.command()
+@click.argument("run_a", type=click.Path(path_type=Path))
+@click.argument("run_b", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The report's folder.  [default: RUN_B-against-RUN_A, beside RUN_B]",
+)
+@click.option("--title", help="The report's heading.")
+@click.option("--features", help="Names of the features to look at, by comma.")
+@click.option("--self-contained", is_flag=True, help="Put the sounds inside the page, up to 32 MB.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def compare(
+    run_a: Path,
+    run_b: Path,
+    out: Path | None,
+    title: str | None,
+    features: str | None,
+    self_contained: bool,
+    quiet: bool,
+) -> int:
+    """Report the differences of two runs that were asked for alike, such as of two models."""
+    from musicgen_lab.comparison_report import make_comparison
+
+    first, second = run_a.resolve(), run_b.resolve()
+    page = make_comparison(
+        run_a,
+        run_b,
+        out or run_b.parent / f"{second.name}-against-{first.name}",
+        features=names(features),
+        title=title,
+        self_contained=self_contained,
+        progress=not quiet,
+    )
+    click.echo(page)
+    return 0

@@ -1,0 +1,189 @@
+"""`Studies`: many sweeps from one file, a report each, and an index that ranks and links them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from musicgen_lab.errors import InvalidRequest, MusicGenLabError
+from musicgen_lab.findings import what_stands_out
+from musicgen_lab.report import check_report_parameters, make_report
+from musicgen_lab.request import REQUEST_FIELDS
+from musicgen_lab.sweep import Sweep
+
+if TYPE_CHECKING:
+    from musicgen_lab.backends import Backend
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+OWN_KEYS = ("name", "title", "report")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One sweep and how its report is to be.
+
+    Attributes
+    ----------
+    name : str
+        Of its folder.
+    title : str
+        The report's heading; the prompt when empty.
+    sweep : Sweep
+    parameters : Mapping
+        Of the report's notebook.
+    """
+
+    name: str
+    title: str
+    sweep: Sweep
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a study.
+
+    Attributes
+    ----------
+    study : Study
+    error : str
+        Why there is no report; empty when there is one.
+    clips, failed : int
+        Clips made, and requests that failed.
+    held : tuple of str
+        The effects that hold, in sentences, the surest first.
+    """
+
+    study: Study
+    error: str = ""
+    clips: int = 0
+    failed: int = 0
+    held: tuple[str, ...] = ()
+
+
+def read_studies(path: str | Path) -> list[Study]:
+    """Read a file of studies, and refuse all that is wrong in it before anything is made.
+
+    The file is YAML: `studies`, a list whose entries have a `name`, the fields of a sweep with
+    one value or a list each, and, if wanted, a `title` and the parameters of the `report`.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Raises
+    ------
+    InvalidRequest
+        When it cannot be read, a name or a field is unknown or misspelt, a value is outside its
+        limits, or two studies have the same name.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        message = " ".join(str(error).split())
+        raise InvalidRequest(f"{path} is not YAML: {message}") from error
+    if not isinstance(content, dict) or set(content) != {"studies"}:
+        raise InvalidRequest(f"{path} must hold one key, studies, with a list under it")
+    entries = content["studies"]
+    if not isinstance(entries, list) or not entries:
+        raise InvalidRequest(f"studies in {path} must be a list with at least one study")
+    studies = [_study(entry, number) for number, entry in enumerate(entries, 1)]
+    names = [study.name for study in studies]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidRequest(f"two studies are called {name!r}; give each its own name")
+    return studies
+
+
+def _study(entry: Any, number: int) -> Study:
+    """Check one entry; errors say which one it is."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise InvalidRequest(f"study {number} has no name; give it one, such as name: guitar")
+    name = entry["name"]
+    if not NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"study {number} is called {name!r}; a name is a folder's: letters, digits, . _ and -"
+        )
+    for key in entry:
+        if key not in (*OWN_KEYS, *REQUEST_FIELDS):
+            raise InvalidRequest(
+                f"study {name!r} has no field {key!r}; there are "
+                f"{', '.join((*OWN_KEYS, *REQUEST_FIELDS))}",
+                field=str(key),
+            )
+    parameters = entry.get("report") or {}
+    title = str(entry.get("title") or "")
+    try:
+        if not isinstance(parameters, dict):
+            raise InvalidRequest(f"report must be parameters by name, got {parameters!r}")
+        check_report_parameters(parameters)
+        fields = {field: value for field, value in entry.items() if field in REQUEST_FIELDS}
+        return Study(name, title, Sweep(**fields), parameters)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"study {name!r}: {error}", field=error.field) from error
+    except TypeError as error:
+        raise InvalidRequest(f"study {name!r}: {error}") from error
+
+
+def run_studies(
+    studies: list[Study],
+    backend: Backend,
+    folder: Path,
+    *,
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> list[Outcome]:
+    """Run every study and make its report; one that fails does not stop the others.
+
+    Run it again to resume: finished clips are kept.
+
+    Parameters
+    ----------
+    studies : list of Study
+    backend : Backend
+    folder : Path
+        Each study has a run folder of its name in it.
+    progress : bool
+        Show bars.
+    say : callable
+        Told what begins.
+
+    Returns
+    -------
+    list of Outcome
+        In the order of the studies.
+    """
+    outcomes = []
+    for number, study in enumerate(studies, 1):
+        say(f"study {number} of {len(studies)}: {study.name}")
+        try:
+            outcomes.append(_run(study, backend, folder / study.name, progress=progress))
+        except KeyboardInterrupt:
+            raise
+        except MusicGenLabError as error:
+            outcomes.append(Outcome(study, error=str(error)))
+        except Exception as error:  # whatever it is, the other studies have nothing to do with it
+            outcomes.append(Outcome(study, error=f"{type(error).__name__}: {error}"))
+        if outcomes[-1].error:
+            say(f"study {study.name} failed: {outcomes[-1].error}")
+    return outcomes
+
+
+def _run(study: Study, backend: Backend, folder: Path, *, progress: bool) -> Outcome:
+    results = study.sweep.run(backend, folder, progress=progress)
+    failures = results.frame[results.frame["status"] == "failed"]
+    made = len(results.frame) - len(failures)
+    if not made:
+        return Outcome(
+            study, error=f"no clip could be made: {failures['error'].iloc[0]}", failed=len(failures)
+        )
+    make_report(folder, parameters=study.parameters, title=study.title or None, progress=progress)
+    found = what_stands_out(results, study.parameters.get("features"))
+    return Outcome(study, clips=made, failed=len(failures), held=tuple(found.held))

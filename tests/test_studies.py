@@ -1,0 +1,94 @@
+"""Many studies run from one file, whatever becomes of one of them."""
+
+from __future__ import annotations
+
+import pytest
+from bs4 import BeautifulSoup
+
+from musicgen_lab import InvalidRequest
+from musicgen_lab.studies import read_studies, run_studies
+from musicgen_lab.studies_index import write_index
+from tests.sines import SineBackend
+
+GOOD = """
+studies:
+  - name: quiet
+    prompt: calm guitar
+    temperature: [0.7, 1.3]
+    seed: [0, 1]
+    duration: 1
+    report: {features: [rms_dbfs, spectral_centroid_hz]}
+  - name: broken
+    prompt: fail always
+    duration: 1
+  - name: loud
+    title: How loud <it> gets
+    prompt: drums
+    cfg_coef: [1, 5]
+    temperature: [0.7, 1.3]
+    seed: [0, 1, 2, 3]
+    duration: 1
+    report: {features: [spectral_centroid_hz]}
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "studies.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Three studies, the second of which fails, and their folder."""
+    folder = tmp_path_factory.mktemp("studies")
+    studies = read_studies(write(folder, GOOD))
+    out = folder / "out"
+    outcomes = run_studies(studies, SineBackend(), out, progress=False, say=lambda _: None)
+    return outcomes, write_index(outcomes, out, "My studies")
+
+
+def test_one_that_fails_does_not_stop_the_others_and_is_shown_with_its_error(ran):
+    outcomes, index = ran
+    assert [bool(outcome.error) for outcome in outcomes] == [False, True, False]
+    page = BeautifulSoup(index.read_text(encoding="utf-8"), "html.parser")
+    (failed,) = page.find_all(class_="failed")
+    assert "no clip could be made: OutOfMemoryError: no room for it" in failed.get_text()
+    assert "3 studies, 1 failed" in page.find(class_="lead").get_text()
+
+
+def test_the_index_ranks_by_what_holds_and_links_to_each_report(ran):
+    _, index = ran
+    page = BeautifulSoup(index.read_text(encoding="utf-8"), "html.parser")
+    assert [head.get_text() for head in page("h2")] == ["How loud <it> gets", "quiet", "broken"]
+    links = [link["href"] for link in page("a")]
+    assert links == ["loud/report.html", "quiet/report.html"]
+    assert all((index.parent / link).is_file() for link in links)
+    assert "Spectral centroid rises with temperature" in page.find("li").get_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("studies:\n- {name: a, promt: x}", "study 'a' has no field 'promt'; there are name"),
+        ("studies:\n- {name: a, prompt: x, report: {feature: [x]}}", "no parameter 'feature'"),
+        (
+            "studies:\n- {name: a, prompt: x, report: {features: [tempo]}}",
+            "unknown feature 'tempo'",
+        ),
+        ("studies:\n- {name: a, prompt: x, duration: 45}", "study 'a': duration must be"),
+        ("studies:\n- {prompt: x}", "study 1 has no name"),
+        ("studies:\n- {name: ../x, prompt: x}", "a name is a folder's"),
+        ("studies:\n- {name: a, prompt: x}\n- {name: a, prompt: y}", "two studies are called 'a'"),
+        ("study:\n- {name: a}", "must hold one key, studies"),
+        ("studies: [", "is not YAML"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_refused_before_anything_is_made(tmp_path, text, message):
+    with pytest.raises(InvalidRequest, match=message):
+        read_studies(write(tmp_path, text))
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(InvalidRequest, match=r"cannot read .*nowhere\.yaml"):
+        read_studies(tmp_path / "nowhere.yaml")
