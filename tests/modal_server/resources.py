@@ -2,6 +2,7 @@
 
 import itertools
 
+from google.protobuf.empty_pb2 import Empty
 from modal_proto import api_pb2
 from modal_proto.api_grpc import ModalClientBase
 
@@ -75,3 +76,7 @@ class Resources(ModalClientBase):
     async def VolumeCommit(self, stream):
         self.committed.append((await stream.recv_message()).volume_id)
         await stream.send_message(api_pb2.VolumeCommitResponse())
+
+    async def VolumeReload(self, stream):
+        await stream.recv_message()
+        await stream.send_message(Empty())
