@@ -273,10 +273,9 @@ def conclude(
 
 def holm(p_values: Array) -> Array:
     """Return p-values corrected for their number by Holm's method; NaN is no test and stays."""
-    from statsmodels.stats.multitest import multipletests
-
     adjusted = np.full(len(p_values), np.nan)
-    tested = np.isfinite(p_values)
-    if tested.any():
-        adjusted[tested] = multipletests(p_values[tested], method="holm")[1]
+    (tested,) = np.nonzero(np.isfinite(p_values))
+    rising = tested[np.argsort(p_values[tested])]
+    still_asked = np.arange(len(rising), 0, -1)
+    adjusted[rising] = np.minimum(1, np.maximum.accumulate(p_values[rising] * still_asked))
     return adjusted
