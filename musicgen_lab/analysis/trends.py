@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musicgen_lab.analysis.intervals import RESAMPLES, expanded
+from musicgen_lab.analysis.intervals import FEWEST, RESAMPLES, expanded
 from musicgen_lab.analysis.paired import SeedTable, is_ordered, seed_tables
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.analysis.statistics import conclude, left_out, why_not
@@ -33,8 +33,8 @@ def trends(
 
     On a grid, Spearman's rank correlation of the levels with a seed's means at them, averaged over
     the seeds, and Page's test of it [1]_, which counts seeds and not clips. In a design without a
-    grid, where no two clips differ in one parameter alone, Spearman's correlation over the points,
-    each being the mean of its seeds.
+    grid, where no two clips differ in one parameter alone or a single one is drawn at ten values or
+    more with few seeds, Spearman's correlation over the points, each being the mean of its seeds.
 
     Parameters
     ----------
@@ -60,8 +60,7 @@ def trends(
         if not is_ordered(frame[parameter]):
             continue
         others = [name for name in parameters if name != parameter]
-        on_grid = (frame.groupby([replicate, *others], dropna=False)[parameter].nunique() > 1).any()
-        if on_grid:
+        if _on_grid(frame, parameter, others, replicate):
             tables = seed_tables(frame, [parameter], features, others=others, replicate=replicate)
             for feature, table in zip(features, tables, strict=True):
                 row, by_seed = _over_seeds(table, parameter, replicate)
@@ -78,6 +77,13 @@ def trends(
                 rows.append({"parameter": parameter, "feature": feature, **row})
                 changes.append(np.empty(0))
     return conclude(rows, changes, alpha, resamples, seed)
+
+
+def _on_grid(frame: pd.DataFrame, parameter: str, others: list[str], replicate: str) -> bool:
+    """Whether seeds can be compared at one parameter's levels, all else being equal."""
+    alike = frame.groupby([replicate, *others], dropna=False)[parameter].nunique()
+    drawn = not others and alike.max() >= FEWEST_POINTS and len(alike) < FEWEST
+    return bool((alike > 1).any()) and not drawn
 
 
 def _over_seeds(table: SeedTable, parameter: str, replicate: str) -> tuple[dict[str, Any], Array]:

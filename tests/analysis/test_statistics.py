@@ -143,7 +143,7 @@ def test_a_design_without_a_grid_has_trends_over_its_points():
     rng = np.random.default_rng(0)
     points = rng.permuted(np.tile(np.arange(40.0), (2, 1)), axis=1)
     noise = pd.DataFrame(rng.normal(size=(40, len(MANY[:100]))), columns=MANY[:100])
-    frame = noise.assign(**dict(zip(PARAMETERS, points, strict=True)), seed=0)
+    frame = noise.assign(temperature=points[0], cfg_coef=points[1], seed=0)
     frame["feature_0"] += np.exp(frame["temperature"] / 10)
     found = trends(frame, PARAMETERS, MANY[:100], resamples=RESAMPLES)
     assert found["conclusive"][0]
