@@ -157,7 +157,7 @@ def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[st
     for row in strongest(table):
         feature = FEATURES[row["feature"]]
         change, low, high = (float(row[name]) for name in ("change", "low", "high"))
-        decimals = decimals_for((min(abs(low), abs(high)), max(abs(low), abs(high), abs(change))))
+        decimals = decimals_for((0.0, max(abs(low), abs(high), abs(change))))
         more = "higher" if change > 0 else "lower"
         ends = sorted((abs(low), abs(high)))
         said.append(

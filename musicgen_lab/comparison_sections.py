@@ -70,13 +70,14 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
         feature = FEATURES[row["feature"]]
         change, low, high = (float(row[name]) for name in ("change", "low", "high"))
         known = [abs(value) for value in (change, low, high) if value == value]
-        decimals = decimals_for((min(known), max(known))) if known else 0
+        decimals = decimals_for((0.0, max(known))) if known else 0
         texts = [signed(v, decimals, plus=True) if v == v else "–" for v in (change, low, high)]
+        interval = "–" if low != low else f"{texts[1]} to {texts[2]}"
         judged = "holds" if row["conclusive"] else "open"
         rows += (
             f"<tr><td>{escape(feature.label)}</td>"
             f'<td class="number">{escape(with_unit(texts[0], feature.unit))}</td>'
-            f'<td class="number">{texts[1]} to {texts[2]}</td>'
+            f'<td class="number">{interval}</td>'
             f'<td class="number">{row["seeds"]}</td><td>{judged}</td>'
             f'<td class="text">{escape(str(row["note"]))}</td></tr>'
         )

@@ -160,7 +160,7 @@ def sentence(effect: Mapping[str, Any]) -> str:
     feature = FEATURES[effect["feature"]]
     parameter = effect["parameter"]
     change, low, high = (float(effect[name]) for name in ("change", "low", "high"))
-    decimals = decimals_for((min(abs(low), abs(high)), max(abs(low), abs(high), abs(change))))
+    decimals = decimals_for((0.0, max(abs(low), abs(high), abs(change))))
     interval = (
         f"95% interval {signed(low, decimals)} to {signed(high, decimals)}"
         if math.isfinite(low)

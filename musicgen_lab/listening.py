@@ -188,7 +188,8 @@ def _table(page: Page, cells: ClipCells) -> str:
         here = page.panels[row * page.columns : (row + 1) * page.columns]
         row_cells = "".join(f"<td>{cells.show(panel)}</td>" for panel in here)
         rows.append(f'<tr><th scope="row">{_head(page.row_field, value)}</th>{row_cells}</tr>')
-    name = escape(f"Listening grid: {page.row_field} down, {page.column_field} across", quote=True)
+    axes = f"{page.row_field} down, {page.column_field} across"
+    name = escape(", ".join(filter(None, [f"Listening grid: {axes}", page.heading])), quote=True)
     return (
         f'<div class="listening-scroll" role="region" aria-label="{name}" tabindex="0">'
         f'<table class="listening-grid" style="--columns: {page.columns}">{"".join(rows)}</table>'

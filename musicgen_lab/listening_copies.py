@@ -100,11 +100,10 @@ class FileCopies:
             When they cannot be written.
         """
         write_atomically(self._folder / LISTENING_FOLDER / f"{key}.png", pictures.png(key))
-        return ListeningCopy(
-            picture=f"{LISTENING_FOLDER}/{key}.png",
-            as_made=self._sound(results, key, "", 0.0),
-            matched=self._sound(results, key, ".matched", matching_gain_db(results, key)),
-        )
+        as_made = self._sound(results, key, "", 0.0)
+        gain_db = matching_gain_db(results, key)
+        matched = self._sound(results, key, ".matched", gain_db) if gain_db else as_made
+        return ListeningCopy(f"{LISTENING_FOLDER}/{key}.png", as_made, matched)
 
     def _sound(self, results: Results, key: str, kind: str, gain_db: float) -> str:
         for suffix in (".mp3", ".wav"):

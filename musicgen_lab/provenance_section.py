@@ -44,13 +44,14 @@ def provenance(results: Results) -> HTML:
         for name, label in FACTS.items()
         if (values := _distinct(made, name))
     )
+    name = f"How to make {results.folder.resolve().name} again"
     commands = "\n\n".join(command(sweep["design"], results) for sweep in results.sweeps)
     return HTML(
         f'<dl class="facts">{rows}</dl>'
         "<p>The same model, precision and kind of machine give the same samples, bit for bit. "
         "Every clip's request, revision, times and checksum are in its file in "
         "<code>clips/</code>.</p>"
-        '<pre role="region" aria-label="How to make it again" tabindex="0">'
+        f'<pre role="region" aria-label="{escape(name, quote=True)}" tabindex="0">'
         f"{escape(commands)}</pre>"
     )
 

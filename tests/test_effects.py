@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 from matplotlib.text import Text
 
-from musicgen_lab import InvalidRequest, Results
+from musicgen_lab import InvalidRequest, Results, Sweep
 from musicgen_lab.findings import (
     chosen_features,
     effects_of,
     sentence,
     strongest,
     what_cannot_be_said,
+    what_stands_out,
 )
 from musicgen_lab.plots import compare, effects
 from tests.report_runs import make_run
+from tests.sines import SineBackend
 
 FEATURES = ["spectral_centroid_hz", "rms_dbfs"]
 
@@ -45,6 +47,37 @@ def test_a_fall_is_said_as_a_fall_with_rising_bounds():
         "Onset rate falls with cfg_coef: by 1.20 Hz from 1 to 5 (95% interval 0.80 to 1.60, "
         "4 seeds)."
     )
+
+
+def test_it_says_what_was_put_in_and_nothing_else(tmp_path):
+    """The sines' frequency follows the temperature alone, and their level cfg_coef alone."""
+    sweep = Sweep(prompt="a", temperature=[0.5, 1, 1.5], cfg_coef=[1, 3], seed=range(4), duration=1)
+    results = sweep.run(SineBackend(), tmp_path, progress=False)
+    said = what_stands_out(results, ["spectral_centroid_hz", "rms_dbfs"])
+    assert sorted(claim.partition(":")[0] for claim in said.held) == [
+        "RMS level rises with cfg_coef",
+        "Spectral centroid rises with temperature",
+    ]
+
+
+def test_a_random_design_is_told_by_its_trends(tmp_path):
+    sweep = Sweep.sample(24, prompt="a", duration=1, temperature=(0.2, 1.8), cfg_coef=(1, 3))
+    results = sweep.run(SineBackend(), tmp_path, progress=False)
+    said = what_stands_out(results, ["spectral_centroid_hz"])
+    assert [claim.partition(" (")[0] for claim in said.held] == [
+        "Spectral centroid rises with temperature: rank correlation 1.00"
+    ]
+
+
+def test_the_map_puts_like_clips_together_and_says_how_much_it_shows(study):
+    drawing = study.map("cfg_coef", [*FEATURES, "onset_rate_hz"])
+    axes = drawing.figure.axes[0]
+    assert sum(len(dots.get_offsets()) for dots in axes.collections) == 30
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1", "3"]
+    assert "% of the variance" in axes.get_xlabel()
+    assert "cfg_coef 1 around" in drawing.alt
+    with pytest.raises(InvalidRequest, match="colour_by must be a swept field, got 'top_k'"):
+        study.map("top_k")
 
 
 def test_two_seeds_are_too_few_and_it_says_so(tmp_path):

@@ -2,70 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
-from playwright.sync_api import sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.e2e.browser import DESKTOP, PHONE, chromium, open_page, show_everything
 
 CLIPS, PLACES = 7, 9  # of the shared run: one clip failed and one is not made yet
 DURATION_S = 2.0
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 
 
 @pytest.fixture(scope="module")
 def browser():
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("no browser is installed: install chromium to test the report's page")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=[*QUIET])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(params=[(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
 def page(request, browser, report):
-    """The page, with everything that went wrong while it was loaded in `page.faults`."""
     viewport, scheme = request.param
-    page = browser.new_page(viewport=viewport, color_scheme=scheme)
-    page.faults = []
-    page.on("requestfailed", lambda failed: page.faults.append(f"request: {failed.url}"))
-    page.on("pageerror", lambda error: page.faults.append(f"error: {error}"))
-    page.on(
-        "console",
-        lambda said: page.faults.append(said.text) if said.type in ("error", "warning") else None,
-    )
-    page.on(
-        "request",
-        lambda asked: (
-            None
-            if asked.url.startswith(("file:", "data:"))
-            else page.faults.append(f"network: {asked.url}")
-        ),
-    )
-    page.goto(report.as_uri())
+    page = open_page(browser, report, viewport, scheme)
     yield page
     page.close()
-
-
-def show_everything(page):
-    """Load the pictures that are loaded when they are scrolled to, and wait for them."""
-    page.evaluate(
-        """async () => {
-            for (const image of document.images) {
-                image.loading = "eager";
-                await image.decode();
-            }
-        }"""
-    )
 
 
 def test_there_are_as_many_players_and_pictures_as_clips_and_nothing_fails(page):
@@ -74,7 +31,7 @@ def test_there_are_as_many_players_and_pictures_as_clips_and_nothing_fails(page)
     assert page.locator(".listening-grid figure img").count() == CLIPS
     assert page.locator(".listening-grid figure").count() == PLACES
     widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
-    assert len(widths) == CLIPS + 1
+    assert len(widths) > CLIPS  # the figures besides
     assert all(widths)
     assert page.faults == []
 
@@ -136,3 +93,103 @@ def test_starting_a_player_pauses_the_one_before_it(page):
         }"""
     )
     assert paused == [True, False]
+
+
+def test_nothing_is_loaded_before_it_is_played(page):
+    loaded = page.evaluate(
+        """performance.getEntriesByType("resource").map(it => it.name)
+            .filter(name => /\\.(mp3|wav)$/.test(name)).length"""
+    )
+    assert loaded == 0
+    assert page.evaluate("[...document.querySelectorAll('audio')].every(it => !it.readyState)")
+
+
+def test_no_two_things_overlap_and_no_label_is_clipped(page):
+    show_everything(page)
+    overlaps = page.evaluate(
+        """() => {
+            const boxes = [...document.querySelectorAll(
+                "h1, h2, h3, .lead, .facts > div, .findings li, .figure, .loudness, " +
+                ".listening figure, .scroll, .definitions > div, pre"
+            )].map(it => [it, it.getBoundingClientRect()]);
+            const found = [];
+            for (const [i, [one, a]] of boxes.entries())
+                for (const [other, b] of boxes.slice(i + 1))
+                    if (!one.contains(other) && a.right > b.left + 1 && b.right > a.left + 1
+                        && a.bottom > b.top + 1 && b.bottom > a.top + 1)
+                        found.push([one.textContent.slice(0, 40), other.textContent.slice(0, 40)]);
+            return found;
+        }"""
+    )
+    assert overlaps == []
+    clipped = page.evaluate(
+        """[...document.querySelectorAll("h1, h2, dd, dt, figcaption, button, th, label, legend")]
+            .filter(it => it.scrollWidth > it.clientWidth + 1 && it.clientWidth > 0)
+            .filter(it => getComputedStyle(it).display !== "inline")
+            .map(it => it.textContent)"""
+    )
+    assert clipped == []
+
+
+def test_the_loudness_switch_changes_what_the_players_play(page):
+    made = page.evaluate("[...document.querySelectorAll('audio')].map(it => it.src)")
+    page.get_by_label("loudness-matched").check()
+    matched = page.evaluate("[...document.querySelectorAll('audio')].map(it => it.src)")
+    changed = [one != other for one, other in zip(made, matched, strict=True)]
+    assert sum(changed) == CLIPS - 1  # all but the silent one
+    assert all(
+        link.endswith(".matched.mp3")
+        for link, is_new in zip(matched, changed, strict=True)
+        if is_new
+    )
+    page.get_by_label("as made").check()
+    assert page.evaluate("[...document.querySelectorAll('audio')].map(it => it.src)") == made
+    assert page.faults == []
+
+
+def test_the_table_sorts_by_a_column_both_ways_with_the_unknown_last(page):
+    def column(number):
+        return page.evaluate(
+            """number => [...document.querySelectorAll(".clips.sortable tbody tr")]
+                .map(row => row.cells[number].dataset.sort)""",
+            number,
+        )
+
+    heads = page.locator(".clips.sortable thead button")
+    number = [head.split("\n")[0] for head in heads.all_inner_texts()].index("Spectral centroid")
+    head = page.locator(".clips.sortable thead th").nth(number)
+    heads.nth(number).press("Enter")  # by keyboard
+    rising = column(number)
+    known = [float(text) for text in rising if text]
+    assert known == sorted(known) and rising[len(known) :] == [""] * (len(rising) - len(known))
+    assert head.get_attribute("aria-sort") == "ascending"
+    heads.nth(number).press("Enter")
+    falling = [float(text) for text in column(number) if text]
+    assert falling == known[::-1]
+    assert head.get_attribute("aria-sort") == "descending"
+
+
+def test_everything_that_can_be_used_is_reached_by_the_tab_key(page):
+    wanted = page.evaluate(
+        """[...document.querySelectorAll(
+            "a[href], audio, .scroll, .figure, .listening-scroll, .clips button")].length"""
+    )
+    reached = set()
+    for _ in range(6 * wanted):  # a player has several stops of its own
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("""[...document.querySelectorAll("*")].indexOf(document.activeElement)""")
+        )
+        if len(reached) >= wanted + 2:
+            break
+    assert len(reached) >= wanted
+
+
+def test_axe_finds_nothing_worse_than_minor(page):
+    show_everything(page)
+    found = [
+        f"{violation['id']}: {violation['help']}: {violation['nodes'][0]['html'][:160]}"
+        for violation in Axe().run(page).response["violations"]
+        if violation["impact"] in ("moderate", "serious", "critical")
+    ]
+    assert found == []

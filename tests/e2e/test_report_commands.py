@@ -1,0 +1,88 @@
+"""`report --batch` and `compare` as a user types them: a path out, and an exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+from tests.command import run_command
+from tests.e2e.browser import DESKTOP, PHONE, chromium, open_page, show_everything
+from tests.report_runs import make_run
+
+STUDIES = """
+studies:
+  - {name: guitar, prompt: calm guitar, temperature: [0.7, 1.3], duration: 1}
+  - {name: elsewhere, prompt: calm guitar, model: nope, duration: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory):
+    """A finished `report --batch` on the embedded model, one of whose two studies fails."""
+    folder = tmp_path_factory.mktemp("batch")
+    (folder / "my-studies.yaml").write_text(STUDIES)
+    return run_command("report", "--batch", "my-studies.yaml", "--quiet", cwd=folder), folder
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    for name, cfg_coef in (("a", 2), ("b", 6)):
+        make_run(folder / name, cfg_coef=cfg_coef, temperature=[0.7, 1.3], seed=range(3))
+    done = run_command(
+        "compare", "a", "b", "--features", "onset_rate_hz, rms_dbfs", "--quiet", cwd=folder
+    )
+    return done, folder
+
+
+def test_a_batch_ends_with_its_index_and_tells_of_the_failed_study(batch):
+    done, folder = batch
+    assert done.returncode == 1
+    assert done.stdout == "my-studies/index.html\n"
+    assert "study elsewhere failed: no model is called 'nope'" in done.stderr
+    page = BeautifulSoup((folder / "my-studies" / "index.html").read_text(), "html.parser")
+    assert page.a["href"] == "guitar/report.html"
+    assert (folder / "my-studies" / "guitar" / "report.html").is_file()
+    assert "no model is called 'nope'" in page.find(class_="failed").get_text()
+
+
+def test_a_comparison_lies_beside_the_second_run(compared):
+    done, folder = compared
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "b-against-a/report.html\n"
+    assert (folder / done.stdout.strip()).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report"], "give the folder of a run, or --batch with a file of studies"),
+        (["report", "--batch", "x.yaml", "--title", "a"], "stands in the file"),
+        (["report", "--batch", "x.yaml"], "cannot read x.yaml"),
+        (["compare", "here", "there"], "here does not exist"),
+    ],
+    ids=["nothing to report", "a title for many", "no file", "no run"],
+)
+def test_what_cannot_be_is_one_line(tmp_path, arguments, message):
+    done = run_command(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
+def test_both_pages_fit_the_window_and_are_accessible(batch, compared, viewport, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    paths = [batch[1] / "my-studies" / "index.html", compared[1] / "b-against-a" / "report.html"]
+    with chromium() as browser:
+        for path in paths:
+            page = open_page(browser, Path(path), viewport, scheme)
+            show_everything(page)
+            width, window = page.evaluate(
+                "[document.documentElement.scrollWidth, window.innerWidth]"
+            )
+            assert width <= window
+            assert [it["id"] for it in Axe().run(page).response["violations"]] == []
+            assert page.faults == []
