@@ -251,6 +251,34 @@ class Questions:
         }
         return placed
 
+    def text_similarity(self, source: str = "laion/larger_clap_music") -> pd.DataFrame:
+        """Return how well every clip fits its prompt, as a CLAP model judges it.
+
+        Needs the `perceptual` extra and, the first time, a network; what is known is kept in the
+        run folder.
+
+        Parameters
+        ----------
+        source : str
+            The model: a Hub id or a folder; see `musicgen_lab.analysis.perceptual.Clap`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per clip: `key`, the swept fields, `prompt` and `text_similarity`, -1 to 1 (NaN
+            for failed and silent clips).
+
+        Raises
+        ------
+        ModelUnavailable
+            When the extra is missing, or the model is not there and cannot be fetched.
+        """
+        from musicgen_lab.results_text import text_similarities
+
+        columns = list(dict.fromkeys(["key", *self.swept, "prompt"]))
+        similarities = text_similarities(self.frame, self._run, source)
+        return self.frame[columns].assign(text_similarity=similarities)
+
 
 def _features(names: Sequence[str] | None) -> list[str]:
     """Return the features by name, or all that are numbers."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from shutil import rmtree
+
 import pandas as pd
 import pytest
 
-from musicgen_lab import InvalidRequest, Results, Sweep
+from musicgen_lab import InvalidRequest, ModelUnavailable, Results, Sweep
 from musicgen_lab.analysis import features
 from musicgen_lab.request import REQUEST_FIELDS
 from tests.sines import SineBackend
+from tests.tiny_clap import make_clap
 
 
 @pytest.fixture
@@ -139,6 +142,18 @@ def test_the_map_has_every_clip_and_says_what_its_axes_are(run):
     assert low.max() < high.min() or high.max() < low.min()
     with pytest.raises(InvalidRequest, match="there is no map of this run: a map needs at least 3"):
         Results.open(run).select(prompt="fail").map_coordinates()
+
+
+def test_clips_are_held_against_their_prompts_once(run, tmp_path_factory):
+    source = make_clap(tmp_path_factory.mktemp("clap"))
+    found = Results.open(run).text_similarity(source)
+    assert list(found.columns) == ["key", "prompt", "temperature", "seed", "text_similarity"]
+    assert found["text_similarity"][:6].between(-1, 1).all()
+    assert found["text_similarity"][6:].isna().all()
+    rmtree(source)  # what is known needs no model any more
+    pd.testing.assert_frame_equal(Results.open(run).text_similarity(source), found)
+    with pytest.raises(ModelUnavailable, match="all other features work without it"):
+        Results.open(run).text_similarity(source + "/another")
 
 
 def test_clips_are_found_by_key(run):

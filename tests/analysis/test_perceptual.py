@@ -8,48 +8,12 @@ import pytest
 from musicgen_lab import ModelUnavailable
 from musicgen_lab.analysis.perceptual import Clap
 from tests.analysis.sounds import RATE, noise, sine
+from tests.tiny_clap import make_clap
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder in transformers' format, as the Hub gives it."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import (
-        ClapConfig,
-        ClapFeatureExtractor,
-        ClapModel,
-        PreTrainedTokenizerFast,
-    )
-
-    folder = tmp_path_factory.mktemp("clap")
-    words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "piano": 4, "drums": 5}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", model_max_length=20
-    ).save_pretrained(folder)
-    ClapFeatureExtractor(truncation="rand_trunc").save_pretrained(folder)
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = ClapConfig(
-        text_config=small
-        | {"vocab_size": 6, "intermediate_size": 16, "max_position_embeddings": 30},
-        audio_config={
-            "patch_embeds_hidden_size": 8,
-            "depths": [1, 1, 1, 1],
-            "num_attention_heads": [1, 1, 1, 1],
-            "hidden_size": 64,
-        },
-        projection_dim=12,
-    )
-    torch.manual_seed(0)
-    ClapModel(config).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def clap(folder):
-    return Clap(str(folder))
+def clap(tmp_path_factory):
+    return Clap(make_clap(tmp_path_factory.mktemp("clap")))
 
 
 def test_sounds_and_texts_are_points_of_length_1(clap):
