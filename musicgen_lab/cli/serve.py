@@ -19,7 +19,11 @@ from musicgen_lab.errors import BackendUnavailable
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--slots", default="auto", show_default=True, help="Clips made at once.")
 @click.option(
-    "--waiting", default=256, show_default=True, help="Requests that may wait for a slot."
+    "--waiting",
+    default=256,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Requests that may wait for a slot; more are answered 429.",
 )
 @click.option("--timeout", default=600.0, show_default=True, help="Seconds that a clip may take.")
 @click.option("--drain", default=30.0, show_default=True, help="Seconds to finish after SIGTERM.")
