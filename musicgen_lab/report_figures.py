@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from musicgen_lab.drawing import Drawing
     from musicgen_lab.results import Results
 
-FIGURES_MAX = 6
+HEATMAPS_MAX = 6
+SPECTROGRAM_PAGES_MAX = 2  # a page of 25 is a megabyte, and the listening grid shows them all
 PAGES_PER_FEATURE_MAX = 2
 
 
 def spectrogram_figures(results: Results, *, level_range_db: float) -> HTML:
-    """Show the spectrogram grid of every page, with axes.
+    """Show the spectrogram grids with axes.
 
-    At most six are drawn; the text says where there are more.
+    At most two are drawn; the text says where there are more.
 
     Parameters
     ----------
@@ -44,11 +45,11 @@ def spectrogram_figures(results: Results, *, level_range_db: float) -> HTML:
     pictures = MelPictures(results, level_range_db=level_range_db)
     parts = [
         figure_block(draw_page(page, results, pictures), f"Spectrogram grid {page.heading}".strip())
-        for page in found[:FIGURES_MAX]
+        for page in found[:SPECTROGRAM_PAGES_MAX]
     ]
-    if len(found) > FIGURES_MAX:
+    if len(found) > SPECTROGRAM_PAGES_MAX:
         parts.append(
-            f"<p>The first {FIGURES_MAX} of {len(found)} grids. "
+            f"<p>The first {SPECTROGRAM_PAGES_MAX} of {len(found)} grids. "
             "<code>results.spectrograms</code> draws the others.</p>"
         )
     return HTML("".join(parts) or "<p>No clip has been made yet.</p>")
@@ -85,12 +86,12 @@ def heatmap_figures(results: Results, features: Sequence[str] | None = None) -> 
     if not drawn:
         return HTML("<p>The clips of this run are no grid, so there is no heatmap of them.</p>")
     blocks = "".join(
-        figure_block(drawing, f"Heatmap: {label}") for label, drawing in drawn[:FIGURES_MAX]
+        figure_block(drawing, f"Heatmap: {label}") for label, drawing in drawn[:HEATMAPS_MAX]
     )
     more = (
         "<p>There are more features and grids than are shown; <code>results.heatmap</code> "
         "draws the others.</p>"
-        if len(drawn) > FIGURES_MAX
+        if len(drawn) > HEATMAPS_MAX
         else ""
     )
     return HTML(f'<div class="figures">{blocks}</div>{more}')

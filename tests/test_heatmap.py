@@ -99,5 +99,9 @@ def test_what_is_no_grid_and_what_is_no_feature_is_refused(tmp_path):
     scattered = sweep.run(SineBackend(), tmp_path, progress=False)
     with pytest.raises(InvalidRequest, match="a heatmap needs a grid"):
         heatmap(scattered, "rms_dbfs")
-    with pytest.raises(InvalidRequest, match="unknown feature 'loudnes'; the features are rms"):
+    with pytest.raises(
+        InvalidRequest, match="unknown feature 'loudnes'; the features are loudness"
+    ):
         heatmap(scattered, "loudnes")
+    with pytest.raises(InvalidRequest, match="key_estimate is no number"):
+        heatmap(scattered, "key_estimate")
