@@ -239,7 +239,7 @@ class Questions:
 
         names = _features(features)
         try:
-            found = principal_map(self.frame[names].to_numpy(float))
+            found = principal_map(self.frame[names].astype("Float64").astype(float).to_numpy())
         except ValueError as error:
             raise InvalidRequest(f"there is no map of this run: {error}") from error
         x, y = found.coordinates.T
@@ -288,5 +288,10 @@ def _features(names: Sequence[str] | None) -> list[str]:
         if name not in FEATURES:
             raise InvalidRequest(
                 f"unknown feature {name!r}; the features are {', '.join(FEATURES)}", field=name
+            )
+        if FEATURES[name].kind == "text":
+            raise InvalidRequest(
+                f"{name} is a {FEATURES[name].unit} and has no mean: count its values in the frame",
+                field=name,
             )
     return [*NUMBERS] if names is None else [*names]

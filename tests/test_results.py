@@ -84,8 +84,11 @@ def test_summary_gives_the_spread_over_seeds_of_every_cell(run):
     assert summary["sd"][0] > 0
     assert summary["low"][0] < summary["mean"][0] < summary["high"][0]
     assert summary[["mean", "sd", "low"]].iloc[2:].isna().all(axis=None)
+    assert list(Results.open(run).summary("is_silent")["mean"][:2]) == [0, 0]
     with pytest.raises(InvalidRequest, match="unknown feature 'loudness'"):
         Results.open(run).summary("loudness")
+    with pytest.raises(InvalidRequest, match="key_estimate is a name and has no mean"):
+        Results.open(run).summary("key_estimate")
 
 
 def test_effects_say_which_parameter_moves_which_feature(tmp_path):

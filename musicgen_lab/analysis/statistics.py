@@ -66,7 +66,12 @@ def summarise(
         One row per cell, in the order of first appearance: the columns of `by`, `mean`, `sd` (NaN
         under two clips), `n`, `low` and `high`, the interval of the mean (NaN under three clips).
     """
-    cells = frame.astype({feature: float}).groupby(list(by), sort=False, dropna=False)[feature]
+    values_of = frame[feature].astype("Float64").astype(float)
+    cells = (
+        frame[list(by)]
+        .assign(**{feature: values_of})
+        .groupby(list(by), sort=False, dropna=False)[feature]
+    )
     summary = cells.agg(mean="mean", sd="std", n="count").reset_index()
     low, high = (np.full(len(summary), np.nan) for _ in range(2))
     values = [group.dropna().to_numpy() for _, group in cells]

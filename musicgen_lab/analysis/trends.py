@@ -67,9 +67,8 @@ def trends(
                 rows.append({"parameter": parameter, "feature": feature, **row})
                 changes.append(by_seed)
         else:
-            points = frame.astype(dict.fromkeys(features, float)).groupby(
-                list(parameters), dropna=False
-            )[list(features)]
+            values = frame[list(features)].astype("Float64").astype(float)
+            points = values.groupby([frame[name] for name in parameters], dropna=False)
             mean, count = points.mean().reset_index(), points.count().sum()
             for feature in features:
                 row = _over_points(mean, parameter, feature, alpha, resamples, seed)
