@@ -47,8 +47,9 @@ class ClipCells:
         notes = _notes(record)
         said = f" <em>{escape('; '.join(notes))}</em>" if notes else ""
         matched = f' data-matched="{copy.matched}"' if copy.matched != copy.as_made else ""
+        lazy = "" if copy.picture.startswith("data:") else 'loading="lazy" '
         return (
-            f'<figure><img src="{copy.picture}" loading="lazy" '
+            f'<figure><img src="{copy.picture}" {lazy}'
             f'width="{PICTURE_WIDTH}" height="{PICTURE_HEIGHT}" '
             f'alt="Mel spectrogram: {label}{escape("; " + "; ".join(notes)) if notes else ""}">'
             f'<audio controls preload="none" src="{copy.as_made}"{matched} '

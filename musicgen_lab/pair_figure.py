@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from musicgen_lab.drawing import INK, MUTED, PAPER, Drawing
 from musicgen_lab.mel_pictures import COLOUR_MAP, LEVEL_RANGE_DB
 from musicgen_lab.panels import describe
 from musicgen_lab.request import SWEEP_ORDER
-from musicgen_lab.written import decimals_for, signed
+from musicgen_lab.written import decimals_for, signed, value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,29 +79,28 @@ def draw_pair(a: Clip, b: Clip, features: Sequence[str]) -> Drawing:
 
 def feature_rows(a: Clip, b: Clip, features: Sequence[str]) -> list[Row]:
     """Write the features of two clips and their change, each in its unit."""
-    from musicgen_lab.analysis.features import FEATURES, measure
+    from musicgen_lab.analysis.features import FEATURES, NUMBERS, measure
 
     measured = [measure(clip.samples, clip.sample_rate) for clip in (a, b)]
     rows = []
     for name in features:
         feature = FEATURES[name]
-        first, second = (values[name] for values in measured)
         label = f"{feature.label} ({feature.unit})"
-        if not all(isinstance(value, int | float) for value in (first, second)) or isinstance(
-            first, bool
-        ):
-            rows.append(Row(label, _plain(first), _plain(second), ""))
+        if name not in NUMBERS:
+            first_text, second_text = (value(values[name]) for values in measured)
+            rows.append(Row(label, first_text, second_text, ""))
             continue
-        known = [float(value) for value in (first, second) if np.isfinite(value)]
+        first, second = (_number(values[name]) for values in measured)
+        known = [number for number in (first, second) if np.isfinite(number)]
         decimals = decimals_for((min(known), max(known))) if known else 0
-        texts = [signed(v, decimals) if np.isfinite(v) else "–" for v in (first, second)]
+        texts = [signed(n, decimals) if np.isfinite(n) else "–" for n in (first, second)]
         change = signed(second - first, decimals, plus=True) if len(known) == 2 else "–"
         rows.append(Row(label, texts[0], texts[1], change))
     return rows
 
 
-def _plain(value: Any) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+def _number(measured: float | str | bool | None) -> float:
+    return float(measured) if isinstance(measured, int | float) else float("nan")
 
 
 def _names(a: Clip, b: Clip) -> tuple[str, str]:
