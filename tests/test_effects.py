@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from musicgen_lab import InvalidRequest, Results, Sweep
+from musicgen_lab import Clip, GenerationRequest, InvalidRequest, Results, Sweep
 from musicgen_lab.findings import (
     chosen_features,
     effects_of,
@@ -15,8 +16,8 @@ from musicgen_lab.findings import (
     what_stands_out,
 )
 from musicgen_lab.plots import compare, effects
-from tests.report_runs import make_run
-from tests.sines import SineBackend
+from tests.report_runs import beats, make_run
+from tests.sines import PROVENANCE, SineBackend
 
 FEATURES = ["spectral_centroid_hz", "rms_dbfs"]
 
@@ -129,3 +130,25 @@ def test_a_clip_compared_with_itself_shows_no_difference(study):
     clip = study.clip(study.frame.key[0])
     drawing = compare(clip, clip, FEATURES)
     assert abs(drawing.figure.axes[4].images[0].get_array()).max() == 0
+
+
+def test_clips_of_other_rates_and_lengths_are_compared_where_both_sound():
+    a, b = (
+        beats(GenerationRequest(prompt="a", duration=duration, seed=0), sample_rate=rate)
+        for duration, rate in ((1, 16_000), (2, 32_000))
+    )
+    drawing = compare(a, b, FEATURES)
+    difference = drawing.figure.axes[4]
+    assert difference.get_xlim() == (0, 2)
+    assert difference.images[0].get_extent()[1] == pytest.approx(1, abs=0.05)
+    middle = difference.images[0].get_array()[:, 20:40]
+    assert abs(float(middle.mean())) < 6  # the same beats, but for what the rates cannot share
+
+
+def test_a_clip_without_samples_is_said_to_have_nothing_to_draw():
+    request = GenerationRequest(prompt="a", duration=1, seed=0)
+    nothing = Clip(request, np.zeros((1, 0), np.float32), 16_000, PROVENANCE, 0.1)
+    drawing = compare(beats(request), nothing, FEATURES)
+    texts = [text.get_text() for text in drawing.figure.findobj(Text)]
+    assert texts.count("nothing to draw") == 2
+    assert "–" in texts

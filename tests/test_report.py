@@ -113,6 +113,13 @@ def test_parameters_that_do_nothing_are_said_to(tmp_path):
     assert "250 <small>(does nothing: top_p 0.9 replaces it)" in said
 
 
+def test_what_was_paid_is_said(tmp_path):
+    results = Results.open(make_run(tmp_path, seed=[0, 1]))
+    assert "cost" not in heading(results).data
+    results.frame = results.frame.assign(gpu="A10", gpu_s=2.5, cost_usd=0.001)
+    assert "<dt>cost</dt><dd>$0.0020 for 5.0 GPU-seconds on A10</dd>" in heading(results).data
+
+
 def test_every_panel_has_a_label_and_every_picture_and_player_a_description(page):
     grid = page.find(class_="listening-grid")
     assert len(grid("figure")) == 9
