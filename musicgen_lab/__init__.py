@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from musicgen_lab.backends import Backend, connect
     from musicgen_lab.clip import Clip, Failure, Provenance
+    from musicgen_lab.comparison_report import make_comparison
     from musicgen_lab.errors import (
         BackendUnavailable,
         InvalidRequest,
@@ -51,6 +52,7 @@ _HOMES = {
     "RunFolderUnwritable": "errors",
     "Sweep": "sweep",
     "connect": "backends",
+    "make_comparison": "comparison_report",
     "make_report": "report",
 }
 
@@ -73,6 +75,7 @@ __all__ = [
     "RunFolderUnwritable",
     "Sweep",
     "connect",
+    "make_comparison",
     "make_report",
 ]
 

@@ -13,8 +13,8 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -108,6 +108,26 @@ def make_work(clips: int, grid: tuple[int, int] | None, seconds: float) -> list[
     ]
 
 
+@contextmanager
+def model_of_size(size: str, model: Path | None) -> Iterator[Path]:
+    """Lend a model folder: the one given, or one with random weights of a released size.
+
+    Raises
+    ------
+    InvalidRequest
+        When the size is none.
+    """
+    if model is not None:
+        yield model
+        return
+    if size not in SIZES:
+        raise InvalidRequest(f"size must be one of {', '.join(SIZES)}, got {size!r}", field="size")
+    from musicgen_lab.engine.random_model import write_random_model
+
+    with tempfile.TemporaryDirectory() as temporary:
+        yield write_random_model(Path(temporary) / "model", size)
+
+
 def run(
     *,
     size: str = "small",
@@ -158,27 +178,20 @@ def run(
     ModelUnavailable
         When an engine is not installed or the model cannot be opened.
     """
-    if model is None and size not in SIZES:
-        raise InvalidRequest(f"size must be one of {', '.join(SIZES)}, got {size!r}", field="size")
     if rounds < 1 or clips < 1 or (grid and min(grid) < 1):
         raise InvalidRequest("rounds, clips and both sides of the grid must be at least 1")
     from musicgen_lab.engine import bench_engines
 
     work = make_work(clips, grid, seconds)
     peer_work = make_work(clips, grid, peer_seconds or seconds)
-    with ExitStack() as stack:
-        if model is None:
-            from musicgen_lab.engine.random_model import write_random_model
-
-            temporary = stack.enter_context(tempfile.TemporaryDirectory())
-            model = write_random_model(Path(temporary) / "model", size)
-        config = load_config(model)
+    with model_of_size(size, model) as folder:
+        config = load_config(folder)
         bandwidth = bench_engines.memory_bandwidth(device)
         contestants = []
         for name in engines:
             before = bench_engines.used_memory(device)
             engine = bench_engines.open_bench_engine(
-                name, model, device=device, dtype=dtype, slots=slots, clips=len(work)
+                name, folder, device=device, dtype=dtype, slots=slots, clips=len(work)
             )
             engine.make(make_work(1, None, WARM_UP_S))
             memory = bench_engines.used_memory(device) - before

@@ -49,7 +49,7 @@ app = modal.App(settings.app)
 # of the libraries in it have no say. Our own source is mounted when a container starts, so that a
 # change of it builds nothing. The web image is small, because it is what answers first.
 
-OWN_SOURCE = ["**/*.pyc", "**/__pycache__", "**/demo/recipe.py"]
+OWN_SOURCE = ["**/*.pyc", "**/__pycache__"]
 MODEL_HOME = {"MUSICGEN_LAB_MODELS": MODELS, "HF_HUB_CACHE": "/tmp/hub"}
 base = modal.Image.debian_slim(python_version="3.11")
 if modal.is_local():

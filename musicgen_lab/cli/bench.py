@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,11 @@ SIZES = ("demo", "small", "medium", "large")
 @click.option("--slots", default="auto", show_default=True, help="Of the lab engine.")
 @click.option("--rounds", default=3, show_default=True, help="The median counts.")
 @click.option("--peer-seconds", type=float, help="Time the others on shorter clips; flatters them.")
+@click.option(
+    "--mixed",
+    is_flag=True,
+    help="Instead: 25 clips of 1 to 30 s in the lab engine, against a batch that is always full.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON per engine.")
 def bench(
     size: str,
@@ -46,6 +53,7 @@ def bench(
     slots: str,
     rounds: int,
     peer_seconds: float | None,
+    mixed: bool,
     as_json: bool,
 ) -> None:
     """Time engines on the same work, one after another in the same run.
@@ -54,14 +62,21 @@ def bench(
     audiocraft-batch and transformers-batch make a batch of equal parameters, the best they can.
     """
     from musicgen_lab import bench as benchmark
+    from musicgen_lab.bench_mixed import measure_mixed
     from musicgen_lab.engine.source import EMBEDDED, locate
 
     source: ModelSource | None = None
     if model is not None or size == EMBEDDED:
         source = locate(model or EMBEDDED)
     folder: Path | None = source.prepare() if source is not None else None
+    label = source.name if source is not None else size
+    if mixed:
+        with benchmark.model_of_size(label, folder) as opened:
+            cost = measure_mixed(opened, device=device, dtype=dtype, slots=read_slots(slots))
+        click.echo(json.dumps(asdict(cost)) if as_json else f"{label}: {cost}")
+        return
     rows = benchmark.run(
-        size=source.name if source is not None else size,
+        size=label,
         model=folder,
         clips=clips,
         grid=_read_grid(grid),

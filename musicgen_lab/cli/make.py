@@ -103,6 +103,8 @@ def sweep(
     )
     if len(failures):
         click.echo(f"the first failure: {failures['error'].iloc[0]}", err=True)
+    if plan.cost is not None:
+        click.echo(plan.beside(results), err=True)
     path = results.results_path
     if with_report:
         from musicgen_lab.report import make_report

@@ -19,6 +19,7 @@ from musicgen_lab.demo.measures import (
     draw_questions,
     measure_adherence,
     measure_diversity,
+    measure_each_attribute,
     measure_long_clips,
     measure_losses,
     measure_speed,
@@ -67,6 +68,7 @@ def evaluate(model: Path, *, questions: int = 60, classifier_clips: int = 1500) 
     report = {
         "loss": measure_losses(lm, codec),
         "classifier_accuracy": classifiers.accuracy,
+        "heard_when_named": measure_each_attribute(engine, classifiers),
         "adherence": {name: Estimate.of(values) for name, values in adherence.items()},
         "adherence_held_out": Estimate.of(held_out),
         "rise_cfg_1_to_3": Estimate.of(base - adherence["cfg_coef 1"]),

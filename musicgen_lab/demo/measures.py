@@ -18,7 +18,7 @@ from musicgen_lab.analysis.levels import rms_dbfs, silence_ratio
 from musicgen_lab.analysis.spectrogram import mel_spectrogram_db
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.demo.captions import write_caption, write_prompt
-from musicgen_lab.demo.classifiers import AttributeClassifiers
+from musicgen_lab.demo.classifiers import ATTRIBUTES, AttributeClassifiers
 from musicgen_lab.demo.composition import Piece
 from musicgen_lab.demo.descriptors import mode_evidence, refine_tempo
 from musicgen_lab.demo.pieces import draw_piece
@@ -143,6 +143,24 @@ def measure_losses(lm: Any, codec: Any, *, clips: int = 40, seed: int = 500) -> 
     return {
         name: [round(loss, 3) for loss in codebook_losses(lm, codes, each, offsets).tolist()]
         for name, each in (("own caption", captions), ("another's", captions[1:] + captions[:1]))
+    }
+
+
+def measure_each_attribute(
+    engine: Engine, classifiers: AttributeClassifiers, *, clips: int = 60
+) -> dict[str, Any]:
+    """Measure how often each attribute is heard when prompts name all of them, at cfg_coef 3."""
+    rng = np.random.default_rng(600)
+    pieces = [draw_piece(rng) for _ in range(clips)]
+    heard = [
+        (piece, classifiers.recognise(clip.samples[0]))
+        for piece, clip in _answer(engine, pieces, tuple(ATTRIBUTES), duration_s=DURATION_S)
+    ]
+    return {
+        f"{name}, one of {len(values)}": Estimate.of(
+            found[name] == getattr(piece, name) for piece, found in heard
+        )
+        for name, values in ATTRIBUTES.items()
     }
 
 

@@ -51,7 +51,7 @@ class LMTraining:
     seed : int
     """
 
-    steps: int = 4200
+    steps: int = 3600
     batch_frames: int = 3000
     long_share: float = 0.18
     moved_share: float = 0.3

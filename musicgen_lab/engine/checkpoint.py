@@ -13,8 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from musicgen_lab.engine.config import LM_FILE, ModelConfig, load_config
-from musicgen_lab.engine.transformer import expected_shapes
+from musicgen_lab.engine.config import LM_FILE, ModelConfig, expected_shapes, load_config
 from musicgen_lab.errors import ModelUnavailable
 
 STORED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}

@@ -9,11 +9,13 @@ needs is built. Three changes make it fast without changing what it computes:
 - everything else runs clip by clip, so that a clip's samples never depend on its company and 25
   clips need no more memory than one.
 
-It always computes in float32: some 16-bit convolutions are plainly wrong on some processors.
+Some 16-bit convolutions are plainly wrong on some processors. The convolutions run in 16 bits only
+where a trial of the whole decoder says the same as in float32; the LSTM never does.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from musicgen_lab.engine.checkpoint import Checkpoint
 from musicgen_lab.engine.linear import HalfWeightLinear, Linear, half_weights_are_fast
@@ -29,6 +32,7 @@ from musicgen_lab.errors import ModelUnavailable
 
 WEIGHTS_FILE = "model.safetensors"
 CLIPS_AT_ONCE = 8
+TRIAL_FRAMES, TRIAL_COSINE_MIN = 50, 0.999
 
 
 class _CodecLimits(BaseModel):
@@ -60,7 +64,16 @@ class Codec:
         Codebooks of all channels together.
     card : int
         Codes per codebook.
-    device : torch.device
+    device, dtype : torch.device, torch.dtype
+        Where and in what precision to compute. 16 bits that fail the trial become float32.
+
+    Attributes
+    ----------
+    dtype : torch.dtype
+        Of the convolutions.
+    sample_rate : int
+        In Hz.
+    samples_per_frame : int
 
     Raises
     ------
@@ -69,7 +82,14 @@ class Codec:
     """
 
     def __init__(
-        self, folder: Path, *, channels: int, codebooks: int, card: int, device: torch.device
+        self,
+        folder: Path,
+        *,
+        channels: int,
+        codebooks: int,
+        card: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         if not folder.is_dir():
             raise ModelUnavailable(f"{folder} is missing; prepare the model again")
@@ -95,6 +115,25 @@ class Codec:
                 f"{folder} has {len(quantizer.layers)} codebooks of {self._tables.shape[1]} codes, "
                 f"but the language model makes {codebooks // channels} of {card}"
             )
+        self.dtype = torch.float32
+        if dtype != torch.float32:
+            self._try(dtype)
+
+    @torch.inference_mode()
+    def _try(self, dtype: torch.dtype) -> None:
+        """Change to a precision, if what comes out is the same."""
+        codebooks, card, _ = self._tables.shape
+        generator = torch.Generator().manual_seed(0)
+        trial = torch.randint(card, (codebooks, TRIAL_FRAMES), generator=generator)
+        layers, expected = self._layers, self._decode_some([trial])[0]
+        self._layers = [
+            layer if isinstance(layer, _BatchedLstm) else copy.deepcopy(layer).to(dtype)
+            for layer in layers
+        ]
+        self.dtype = dtype
+        heard = self._decode_some([trial])[0]
+        if not F.cosine_similarity(heard, expected).item() >= TRIAL_COSINE_MIN:
+            self._layers, self.dtype = layers, torch.float32
 
     @property
     def frame_rate(self) -> float:
@@ -134,10 +173,10 @@ class Codec:
         start = 0
         for end in [i for i, layer in enumerate(self._layers) if isinstance(layer, _BatchedLstm)]:
             hidden = [self._run(x, start, end) for x in hidden]
-            hidden = self._layers[end](hidden)
+            hidden = [x.to(self.dtype) for x in self._layers[end]([x.float() for x in hidden])]
             start = end + 1
         while hidden:
-            done.append(self._run(hidden.pop(0), start, len(self._layers))[0].cpu())
+            done.append(self._run(hidden.pop(0), start, len(self._layers))[0].float().cpu())
         return done
 
     def _embed(self, codes: Tensor) -> Tensor:
@@ -145,7 +184,7 @@ class Codec:
         total = self._tables[0, codes[0]]
         for k in range(1, len(codes)):
             total = total + self._tables[k, codes[k]]
-        return total.T.unsqueeze(0)
+        return total.T.unsqueeze(0).to(self.dtype)
 
     def _run(self, x: Tensor, start: int, end: int) -> Tensor:
         for layer in self._layers[start:end]:

@@ -179,3 +179,32 @@ def load_config(folder: Path) -> ModelConfig:
 def is_model_folder(folder: Path) -> bool:
     """Say whether a folder is one that the engine can open, without loading its weights."""
     return (folder / CONFIG_FILE).is_file() and (folder / LM_FILE).is_file()
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every tensor in `lm.safetensors`."""
+    dim, ffn_dim = config.dim, config.ffn_dim
+    shapes: dict[str, tuple[int, ...]] = {
+        "embedding": (config.codebooks, config.card + 1, dim),
+        "text_projection.weight": (dim, config.text_dim),
+        "text_projection.bias": (dim,),
+        "out_norm.weight": (dim,),
+        "out_norm.bias": (dim,),
+        "heads.weight": (config.codebooks * config.card, dim),
+    }
+    if config.bias_proj:
+        shapes["heads.bias"] = (config.codebooks * config.card,)
+    for index in range(config.layers):
+        layer: dict[str, tuple[int, ...]] = {
+            "self_qkv.weight": (3 * dim, dim),
+            "self_out.weight": (dim, dim),
+            "cross_q.weight": (dim, dim),
+            "cross_kv.weight": (2 * dim, dim),
+            "cross_out.weight": (dim, dim),
+            "ffn_in.weight": (ffn_dim, dim),
+            "ffn_out.weight": (dim, ffn_dim),
+        }
+        for norm in ("self_norm", "cross_norm", "ffn_norm"):
+            layer |= {f"{norm}.weight": (dim,), f"{norm}.bias": (dim,)}
+        shapes |= {f"layers.{index}.{name}": shape for name, shape in layer.items()}
+    return shapes

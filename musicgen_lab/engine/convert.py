@@ -25,11 +25,11 @@ from musicgen_lab.engine.config import (
     Dtype,
     ModelConfig,
     Source,
+    expected_shapes,
     is_model_folder,
 )
 from musicgen_lab.engine.quiet import quiet
 from musicgen_lab.engine.text import TextEncoder
-from musicgen_lab.engine.transformer import expected_shapes
 from musicgen_lab.errors import ModelUnavailable
 
 _NON_COMMERCIAL = "CC-BY-NC-4.0"

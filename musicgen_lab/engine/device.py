@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from musicgen_lab.engine.config import ModelConfig
+from musicgen_lab.engine.transformer import cache_dtype
 from musicgen_lab.errors import InvalidRequest
 
 ROWS_PER_SLOT = 2  # with the prompt and without it
@@ -105,9 +106,9 @@ def _read_number(path: Path) -> int | None:
         return None
 
 
-def slot_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> int:
     """Return the memory that one slot's cache may come to take, in bytes."""
-    per_step = 2 * config.layers * config.dim * dtype.itemsize
+    per_step = 2 * config.layers * config.dim * cache_dtype(device, dtype).itemsize
     return ROWS_PER_SLOT * config.max_steps * per_step
 
 
@@ -128,7 +129,7 @@ def choose_slots(
     InvalidRequest
         When not even one fits, or not as many as asked for.
     """
-    size, free = slot_bytes(config, dtype), free_bytes(device)
+    size, free = slot_bytes(config, device, dtype), free_bytes(device)
     fitting = int(free * _HEADROOM) // size
     memory = f"{free / 2**30:.1f} GiB are free and each clip may take {size / 2**30:.2f}"
     if fitting < 1:

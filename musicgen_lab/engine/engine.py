@@ -98,6 +98,7 @@ class Engine:
                 "threads": torch.get_num_threads(),
                 "cpu": torch.backends.cpu.get_cpu_capability(),
                 "slots": slots,
+                "codec_dtype": str(codec.dtype).removeprefix("torch."),
             },
         )
 
@@ -140,6 +141,7 @@ class Engine:
             codebooks=config.codebooks,
             card=config.card,
             device=place,
+            dtype=precision,
         )
         chosen = choose_slots(slots, config, place, precision)  # before the slow part
         transformer = Transformer(

@@ -1,15 +1,17 @@
 """Linear layers in which a row's result never depends on the other rows.
 
 A matrix library picks its kernel by the number of rows, so the same row can come out with other
-last bits beside other rows; a clip would then depend on its company. Three ways, whichever holds:
+last bits beside other rows; a clip would then depend on its company. Four ways, whichever holds:
 
 `HalfWeightLinear` (CPU, float32) keeps the weights in 16 bits and computes in float32 with FBGEMM,
 whose kernels add up every row in the same order whatever the number of rows. For weights that came
 from float16, as all released ones did, this is exact, and it reads half the memory. Other float32
 weights are kept as two float16 halves, which hold 22 of their 24 bits.
 
-`PlainLinear` is torch's own. It is used where a trial with every number of rows that the engine may
-have comes out the same bit for bit.
+`PackedLinear` (CPU, bfloat16) keeps the weights in the order in which oneDNN reads them. It is used
+where a trial with every number of rows that the engine may have comes out the same bit for bit.
+
+`PlainLinear` is torch's own, used after the same trial.
 
 `FixedRowsLinear` (everything else) always multiplies the same number of rows, the rest being
 zeros. That number comes from the engine's configuration.
@@ -18,6 +20,7 @@ zeros. That number comes from the engine's configuration.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -34,6 +37,9 @@ class Linear(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the layer to (B, in)."""
+
+
+_Maker = Callable[[Tensor, Tensor | None, int], Linear]  # of weight, bias and rows
 
 
 class HalfWeightLinear:
@@ -82,6 +88,29 @@ class PlainLinear:
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the layer to (B, in)."""
         return F.linear(x, self._weight, self._bias)
+
+
+class PackedLinear:
+    """bfloat16 rows times weights that oneDNN has packed once.
+
+    Parameters
+    ----------
+    weight : Tensor
+        (out, in) of bfloat16.
+    bias : Tensor or None
+        (out,)
+    rows : int
+        The number of rows to pack for; others may be given.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, rows: int) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply the layer to (B, in)."""
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return y
 
 
 class FixedRowsLinear:
@@ -147,28 +176,49 @@ def make_linear(
         return HalfWeightLinear(weight, bias)
     moved = weight.to(device, dtype).contiguous()
     moved_bias = None if bias is None else bias.to(device, dtype)
-    threads = torch.get_num_threads()
-    if _rows_are_independent(tuple(moved.shape), moved.dtype, moved.device, rows, threads):
-        return PlainLinear(moved, moved_bias)
+    shape, threads = (moved.shape[0], moved.shape[1]), torch.get_num_threads()
+    for candidate in _candidates(device, dtype):
+        if _rows_are_independent(candidate, shape, dtype, device, rows, threads):
+            return candidate(moved, moved_bias, rows)
     return FixedRowsLinear(moved, moved_bias, rows)
+
+
+def _plain(weight: Tensor, bias: Tensor | None, rows: int) -> Linear:
+    return PlainLinear(weight, bias)
+
+
+def _candidates(device: torch.device, dtype: torch.dtype) -> list[_Maker]:
+    """Return the layers to try, the fastest first."""
+    packed = device.type == "cpu" and dtype == torch.bfloat16 and bfloat16_is_fast()
+    return [PackedLinear, _plain] if packed else [_plain]
+
+
+def bfloat16_is_fast() -> bool:
+    """Say whether this processor multiplies bfloat16 in hardware."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 @functools.cache
 def _rows_are_independent(
-    shape: tuple[int, int], dtype: torch.dtype, device: torch.device, rows: int, threads: int
+    make: _Maker,
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+    device: torch.device,
+    rows: int,
+    threads: int,
 ) -> bool:
     """Say whether rows come out the same bit for bit with every number of others around them.
 
     Kernels may differ in one value of a hundred thousand only, so millions are compared.
     """
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(shape, generator=generator).to(device, dtype)
+    layer = make(torch.randn(shape, generator=generator).to(device, dtype), None, rows)
     trials = 1 + _TRIED_VALUES // (rows**2 * shape[0])
     for _ in range(trials):
         x = torch.randn(rows, shape[1], generator=generator).to(device, dtype)
-        whole = F.linear(x, weight)
+        whole = layer(x)
         for n in range(1, rows):
-            first, last = F.linear(x[:n], weight), F.linear(x[n:], weight)
-            if not (torch.equal(first, whole[:n]) and torch.equal(last, whole[n:])):
+            if not (torch.equal(layer(x[:n]), whole[:n]) and torch.equal(layer(x[n:]), whole[n:])):
                 return False
     return True

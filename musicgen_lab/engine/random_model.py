@@ -17,9 +17,9 @@ from musicgen_lab.engine.config import (
     TEXT_ENCODER_FOLDER,
     ModelConfig,
     Source,
+    expected_shapes,
 )
 from musicgen_lab.engine.quiet import quiet
-from musicgen_lab.engine.transformer import expected_shapes
 
 RELEASED_SIZES = {  # width, layers, heads
     "small": (1024, 24, 16),

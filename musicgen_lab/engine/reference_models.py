@@ -114,7 +114,8 @@ def _open_codec(folder: Path, config: ModelConfig) -> Any:
             self.possible_num_codebooks = [codebooks]
             self.set_num_codebooks(codebooks)
 
-    codec = Codec(EncodecModel.from_pretrained(folder), config.codebooks // config.channels)
+    model = EncodecModel.from_pretrained(folder, dtype=torch.float32)
+    codec = Codec(model, config.codebooks // config.channels)
     return codec if config.channels == 1 else InterleaveStereoCompressionModel(codec)
 
 

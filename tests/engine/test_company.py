@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from musicgen_lab.engine.engine import Engine
-from musicgen_lab.engine.linear import FixedRowsLinear, HalfWeightLinear
+from musicgen_lab.engine.linear import (
+    FixedRowsLinear,
+    HalfWeightLinear,
+    PackedLinear,
+    bfloat16_is_fast,
+)
 from tests.engine.conftest import PROMPTS, sampled, tokens_of
 
 GRID = [
@@ -105,6 +110,23 @@ def test_rows_of_a_half_weight_layer_do_not_depend_on_each_other(width, exact):
 
     for rows in range(1, 64):
         assert torch.equal(layer(x[:rows]), whole[:rows])
+
+
+@pytest.mark.skipif(not bfloat16_is_fast(), reason="this processor has no bfloat16")
+@pytest.mark.parametrize("width", [48, 160, 1024])
+def test_rows_of_a_packed_layer_do_not_depend_on_each_other(width):
+    generator = torch.Generator().manual_seed(width)
+    weight = torch.randn(96, width, generator=generator).bfloat16()
+    bias = torch.randn(96, generator=generator).bfloat16()
+    x = torch.randn(64, width, generator=generator).bfloat16()
+    layer = PackedLinear(weight, bias, rows=64)
+
+    whole = layer(x)
+
+    for rows in range(1, 64):
+        assert torch.equal(layer(x[:rows]), whole[:rows])
+    expected = x.float() @ weight.float().T + bias.float()
+    assert (whole.float() - expected).abs().max() <= 2**-8 * expected.abs().max()
 
 
 @pytest.mark.parametrize("scale", [1e-5, 1.0, 100.0])
