@@ -47,8 +47,8 @@ under 0.9 do not count in it.
 ## Limits
 It has learnt instruments, brightness and drums from its captions; tempo, mode and loudness words
 hardly move it yet, and so adherence does not rise with cfg_coef as it should. It knows the words
-above and little else: of other words it hears the letters. It makes loops of four bars in a few keys,
-tuned to a grid of 5 Hz. It says nothing about the quality of the released models.
+above and little else: of other words it hears the letters. It makes loops of four bars in a few
+keys, tuned to a grid of 5 Hz. It says nothing about the quality of the released models.
 """
 
 
