@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from musicgen_lab.analysis.distances import signature
 from musicgen_lab.analysis.features import measure
 from musicgen_lab.analysis.spectrogram import Array
@@ -49,7 +51,11 @@ def measure_files(what: str, paths: Sequence[Path], *, workers: int | None = Non
     if workers is None:
         workers = min(_cores(), len(paths) // SOUNDS_PER_WORKER)
     shares = [paths[start::workers] for start in range(workers)] if workers > 1 else [paths]
-    with ThreadPoolExecutor(max(1, len(shares) - 1)) as elsewhere:
+    # As many threads here as a worker has: with others, sums differ in their last bits.
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(max(1, len(shares) - 1)) as elsewhere,
+    ):
         asked = [elsewhere.submit(_in_a_worker, what, share) for share in shares[1:]]
         measured = [_in_this_process(what, shares[0]), *(answer.result() for answer in asked)]
     values: list[Any] = [None] * len(paths)

@@ -35,7 +35,15 @@ def open_page(browser, path, viewport, scheme):
     """Open a page; `page.faults` holds failed requests, errors, and what asked the network."""
     page = browser.new_page(viewport=viewport, color_scheme=scheme)
     page.faults = []
-    page.on("requestfailed", lambda failed: page.faults.append(f"request: {failed.url}"))
+    page.on(
+        "requestfailed",
+        # A player that is told to load anew gives up what it was loading: no fault.
+        lambda failed: (
+            None
+            if (failed.resource_type, failed.failure) == ("media", "net::ERR_ABORTED")
+            else page.faults.append(f"request: {failed.url} {failed.failure}")
+        ),
+    )
     page.on("pageerror", lambda error: page.faults.append(f"error: {error}"))
     page.on(
         "console",
