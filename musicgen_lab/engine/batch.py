@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from musicgen_lab.engine.rows import StepRows, attends_together, find_prompt_runs, find_runs
 from musicgen_lab.engine.sampler import SamplingParameters
-from musicgen_lab.engine.transformer import PromptRun, StepRows, find_runs
 from musicgen_lab.request import GenerationRequest
 
 
@@ -87,14 +87,18 @@ class Batch:
         self._row_with = tensor([row_with.get(i, row_without.get(i, 0)) for i in clips])  # (n,)
         self._row_without = tensor([row_without.get(i, row_with.get(i, 0)) for i in clips])  # (n,)
         lengths = [generations[i].steps_done + 1 for i in clip_of_row]
-        self._runs = find_runs(cache_rows, lengths)
-        self._prompts = _find_prompts([generations[i].keys_values for i in prompted])
+        prompts = [generations[i].keys_values for i in prompted]
+        together = attends_together(device)
+        self._cache_rows = tensor(cache_rows)  # (B,)
+        self._runs = find_runs(cache_rows, lengths, together=together)
+        self._prompts = find_prompt_runs(prompts, together=together)
 
     def rows(self, tokens: Tensor) -> StepRows:
         """Lay out a step: (n, K) tokens, one row per clip, to the rows of the transformer."""
         return StepRows(
             tokens=tokens[self._clip_of_row],
             positions=self.positions[self._clip_of_row],
+            cache_rows=self._cache_rows,
             runs=self._runs,
             prompts=self._prompts,
         )
@@ -112,14 +116,3 @@ class Batch:
         for generation in self.generations:
             generation.steps_done += 1
             generation.spent_s += step_s / len(self.generations)
-
-
-def _find_prompts(keys_values: Sequence[Tensor]) -> list[PromptRun]:
-    """Join neighbouring rows of the same prompt."""
-    prompts: list[PromptRun] = []
-    for row, tensor in enumerate(keys_values):
-        if prompts and prompts[-1].keys_values is tensor:
-            prompts[-1] = replace(prompts[-1], last=row + 1)
-        else:
-            prompts.append(PromptRun(row, row + 1, tensor))
-    return prompts

@@ -4,8 +4,9 @@ The same function as audiocraft's, written for a batch whose rows have nothing i
 its own length and its own prompt. A row's numbers depend on that row alone:
 
 - linear layers are `engine.linear`'s;
-- self-attention runs over exactly a row's own length, for all neighbours of equal length at once;
+- self-attention runs over exactly a row's own length;
 - cross-attention runs over exactly the row's own prompt, with keys and values made once per prompt;
+- which rows share a call of attention is decided in `engine.rows`, so that none changes another;
 - rows without a prompt (the null half of classifier-free guidance) skip cross-attention: their
   keys and values are zero (the text is zeroed and there are no biases), and so is its result.
 """
@@ -21,93 +22,9 @@ from torch.nn import functional as F
 
 from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.linear import Linear, make_linear
+from musicgen_lab.engine.rows import PromptRun, StepRows
 
 _NORM_EPS = 1e-5
-
-
-@dataclass(frozen=True)
-class Run:
-    """Neighbouring rows of a step that attend over the same length.
-
-    Attributes
-    ----------
-    first, last : int
-        Rows of the batch, `last` excluded.
-    cache_row : int
-        Row of the cache that belongs to `first`; the others follow.
-    length : int
-        Keys to attend over, this step's included.
-    """
-
-    first: int
-    last: int
-    cache_row: int
-    length: int
-
-
-@dataclass(frozen=True)
-class PromptRun:
-    """Neighbouring rows of a step that share a prompt.
-
-    Attributes
-    ----------
-    first, last : int
-        Rows of the batch, `last` excluded.
-    keys_values : Tensor
-        (L, 2, H, T, D), from `Transformer.encode_prompt`.
-    """
-
-    first: int
-    last: int
-    keys_values: Tensor
-
-
-@dataclass(frozen=True)
-class StepRows:
-    """The rows of one step: those with a prompt first, then those without.
-
-    Attributes
-    ----------
-    tokens : Tensor
-        (B, K)
-    positions : Tensor
-        (B,) steps that each row has made.
-    runs : sequence of Run
-        Cover all rows.
-    prompts : sequence of PromptRun
-        Cover the rows that have a prompt.
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    runs: Sequence[Run]
-    prompts: Sequence[PromptRun]
-
-
-def find_runs(cache_rows: Sequence[int], lengths: Sequence[int]) -> list[Run]:
-    """Cut rows into the longest runs of neighbours in the cache that have the same length.
-
-    Parameters
-    ----------
-    cache_rows, lengths : sequence of int
-        One per row of the batch.
-
-    Returns
-    -------
-    list of Run
-    """
-    runs: list[Run] = []
-    for row, (cache_row, length) in enumerate(zip(cache_rows, lengths, strict=True)):
-        previous = runs[-1] if runs else None
-        if (
-            previous is not None
-            and previous.length == length
-            and previous.cache_row + (previous.last - previous.first) == cache_row
-        ):
-            runs[-1] = Run(previous.first, row + 1, previous.cache_row, length)
-        else:
-            runs.append(Run(row, row + 1, cache_row, length))
-    return runs
 
 
 class _Layer:
@@ -250,14 +167,15 @@ class Transformer:
     def _attend_self(self, qkv: Tensor, rows: StepRows, cache: Tensor) -> Tensor:
         """Attend over the steps so far: (B, 3 * dim) to (B, dim)."""
         q, k, v = qkv.view(len(qkv), 3, self.config.heads, -1).unbind(1)  # (B, H, D)
+        keys, values = cache.unbind()  # (rows, H, steps, D)
+        keys[rows.cache_rows, :, rows.positions] = k.to(cache.dtype)
+        values[rows.cache_rows, :, rows.positions] = v.to(cache.dtype)
+        query = q.unsqueeze(2).to(cache.dtype)  # (B, H, 1, D)
         attended = []
         for run in rows.runs:
             places = slice(run.cache_row, run.cache_row + run.last - run.first)
-            cache[0, places, :, run.length - 1] = k[run.first : run.last]
-            cache[1, places, :, run.length - 1] = v[run.first : run.last]
-            keys, values = cache[:, places, :, : run.length]  # (b, H, T, D)
-            query = q[run.first : run.last].unsqueeze(2).to(cache.dtype)  # (b, H, 1, D)
-            attended.append(F.scaled_dot_product_attention(query, keys, values))
+            known = keys[places, :, : run.length], values[places, :, : run.length]  # (b, H, T, D)
+            attended.append(F.scaled_dot_product_attention(query[run.first : run.last], *known))
         return _join(attended).to(self.dtype)
 
     def _attend_prompt(self, q: Tensor, prompts: Sequence[PromptRun], index: int) -> Tensor:

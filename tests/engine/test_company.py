@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from musicgen_lab.engine.batch import Batch
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.linear import (
     FixedRowsLinear,
@@ -48,6 +49,34 @@ def test_a_clip_alone_is_the_same_in_a_full_batch(case, alone):
     assert together.keys() == alone.keys()
     for key, samples in together.items():
         assert np.array_equal(samples, alone[key])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_logit_is_the_same_in_a_full_batch(case, dtype, threads, monkeypatch):
+    """Sampling hides most last bits, and then a clip in hundreds turns out another."""
+    seen = {}
+    guide = Batch.guide
+
+    def remember(batch, logits):
+        guided = guide(batch, logits)
+        for generation, row in zip(batch.generations, guided, strict=True):
+            seen[generation.request.seed, generation.steps_done] = row.clone()
+        return guided
+
+    monkeypatch.setattr(Batch, "guide", remember)
+    torch.set_num_threads(threads)
+    try:
+        engine = Engine.open(case.folder, device="cpu", dtype=dtype, slots=16)
+        requests = GRID[::3]
+        by_key(clip for request in requests for clip in engine.generate([request]))
+        alone, seen = seen, {}
+        by_key(engine.generate(requests))
+    finally:
+        torch.set_num_threads(2)
+
+    assert seen.keys() == alone.keys()
+    assert [place for place, row in seen.items() if not torch.equal(row, alone[place])] == []
 
 
 def test_a_clip_is_the_same_in_another_order(case, alone):
