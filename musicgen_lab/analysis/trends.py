@@ -69,7 +69,9 @@ def trends(
         else:
             values = frame[list(features)].astype("Float64").astype(float)
             points = values.groupby([frame[name] for name in parameters], dropna=False)
-            mean, count = points.mean().reset_index(), points.count().sum()
+            by_point, count = points.mean(), points.count().sum()
+            levels = by_point.index.to_frame(index=False)
+            mean = pd.concat([levels, by_point.reset_index(drop=True)], axis=1)
             for feature in features:
                 row = _over_points(mean, parameter, feature, alpha, resamples, seed)
                 row["clips"] = int(count[feature])

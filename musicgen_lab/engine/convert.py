@@ -158,7 +158,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
     ModelUnavailable
     """
     try:
-        package = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        with quiet():
+            package = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except FileNotFoundError:
         raise ModelUnavailable(f"{path} is missing; fetch the checkpoint again") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:

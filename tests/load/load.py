@@ -112,14 +112,23 @@ class Clients:
     def count_one(self, what):
         self.statuses[what] = self.statuses.get(what, 0) + 1
 
-    def is_right(self, request, samples):
-        """Return whether a request was answered with its own clip."""
+    def fault(self, request, samples):
+        """Return what is wrong with the answer to a request, or None."""
+        content = self.answers.get(request.seed, b"")
         try:
-            body = json.loads(self.answers[request.seed])
+            body = json.loads(content)
             sound, _ = decode_audio(base64.b64decode(body["audio_base64"]))
         except (KeyError, ValueError):
-            return False
-        return body["seed"] == request.seed and np.array_equal(sound, samples)
+            return f"no clip: {content[:200]!r}"
+        if body["seed"] != request.seed:
+            return f"the clip of seed {body['seed']}"
+        if sound.shape != samples.shape:
+            return f"{sound.shape} samples instead of {samples.shape}"
+        if not np.array_equal(sound, samples):
+            other = np.flatnonzero((sound != samples).any(axis=0))
+            most = np.abs(sound - samples).max()
+            return f"{len(other)} other samples, from {other[0]} on, by up to {most:.3g}"
+        return None
 
 
 @contextlib.contextmanager
@@ -142,7 +151,7 @@ def served(options):
 def run(options):
     """Alternate between the engine alone and the service, and return what happened."""
     engine = open_engine(options.slots)
-    offline_s, service_s, memory, wrong = [], [], [], []
+    offline_s, service_s, memory, wrong = [], [], [], {}
     with served(options) as (address, pid):
         clients = Clients(address, options.clients)
         for number in range(options.rounds):
@@ -155,7 +164,8 @@ def run(options):
             made = {clip.request.seed: clip.samples for clip in engine.generate(requests)}
             offline_s.append(time.perf_counter() - started_s)
             service_s.append(asyncio.run(clients.send(requests, options.bad, leaving)))
-            wrong += [r.seed for r in requests if not clients.is_right(r, made[r.seed])]
+            faults = {r.seed: clients.fault(r, made[r.seed]) for r in requests}
+            wrong |= {seed: fault for seed, fault in faults.items() if fault is not None}
             clients.answers.clear()
             memory.append(memory_mib(pid))
     audio_s = sum(request.duration for request in requests)  # the same in every round
