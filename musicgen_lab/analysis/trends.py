@@ -71,7 +71,7 @@ def trends(
             points = values.groupby([frame[name] for name in parameters], dropna=False)
             by_point, count = points.mean(), points.count().sum()
             levels = by_point.index.to_frame(index=False)
-            mean = pd.concat([levels, by_point.reset_index(drop=True)], axis=1)
+            mean = levels.join(by_point.reset_index(drop=True))
             for feature in features:
                 row = _over_points(mean, parameter, feature, alpha, resamples, seed)
                 row["clips"] = int(count[feature])
