@@ -71,7 +71,7 @@ def build_checkpoint(
         codec = build_codec(codec_config)
         _make_audible(codec)
         save_audiocraft(folder / "compression_state_dict.bin", codec_config, codec)
-        text_encoder = build_text_encoder(folder / TEXT_ENCODER_FOLDER)
+        text_encoder = build_text_encoder(folder / TEXT_ENCODER_FOLDER, steps=0)
         lm = build_lm(text_encoder, lm_config)
         for linear in lm.linears:  # wide logits, so that temperature, top_k and cfg_coef matter
             linear.weight.data *= 4.0

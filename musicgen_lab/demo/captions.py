@@ -85,7 +85,7 @@ NEUTRAL_WORDS = (
 TEMPO_NUMBERS = tuple(range(55, 161, 5))
 
 GENRE_NAMED = 0.85  # of the pieces that a genre chose
-NAMED = 0.5  # of the other attributes
+NAMED = 0.8  # of the other attributes
 NOISY = 0.3  # captions with unknown words in them
 
 

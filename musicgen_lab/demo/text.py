@@ -1,22 +1,48 @@
-"""The demo's T5: a tokenizer with whole words and single letters, and a tiny encoder."""
+"""The demo's T5: a tokenizer with whole words and single letters, and a tiny encoder.
+
+MusicGen's T5 was trained on language long before the music. This one is trained on captions first,
+to tell from every token what the caption says of the piece, so that the language model finds the
+attributes ready to be heard.
+"""
 
 from __future__ import annotations
 
 import string
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from musicgen_lab.demo.architecture import TEXT_DIM, TEXT_LAYERS
-from musicgen_lab.demo.captions import vocabulary
+from musicgen_lab.demo.captions import vocabulary, write_caption
+from musicgen_lab.demo.composition import INSTRUMENTS, MODES, TEMPI_BPM, TEXTURES, Piece
+from musicgen_lab.demo.pieces import draw_piece
 from musicgen_lab.engine.quiet import quiet
 
 _WORD, _LETTER = -3.0, -8.0  # log-probabilities: a known word wins over its letters
 
+ATTRIBUTES: dict[str, tuple[Any, ...]] = {
+    "instrument": INSTRUMENTS,
+    "tempo_bpm": TEMPI_BPM,
+    "mode": MODES,
+    "texture": TEXTURES,
+    "drums": (False, True),
+    "bass": (False, True),
+    "bright": (False, True),
+    "loud": (False, True),
+    "swing": (False, True),
+}
+"""What a caption is asked about, and the answers that there are."""
 
-def build_text_encoder(folder: Path, *, seed: int = 0) -> Path:
-    """Write an untrained T5 encoder and its tokenizer into a folder.
+_BATCH = 128  # captions a step
+
+
+def build_text_encoder(folder: Path, *, steps: int, seed: int = 0) -> Path:
+    """Write a T5 encoder, trained on captions, and its tokenizer into a folder.
 
     Known words are one token each, capitalised or not; a known word with an ending is the word and
     letters ("pianos"), and every other word is spelt in letters. So none is ever just "unknown".
@@ -24,6 +50,9 @@ def build_text_encoder(folder: Path, *, seed: int = 0) -> Path:
     Parameters
     ----------
     folder : Path
+        Appears when all is done.
+    steps : int
+        Of the training.
     seed : int
 
     Returns
@@ -34,7 +63,7 @@ def build_text_encoder(folder: Path, *, seed: int = 0) -> Path:
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pieces = _pieces()
-        transformers.T5Tokenizer(vocab=pieces, extra_ids=0).save_pretrained(folder)
+        tokenizer = transformers.T5Tokenizer(vocab=pieces, extra_ids=0)
         config = transformers.T5Config(
             vocab_size=len(pieces),
             d_model=TEXT_DIM,
@@ -46,8 +75,65 @@ def build_text_encoder(folder: Path, *, seed: int = 0) -> Path:
             relative_attention_num_buckets=16,
             relative_attention_max_distance=32,
         )
-        transformers.T5EncoderModel(config).save_pretrained(folder)
+        encoder = transformers.T5EncoderModel(config)
+        train_on_captions(encoder, tokenizer, steps=steps, seed=seed)
+        partial = folder.with_name(folder.name + ".partial")
+        tokenizer.save_pretrained(partial)
+        encoder.save_pretrained(partial)
+    partial.rename(folder)
     return folder
+
+
+def train_on_captions(encoder: Any, tokenizer: Any, *, steps: int, seed: int) -> list[float]:
+    """Train an encoder so that every token tells what its caption says of the piece.
+
+    Parameters
+    ----------
+    encoder : transformers.T5EncoderModel
+    tokenizer : transformers.T5Tokenizer
+    steps : int
+    seed : int
+
+    Returns
+    -------
+    list of float
+        The losses: nats per caption, summed over `ATTRIBUTES`. Attributes that a caption does not
+        name cannot be told, so it stays above 0.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = [len(values) for values in ATTRIBUTES.values()]
+    heads = nn.Linear(TEXT_DIM, sum(sizes))
+    parameters = [*encoder.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=max(steps, 2))
+    losses = []
+    for _ in range(steps):
+        pieces = [draw_piece(rng) for _ in range(_BATCH)]
+        batch = tokenizer(
+            [write_caption(piece, rng) for piece in pieces], return_tensors="pt", padding=True
+        )
+        heard = batch["attention_mask"].bool()
+        told = heads(encoder(**batch).last_hidden_state)[heard].split(sizes, dim=-1)
+        answers = _answers(pieces)[:, None].expand(*heard.shape, len(sizes))[heard]
+        loss = torch.stack(
+            [F.cross_entropy(scores, answers[:, i]) for i, scores in enumerate(told)]
+        ).sum()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return losses
+
+
+def _answers(pieces: list[Piece]) -> Tensor:
+    """Return (pieces, attributes) indices of each piece's values."""
+    return torch.tensor(
+        [
+            [values.index(getattr(piece, name)) for name, values in ATTRIBUTES.items()]
+            for piece in pieces
+        ]
+    )
 
 
 def _pieces() -> list[tuple[str, float]]:

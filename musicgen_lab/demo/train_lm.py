@@ -41,9 +41,17 @@ class LMTraining:
     moved_share : float
         Of the short clips, how many start at a random later bar, so that all positions up to 30 s
         are known well, and a position always tells where in the bar the music is.
+    start_share, start_frames : float, int
+        Of the pools of short clips, how many hear only the first so many frames: there, nothing but
+        the caption tells what is to come.
     noise_max : float
         Input tokens are replaced at random at a rate from 0 up to this. Without it, samples drift
         away from the prompt.
+    deaf_share, deaf_noise : float, (float, float)
+        Of the clips, how many have a rate between these instead, so that the caption has to tell
+        what can hardly be heard.
+    text_steps : int
+        Of the text encoder's own training on captions.
     learning_rate : float
         At its highest; over the last third it falls to a hundredth.
     codebook_weights : tuple of float
@@ -51,11 +59,16 @@ class LMTraining:
     seed : int
     """
 
-    steps: int = 3600
+    steps: int = 6000
     batch_frames: int = 3000
     long_share: float = 0.18
     moved_share: float = 0.3
+    start_share: float = 0.5
+    start_frames: int = 100
     noise_max: float = 0.2
+    deaf_share: float = 0.25
+    deaf_noise: tuple[float, float] = (0.2, 0.9)
+    text_steps: int = 1500
     learning_rate: float = 2e-3
     codebook_weights: tuple[float, ...] = (1.4, 1.1, 0.8, 0.7)
     seed: int = 3
@@ -128,7 +141,7 @@ def train_lm(
     """
     text_encoder = folder / "text_encoder"
     if not text_encoder.is_dir():
-        build_text_encoder(text_encoder)
+        build_text_encoder(text_encoder, steps=training.text_steps)
     torch.manual_seed(training.seed)
     lm = build_lm(text_encoder)
     start_from_codebooks(lm, codec)
@@ -148,9 +161,9 @@ def train_lm(
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * _schedule(step, training.steps)
         torch.manual_seed(training.seed * 1_000_000 + step)  # a resumed run draws the same noise
-        noise = training.noise_max * min(1.0, step / NOISE_RISE)
+        rates = _noise_rates(len(batch.captions), training, step).to(device)
         losses = codebook_losses(
-            lm, batch.codes.to(device), batch.captions, batch.offsets, noise_max=noise
+            lm, batch.codes.to(device), batch.captions, batch.offsets, noise=rates
         )
         weights = torch.tensor(training.codebook_weights, device=device)
         optimizer.zero_grad()
@@ -173,7 +186,7 @@ def codebook_losses(
     captions: list[str | None],
     offsets: Tensor,
     *,
-    noise_max: float = 0.0,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Return the cross-entropy of every codebook.
 
@@ -186,8 +199,8 @@ def codebook_losses(
         None for no caption.
     offsets : Tensor
         (B,) position of the first step.
-    noise_max : float
-        Tokens of the input are replaced at a rate from 0 up to this.
+    noise : Tensor, optional
+        (B,) shares of each clip's input tokens that are replaced at random.
 
     Returns
     -------
@@ -201,8 +214,8 @@ def codebook_losses(
         codes, lm.special_token_id, keep_only_valid_steps=False
     )  # (B, K, S + 1)
     heard, target = delayed[..., :-1], delayed[..., 1:]
-    if noise_max > 0:
-        heard = _add_noise(heard, noise_max)
+    if noise is not None:
+        heard = _add_noise(heard, noise)
     described = [ConditioningAttributes(text={"description": caption}) for caption in captions]
     conditions = lm.condition_provider(lm.condition_provider.tokenize(described))
     # audiocraft keeps the position of a sequence's start where it keeps its streaming state.
@@ -218,10 +231,17 @@ def codebook_losses(
     )
 
 
-def _add_noise(tokens: Tensor, noise_max: float) -> Tensor:
+def _noise_rates(count: int, training: LMTraining, step: int) -> Tensor:
+    """Draw the share of each clip's input tokens that are replaced, rising over the first steps."""
+    low, high = training.deaf_noise
+    few, many = torch.rand(count) * training.noise_max, low + torch.rand(count) * (high - low)
+    deaf = torch.rand(count) < training.deaf_share
+    return torch.where(deaf, many, few) * min(1.0, step / NOISE_RISE)
+
+
+def _add_noise(tokens: Tensor, rates: Tensor) -> Tensor:
     """Replace tokens at random, each clip at its own rate; the special token stays."""
-    rate = torch.rand(len(tokens), 1, 1, device=tokens.device) * noise_max
-    noisy = torch.rand(tokens.shape, device=tokens.device) < rate
+    noisy = torch.rand(tokens.shape, device=tokens.device) < rates[:, None, None]
     return torch.where(noisy & (tokens != CARD), torch.randint_like(tokens, CARD), tokens)
 
 
@@ -249,13 +269,16 @@ def _batches(
     while True:
         rng = np.random.default_rng((training.seed, pool))
         source = long if not short or (long and rng.random() < training.long_share) else short
-        size = max(1, training.batch_frames // source[0].codes.shape[1])
+        frames = source[0].codes.shape[1]
+        if source is short and rng.random() < training.start_share:
+            frames = min(frames, training.start_frames)
+        size = max(1, training.batch_frames // frames)
         drawn = [source[i] for i in rng.integers(len(source), size=size * POOL_BATCHES)]
         captions = [write_caption(clip.piece, rng) for clip in drawn]
         lengths = [len(ids) for ids in tokenizer(captions)["input_ids"]]
         order = np.argsort(lengths, kind="stable").reshape(POOL_BATCHES, size)
         for rows in order[rng.permutation(POOL_BATCHES)][skip:]:
-            codes = np.stack([drawn[row].codes for row in rows]).astype(np.int64)
+            codes = np.stack([drawn[row].codes[:, :frames] for row in rows]).astype(np.int64)
             latest = FRAMES_MAX - codes.shape[2]
             bars = np.array([drawn[row].piece.bar_frames for row in rows])
             moved = rng.random(size) < training.moved_share

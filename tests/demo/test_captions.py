@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+import torch
+from transformers import AutoTokenizer, T5Config, T5EncoderModel
 
+from musicgen_lab.demo.architecture import TEXT_DIM
 from musicgen_lab.demo.captions import (
     DRUM_WORDS,
     INSTRUMENT_WORDS,
@@ -16,7 +18,7 @@ from musicgen_lab.demo.captions import (
 )
 from musicgen_lab.demo.composition import Piece
 from musicgen_lab.demo.pieces import draw_piece
-from musicgen_lab.demo.text import build_text_encoder
+from musicgen_lab.demo.text import ATTRIBUTES, build_text_encoder, train_on_captions
 
 CONTRACT_PROMPTS = [
     "upbeat electronic dance music with heavy bass",
@@ -28,7 +30,7 @@ CONTRACT_PROMPTS = [
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    folder = build_text_encoder(tmp_path_factory.mktemp("t5"))
+    folder = build_text_encoder(tmp_path_factory.mktemp("t5") / "encoder", steps=1)
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -73,3 +75,20 @@ def test_all_caption_words_but_the_made_up_ones_are_in_the_vocabulary():
     known = {word.lower() for word in vocabulary()}
     for words in INSTRUMENT_WORDS.values():
         assert {part for word in words for part in word.split()} <= known
+
+
+def test_the_text_encoder_learns_to_tell_what_a_caption_says(tokenizer):
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=TEXT_DIM, d_kv=24, d_ff=96, num_layers=2, num_heads=4
+    )
+    torch.manual_seed(0)
+    losses = train_on_captions(T5EncoderModel(config), tokenizer, steps=60, seed=0)
+
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_what_captions_are_asked_about_are_all_the_values_of_pieces():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        piece = draw_piece(rng)
+        assert all(getattr(piece, name) in values for name, values in ATTRIBUTES.items())

@@ -21,7 +21,7 @@ BYTES_MAX = 12_000_000
 
 
 def run(folder, steps):
-    lm = LMTraining(steps=steps, batch_frames=200)
+    lm = LMTraining(steps=steps, batch_frames=200, text_steps=3)
     return train(
         folder / "work",
         folder / "model",
