@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from musicgen_lab.clip import Clip, Failure, Provenance
 from musicgen_lab.engine.rows import StepRows, attends_together, find_prompt_runs, find_runs
 from musicgen_lab.engine.sampler import SamplingParameters
 from musicgen_lab.request import GenerationRequest
@@ -41,6 +43,30 @@ class Generation:
     keys_values: Tensor
     spent_s: float
     steps_done: int = 0
+
+    def finish(
+        self, sound: Tensor, sample_rate: int, provenance: Provenance, *, finite: bool
+    ) -> Clip | Failure:
+        """Return the clip, or a failure where a number is not finite.
+
+        Parameters
+        ----------
+        sound : Tensor
+            (channels, n)
+        sample_rate : int
+            In Hz.
+        provenance : Provenance
+        finite : bool
+            Whether the logits of all steps were.
+        """
+        samples = sound.numpy().astype(np.float32, copy=False)
+        if not finite or not np.isfinite(samples).all():
+            return self.fail(ArithmeticError("the model's output is not finite"))
+        return Clip(self.request, samples, sample_rate, provenance, self.spent_s)
+
+    def fail(self, error: Exception) -> Failure:
+        """Return the failure that an error is for this clip."""
+        return Failure(self.request, type(error).__name__, str(error), self.spent_s)
 
 
 class Batch:

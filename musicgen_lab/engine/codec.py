@@ -163,6 +163,19 @@ class Codec:
             for first in range(0, len(sounds), self._channels)
         ]
 
+    def decode_each(self, clips: Sequence[Tensor]) -> list[Tensor | Exception]:
+        """Decode clips like `decode`, with an error in place of each that cannot be."""
+        try:
+            return list(self.decode(clips))
+        except Exception:  # one by one, so that only those at fault are lost
+            return [self._attempt(codes) for codes in clips]
+
+    def _attempt(self, codes: Tensor) -> Tensor | Exception:
+        try:
+            return self.decode([codes])[0]
+        except Exception as error:
+            return error
+
     def _each(self) -> range:
         return range(self._channels)
 

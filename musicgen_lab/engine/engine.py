@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from musicgen_lab.clip import Clip, Failure, Provenance
 from musicgen_lab.engine.batch import Batch, Generation
@@ -37,12 +35,11 @@ from musicgen_lab.engine.device import (
     choose_slots,
     describe_device,
 )
+from musicgen_lab.engine.prompts import Prompts
 from musicgen_lab.engine.sampler import draw_uniforms, sample
 from musicgen_lab.engine.text import TextEncoder
 from musicgen_lab.engine.transformer import Transformer
 from musicgen_lab.request import GenerationRequest
-
-PROMPTS_KEPT = 8
 
 
 class Engine:
@@ -71,7 +68,7 @@ class Engine:
     ) -> None:
         self.config, self.slots = config, slots
         self.on_progress: Callable[[int], None] | None = None
-        self._transformer, self._text_encoder, self._codec = transformer, text_encoder, codec
+        self._transformer, self._codec = transformer, codec
         device = transformer.device
         self._cache = transformer.make_cache(ROWS_PER_SLOT * slots)
         table = (slots, config.max_steps + 1, config.codebooks)
@@ -79,7 +76,7 @@ class Engine:
         self._uniforms = torch.zeros(table, dtype=torch.float64, device=device)  # (slots, S, K)
         self._finite = torch.ones(slots, dtype=torch.bool, device=device)  # (slots,)
         self._delays = torch.tensor(config.delays, device=device)  # (K,)
-        self._prompts: OrderedDict[str, Tensor] = OrderedDict()
+        self._prompts = Prompts(text_encoder, transformer)
         self._batch: Batch | None = None
         self._waiting: deque[tuple[int, GenerationRequest]] = deque()
         self._cancelled: set[int] = set()
@@ -239,7 +236,7 @@ class Engine:
             batch.advance(time.perf_counter() - started_s)
         except Exception as error:  # out of memory, say: those in the batch are lost, not the rest
             self._leave(batch.generations)
-            self._finished |= {g.ticket: _failure(g, error) for g in batch.generations}
+            self._finished |= {g.ticket: g.fail(error) for g in batch.generations}
             return
         self._report(len(batch.generations))
         done = [g for g in batch.generations if g.steps_done == g.steps]
@@ -269,7 +266,7 @@ class Engine:
         """Prepare a slot for a request; its failure harms no other."""
         started_s, steps = time.perf_counter(), self._count_steps(request)
         try:
-            keys_values = self._encode(request.prompt)
+            keys_values = self._prompts[request.prompt]
         except Exception as error:
             elapsed_s = time.perf_counter() - started_s
             failure = Failure(request, type(error).__name__, str(error), elapsed_s)
@@ -285,43 +282,23 @@ class Engine:
             ticket, request, slot, frames, steps, keys_values, time.perf_counter() - started_s
         )
 
-    def _encode(self, prompt: str) -> Tensor:
-        """Return a prompt's keys and values, remembering the last few."""
-        if prompt not in self._prompts:
-            text = self._text_encoder.encode(prompt)
-            self._prompts[prompt] = self._transformer.encode_prompt(text)
-        self._prompts.move_to_end(prompt)
-        while len(self._prompts) > PROMPTS_KEPT:
-            self._prompts.popitem(last=False)
-        return self._prompts[prompt]
-
     def _decode(self, done: list[Generation]) -> dict[int, Clip | Failure]:
         """Turn finished tokens into sound."""
         started_s = time.perf_counter()
         codes = [
             undelay(self._tokens[g.slot, : g.steps + 1], g.frames, self.config.delays) for g in done
         ]
-        try:
-            sounds: list[Tensor | Exception] = list(self._codec.decode(codes))
-        except Exception:  # one by one, so that only those at fault are lost
-            sounds = [_attempt(self._codec, each) for each in codes]
-        finite = self._finite.tolist()
+        sounds = self._codec.decode_each(codes)
         share_s = (time.perf_counter() - started_s) / len(done)
         for generation in done:
             generation.spent_s += share_s
+        finite, rate = self._finite.tolist(), self._codec.sample_rate
         return {
-            g.ticket: self._finish(g, sound, finite[g.slot])
+            g.ticket: g.fail(sound)
+            if isinstance(sound, Exception)
+            else g.finish(sound, rate, self.provenance, finite=finite[g.slot])
             for g, sound in zip(done, sounds, strict=True)
         }
-
-    def _finish(self, done: Generation, sound: Tensor | Exception, finite: bool) -> Clip | Failure:
-        if isinstance(sound, Exception):
-            return _failure(done, sound)
-        samples = sound.numpy().astype(np.float32, copy=False)
-        if not finite or not np.isfinite(samples).all():
-            return _failure(done, ArithmeticError("the model's output is not finite"))
-        rate = self._codec.sample_rate
-        return Clip(done.request, samples, rate, self.provenance, done.spent_s)
 
     def _join(self, coming: list[Generation]) -> None:
         if coming:
@@ -367,14 +344,3 @@ class Engine:
             done = [(t, self._finished.pop(t)) for t in sorted(mine & self._finished.keys())]
             self._owned -= {ticket for ticket, _ in done}
             return done
-
-
-def _attempt(codec: Codec, codes: Tensor) -> Tensor | Exception:
-    try:
-        return codec.decode([codes])[0]
-    except Exception as error:
-        return error
-
-
-def _failure(generation: Generation, error: Exception) -> Failure:
-    return Failure(generation.request, type(error).__name__, str(error), generation.spent_s)
