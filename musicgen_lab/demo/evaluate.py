@@ -26,6 +26,7 @@ from musicgen_lab.demo.measures import (
     measure_tempo_and_mode,
 )
 from musicgen_lab.demo.model_card import write_model_card
+from musicgen_lab.demo.precision import compare_precisions
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.reference_models import open_models
 
@@ -76,6 +77,7 @@ def evaluate(model: Path, *, questions: int = 60, classifier_clips: int = 1500) 
         **measure_diversity(engine),
         **measure_tempo_and_mode(engine, classifiers),
         **measure_long_clips(engine),
+        "bfloat16": compare_precisions(model, codec),
         "seconds_for_25_clips_of_4_s": measure_speed(model),
     }
     return {name: _plain(value) for name, value in report.items()}

@@ -46,6 +46,30 @@ def codes_are_due(step: Tensor, frames: Tensor, delays: Tensor) -> Tensor:
     return (frame >= 0) & (frame < frames[:, None])
 
 
+def delay(codes: Tensor, delays: Sequence[int], special_token: int) -> Tensor:
+    """Lay codes out as the sequence that the language model hears.
+
+    Parameters
+    ----------
+    codes : Tensor
+        (K, frames)
+    delays : sequence of int
+        K of them.
+    special_token : int
+        Where there is no code.
+
+    Returns
+    -------
+    Tensor
+        (S + 1, K) tokens.
+    """
+    frames = codes.shape[1]
+    sequence = codes.new_full((count_steps(frames, delays) + 1, len(codes)), special_token)
+    for k, lag in enumerate(delays):
+        sequence[1 + lag : 1 + lag + frames, k] = codes[k]
+    return sequence
+
+
 def undelay(sequence: Tensor, frames: int, delays: Sequence[int]) -> Tensor:
     """Undo the delays.
 

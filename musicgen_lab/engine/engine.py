@@ -51,6 +51,8 @@ class Engine:
         Of the model.
     slots : int
         Clips made at once.
+    transformer : Transformer
+    prompts : Prompts
     provenance : Provenance
         What every clip carries.
     on_progress : callable or None
@@ -68,7 +70,7 @@ class Engine:
     ) -> None:
         self.config, self.slots = config, slots
         self.on_progress: Callable[[int], None] | None = None
-        self._transformer, self._codec = transformer, codec
+        self.transformer, self._codec = transformer, codec
         device = transformer.device
         self._cache = transformer.make_cache(ROWS_PER_SLOT * slots)
         table = (slots, config.max_steps + 1, config.codebooks)
@@ -76,7 +78,7 @@ class Engine:
         self._uniforms = torch.zeros(table, dtype=torch.float64, device=device)  # (slots, S, K)
         self._finite = torch.ones(slots, dtype=torch.bool, device=device)  # (slots,)
         self._delays = torch.tensor(config.delays, device=device)  # (K,)
-        self._prompts = Prompts(text_encoder, transformer)
+        self.prompts = Prompts(text_encoder, transformer)
         self._batch: Batch | None = None
         self._waiting: deque[tuple[int, GenerationRequest]] = deque()
         self._cancelled: set[int] = set()
@@ -226,7 +228,7 @@ class Engine:
         started_s = time.perf_counter()
         try:
             tokens = self._tokens[batch.slots, batch.positions]  # (n, K)
-            logits = batch.guide(self._transformer.step(batch.rows(tokens), self._cache))
+            logits = batch.guide(self.transformer.step(batch.rows(tokens), self._cache))
             self._finite[batch.slots] &= logits.isfinite().flatten(1).all(dim=1)
             uniforms = self._uniforms[batch.slots, batch.positions]  # (n, K)
             drawn = sample(logits, batch.parameters, uniforms)
@@ -266,7 +268,7 @@ class Engine:
         """Prepare a slot for a request; its failure harms no other."""
         started_s, steps = time.perf_counter(), self._count_steps(request)
         try:
-            keys_values = self._prompts[request.prompt]
+            keys_values = self.prompts[request.prompt]
         except Exception as error:
             elapsed_s = time.perf_counter() - started_s
             failure = Failure(request, type(error).__name__, str(error), elapsed_s)
@@ -311,7 +313,7 @@ class Engine:
 
     def _rebuild(self, generations: list[Generation]) -> None:
         ordered = sorted(generations, key=lambda generation: generation.slot)
-        device = self._transformer.device
+        device = self.transformer.device
         self._batch = Batch(ordered, self.slots, device) if ordered else None
 
     def _count_steps(self, request: GenerationRequest) -> int:

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from musicgen_lab.engine.delay import codes_are_due, count_frames, count_steps, undelay
+from musicgen_lab.engine.delay import (
+    codes_are_due,
+    count_frames,
+    count_steps,
+    delay,
+    undelay,
+)
 
 DELAYS = [[0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3], [0], [0, 2, 5]]
 
@@ -22,6 +28,7 @@ def test_sequence_length_places_and_order_are_audiocrafts(delays, frames):
     due = codes_are_due(steps, torch.full_like(steps, frames), torch.tensor(delays))
     assert torch.equal(due, mask[:, 1:].T)
     assert torch.equal(undelay(sequence[0].T, frames, delays), codes[0])
+    assert torch.equal(delay(codes[0], delays, -1), sequence[0].T)
 
 
 def test_frames_are_cut_down_to_whole_ones_as_audiocraft_does():

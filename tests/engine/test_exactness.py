@@ -35,7 +35,7 @@ def test_logits_are_audiocrafts_all_along(case):
         ConditioningAttributes,
     )
 
-    config, transformer = case.engine.config, case.engine._transformer
+    config, transformer = case.engine.config, case.engine.transformer
     generator = torch.Generator().manual_seed(0)
     steps = count_steps(300, config.delays)
     sequence = torch.randint(0, config.card, (steps, config.codebooks), generator=generator)
@@ -44,7 +44,7 @@ def test_logits_are_audiocrafts_all_along(case):
     conditions = [ConditioningAttributes(text={"description": PROMPTS[1]})]
     conditions += ClassifierFreeGuidanceDropout(p=1.0)(conditions)
     request = greedy(PROMPTS[1], cfg_coef=3.0)
-    keys_values = case.engine._prompts[PROMPTS[1]]
+    keys_values = case.engine.prompts[PROMPTS[1]]
     generation = Generation(1, request, 0, 300, steps, keys_values, 0.0)
     batch = Batch([generation], 1, torch.device("cpu"))
     cache = transformer.make_cache(ROWS_PER_SLOT)

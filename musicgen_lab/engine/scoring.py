@@ -1,0 +1,63 @@
+"""`score`: what the language model expects at every step of music that is there already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from musicgen_lab.engine.batch import Batch, Generation
+from musicgen_lab.engine.delay import delay
+from musicgen_lab.engine.device import ROWS_PER_SLOT
+from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.sampler import filter_probabilities
+from musicgen_lab.request import GenerationRequest
+
+
+@dataclass(frozen=True)
+class Score:
+    """What was expected, and what came.
+
+    Attributes
+    ----------
+    probabilities : Tensor
+        (S, K, card) that a token would be drawn from, after guidance, temperature and filters.
+    tokens : Tensor
+        (S, K) that came; the special token where no code was due.
+    """
+
+    probabilities: Tensor
+    tokens: Tensor
+
+
+@torch.inference_mode()
+def score(engine: Engine, request: GenerationRequest, codes: Tensor) -> Score:
+    """Give an engine the codes of a clip step by step, and note what it would have drawn from.
+
+    Parameters
+    ----------
+    engine : Engine
+        Not in use by anyone else meanwhile.
+    request : GenerationRequest
+        Its prompt and sampling parameters; the duration and the seed do not matter.
+    codes : Tensor
+        (K, frames)
+
+    Returns
+    -------
+    Score
+    """
+    config, transformer = engine.config, engine.transformer
+    sequence = delay(codes.to(transformer.device), config.delays, config.special_token)
+    steps = len(sequence) - 1
+    keys_values = engine.prompts[request.prompt]
+    clip = Generation(0, request, 0, codes.shape[1], steps, keys_values, 0.0)
+    batch = Batch([clip], 1, transformer.device)
+    cache = transformer.make_cache(ROWS_PER_SLOT)
+    expected = []
+    for tokens in sequence[:-1]:
+        logits = batch.guide(transformer.step(batch.rows(tokens[None]), cache))
+        expected.append(filter_probabilities(logits, batch.parameters)[0])
+        batch.advance(0.0)
+    return Score(torch.stack(expected), sequence[1:])
