@@ -63,6 +63,7 @@ def bench(
     """
     from musicgen_lab import bench as benchmark
     from musicgen_lab.bench_mixed import measure_mixed
+    from musicgen_lab.bench_rows import describe_machine, format_json, format_table
     from musicgen_lab.engine.source import EMBEDDED, locate
 
     source: ModelSource | None = None
@@ -74,6 +75,7 @@ def bench(
         with benchmark.model_of_size(label, folder) as opened:
             cost = measure_mixed(opened, device=device, dtype=dtype, slots=read_slots(slots))
         click.echo(json.dumps(asdict(cost)) if as_json else f"{label}: {cost}")
+        click.echo(describe_machine(), err=as_json)
         return
     rows = benchmark.run(
         size=label,
@@ -88,7 +90,8 @@ def bench(
         rounds=rounds,
         peer_seconds=peer_seconds,
     )
-    click.echo(benchmark.format_json(rows) if as_json else benchmark.format_table(rows))
+    click.echo(format_json(rows) if as_json else format_table(rows))
+    click.echo(describe_machine(), err=as_json)
 
 
 def _read_grid(text: str | None) -> tuple[int, int] | None:

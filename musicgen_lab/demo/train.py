@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from musicgen_lab.atomic import write_atomically
-from musicgen_lab.bench import describe_machine
+from musicgen_lab.bench_rows import describe_machine
 from musicgen_lab.demo.architecture import CODEC_CONFIG, LM_CONFIG, save_audiocraft
 from musicgen_lab.demo.dataset import DatasetSize, load_tokens, synthesise_shards, tokenise
 from musicgen_lab.demo.train_codec import CodecTraining, initialise_codec, train_decoder

@@ -1,0 +1,103 @@
+"""`BenchRow`: what was measured of one engine, and how it is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """What one engine needed for the work.
+
+    Attributes
+    ----------
+    engine, size, device, dtype : str
+    clips : int
+        Of the whole work.
+    seconds : float
+        Length of every clip.
+    ms_per_step : float
+        Time of the whole work over the LM steps of one clip.
+    clip_seconds_per_second : float
+        Seconds of sound made per second.
+    first_clip_s : float
+        Seconds until the first clip was there.
+    peak_memory_mb : float
+        What opening and running the engine added to the memory in use; on a GPU the most in use.
+    ratio_to_audiocraft : float or None
+        How many times faster than audiocraft's loop; None where that did not run.
+    floor_fraction : float
+        Least time that reading the weights and the cache takes, over the time it took.
+    timed : str
+        How much of the work was timed; the rest is extrapolated.
+    """
+
+    engine: str
+    size: str
+    device: str
+    dtype: str
+    clips: int
+    seconds: float
+    ms_per_step: float
+    clip_seconds_per_second: float
+    first_clip_s: float
+    peak_memory_mb: float
+    ratio_to_audiocraft: float | None
+    floor_fraction: float
+    timed: str
+
+
+def format_json(rows: Sequence[BenchRow]) -> str:
+    """Return one line of JSON per engine."""
+    return "\n".join(json.dumps(asdict(row)) for row in rows)
+
+
+def format_table(rows: Sequence[BenchRow]) -> str:
+    """Return a table for people."""
+    head = ("engine", "ms/step", "sound s/s", "first clip s", "memory MB", "x audiocraft", "floor")
+    lines = [
+        (
+            row.engine,
+            f"{row.ms_per_step:.1f}",
+            f"{row.clip_seconds_per_second:.2f}",
+            f"{row.first_clip_s:.1f}",
+            f"{row.peak_memory_mb:.0f}",
+            "-" if row.ratio_to_audiocraft is None else f"{row.ratio_to_audiocraft:.1f}",
+            f"{row.floor_fraction:.0%}",
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    table = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in [head, *lines]
+    ]
+    first = rows[0]
+    title = f"{first.size}: {first.clips} clips of {first.seconds:g} s, {first.device}"
+    notes = [f"{row.engine}: {row.dtype}, timed {row.timed}" for row in rows]
+    return "\n".join([title, *table, *notes])
+
+
+def describe_machine() -> str:
+    """Return this machine's processor, cores, and torch's version."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [
+            line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = models[0].partition(":")[2].strip() if models else name
+    parts = [name, f"{os.cpu_count()} cores", f"{torch.get_num_threads()} threads"]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join([*parts, f"torch {torch.__version__}"])

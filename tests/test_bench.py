@@ -1,0 +1,95 @@
+"""`musicgen-lab bench` tells what it timed, for people and for programs; how fast is not tested."""
+
+import contextlib
+import io
+import json
+import sys
+import warnings
+from dataclasses import dataclass
+
+import pytest
+
+from musicgen_lab.cli import main
+
+FIELDS = (
+    "engine size device dtype clips seconds ms_per_step clip_seconds_per_second first_clip_s "
+    "peak_memory_mb ratio_to_audiocraft floor_fraction timed"
+).split()
+
+
+@dataclass
+class Told:
+    code: int
+    out: str
+    err: str
+
+
+def bench(*options):
+    """Run the command in this process, to spare the imports, and return what it told."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(sys, "argv", ["musicgen-lab", "bench", "--seconds", "1", *options])
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main()
+    return Told(ended.value.code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def told():
+    done = bench("--engines", "lab,audiocraft", "--grid", "2x2", "--rounds", "1", "--json")
+    assert done.code == 0, done.err
+    return done
+
+
+def test_every_engine_has_a_line_of_json_with_the_same_fields(told):
+    rows = [json.loads(line) for line in told.out.splitlines()]
+
+    assert [row["engine"] for row in rows] == ["lab", "audiocraft"]
+    assert all(list(row) == FIELDS for row in rows)
+    assert all(row["size"] == "demo" and row["clips"] == 4 for row in rows)
+
+
+def test_a_loop_is_timed_on_one_cell_and_counted_for_all(told):
+    lab, loop = (json.loads(line) for line in told.out.splitlines())
+
+    assert lab["timed"] == "4 of 4 clips, 53 of 53 steps"
+    assert loop["timed"] == "1 of 4 clips, 53 of 53 steps"
+    assert lab["ratio_to_audiocraft"] == pytest.approx(loop["ms_per_step"] / lab["ms_per_step"])
+    assert loop["ratio_to_audiocraft"] == 1.0
+    for row in (lab, loop):
+        made_s = row["ms_per_step"] * 53 / 1000
+        assert row["clip_seconds_per_second"] == pytest.approx(4 * 1.0 / made_s)
+        assert 0 < row["first_clip_s"] <= made_s * 1.01
+
+
+def test_the_machine_is_named_beside_the_json(told):
+    assert "cores" in told.err
+    assert "torch" in told.err
+
+
+def test_the_table_for_people_ends_with_the_machine():
+    done = bench("--engines", "lab", "--rounds", "1")
+
+    assert done.code == 0, done.err
+    title, head, row, note, machine = done.out.splitlines()
+    assert title == "demo: 1 clips of 1 s, cpu"
+    assert head.split()[0] == "engine"
+    assert row.split()[0] == "lab"
+    assert note.startswith("lab: float32, timed 1 of 1 clips")
+    assert "cores" in machine
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--engines", "lab,nonsense"), ("--grid", "5by5"), ("--size", "huge"), ("--rounds", "0")],
+)
+def test_what_cannot_be_timed_is_refused_by_name(option, value):
+    done = bench(option, value)
+
+    assert done.code == 2
+    assert value.rpartition(",")[2] in done.err or "at least 1" in done.err
+    assert len(done.err.splitlines()) == 1
