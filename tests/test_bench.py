@@ -11,10 +11,21 @@ import pytest
 
 from musicgen_lab.cli import main
 
-FIELDS = (
-    "engine size device dtype clips seconds ms_per_step clip_seconds_per_second first_clip_s "
-    "peak_memory_mb ratio_to_audiocraft floor_fraction timed"
-).split()
+FIELDS = [
+    "engine",
+    "size",
+    "device",
+    "dtype",
+    "clips",
+    "seconds",
+    "ms_per_step",
+    "clip_seconds_per_second",
+    "first_clip_s",
+    "peak_memory_mb",
+    "ratio_to_audiocraft",
+    "floor_fraction",
+    "timed",
+]
 
 
 @dataclass
