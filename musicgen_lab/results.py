@@ -123,6 +123,37 @@ class Results(Questions):
                 )
         return Results(self._run, rows.reset_index(drop=True), missing=0)
 
+    def aesthetics(self, source: str = "facebook/audiobox-aesthetics") -> pd.DataFrame:
+        """Return how good every clip sounds, as Meta's Audiobox Aesthetics judges it.
+
+        Needs the `perceptual` extra and, the first time, a network; what is known is kept in the
+        run folder. The weights are licensed CC-BY 4.0.
+
+        Parameters
+        ----------
+        source : str
+            The model: a Hub id or a folder; see `musicgen_lab.analysis.aesthetics.Aesthetics`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per clip: `key`, the swept fields, `prompt`, and four predicted ratings, each
+            about 1 to 10 (NaN for failed and silent clips): `content_enjoyment`, how much a
+            listener likes it; `content_usefulness`, as material for something else;
+            `production_complexity`, how much goes on at once, neither good nor bad;
+            `production_quality`, how clean and well made it sounds.
+
+        Raises
+        ------
+        ModelUnavailable
+            When the extra is missing, or the model is not there and cannot be fetched.
+        """
+        from musicgen_lab.results_aesthetics import aesthetic_scores
+
+        columns = list(dict.fromkeys(["key", *self.swept, "prompt"]))
+        scores = aesthetic_scores(self.frame, self._run, source)
+        return self.frame[columns].assign(**scores)
+
     def listen(self, features: Sequence[str] | None = None, *, matched: bool = False) -> HTML:
         """Show every clip with its picture, a player and its values (`listening.listen`)."""
         from musicgen_lab.listening import listen

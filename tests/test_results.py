@@ -9,8 +9,10 @@ import pytest
 
 from musicgen_lab import InvalidRequest, ModelUnavailable, Results, Sweep
 from musicgen_lab.analysis import features
+from musicgen_lab.analysis.aesthetics import SCORES
 from musicgen_lab.request import REQUEST_FIELDS
 from tests.sines import SineBackend
+from tests.tiny_aesthetics import make_aesthetics, small_encoder
 from tests.tiny_clap import make_clap
 
 
@@ -157,6 +159,24 @@ def test_clips_are_held_against_their_prompts_once(run, tmp_path_factory):
     pd.testing.assert_frame_equal(Results.open(run).text_similarity(source), found)
     with pytest.raises(ModelUnavailable, match="all other features work without it"):
         Results.open(run).text_similarity(source + "/another")
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_clips_are_rated_once_by_each_model(run, tmp_path_factory):
+    with small_encoder():
+        source = make_aesthetics(tmp_path_factory.mktemp("aesthetics"))
+        found = Results.open(run).aesthetics(source)
+        (run / "aesthetics.json").write_text("{")  # what is damaged is measured again
+        pd.testing.assert_frame_equal(Results.open(run).aesthetics(source), found)
+    scores = [*SCORES]
+    assert list(found.columns) == ["key", "prompt", "temperature", "seed", *scores]
+    assert found[scores][:6].notna().all(axis=None)
+    assert found["content_enjoyment"][:6].nunique() == 6
+    assert found[scores][6:].isna().all(axis=None)
+    rmtree(source)  # what is known needs no model any more
+    pd.testing.assert_frame_equal(Results.open(run).aesthetics(source), found)
+    with pytest.raises(ModelUnavailable, match="all other features work without it"):
+        Results.open(run).aesthetics(source + "/another")
 
 
 def test_clips_are_found_by_key(run):

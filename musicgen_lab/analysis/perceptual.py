@@ -1,7 +1,7 @@
 """How well a clip fits its prompt, as a model that was trained to tell judges it: CLAP.
 
-The one part of the analysis that needs weights, and hence the `perceptual` extra and, the first
-time, a network. Nothing here is imported before it is asked for.
+Only this and `aesthetics` need weights, and hence the `perceptual` extra and, the first time, a
+network. Nothing here is imported before it is asked for.
 """
 
 from __future__ import annotations
