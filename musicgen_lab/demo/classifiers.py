@@ -71,7 +71,7 @@ def train_classifiers(
     codec : audiocraft.models.CompressionModel
         With its encoder.
     clips : int
-        To synthesise; a fifth of them measures the accuracy.
+        To synthesise; a tenth of them measures the accuracy.
     duration_s : float
         Their length in seconds, that of the clips to be recognised.
     seed : int
@@ -84,7 +84,7 @@ def train_classifiers(
     pieces = [draw_piece(rng, held_out=rng.random() < 0.1) for _ in range(clips)]
     rows = [describe(_through_codec(codec, synthesise(p, duration_s, rng))) for p in pieces]
     x = torch.from_numpy(np.stack(rows)).float()
-    tested = clips // 5
+    tested = clips // 10
     mean, scale = x[tested:].mean(0), x[tested:].std(0) + 1e-3
     x = (x - mean) / scale
     heads, accuracy = {}, {}

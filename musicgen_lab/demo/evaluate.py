@@ -1,4 +1,4 @@
-"""Measure a demo model: `python -m musicgen_lab.demo.evaluate`, some minutes on two cores.
+"""Measure a demo model: `python -m musicgen_lab.demo.evaluate`, half an hour on two cores.
 
 Without a folder, the embedded model is measured. The figures are written beside its weights, into
 `figures.json` and the model card.
@@ -38,7 +38,7 @@ SETTINGS = {  # name: temperature, cfg_coef
 EMBEDDED_FOLDER = Path(__file__).parent / "model"
 
 
-def evaluate(model: Path, *, questions: int = 60, classifier_clips: int = 1500) -> dict[str, Any]:
+def evaluate(model: Path, *, questions: int = 60, classifier_clips: int = 6000) -> dict[str, Any]:
     """Measure everything that the model card reports.
 
     Parameters
