@@ -6,6 +6,8 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from musicgen_lab.drawing import INK, MUTED, PAPER, Drawing
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.panels import format_value
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 3
 PANEL_IN, ROW_IN = 2.35, 0.34
+DOT_PT = 6.5
 HELD_COLOUR = "#b3367a"  # dark enough on light paper, light enough on dark
 GAP_X_IN, GAP_Y_IN = 0.3, 0.85
 TOP_IN, BOTTOM_IN, RIGHT_IN = 0.75, 0.3, 0.25
@@ -85,7 +88,11 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] |
 
     from musicgen_lab.analysis.features import FEATURES
 
-    reach = 0.0
+    ends = np.abs(rows[["change", "low", "high"]].to_numpy(float))
+    reach = float(np.nanmax(ends, initial=0.0))
+    limit = 1.12 * reach or 1.0
+    dot = DOT_PT / 72 / PANEL_IN * limit  # its radius along the axis
+    axes.set_facecolor("none")  # the paper's, light or dark
     for y, (_, row) in enumerate(rows.iterrows()):
         change, low, high = (float(row[name]) for name in ("change", "low", "high"))
         if not math.isfinite(change):
@@ -102,13 +109,11 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] |
             continue
         axes.plot([0, 0], [y - 0.5, y + 0.5], color=MUTED, linewidth=0.8, zorder=0)
         colour = HELD_COLOUR if row["conclusive"] else MUTED
-        if math.isfinite(low):
-            axes.plot([low, high], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
-        face = colour if row["conclusive"] else "#ffffff"
-        axes.plot(change, y, "o", markersize=6.5, color=colour, markerfacecolor=face)
-        ends = [abs(value) for value in (change, low, high) if math.isfinite(value)]
-        reach = max(reach, *ends)
-    limit = 1.12 * reach or 1.0
+        for start, end in ((low, change - dot), (change + dot, high)):
+            if start < end:
+                axes.plot([start, end], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
+        face = colour if row["conclusive"] else "none"
+        axes.plot(change, y, "o", markersize=DOT_PT, color=colour, markerfacecolor=face)
     axes.set_xlim(-limit, limit)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), names or [""] * len(rows))
@@ -128,7 +133,9 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] |
 
 
 def _why_empty(row: pd.Series[Any]) -> str:
-    return "no difference at all" if "same in all" in row["note"] else "too few seeds"
+    if "same in all" in row["note"]:
+        return "no difference at all"
+    return "too few seeds" if row["clips"] else "no values to compare"
 
 
 def _alt(effects: pd.DataFrame) -> str:

@@ -1,14 +1,19 @@
-"""What a run shows: the effects of its parameters, and the sentences that say them."""
+"""What a run shows: the effects of its parameters and their interactions, those that hold first."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.panels import format_value, records_of, values_of
-from musicgen_lab.written import decimals_for, mid_sentence, signed, with_unit
+from musicgen_lab.findings_sentences import (
+    interaction_sentence,
+    sentence,
+    trend_sentence,
+    what_cannot_be_said,
+)
+from musicgen_lab.panels import records_of, values_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,28 +78,100 @@ def effects_of(results: Results, features: Iterable[str] | None = None) -> pd.Da
     Returns
     -------
     pandas.DataFrame
-        As `Results.effects`, at an alpha of 0.05, with the
-        parameter's lowest and highest level besides (`lowest`, `highest`); empty where nothing
-        but the seed is swept.
+        As `answers_of`; empty where nothing but the seed is swept.
 
     Raises
     ------
     InvalidRequest
         As `chosen_features`.
     """
+    return answers_of(results, features).effects
+
+
+class Answers(NamedTuple):
+    """What a grid answers, corrected together for all that was asked of it.
+
+    Attributes
+    ----------
+    effects : pandas.DataFrame
+        As `Results.effects`, with the parameter's lowest and highest level besides (`lowest`,
+        `highest`).
+    interactions : pandas.DataFrame
+        As `Results.interactions` for every two parameters that are numbers, with the ends of their
+        levels besides (`first_lowest` and so on). One is conclusive only where the interval of
+        the difference leaves out 0 too, as that difference is what is said of it.
+    """
+
+    effects: pd.DataFrame
+    interactions: pd.DataFrame
+
+
+def answers_of(results: Results, features: Iterable[str] | None = None) -> Answers:
+    """Ask what every parameter moves and whether that depends on another one.
+
+    The chance of any false claim in the two tables together is at most `ALPHA`.
+
+    Parameters
+    ----------
+    results : Results
+    features : iterable of str, optional
+        As for `chosen_features`.
+
+    Raises
+    ------
+    InvalidRequest
+        As `chosen_features`.
+    """
+    import numpy as np
+    import pandas as pd
+
     from musicgen_lab.analysis.features import NUMBERS
+    from musicgen_lab.analysis.statistics import holm
 
     names = [name for name in chosen_features(features) if name in NUMBERS]
-    table = results.effects(names, alpha=ALPHA)
-    if table.empty:
-        return table
-    levels = {name: values_of(records_of(results), name) for name in results.parameters}
-    lowest = {name: values[0] for name, values in levels.items()}
-    highest = {name: values[-1] for name, values in levels.items()}
-    return table.assign(
-        lowest=table["parameter"].map(lowest).astype(object),
-        highest=table["parameter"].map(highest).astype(object),
-    )
+    records = records_of(results)
+    levels = {name: values_of(records, name) for name in results.parameters}
+    ends = {name: (values[0], values[-1]) for name, values in levels.items()}
+    effects = results.effects(names, alpha=ALPHA)
+    tables = [
+        results.interactions(first, second, names, alpha=ALPHA).assign(
+            first_lowest=ends[first][0],
+            first_highest=ends[first][1],
+            second_lowest=ends[second][0],
+            second_highest=ends[second][1],
+        )
+        for first, second in _crossed(results)
+    ]
+    interactions = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    if not effects.empty:
+        lowest, highest = ({name: pair[end] for name, pair in ends.items()} for end in (0, 1))
+        effects = effects.assign(
+            lowest=effects["parameter"].map(lowest).astype(object),
+            highest=effects["parameter"].map(highest).astype(object),
+        )
+    if not interactions.empty:
+        asked = np.concatenate([effects["p_value"], interactions["p_value"]])
+        adjusted, crossed = np.split(holm(asked), [len(effects)])
+        effects = effects.assign(p_adjusted=adjusted, conclusive=adjusted < ALPHA)
+        seen = (interactions["low"] > 0) | (interactions["high"] < 0)
+        interactions = interactions.assign(p_adjusted=crossed, conclusive=(crossed < ALPHA) & seen)
+    return Answers(effects, interactions)
+
+
+def _crossed(results: Results) -> Iterator[tuple[str, str]]:
+    """Yield every two parameters with order of which each combination was asked for.
+
+    The one raised comes first, the one at whose ends it is looked at second; cfg_coef and
+    temperature come before the others.
+    """
+    from musicgen_lab.analysis.paired import is_ordered
+
+    frame = results.frame
+    ordered = [name for name in reversed(results.parameters) if is_ordered(frame[name])]
+    for first, second in itertools.combinations(ordered, 2):
+        asked = len(frame[[first, second]].drop_duplicates())
+        if asked == frame[first].nunique() * frame[second].nunique():
+            yield first, second
 
 
 class StandsOut(NamedTuple):
@@ -103,23 +180,26 @@ class StandsOut(NamedTuple):
     Attributes
     ----------
     held : list of str
-        Effects that hold after correction, the surest first.
+        Effects and interactions that hold after correction, the surest first.
     remains_open : list of str
         What cannot be told, and why.
     questions : int
         How many were asked, and corrected for.
+    about_interactions : int
+        How many of them ask whether the effect of one parameter depends on another.
     """
 
     held: list[str]
     remains_open: list[str]
     questions: int
+    about_interactions: int = 0
 
 
 def what_stands_out(results: Results, features: Iterable[str] | None = None) -> StandsOut:
     """Say which parameters move which features, and of which it cannot be told.
 
-    Grids are asked for main effects; a random design, in which no two clips differ in one
-    parameter alone, for trends.
+    Grids are asked for main effects and interactions; a random design, in which no two clips
+    differ in one parameter alone, for trends.
 
     Parameters
     ----------
@@ -134,97 +214,25 @@ def what_stands_out(results: Results, features: Iterable[str] | None = None) -> 
     if designs == {"sample"}:
         table = results.trends(names, alpha=ALPHA)
         held = [trend_sentence(trend) for trend in strongest(table)]
-    else:
-        table = effects_of(results, names)
-        held = [sentence(effect) for effect in strongest(table)]
-    questions = 0 if table.empty else int(table["p_value"].notna().sum())
-    return StandsOut(held, what_cannot_be_said(table, names), questions)
+        return StandsOut(held, what_cannot_be_said(table, names), _tested(table))
+    effects, interactions = answers_of(results, names)
+    claims = [(effect["p_adjusted"], sentence(effect)) for effect in strongest(effects)]
+    claims += [
+        (interaction["p_adjusted"], interaction_sentence(interaction))
+        for interaction in strongest(interactions)
+    ]
+    held = [said for _, said in sorted(claims, key=lambda claim: claim[0])]
+    crossed = _tested(interactions)
+    return StandsOut(held, what_cannot_be_said(effects, names), _tested(effects) + crossed, crossed)
+
+
+def _tested(table: pd.DataFrame) -> int:
+    return 0 if table.empty else int(table["p_value"].notna().sum())
 
 
 def strongest(effects: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the effects that hold, the surest first."""
+    """Return the rows of a table of effects or interactions that hold, the surest first."""
     if effects.empty:
         return []
     held = effects[effects["conclusive"]].sort_values("p_adjusted", kind="stable")
     return [{str(name): value for name, value in row.items()} for row in held.to_dict("records")]
-
-
-def sentence(effect: Mapping[str, Any]) -> str:
-    """Say an effect that holds in a sentence, with its interval.
-
-    Such as "Onset rate rises with temperature: by 1.20 Hz from 0.7 to 1.3 (95% interval 0.80 to
-    1.60, 4 seeds)."
-    """
-    from musicgen_lab.analysis.features import FEATURES
-
-    feature = FEATURES[effect["feature"]]
-    parameter = effect["parameter"]
-    change, low, high = (float(effect[name]) for name in ("change", "low", "high"))
-    decimals = decimals_for((0.0, max(abs(low), abs(high), abs(change))))
-    interval = (
-        f"95% interval {signed(low, decimals)} to {signed(high, decimals)}"
-        if math.isfinite(low)
-        else "no interval"
-    )
-    seeds = f"{effect['seeds']} seeds"
-    if isinstance(effect["lowest"], str):
-        return (
-            f"{feature.label} differs between values of {parameter}: by up to "
-            f"{with_unit(signed(change, decimals), feature.unit)} ({interval}, {seeds})."
-        )
-    verb = "rises" if change > 0 else "falls"
-    if change < 0:
-        low, high = -high, -low
-        interval = f"95% interval {signed(low, decimals)} to {signed(high, decimals)}"
-    ends = " to ".join(format_value(parameter, effect[end]) for end in ("lowest", "highest"))
-    much = with_unit(signed(abs(change), decimals), feature.unit)
-    return f"{feature.label} {verb} with {parameter}: by {much} from {ends} ({interval}, {seeds})."
-
-
-def trend_sentence(trend: Mapping[str, Any]) -> str:
-    """Say a trend that holds in a sentence, with the interval of its rank correlation."""
-    from musicgen_lab.analysis.features import FEATURES
-
-    rho, low, high = (signed(float(trend[name]), 2) for name in ("rho", "low", "high"))
-    verb = "rises" if trend["rho"] > 0 else "falls"
-    return (
-        f"{FEATURES[trend['feature']].label} {verb} with {trend['parameter']}: rank correlation "
-        f"{rho} (95% interval {low} to {high}, {trend['clips']} clips)."
-    )
-
-
-def what_cannot_be_said(effects: pd.DataFrame, features: Sequence[str]) -> list[str]:
-    """Say in sentences where nothing can be concluded, and why."""
-    if effects.empty:
-        return ["Nothing but the seed was swept, so there is no effect to look for."]
-    from musicgen_lab.analysis.features import FEATURES
-
-    said = []
-    for parameter, rows in effects.groupby("parameter", sort=False):
-        held = rows[rows["conclusive"]]
-        untested = rows[rows["p_value"].isna()]
-        if len(untested) == len(rows):
-            said.append(f"Nothing can be concluded about {parameter}: {_reasons(untested)}.")
-            continue
-        open_labels = [
-            mid_sentence(FEATURES[name].label)
-            for name in rows["feature"]
-            if name not in set(held["feature"])
-        ]
-        if open_labels and len(open_labels) == len(features):
-            said.append(
-                f"No effect of {parameter} on any of {len(features)} features could be told from "
-                "chance."
-            )
-        elif open_labels:
-            said.append(f"Whether {parameter} changes {_list(open_labels)} remains open.")
-    return said
-
-
-def _reasons(rows: pd.DataFrame) -> str:
-    reasons = list(dict.fromkeys(str(note) for note in rows["note"] if note))
-    return "; ".join(reasons[:2])
-
-
-def _list(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

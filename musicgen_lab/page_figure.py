@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +10,8 @@ import numpy as np
 from musicgen_lab.analysis.spectrogram import hz_to_mel
 from musicgen_lab.drawing import INK, MUTED, PAPER, Drawing
 from musicgen_lab.mel_pictures import COLOUR_MAP, MelPictures
-from musicgen_lab.panels import Page, Panel, describe, format_value, values_of
+from musicgen_lab.page_frame import PageFrame, head, label_lines
+from musicgen_lab.panels import Page, Panel, format_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from musicgen_lab.results import Results
 
-ROW_HEAD_IN = 1.15  # room for a row's field and value, beside it
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000, 32000)
 
 
@@ -36,7 +35,7 @@ def draw_page(page: Page, results: Results, pictures: MelPictures) -> Drawing:
     """
     from matplotlib.figure import Figure
 
-    frame = _Frame.around(page, results)
+    frame = PageFrame.around(page, results)
     figure = Figure(figsize=(frame.width, frame.height), dpi=120, facecolor=PAPER)
     axes = figure.subplots(page.rows, page.columns, squeeze=False, gridspec_kw=frame.gridspec())
     size = 8.5 if page.columns <= 4 else 7.5
@@ -65,69 +64,6 @@ def draw_page(page: Page, results: Results, pictures: MelPictures) -> Drawing:
     return Drawing(figure, _alt(page, results))
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """Where the panels stand on the paper, in inches; a layout engine takes seconds for 9 x 9."""
-
-    title: str
-    panels_width: float
-    panels_height: float
-    gap_x: float
-    gap_y: float
-    left: float
-    right: float
-    top: float
-    bottom: float
-    columns: int
-    rows: int
-
-    @classmethod
-    def around(cls, page: Page, results: Results) -> _Frame:
-        panel_width = {1: 6.0, 2: 3.6, 3: 2.8, 4: 2.4}.get(page.columns, 1.5)
-        panel_height = {1: 3.4, 2: 2.3, 3: 1.9}.get(page.rows, 1.25 if page.columns > 4 else 1.6)
-        text_lines = max((len(_wrap(panel.label)) for panel in page.panels), default=0)
-        gap_x = 0.15
-        gap_y = 0.16 + (0.16 * text_lines + 0.2 if page.is_list else 0.0)
-        heads = (
-            max(_head(page.column_field, v, True).count("\n") + 1 for v in page.column_values)
-            if page.column_values
-            else text_lines
-        )
-        title = _title(page, results, page.columns * panel_width)
-        title_lines = title.count("\n") + 1 if title else 0
-        return cls(
-            title=title,
-            panels_width=page.columns * panel_width + (page.columns - 1) * gap_x,
-            panels_height=page.rows * panel_height + (page.rows - 1) * gap_y,
-            gap_x=gap_x / panel_width,
-            gap_y=gap_y / panel_height,
-            left=0.75,
-            right=1.2 + (ROW_HEAD_IN if page.row_field else 0.0),
-            top=0.3 + 0.235 * title_lines + 0.17 * heads,
-            bottom=0.6,
-            columns=page.columns,
-            rows=page.rows,
-        )
-
-    @property
-    def width(self) -> float:
-        return self.left + self.panels_width + self.right
-
-    @property
-    def height(self) -> float:
-        return self.bottom + self.panels_height + self.top
-
-    def gridspec(self) -> dict[str, float]:
-        return {
-            "left": self.left / self.width,
-            "right": 1 - self.right / self.width,
-            "bottom": self.bottom / self.height,
-            "top": 1 - self.top / self.height,
-            "wspace": self.gap_x,
-            "hspace": self.gap_y,
-        }
-
-
 def _alt(page: Page, results: Results) -> str:
     """Say in words what a page shows, for those who cannot see it."""
     made = [panel for panel in page.panels if panel.status in ("ok", "silent")]
@@ -148,19 +84,6 @@ def _alt(page: Page, results: Results) -> str:
         if labels:
             parts.append(f"{status}: {'; '.join(labels) or 'the only clip'}")
     return ". ".join(parts) + "."
-
-
-def _title(page: Page, results: Results, width_in: float) -> str:
-    prompts = values_of([panel.record for panel in page.panels if panel.record], "prompt")
-    lines = []
-    if len(prompts) == 1:
-        lines += textwrap.wrap(f"“{prompts[0]}”", width=int(width_in * 10), max_lines=4)
-    if page.heading and list(page.fixed) != ["prompt"]:
-        lines.append(page.heading)
-    if not results.swept and page.panels[0].record is not None:
-        record = page.panels[0].record
-        lines.append(describe({name: record[name] for name in ("temperature", "cfg_coef", "seed")}))
-    return "\n".join(lines)
 
 
 def _draw_panel(
@@ -251,14 +174,14 @@ def _label_axes(axes: Any, page: Page, pictures: MelPictures, size: float) -> No
         place.xaxis.set_major_locator(MaxNLocator(nbins, steps=[1, 2, 5, 10], prune=prune))
         if page.is_list and panel.label:
             place.set_title(
-                "\n".join(_wrap(panel.label)), fontsize=size, color=INK, parse_math=False
+                "\n".join(label_lines(panel.label)), fontsize=size, color=INK, parse_math=False
             )
     for column, value in enumerate(page.column_values):
-        text = _head(page.column_field, value, column == 0 or page.columns <= 4)
+        text = head(page.column_field, value, column == 0 or page.columns <= 4)
         axes[0, column].set_title(text, fontsize=size + 1, color=INK, parse_math=False)
     for row, value in enumerate(page.row_values):
         axes[row, -1].annotate(
-            _head(page.row_field, value, row == 0 or page.rows <= 4),
+            head(page.row_field, value, row == 0 or page.rows <= 4),
             xy=(1, 0.5),
             xytext=(7, 0),
             xycoords="axes fraction",
@@ -270,21 +193,7 @@ def _label_axes(axes: Any, page: Page, pictures: MelPictures, size: float) -> No
         )
 
 
-def _head(name: str | None, value: Any, with_name: bool) -> str:
-    """Write a row's or a column's value, with its field's name where there is room for it."""
-    assert name is not None
-    text = format_value(name, value)
-    if with_name and len(name) + len(text) < 12:
-        return f"{name} {text}"
-    lines = textwrap.wrap(text, 15, max_lines=3, placeholder=" …")
-    return "\n".join([name, *lines] if with_name else lines)
-
-
-def _wrap(label: str) -> list[str]:
-    return textwrap.wrap(label, 34, max_lines=3, placeholder=" …")
-
-
-def _add_colour_bar(figure: Figure, frame: _Frame, pictures: MelPictures, size: float) -> None:
+def _add_colour_bar(figure: Figure, frame: PageFrame, pictures: MelPictures, size: float) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 

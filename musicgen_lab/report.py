@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from musicgen_lab.errors import ReportFailed
+from musicgen_lab.errors import InvalidRequest, ReportFailed
 from musicgen_lab.findings import chosen_features
 from musicgen_lab.notebook import check_parameters, run_notebook
-from musicgen_lab.report_page import PACKAGE, write_page
+from musicgen_lab.report_page import FORMATS, PACKAGE, check_formats, write_page
 from musicgen_lab.report_sections import report_title
 from musicgen_lab.run_folder import RunFolder
 
@@ -24,9 +24,10 @@ def make_report(
     title: str | None = None,
     features: Sequence[str] | None = None,
     self_contained: bool = False,
+    formats: Sequence[str] = FORMATS,
     progress: bool = True,
 ) -> Path:
-    """Make a report of a run: `report.ipynb`, and `report.html` without code.
+    """Make a report of a run: `report.html` without code, and the `report.ipynb` behind it.
 
     Papermill runs the notebook `sweep_report.ipynb` with the run folder as its parameter, in a
     kernel of this interpreter. The page needs no network; its sounds and pictures lie beside it
@@ -44,24 +45,34 @@ def make_report(
         Which to look at; see `musicgen_lab.findings.chosen_features` for the default ones.
     self_contained : bool
         Put the sounds and pictures inside the page, up to 32 MB, so that it is a single file.
+    formats : sequence of str
+        Which to keep: "html", "ipynb" or both. One that is not asked for is not written; it stays
+        as an earlier report left it. For a PDF, print the page from a browser.
     progress : bool
         Show a bar.
 
     Returns
     -------
     Path
-        Of `report.html`.
+        Of `report.html`, or of `report.ipynb` where only that is kept.
 
     Raises
     ------
     InvalidRequest
-        When the notebook has no parameter of a name that is given, there is no such feature, or
-        the sounds are too many to be put inside the page.
+        When the notebook has no parameter of a name that is given, there is no such feature or
+        format, or the sounds are too many to be put inside the page, or there is no page.
     RunFolderError, RunFolderUnwritable
         When there is no run in the folder, or it cannot be written.
     ReportFailed
         When the notebook cannot be found or ends in an error.
     """
+    kept = check_formats(formats)
+    if self_contained and "html" not in kept:
+        raise InvalidRequest(
+            f"only the page can be self-contained; add html to the formats {', '.join(kept)}",
+            field="formats",
+            value=kept,
+        )
     run = RunFolder.started(folder)
     template = find_template()
     given = dict(parameters or {}) | ({"title": title} if title is not None else {})
@@ -70,7 +81,7 @@ def make_report(
     check_report_parameters(given)
     notebook = run_notebook(template, run.path, {**given, FOLDER_PARAMETER: "."}, progress=progress)
     heading = report_title((r.prompt for r in run.asked()), title or "")
-    return write_page(notebook, run.path, heading, self_contained=self_contained)
+    return write_page(notebook, run.path, heading, self_contained=self_contained, formats=kept)
 
 
 def find_template(name: str = TEMPLATE) -> Path:

@@ -3,23 +3,58 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from musicgen_lab.atomic import write_atomically
+from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.listening_copies import LISTENING_FOLDER, check_embedded, data_uri
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 PACKAGE = Path(__file__).parent
+FORMATS = ("html", "ipynb")
+"""What a report can be kept as: a page to pass on, and the notebook that was run for it."""
+
+
+def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """Return the formats to keep, each once and the page first.
+
+    Parameters
+    ----------
+    formats : sequence of str
+        Of `FORMATS`.
+
+    Raises
+    ------
+    InvalidRequest
+        When one is unknown, or none is given.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            way_out = "; for a PDF, print the page from a browser" if name == "pdf" else ""
+            raise InvalidRequest(
+                f"unknown format {name!r}; the formats are {' and '.join(FORMATS)}{way_out}",
+                field="formats",
+                value=name,
+            )
+    if not formats:
+        raise InvalidRequest(f"give at least one format: {' or '.join(FORMATS)}", field="formats")
+    return tuple(name for name in FORMATS if name in formats)
 
 
 def write_page(
-    notebook: NotebookNode, folder: Path, title: str, *, self_contained: bool = False
+    notebook: NotebookNode,
+    folder: Path,
+    title: str,
+    *,
+    self_contained: bool = False,
+    formats: Sequence[str] = FORMATS,
 ) -> Path:
-    """Write `report.ipynb` and `report.html` of a notebook that was run in a folder.
+    """Write `report.html` and `report.ipynb` of a notebook that was run in a folder.
 
     Parameters
     ----------
@@ -30,26 +65,32 @@ def write_page(
         For the browser's tab.
     self_contained : bool
         Put the sounds and pictures in `listening/` inside the page.
+    formats : sequence of str
+        Which of the two to write, of `FORMATS`; the other stays as it is.
 
     Returns
     -------
     Path
-        Of the page.
+        Of the page, or of the notebook where no page is written.
 
     Raises
     ------
     InvalidRequest
-        When they are more than 32 MB. Nothing is written then.
+        When the sounds and pictures are more than 32 MB. Nothing is written then.
     RunFolderUnwritable
         When the folder cannot be written.
     """
     notebook.metadata["title"] = title
-    page = _to_html(notebook)
-    if self_contained:
-        page = _with_files_inside(page, folder)
-    write_atomically(folder / "report.ipynb", _notebook_bytes(notebook))
-    write_atomically(folder / "report.html", page.encode("utf-8"))
-    return folder / "report.html"
+    contents = {}
+    if "html" in formats:
+        page = _to_html(notebook)
+        page = _with_files_inside(page, folder) if self_contained else page
+        contents["html"] = page.encode("utf-8")
+    if "ipynb" in formats:
+        contents["ipynb"] = _notebook_bytes(notebook)
+    for suffix in reversed(contents):  # the page last: where it is new, all is
+        write_atomically(folder / f"report.{suffix}", contents[suffix])
+    return folder / f"report.{next(iter(contents))}"
 
 
 def _to_html(notebook: NotebookNode) -> str:

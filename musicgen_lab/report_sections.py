@@ -57,7 +57,7 @@ def report_title(prompts: Iterable[str], title: str = "") -> str:
 
 
 def findings(results: Results, features: Sequence[str] | None = None) -> HTML:
-    """Say what stands out: the effects that hold, the surest first, and what remains open.
+    """Say what stands out: effects and interactions that hold, the surest first, and what is open.
 
     Parameters
     ----------
@@ -84,8 +84,15 @@ def findings(results: Results, features: Sequence[str] | None = None) -> HTML:
     parts = [f'<ul class="findings">{items}</ul>'] if items else []
     parts += [f"<p>{escape(remains)}</p>" for remains in said.remains_open]
     if said.questions:
+        crossed = (
+            f", {said.about_interactions} of them whether the effect of one parameter depends on "
+            "another"
+            if said.about_interactions
+            else ""
+        )
         parts.append(
-            f'<p class="method">{said.questions} questions were asked, of {len(names)} features. '
+            f'<p class="method">{said.questions} questions were asked, of {len(names)} '
+            f"features{crossed}. "
             "The chance that even one of the effects named here is a false alarm is at most "
             f"{ALPHA:.0%} (Holm's correction). Intervals are bootstrapped.</p>"
         )

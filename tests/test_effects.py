@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from scipy.stats import binom
 
 from musicgen_lab import Clip, GenerationRequest, InvalidRequest, Results, Sweep
 from musicgen_lab.findings import (
+    ALPHA,
+    DEFAULT_FEATURES,
     chosen_features,
     effects_of,
-    sentence,
     strongest,
-    what_cannot_be_said,
     what_stands_out,
 )
+from musicgen_lab.findings_sentences import sentence, what_cannot_be_said
 from musicgen_lab.plots import compare, effects
+from tests.analysis.studies import CFG_COEFS, TEMPERATURES
+from tests.analysis.studies import study as study_of
 from tests.report_runs import beats, make_run
 from tests.sines import PROVENANCE, SineBackend
 
@@ -59,6 +65,65 @@ def test_it_says_what_was_put_in_and_nothing_else(tmp_path):
         "RMS level rises with cfg_coef",
         "Spectral centroid rises with temperature",
     ]
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """A 3 x 3 grid of four seeds, for features that are drawn instead of measured."""
+    fields = {"temperature": TEMPERATURES, "cfg_coef": CFG_COEFS, "seed": range(4)}
+    sweep = Sweep(prompt="a", duration=1, **fields)
+    return sweep.run(SineBackend(), tmp_path_factory.mktemp("grid"), progress=False)
+
+
+def drawn(grid, rng, **options):
+    """Return what a report says of the grid if its features are those of a simulated study."""
+    simulated = study_of(rng, features=[*DEFAULT_FEATURES], **options)
+    asked = ["temperature", "cfg_coef", "seed"]
+    assert (simulated[asked] == grid.frame[asked]).all(axis=None)
+    grid.frame = grid.frame.assign(**simulated[[*DEFAULT_FEATURES]])
+    return what_stands_out(grid)
+
+
+def test_an_interaction_is_said_with_both_parameters_both_ends_and_its_interval(grid):
+    def crossed(temperature, cfg_coef):  # cfg_coef adds 80 at 0.7 and takes 160 away at 1.3
+        return 100 * (cfg_coef - 3) * (0.9 - temperature)
+
+    said = drawn(grid, np.random.default_rng(1), effects=[("spectral_centroid_hz", crossed)])
+    (claim,) = [claim for claim in said.held if claim.startswith("Raising")]
+    told = re.fullmatch(
+        r"Raising cfg_coef from 1 to 5 moves spectral centroid by \+(?P<at_lowest>[\d.]+) Hz at "
+        r"temperature 0\.7 but by −(?P<at_highest>[\d.]+) Hz at 1\.3 \(difference −(?P<change>"
+        r"[\d.]+) Hz, 95% interval −(?P<low>[\d.]+) to −(?P<high>[\d.]+), 4 seeds\)\.",
+        claim,
+    )
+    assert told, claim
+    at_lowest, at_highest, change, low, high = map(float, told.groups())
+    assert at_lowest == pytest.approx(80, abs=4) and at_highest == pytest.approx(160, abs=4)
+    assert change == pytest.approx(at_lowest + at_highest, abs=1)
+    assert high < change < low
+    # Two parameters and what they do together, each asked of eight features.
+    assert (said.questions, said.about_interactions) == (24, 8)
+
+
+def test_of_50_simulated_studies_no_more_than_the_stated_rate_say_anything(grid):
+    rng = np.random.default_rng(7)
+    claims = [drawn(grid, rng).held for _ in range(50)]
+    # What a true rate of 5% would exceed in one of a hundred such tests.
+    assert sum(map(bool, claims)) <= binom.ppf(0.99, 50, ALPHA)
+
+
+def test_effects_that_add_up_are_not_said_to_depend_on_each_other(grid):
+    def sums(temperature, cfg_coef):
+        return 100 * temperature + 20 * cfg_coef
+
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        held = drawn(grid, rng, effects=[("spectral_centroid_hz", sums)]).held
+        assert {claim.partition(":")[0] for claim in held} >= {
+            "Spectral centroid rises with temperature",
+            "Spectral centroid rises with cfg_coef",
+        }
+        assert not any(claim.startswith("Raising") for claim in held)
 
 
 def test_a_random_design_is_told_by_its_trends(tmp_path):
@@ -105,6 +170,8 @@ def test_an_effect_that_holds_is_drawn_filled_with_its_interval(study):
     assert {"Spectral centroid", "Hz", "temperature\n0.5 to 1.5"} <= texts
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     assert dots[0].get_markerfacecolor() == dots[0].get_color()
+    assert dots[1].get_markerfacecolor() == "none"  # nothing holds: the paper shows through
+    assert axes.get_facecolor()[3] == 0
     assert drawing.alt.startswith("Effects with 95% intervals over seeds. temperature on spectral")
 
 

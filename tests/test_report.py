@@ -225,6 +225,29 @@ def test_a_single_file_holds_all_its_sounds_and_pictures(run):
     assert not re.search(r'(src|href|data-matched)="(listening|clips|results)', page)
 
 
+def test_the_page_alone_can_be_kept_and_what_is_not_asked_for_is_left_alone(run):
+    (run / "report.ipynb").write_text("the notebook before")
+    page = make_report(run, formats=["html"], progress=False)
+    assert page == run / "report.html" and page.stat().st_size > 10_000
+    assert (run / "report.ipynb").read_text() == "the notebook before"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"formats": ["html", "docx"]}, r"^unknown format 'docx'; the formats are html and ipynb$"),
+        ({"formats": ["pdf"]}, r"unknown format 'pdf'; .*; for a PDF, print the page from a brows"),
+        ({"formats": []}, "give at least one format: html or ipynb"),
+        ({"formats": ["ipynb"], "self_contained": True}, "only the page can be self-contained"),
+    ],
+    ids=["unknown", "pdf", "none", "a notebook with its sounds inside"],
+)
+def test_formats_that_there_are_not_are_refused_before_anything_is_made(run, options, message):
+    with pytest.raises(InvalidRequest, match=message):
+        make_report(run, **options, progress=False)
+    assert not list(run.glob("report.*"))
+
+
 def test_features_can_be_chosen_and_those_not_known_are_refused(run):
     page = make_report(run, features=["tempo_bpm", "rms_dbfs"], progress=False)
     heads = (

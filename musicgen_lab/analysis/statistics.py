@@ -14,6 +14,7 @@ References
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -186,10 +187,10 @@ def interactions(
     Returns
     -------
     pandas.DataFrame
-        One row per feature: ``first``, ``second``, ``feature`` and then the columns of
-        `main_effects`, where ``levels`` counts the combinations and ``change`` says by how much
-        the effect of the first parameter, highest level minus lowest, is larger at the highest
-        level of the second than at its lowest. It is NaN where one of them has no order.
+        One row per feature: ``first``, ``second``, ``feature`` and the columns of `main_effects`,
+        where ``levels`` counts the combinations. ``at_lowest`` and ``at_highest`` are the effect
+        of the first parameter, highest level minus lowest, at either end of the second; ``change``
+        is the latter minus the former. All three are NaN where one of the two has no order.
     """
     others = [name for name in parameters if name not in (first, second)]
     tables = seed_tables(frame, [first, second], features, others=others, replicate=replicate)
@@ -197,14 +198,24 @@ def interactions(
     rows = []
     changes: list[Array] = []
     for feature, table in zip(features, tables, strict=True):
-        missing = why_not(table, (first, second), replicate)
-        corners = table.means[:, [0, -1]][:, :, [0, -1]] if not missing else np.empty((0, 2, 2))
-        change = np.diff(np.diff(corners, axis=1), axis=2)[:, 0, 0] if ordered else np.empty(0)
+        missing = why_not(table, (first, second), replicate) or _apart(table)
+        moved: Array = np.empty((0, 2))  # by the first parameter, at the ends of the second
+        if ordered and not missing:
+            moved = np.diff(table.means[:, [0, -1]][:, :, [0, -1]], axis=1)[:, 0]
+        change = moved[:, 1] - moved[:, 0]
         changes.append(change)
-        names = {"first": first, "second": second, "feature": feature}
-        combinations = len(table.levels[0]) * len(table.levels[1])
-        rows.append({**names, "levels": combinations, **_tested(table, change, missing)})
+        at_lowest, at_highest = moved.mean(axis=0) if len(moved) else (np.nan, np.nan)
+        names: dict[str, Any] = {"first": first, "second": second, "feature": feature}
+        names |= {"levels": math.prod(table.means.shape[1:])}
+        names |= {"at_lowest": at_lowest, "at_highest": at_highest}
+        rows.append(names | _tested(table, change, missing))
     return conclude(rows, changes, alpha, resamples, seed)
+
+
+def _apart(table: SeedTable) -> str:
+    """Say where two parameters add up but for the last digits of a sound's 32-bit numbers."""
+    alone = np.max(np.abs(contrasts(table.means))) <= 1e-6 * np.max(np.abs(table.means))
+    return "the effect of each is the same at every value of the other" if alone else ""
 
 
 def why_not(table: SeedTable, parameters: tuple[str, ...], replicate: str) -> str:

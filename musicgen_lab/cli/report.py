@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 @click.option("--features", help="Names of the features to look at, by comma.")
 @click.option("--self-contained", is_flag=True, help="Put the sounds inside the page, up to 32 MB.")
 @click.option(
+    "--format",
+    "formats",
+    metavar="LIST",
+    help="What to keep, by comma: html (the page), ipynb (the notebook that was run for it). For "
+    "a PDF, print the page from a browser.  [default: html,ipynb]",
+)
+@click.option(
     "-p",
     "--parameter",
     "parameters",
@@ -52,17 +59,21 @@ def report(
     title: str | None,
     features: str | None,
     self_contained: bool,
+    formats: str | None,
     parameters: tuple[tuple[str, str], ...],
     quiet: bool,
 ) -> int:
-    """Make report.ipynb and report.html in a run's folder, or in those of many studies."""
+    """Make report.html and report.ipynb in a run's folder, or in those of many studies."""
     from musicgen_lab.report import make_report
+    from musicgen_lab.report_page import FORMATS
 
     if (run is None) == (studies is None):
         raise click.UsageError("give the folder of a run, or --batch with a file of studies")
     if studies is not None:
         if title or features or self_contained or parameters:
             raise click.UsageError("with --batch, what a report is like stands in the file")
+        if formats is not None:
+            raise click.UsageError("--format is for one run; a batch keeps pages and notebooks")
         return _batch(studies, out or studies.with_suffix(""), open_backend, quiet=quiet)
     if run is None or out is not None:
         raise click.UsageError("--out is for --batch; a report lies in its run's folder")
@@ -73,6 +84,7 @@ def report(
         title=title,
         features=names(features),
         self_contained=self_contained,
+        formats=FORMATS if formats is None else names(formats) or (),
         progress=not quiet,
     )
     click.echo(page)

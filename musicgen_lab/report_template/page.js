@@ -1,3 +1,13 @@
+// On paper the figures are light, whatever the screen is.
+let printed = [];
+addEventListener("beforeprint", () => {
+  printed = [...document.querySelectorAll("picture")].map((picture) => [picture, picture.querySelector("img").cloneNode()]);
+  for (const [picture, light] of printed) picture.replaceWith(light);
+});
+addEventListener("afterprint", () => {
+  for (const [picture, light] of printed) light.replaceWith(picture);
+});
+
 // One clip at a time: starting a player pauses the one before it.
 document.addEventListener("play", (event) => {
   for (const player of document.querySelectorAll("audio")) if (player !== event.target) player.pause();

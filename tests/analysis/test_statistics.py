@@ -30,6 +30,15 @@ def studies_that_claim_something(table):
     )
 
 
+def effects_and_interactions(frame):
+    return pd.concat(
+        [
+            main_effects(frame, PARAMETERS, MANY, resamples=RESAMPLES),
+            interactions(frame, *PARAMETERS, MANY, resamples=RESAMPLES),
+        ]
+    )
+
+
 @pytest.fixture(scope="module")
 def without_effect():
     return study(np.random.default_rng(2026), features=MANY)
@@ -41,8 +50,9 @@ def without_effect():
         lambda frame: main_effects(frame, PARAMETERS, MANY, resamples=RESAMPLES),
         lambda frame: interactions(frame, *PARAMETERS, MANY, resamples=RESAMPLES),
         lambda frame: trends(frame, PARAMETERS, MANY, resamples=RESAMPLES),
+        lambda frame: effects_and_interactions(frame),
     ],
-    ids=["effects", "interactions", "trends"],
+    ids=["effects", "interactions", "trends", "effects and interactions, as a report asks"],
 )
 def test_of_200_studies_without_effect_no_more_than_the_stated_rate_claim_any(without_effect, ask):
     # What a true rate of 5% would exceed in one of a hundred such tests.
@@ -52,8 +62,11 @@ def test_of_200_studies_without_effect_no_more_than_the_stated_rate_claim_any(wi
 def test_levels_that_scatter_differently_do_not_raise_the_rate_of_false_alarms():
     frame = study(np.random.default_rng(5), features=MANY, by_seed_and_level=0)
     frame[MANY] = frame[MANY].mul(frame["temperature"].map({0.7: 1, 1.0: 2, 1.3: 3}), axis=0)
-    effects = main_effects(frame, PARAMETERS, MANY, resamples=RESAMPLES)
-    assert studies_that_claim_something(effects) <= binom.ppf(0.99, STUDIES, ALPHA)
+    for ask in (
+        lambda: main_effects(frame, PARAMETERS, MANY, resamples=RESAMPLES),
+        lambda: effects_and_interactions(frame),
+    ):
+        assert studies_that_claim_something(ask()) <= binom.ppf(0.99, STUDIES, ALPHA)
 
 
 def test_an_effect_of_temperature_is_found_and_nothing_else():
@@ -82,7 +95,20 @@ def test_an_interaction_is_found_where_the_effects_alone_cancel():
     assert list(found["feature"]) == ["feature_0"]
     # The effect of temperature is 0.6 x 10 x 2 at cfg_coef 5, and minus that at 1.
     assert found["low"].item() < 24 < found["high"].item()
+    assert found["at_lowest"].item() == pytest.approx(-12, abs=2)
+    assert found["at_highest"].item() == pytest.approx(12, abs=2)
     assert not main_effects(frame, PARAMETERS, FEATURES)["conclusive"].any()
+
+
+def test_effects_that_add_up_but_for_rounding_are_no_interaction():
+    def sums(temperature, cfg_coef):
+        return (1000 * temperature + cfg_coef).astype(np.float32)
+
+    frame = study(np.random.default_rng(0)).assign(feature_0=0.0)
+    frame["feature_0"] = sums(frame["temperature"] / 3, frame["cfg_coef"] / 7) + frame["seed"]
+    (row,) = interactions(frame, *PARAMETERS, ["feature_0"]).itertuples()
+    assert np.isnan(row.p_value)
+    assert row.note == "the effect of each is the same at every value of the other"
 
 
 def test_the_numbers_are_those_of_a_repeated_measures_anova():

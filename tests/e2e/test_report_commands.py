@@ -48,6 +48,13 @@ def test_a_batch_ends_with_its_index_and_tells_of_the_failed_study(batch):
     assert "no model is called 'nope'" in page.find(class_="failed").get_text()
 
 
+def test_a_report_is_kept_as_what_was_asked_for_and_its_path_is_printed(tmp_path):
+    make_run(tmp_path / "run")
+    done = run_command("report", "run", "--format", "ipynb", "--quiet", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "run/report.ipynb\n"), done.stderr
+    assert [path.name for path in (tmp_path / "run").glob("report.*")] == ["report.ipynb"]
+
+
 def test_a_comparison_lies_beside_the_second_run(compared):
     done, folder = compared
     assert done.returncode == 0, done.stderr
@@ -60,10 +67,22 @@ def test_a_comparison_lies_beside_the_second_run(compared):
     [
         (["report"], "give the folder of a run, or --batch with a file of studies"),
         (["report", "--batch", "x.yaml", "--title", "a"], "stands in the file"),
+        (["report", "--batch", "x.yaml", "--format", "html"], "--format is for one run"),
         (["report", "--batch", "x.yaml"], "cannot read x.yaml"),
+        (
+            ["report", "x", "--format", "html, pdf"],
+            "unknown format 'pdf'; the formats are html and",
+        ),
         (["compare", "here", "there"], "here does not exist"),
     ],
-    ids=["nothing to report", "a title for many", "no file", "no run"],
+    ids=[
+        "nothing to report",
+        "a title for many",
+        "a format for many",
+        "no file",
+        "a pdf",
+        "no run",
+    ],
 )
 def test_what_cannot_be_is_one_line(tmp_path, arguments, message):
     done = run_command(*arguments, cwd=tmp_path)

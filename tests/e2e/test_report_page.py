@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from musicgen_lab import make_report
 from tests.e2e.browser import DESKTOP, PHONE, chromium, open_page, show_everything
+from tests.report_runs import make_run
 
 CLIPS, PLACES = 7, 9  # of the shared run: one clip failed and one is not made yet
 DURATION_S = 2.0
+SCREENS = [(DESKTOP, "light"), (PHONE, "dark")]
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +20,22 @@ def browser():
         yield browser
 
 
-@pytest.fixture(params=[(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
+@pytest.fixture(scope="module")
+def large_report(tmp_path_factory):
+    """The page of 100 requests: a 5 x 5 grid of four seeds."""
+    folder = make_run(
+        tmp_path_factory.mktemp("large"),
+        temperature=[0.5, 0.75, 1, 1.25, 1.5],
+        cfg_coef=[1, 2, 3, 5, 8],
+        seed=range(4),
+        failed=[7],
+        silent=[30],
+        missing=[55],
+    )
+    return make_report(folder, formats=["html"], progress=False)
+
+
+@pytest.fixture(params=SCREENS, ids=["desktop", "phone"])
 def page(request, browser, report):
     viewport, scheme = request.param
     page = open_page(browser, report, viewport, scheme)
@@ -185,11 +203,52 @@ def test_everything_that_can_be_used_is_reached_by_the_tab_key(page):
     assert len(reached) >= wanted
 
 
-def test_axe_finds_nothing_worse_than_minor(page):
-    show_everything(page)
-    found = [
+def worse_than_minor(page):
+    return [
         f"{violation['id']}: {violation['help']}: {violation['nodes'][0]['html'][:160]}"
         for violation in Axe().run(page).response["violations"]
         if violation["impact"] in ("moderate", "serious", "critical")
     ]
-    assert found == []
+
+
+def test_axe_finds_nothing_worse_than_minor(page):
+    show_everything(page)
+    assert worse_than_minor(page) == []
+
+
+@pytest.mark.parametrize(("viewport", "scheme"), SCREENS, ids=["desktop", "phone"])
+def test_a_page_of_a_hundred_clips_is_whole_and_as_accessible(
+    browser, large_report, viewport, scheme
+):
+    page = open_page(browser, large_report, viewport, scheme)
+    show_everything(page)
+    assert page.locator("audio").count() == 98
+    assert page.locator(".clips.sortable tbody tr").count() == 99
+    width, window = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert width <= window
+    assert worse_than_minor(page) == []
+    assert page.faults == []
+    page.close()
+
+
+def test_on_paper_it_is_light_and_whole_without_players(browser, large_report):
+    paper = {"width": 700, "height": 1000}  # A4 between its margins
+    page = open_page(browser, large_report, paper, "dark")
+    figures = page.locator("picture").count()
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert figures and page.locator("picture").count() == 0
+    assert page.locator("main img[src^='data:']").count() == figures
+    show_everything(page)
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(29, 29, 34)"
+    assert not page.locator("audio").first.is_visible()
+    cut = page.evaluate(
+        """[...document.querySelectorAll(".scroll, .listening-scroll, .figure, pre")]
+            .map(it => [it.scrollWidth - it.clientWidth, it.scrollHeight - it.clientHeight, it])
+            .filter(([across, down, it]) => across > 1 || down > 1)
+            .map(([across, down, it]) => [it.ariaLabel ?? it.textContent, across, down])"""
+    )
+    assert cut == []
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("picture").count() == figures
+    page.close()
