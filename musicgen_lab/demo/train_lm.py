@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from musicgen_lab.demo.architecture import CARD, CODEBOOKS, LM_CONFIG, build_lm
 from musicgen_lab.demo.captions import write_caption
 from musicgen_lab.demo.checkpointing import load_state, save_state
+from musicgen_lab.demo.contrast import Contrast, draw_contrast
 from musicgen_lab.demo.dataset import TokenClip
 from musicgen_lab.demo.text import build_text_encoder
 
@@ -50,6 +51,10 @@ class LMTraining:
     deaf_share, deaf_noise : float, (float, float)
         Of the clips, how many have a rate between these instead, so that the caption has to tell
         what can hardly be heard.
+    contrast_from, contrast_weight : int, float
+        From this step on, in short pools that hear only the start, each clip must also be likelier
+        with a caption of its own than with one that differs in one attribute. A tempo or a mode is
+        decided by a few tokens, which a mean over all of them hardly hears.
     text_steps : int
         Of the text encoder's own training on captions.
     learning_rate : float
@@ -68,6 +73,8 @@ class LMTraining:
     noise_max: float = 0.2
     deaf_share: float = 0.25
     deaf_noise: tuple[float, float] = (0.2, 0.9)
+    contrast_from: int = 4500
+    contrast_weight: float = 0.1
     text_steps: int = 1500
     learning_rate: float = 2e-3
     codebook_weights: tuple[float, ...] = (1.4, 1.1, 0.8, 0.7)
@@ -112,11 +119,14 @@ class _Batch:
         None where the caption is dropped, for classifier-free guidance.
     offsets : Tensor
         (B,) position of the first step.
+    contrast : Contrast or None
+        Where clips are to tell captions apart.
     """
 
     codes: Tensor
     captions: list[str | None]
     offsets: Tensor
+    contrast: Contrast | None
 
 
 def train_lm(
@@ -162,16 +172,17 @@ def train_lm(
             group["lr"] = training.learning_rate * _schedule(step, training.steps)
         torch.manual_seed(training.seed * 1_000_000 + step)  # a resumed run draws the same noise
         rates = _noise_rates(len(batch.captions), training, step).to(device)
-        losses = codebook_losses(
-            lm, batch.codes.to(device), batch.captions, batch.offsets, noise=rates
-        )
+        contrast = batch.contrast if step >= training.contrast_from else None
+        losses, told_apart = batch_losses(lm, batch, contrast, rates)
         weights = torch.tensor(training.codebook_weights, device=device)
+        loss = (losses * weights).sum() / weights.sum() + training.contrast_weight * told_apart
         optimizer.zero_grad()
-        ((losses * weights).sum() / weights.sum()).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
         optimizer.step()
         if step % 10 == 0:
-            progress.set_postfix_str(" ".join(f"{loss:.2f}" for loss in losses.tolist()))
+            shown = [*losses.tolist(), float(told_apart.detach())]
+            progress.set_postfix_str(" ".join(f"{loss:.2f}" for loss in shown))
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == training.steps:
             save_state(
                 folder / "lm.pt",
@@ -183,7 +194,7 @@ def train_lm(
 def codebook_losses(
     lm: Any,
     codes: Tensor,
-    captions: list[str | None],
+    captions: Sequence[str | None],
     offsets: Tensor,
     *,
     noise: Tensor | None = None,
@@ -195,7 +206,7 @@ def codebook_losses(
     lm : audiocraft.models.LMModel
     codes : Tensor
         (B, K, T)
-    captions : list of str or None
+    captions : sequence of str or None
         None for no caption.
     offsets : Tensor
         (B,) position of the first step.
@@ -207,28 +218,71 @@ def codebook_losses(
     Tensor
         (K,) in nats per token.
     """
-    from audiocraft.modules.conditioners import ConditioningAttributes
+    heard, target = _delayed(lm, codes)
+    if noise is not None:
+        heard = _add_noise(heard, noise)
+    return _token_losses(lm, heard, target, captions, offsets).sum(dim=(0, 2)) / codes[:, 0].numel()
 
+
+def batch_losses(
+    lm: Any, batch: _Batch, contrast: Contrast | None, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy of every codebook, and how badly clips tell captions apart.
+
+    Parameters
+    ----------
+    lm : audiocraft.models.LMModel
+    batch : _Batch
+    contrast : Contrast or None
+        Its own captions replace those of the batch, but for the dropped ones.
+    noise : Tensor
+        (B,) shares of each clip's input tokens that are replaced at random.
+
+    Returns
+    -------
+    losses : Tensor
+        (K,) in nats per token.
+    told_apart : Tensor
+        The logistic loss of the difference of the clip's log-likelihoods with both captions: a
+        mean over clips, in nats; log 2 where nothing is told apart, 0 without contrast.
+    """
+    heard, target = _delayed(lm, batch.codes.to(noise.device))
+    heard = _add_noise(heard, noise)
+    captions, told = batch.captions, torch.tensor([c is not None for c in batch.captions])
+    if contrast is not None:
+        captions = [own if t else None for own, t in zip(contrast.own, told, strict=True)]
+    own = _token_losses(lm, heard, target, captions, batch.offsets)  # (B, K, S)
+    losses = own.sum(dim=(0, 2)) / batch.codes[:, 0].numel()
+    if contrast is None or not told.any():
+        return losses, losses.new_zeros(())
+    other = _token_losses(lm, heard, target, contrast.other, batch.offsets)
+    worse = F.softplus((own - other).sum(dim=(1, 2)))  # (B,)
+    return losses, worse[told.to(worse.device)].mean()
+
+
+def _delayed(lm: Any, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what is heard and what is to be told at every step: (B, K, S) each."""
     pattern = lm.pattern_provider.get_pattern(codes.shape[-1])
     delayed, _, _ = pattern.build_pattern_sequence(
         codes, lm.special_token_id, keep_only_valid_steps=False
     )  # (B, K, S + 1)
-    heard, target = delayed[..., :-1], delayed[..., 1:]
-    if noise is not None:
-        heard = _add_noise(heard, noise)
+    return delayed[..., :-1], delayed[..., 1:]
+
+
+def _token_losses(
+    lm: Any, heard: Tensor, target: Tensor, captions: Sequence[str | None], offsets: Tensor
+) -> Tensor:
+    """Return (B, K, S) nats, 0 where no code is due."""
+    from audiocraft.modules.conditioners import ConditioningAttributes
+
     described = [ConditioningAttributes(text={"description": caption}) for caption in captions]
     conditions = lm.condition_provider(lm.condition_provider.tokenize(described))
     # audiocraft keeps the position of a sequence's start where it keeps its streaming state.
-    lm.transformer._streaming_state["offsets"] = offsets.to(codes.device)
+    lm.transformer._streaming_state["offsets"] = offsets.to(heard.device)
     logits = lm(heard, [], conditions)  # (B, K, S, card)
     lm.transformer._streaming_state.clear()
     target = torch.where(target == lm.special_token_id, -100, target)
-    return torch.stack(
-        [
-            F.cross_entropy(logits[:, k].flatten(0, 1), target[:, k].flatten())
-            for k in range(CODEBOOKS)
-        ]
-    )
+    return F.cross_entropy(logits.permute(0, 3, 1, 2), target, reduction="none")
 
 
 def _noise_rates(count: int, training: LMTraining, step: int) -> Tensor:
@@ -282,9 +336,9 @@ def _batches(
             latest = FRAMES_MAX - codes.shape[2]
             bars = np.array([drawn[row].piece.bar_frames for row in rows])
             moved = rng.random(size) < training.moved_share
-            yield _Batch(
-                torch.from_numpy(codes),
-                [None if rng.random() < dropout else captions[row] for row in rows],
-                torch.from_numpy(moved * bars * rng.integers(latest // bars + 1)),
-            )
+            heard = [None if rng.random() < dropout else captions[row] for row in rows]
+            offsets = torch.from_numpy(moved * bars * rng.integers(latest // bars + 1))
+            pieces = [drawn[row].piece for row in rows]
+            contrast = draw_contrast(pieces, rng) if frames == training.start_frames else None
+            yield _Batch(torch.from_numpy(codes), heard, offsets, contrast)
         pool, skip = pool + 1, 0
