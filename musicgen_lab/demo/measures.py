@@ -21,9 +21,9 @@ from musicgen_lab.demo.captions import write_caption, write_prompt
 from musicgen_lab.demo.classifiers import ATTRIBUTES, AttributeClassifiers
 from musicgen_lab.demo.composition import Piece
 from musicgen_lab.demo.descriptors import mode_evidence, refine_tempo
+from musicgen_lab.demo.lm_losses import codebook_losses
 from musicgen_lab.demo.pieces import draw_piece
 from musicgen_lab.demo.synthesiser import synthesise
-from musicgen_lab.demo.train_lm import codebook_losses
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.request import GenerationRequest
 

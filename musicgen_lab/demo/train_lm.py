@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from musicgen_lab.demo.architecture import CARD, CODEBOOKS, LM_CONFIG, build_lm
 from musicgen_lab.demo.captions import write_caption
 from musicgen_lab.demo.checkpointing import load_state, save_state
-from musicgen_lab.demo.contrast import Contrast, draw_contrast
+from musicgen_lab.demo.contrast import draw_contrast
 from musicgen_lab.demo.dataset import TokenClip
+from musicgen_lab.demo.lm_losses import LMBatch, batch_losses
 from musicgen_lab.demo.text import build_text_encoder
 
 POOL_BATCHES = 8  # batches that are drawn together, so that captions of like length share one
@@ -107,28 +107,6 @@ def start_from_codebooks(lm: Any, codec: Any) -> None:
             weight[:, place] += codes
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Clips of one length with their captions.
-
-    Attributes
-    ----------
-    codes : Tensor
-        (B, K, T)
-    captions : list of str or None
-        None where the caption is dropped, for classifier-free guidance.
-    offsets : Tensor
-        (B,) position of the first step.
-    contrast : Contrast or None
-        Where clips are to tell captions apart.
-    """
-
-    codes: Tensor
-    captions: list[str | None]
-    offsets: Tensor
-    contrast: Contrast | None
-
-
 def train_lm(
     folder: Path, clips: list[TokenClip], codec: Any, training: LMTraining, device: torch.device
 ) -> Any:
@@ -191,112 +169,12 @@ def train_lm(
     return lm.eval()
 
 
-def codebook_losses(
-    lm: Any,
-    codes: Tensor,
-    captions: Sequence[str | None],
-    offsets: Tensor,
-    *,
-    noise: Tensor | None = None,
-) -> Tensor:
-    """Return the cross-entropy of every codebook.
-
-    Parameters
-    ----------
-    lm : audiocraft.models.LMModel
-    codes : Tensor
-        (B, K, T)
-    captions : sequence of str or None
-        None for no caption.
-    offsets : Tensor
-        (B,) position of the first step.
-    noise : Tensor, optional
-        (B,) shares of each clip's input tokens that are replaced at random.
-
-    Returns
-    -------
-    Tensor
-        (K,) in nats per token.
-    """
-    heard, target = _delayed(lm, codes)
-    if noise is not None:
-        heard = _add_noise(heard, noise)
-    return _token_losses(lm, heard, target, captions, offsets).sum(dim=(0, 2)) / codes[:, 0].numel()
-
-
-def batch_losses(
-    lm: Any, batch: _Batch, contrast: Contrast | None, noise: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of every codebook, and how badly clips tell captions apart.
-
-    Parameters
-    ----------
-    lm : audiocraft.models.LMModel
-    batch : _Batch
-    contrast : Contrast or None
-        Its own captions replace those of the batch, but for the dropped ones.
-    noise : Tensor
-        (B,) shares of each clip's input tokens that are replaced at random.
-
-    Returns
-    -------
-    losses : Tensor
-        (K,) in nats per token.
-    told_apart : Tensor
-        The logistic loss of the difference of the clip's log-likelihoods with both captions: a
-        mean over clips, in nats; log 2 where nothing is told apart, 0 without contrast.
-    """
-    heard, target = _delayed(lm, batch.codes.to(noise.device))
-    heard = _add_noise(heard, noise)
-    captions, told = batch.captions, torch.tensor([c is not None for c in batch.captions])
-    if contrast is not None:
-        captions = [own if t else None for own, t in zip(contrast.own, told, strict=True)]
-    own = _token_losses(lm, heard, target, captions, batch.offsets)  # (B, K, S)
-    losses = own.sum(dim=(0, 2)) / batch.codes[:, 0].numel()
-    if contrast is None or not told.any():
-        return losses, losses.new_zeros(())
-    other = _token_losses(lm, heard, target, contrast.other, batch.offsets)
-    worse = F.softplus((own - other).sum(dim=(1, 2)))  # (B,)
-    return losses, worse[told.to(worse.device)].mean()
-
-
-def _delayed(lm: Any, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what is heard and what is to be told at every step: (B, K, S) each."""
-    pattern = lm.pattern_provider.get_pattern(codes.shape[-1])
-    delayed, _, _ = pattern.build_pattern_sequence(
-        codes, lm.special_token_id, keep_only_valid_steps=False
-    )  # (B, K, S + 1)
-    return delayed[..., :-1], delayed[..., 1:]
-
-
-def _token_losses(
-    lm: Any, heard: Tensor, target: Tensor, captions: Sequence[str | None], offsets: Tensor
-) -> Tensor:
-    """Return (B, K, S) nats, 0 where no code is due."""
-    from audiocraft.modules.conditioners import ConditioningAttributes
-
-    described = [ConditioningAttributes(text={"description": caption}) for caption in captions]
-    conditions = lm.condition_provider(lm.condition_provider.tokenize(described))
-    # audiocraft keeps the position of a sequence's start where it keeps its streaming state.
-    lm.transformer._streaming_state["offsets"] = offsets.to(heard.device)
-    logits = lm(heard, [], conditions)  # (B, K, S, card)
-    lm.transformer._streaming_state.clear()
-    target = torch.where(target == lm.special_token_id, -100, target)
-    return F.cross_entropy(logits.permute(0, 3, 1, 2), target, reduction="none")
-
-
 def _noise_rates(count: int, training: LMTraining, step: int) -> Tensor:
     """Draw the share of each clip's input tokens that are replaced, rising over the first steps."""
     low, high = training.deaf_noise
     few, many = torch.rand(count) * training.noise_max, low + torch.rand(count) * (high - low)
     deaf = torch.rand(count) < training.deaf_share
     return torch.where(deaf, many, few) * min(1.0, step / NOISE_RISE)
-
-
-def _add_noise(tokens: Tensor, rates: Tensor) -> Tensor:
-    """Replace tokens at random, each clip at its own rate; the special token stays."""
-    noisy = torch.rand(tokens.shape, device=tokens.device) < rates[:, None, None]
-    return torch.where(noisy & (tokens != CARD), torch.randint_like(tokens, CARD), tokens)
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -313,7 +191,7 @@ def _tokenizer(lm: Any) -> Any:
 
 def _batches(
     clips: list[TokenClip], training: LMTraining, first: int, tokenizer: Any
-) -> Iterator[_Batch]:
+) -> Iterator[LMBatch]:
     """Draw batches without end, from a given step on, the same ones whenever they are drawn."""
     long = [clip for clip in clips if clip.codes.shape[1] >= FRAMES_MAX]
     short = [clip for clip in clips if clip.codes.shape[1] < FRAMES_MAX]
@@ -340,5 +218,5 @@ def _batches(
             offsets = torch.from_numpy(moved * bars * rng.integers(latest // bars + 1))
             pieces = [drawn[row].piece for row in rows]
             contrast = draw_contrast(pieces, rng) if frames == training.start_frames else None
-            yield _Batch(torch.from_numpy(codes), heard, offsets, contrast)
+            yield LMBatch(torch.from_numpy(codes), heard, offsets, contrast)
         pool, skip = pool + 1, 0

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import pytest
@@ -77,6 +78,7 @@ def test_ctrl_c_stops_cleanly(tmp_path):
     process = start_sweep(tmp_path)
     while len(list(tmp_path.glob("clips/*.json"))) < 3:
         assert process.poll() is None, "it ended before it was interrupted"
+        time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) != 0
     with warnings.catch_warnings():
