@@ -33,7 +33,7 @@ def draw_map(placed: pd.DataFrame, colour_by: str) -> Drawing:
 
     shown = placed[placed["x"].notna()]
     figure = Figure(figsize=(7.4, 5.6), dpi=120, facecolor=PAPER)
-    axes = figure.add_axes((0.12, 0.15, 0.66, 0.75))
+    axes = figure.add_axes((0.12, 0.15, 0.66, 0.75), facecolor="none")  # the paper's
     values = list(dict.fromkeys(sorted(shown[colour_by])))
     _scatter(axes, shown, colour_by, values)
     for which, label in enumerate("xy"):
