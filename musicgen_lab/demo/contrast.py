@@ -12,13 +12,13 @@ from musicgen_lab.demo.captions import write_caption
 from musicgen_lab.demo.composition import INSTRUMENTS, MODES, TEMPI_BPM, TEXTURES, Piece
 
 _CHANGES: dict[str, tuple[float, tuple[Any, ...]]] = {  # how often each is the one, and its values
-    "tempo_bpm": (0.4, TEMPI_BPM),
-    "mode": (0.3, MODES),
-    "texture": (0.1, TEXTURES),
-    "instrument": (0.05, INSTRUMENTS),
-    "drums": (0.05, (False, True)),
-    "bright": (0.05, (False, True)),
-    "loud": (0.05, (False, True)),
+    "tempo_bpm": (0.5, TEMPI_BPM),
+    "mode": (0.4, MODES),
+    "texture": (0.02, TEXTURES),
+    "instrument": (0.02, INSTRUMENTS),
+    "drums": (0.02, (False, True)),
+    "bright": (0.02, (False, True)),
+    "loud": (0.02, (False, True)),
 }
 
 

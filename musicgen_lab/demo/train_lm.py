@@ -64,7 +64,7 @@ class LMTraining:
     seed : int
     """
 
-    steps: int = 6000
+    steps: int = 8000
     batch_frames: int = 3000
     long_share: float = 0.18
     moved_share: float = 0.3
@@ -74,7 +74,7 @@ class LMTraining:
     deaf_share: float = 0.25
     deaf_noise: tuple[float, float] = (0.2, 0.9)
     contrast_from: int = 4500
-    contrast_weight: float = 0.1
+    contrast_weight: float = 0.5
     text_steps: int = 1500
     learning_rate: float = 2e-3
     codebook_weights: tuple[float, ...] = (1.4, 1.1, 0.8, 0.7)
