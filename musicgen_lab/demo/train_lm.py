@@ -55,6 +55,9 @@ class LMTraining:
         From this step on, in short pools that hear only the start, each clip must also be likelier
         with a caption of its own than with one that differs in one attribute. A tempo or a mode is
         decided by a few tokens, which a mean over all of them hardly hears.
+    average_at : int
+        The weights after this step, averaged with the last, are the model's: they follow captions
+        better than either.
     text_steps : int
         Of the text encoder's own training on captions.
     learning_rate : float
@@ -75,6 +78,7 @@ class LMTraining:
     deaf_noise: tuple[float, float] = (0.2, 0.9)
     contrast_from: int = 4500
     contrast_weight: float = 0.5
+    average_at: int = 5300
     text_steps: int = 1500
     learning_rate: float = 2e-3
     codebook_weights: tuple[float, ...] = (1.4, 1.1, 0.8, 0.7)
@@ -115,7 +119,7 @@ def train_lm(
     Parameters
     ----------
     folder : Path
-        Gets `text_encoder/` and `lm.pt`.
+        Gets `text_encoder/`, `lm.pt` and `lm_average.pt`.
     clips : list of TokenClip
     codec : audiocraft.models.EncodecModel
         Whose codebooks the language model starts from.
@@ -161,11 +165,18 @@ def train_lm(
         if step % 10 == 0:
             shown = [*losses.tolist(), float(told_apart.detach())]
             progress.set_postfix_str(" ".join(f"{loss:.2f}" for loss in shown))
+        if step + 1 == training.average_at:
+            save_state(folder / "lm_average.pt", lm.state_dict())
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == training.steps:
             save_state(
                 folder / "lm.pt",
                 {"lm": lm.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1},
             )
+    earlier = load_state(folder / "lm_average.pt")
+    if earlier is not None:
+        lm.load_state_dict(
+            {name: (earlier[name] + last) / 2 for name, last in lm.state_dict().items()}
+        )
     return lm.eval()
 
 

@@ -23,7 +23,7 @@ BYTES_MAX = 12_000_000
 
 
 def run(folder, steps):
-    lm = LMTraining(steps=steps, batch_frames=200, text_steps=3, contrast_from=2)
+    lm = LMTraining(steps=steps, batch_frames=200, text_steps=3, contrast_from=2, average_at=1)
     return train(
         folder / "work",
         folder / "model",
