@@ -22,7 +22,7 @@ from musicgen_lab.request import GenerationRequest
 Array = npt.NDArray[np.float64]
 
 
-def compare_precisions(model: Path, codec: Any, *, seeds: int = 12) -> dict[str, Any]:
+def compare_precisions(model: Path, codec: Any, *, seeds: int = 40) -> dict[str, Any]:
     """Compare bfloat16 with float32 on one model.
 
     Parameters

@@ -33,7 +33,16 @@ def codes(mono):
     return [torch.randint(config.card, (config.codebooks, n), generator=generator) for n in (80, 9)]
 
 
-def test_sixteen_bits_sound_like_float32(open_codec, codes):
+def test_bfloat16_is_refused_because_its_noise_can_be_measured_in_a_clip(open_codec, codes):
+    codec = open_codec(torch.bfloat16)
+
+    assert codec.dtype == torch.float32
+    expected = open_codec(torch.float32).decode(codes)
+    assert all(map(torch.equal, codec.decode(codes), expected))
+
+
+def test_sixteen_bits_that_pass_the_trial_are_used(open_codec, codes, monkeypatch):
+    monkeypatch.setattr(codec_module, "TRIAL_COSINE_MIN", 0.99)
     half = open_codec(torch.bfloat16)
     expected = open_codec(torch.float32).decode(codes)
 
@@ -47,7 +56,7 @@ def test_a_processor_whose_sixteen_bit_convolutions_are_wrong_gets_float32(
     open_codec, codes, monkeypatch
 ):
     monkeypatch.setattr(codec_module, "TRIAL_COSINE_MIN", 1.01)  # which no precision reaches
-    codec = open_codec(torch.bfloat16)
+    codec = open_codec(torch.float16)
 
     assert codec.dtype == torch.float32
     expected = open_codec(torch.float32).decode(codes)
