@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import click
@@ -62,11 +63,12 @@ def serve(
     settings = replace(
         WebSettings.from_environment(), waiting_max=waiting, timeout_s=timeout, drain_s=drain
     )
-    engine = Engine.open(
-        source.prepare(),
-        device=device,
-        dtype=dtype,
-        slots=read_slots(slots),
-    )
+    folder = source.prepare()
+    # In a thread that ends: two threads with OpenMP workers of their own have more of them than
+    # there are cores; OpenMP then lets workers sleep between operations, at 50 us a time.
+    with ThreadPoolExecutor(1) as opening:
+        engine = opening.submit(
+            Engine.open, folder, device=device, dtype=dtype, slots=read_slots(slots)
+        ).result()
     running = RunningEngine(engine, source.identity, waiting_max=settings.waiting_max)
     serve_backend(running, host=host, port=port, settings=settings)
