@@ -11,20 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from musicgen_lab.demo.composition import INSTRUMENTS, MODES, TEMPI_BPM, TEXTURES
+from musicgen_lab.demo.composition import ATTRIBUTES
 from musicgen_lab.demo.descriptors import describe
 from musicgen_lab.demo.pieces import draw_piece
 from musicgen_lab.demo.synthesiser import synthesise
 
-ATTRIBUTES: dict[str, tuple[Any, ...]] = {
-    "instrument": INSTRUMENTS,
-    "tempo_bpm": TEMPI_BPM,
-    "mode": MODES,
-    "texture": TEXTURES,
-    "drums": (False, True),
-    "bright": (False, True),
-    "loud": (False, True),
-}
+HEARD = {name: values for name, values in ATTRIBUTES.items() if name not in ("bass", "swing")}
+"""The attributes that have a classifier, and their values."""
+
 ACCURACY_MIN = 0.9  # on clips not trained on; an attribute below it is not counted
 
 
@@ -56,9 +50,7 @@ class AttributeClassifiers:
     def recognise(self, samples: npt.NDArray[np.float32]) -> dict[str, Any]:
         """Return the likeliest value of every attribute of a clip (n,)."""
         x = (torch.from_numpy(describe(samples)).float() - self.mean) / self.scale
-        return {
-            name: ATTRIBUTES[name][int(head(x[None]).argmax())] for name, head in self.heads.items()
-        }
+        return {name: HEARD[name][int(head(x[None]).argmax())] for name, head in self.heads.items()}
 
 
 def train_classifiers(
@@ -88,7 +80,7 @@ def train_classifiers(
     mean, scale = x[tested:].mean(0), x[tested:].std(0) + 1e-3
     x = (x - mean) / scale
     heads, accuracy = {}, {}
-    for name, values in ATTRIBUTES.items():
+    for name, values in HEARD.items():
         y = torch.tensor([values.index(getattr(piece, name)) for piece in pieces])
         head = _fit(x[tested:], y[tested:], len(values), seed)
         with torch.no_grad():

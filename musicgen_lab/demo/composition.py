@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,19 @@ INSTRUMENTS = (
 TEMPI_BPM = (60, 75, 100, 125, 150)  # a half beat is a whole number of codec frames
 MODES = ("major", "minor")
 TEXTURES = ("solo", "chords", "arpeggio")
+ATTRIBUTES: dict[str, tuple[Any, ...]] = {
+    "instrument": INSTRUMENTS,
+    "tempo_bpm": TEMPI_BPM,
+    "mode": MODES,
+    "texture": TEXTURES,
+    "drums": (False, True),
+    "bass": (False, True),
+    "bright": (False, True),
+    "loud": (False, True),
+    "swing": (False, True),
+}
+"""What can be said of a piece: its fields, and the values that there are."""
+
 TONICS = (0, 2, 5, 7, 9)  # semitones above C
 FRAMES_PER_MINUTE = 3000
 EIGHTHS_PER_BAR = 8

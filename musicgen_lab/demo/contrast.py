@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from musicgen_lab.demo.captions import write_caption
-from musicgen_lab.demo.composition import INSTRUMENTS, MODES, TEMPI_BPM, TEXTURES, Piece
+from musicgen_lab.demo.composition import ATTRIBUTES, Piece
 
-_CHANGES: dict[str, tuple[float, tuple[Any, ...]]] = {  # how often each is the one, and its values
-    "tempo_bpm": (0.5, TEMPI_BPM),
-    "mode": (0.4, MODES),
-    "texture": (0.02, TEXTURES),
-    "instrument": (0.02, INSTRUMENTS),
-    "drums": (0.02, (False, True)),
-    "bright": (0.02, (False, True)),
-    "loud": (0.02, (False, True)),
+_SHARES = {  # how often each is the one
+    "tempo_bpm": 0.5,
+    "mode": 0.4,
+    "texture": 0.02,
+    "instrument": 0.02,
+    "drums": 0.02,
+    "bright": 0.02,
+    "loud": 0.02,
 }
 
 
@@ -50,11 +49,11 @@ def draw_contrast(pieces: Sequence[Piece], rng: np.random.Generator) -> Contrast
     -------
     Contrast
     """
-    names, shares = list(_CHANGES), [share for share, _ in _CHANGES.values()]
+    names, shares = list(_SHARES), list(_SHARES.values())
     own, other = [], []
     for piece in pieces:
         name = str(rng.choice(names, p=shares))
-        values = [value for value in _CHANGES[name][1] if value != getattr(piece, name)]
+        values = [value for value in ATTRIBUTES[name] if value != getattr(piece, name)]
         plain = replace(piece, genre=None)
         changed = replace(plain, **{name: values[rng.integers(len(values))]})
         words = int(rng.integers(2**32))  # both captions choose alike

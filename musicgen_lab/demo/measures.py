@@ -18,7 +18,7 @@ from musicgen_lab.analysis.levels import rms_dbfs, silence_ratio
 from musicgen_lab.analysis.spectrogram import mel_spectrogram_db
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.demo.captions import write_caption, write_prompt
-from musicgen_lab.demo.classifiers import ATTRIBUTES, AttributeClassifiers
+from musicgen_lab.demo.classifiers import HEARD, AttributeClassifiers
 from musicgen_lab.demo.composition import Piece
 from musicgen_lab.demo.descriptors import mode_evidence, refine_tempo
 from musicgen_lab.demo.lm_losses import codebook_losses
@@ -154,13 +154,13 @@ def measure_each_attribute(
     pieces = [draw_piece(rng) for _ in range(clips)]
     heard = [
         (piece, classifiers.recognise(clip.samples[0]))
-        for piece, clip in _answer(engine, pieces, tuple(ATTRIBUTES), duration_s=DURATION_S)
+        for piece, clip in _answer(engine, pieces, tuple(HEARD), duration_s=DURATION_S)
     ]
     return {
         f"{name}, one of {len(values)}": Estimate.of(
             found[name] == getattr(piece, name) for piece, found in heard
         )
-        for name, values in ATTRIBUTES.items()
+        for name, values in HEARD.items()
     }
 
 

@@ -19,24 +19,11 @@ from torch.nn import functional as F
 
 from musicgen_lab.demo.architecture import TEXT_DIM, TEXT_LAYERS
 from musicgen_lab.demo.captions import vocabulary, write_caption
-from musicgen_lab.demo.composition import INSTRUMENTS, MODES, TEMPI_BPM, TEXTURES, Piece
+from musicgen_lab.demo.composition import ATTRIBUTES, Piece
 from musicgen_lab.demo.pieces import draw_piece
 from musicgen_lab.engine.quiet import quiet
 
 _WORD, _LETTER = -3.0, -8.0  # log-probabilities: a known word wins over its letters
-
-ATTRIBUTES: dict[str, tuple[Any, ...]] = {
-    "instrument": INSTRUMENTS,
-    "tempo_bpm": TEMPI_BPM,
-    "mode": MODES,
-    "texture": TEXTURES,
-    "drums": (False, True),
-    "bass": (False, True),
-    "bright": (False, True),
-    "loud": (False, True),
-    "swing": (False, True),
-}
-"""What a caption is asked about, and the answers that there are."""
 
 _BATCH = 128  # captions a step
 

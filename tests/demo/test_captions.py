@@ -16,10 +16,10 @@ from musicgen_lab.demo.captions import (
     write_caption,
     write_prompt,
 )
-from musicgen_lab.demo.composition import Piece
+from musicgen_lab.demo.composition import ATTRIBUTES, Piece
 from musicgen_lab.demo.contrast import draw_contrast
 from musicgen_lab.demo.pieces import draw_piece
-from musicgen_lab.demo.text import ATTRIBUTES, build_text_encoder, train_on_captions
+from musicgen_lab.demo.text import build_text_encoder, train_on_captions
 
 CONTRACT_PROMPTS = [
     "upbeat electronic dance music with heavy bass",
