@@ -83,6 +83,12 @@ def test_a_clip_tells_captions_apart_once_it_has_been_trained_to(model):
         optimizer.step()
 
     assert told_apart[-1] < 0.7 * told_apart[0]
+    with torch.no_grad():
+        own, other = (
+            codebook_losses(lm, codes, captions, batch.offsets).sum()
+            for captions in (contrast.own, contrast.other)
+        )
+    assert own < other
 
 
 def test_without_contrast_the_loss_is_the_cross_entropy(model):
