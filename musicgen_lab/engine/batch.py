@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from musicgen_lab.clip import Clip, Failure, Provenance
-from musicgen_lab.engine.rows import StepRows, attends_together, find_prompt_runs, find_runs
+from musicgen_lab.engine.rows import StepRows, find_prompt_runs, find_runs
 from musicgen_lab.engine.sampler import SamplingParameters
 from musicgen_lab.request import GenerationRequest
 
@@ -82,9 +82,18 @@ class Batch:
     slots : int
         Slots of the engine: a clip's rows in the cache are its slot, and `slots` further on.
     device : torch.device
+    together : bool
+        Whether rows may share a call of attention.
     """
 
-    def __init__(self, generations: Sequence[Generation], slots: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        generations: Sequence[Generation],
+        slots: int,
+        device: torch.device,
+        *,
+        together: bool,
+    ) -> None:
         def tensor(values: Sequence[float], dtype: torch.dtype = torch.long) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=device)
 
@@ -114,7 +123,6 @@ class Batch:
         self._row_without = tensor([row_without.get(i, row_with.get(i, 0)) for i in clips])  # (n,)
         lengths = [generations[i].steps_done + 1 for i in clip_of_row]
         prompts = [generations[i].keys_values for i in prompted]
-        together = attends_together(device)
         self._cache_rows = tensor(cache_rows)  # (B,)
         self._runs = find_runs(cache_rows, lengths, together=together)
         self._prompts = find_prompt_runs(prompts, together=together)

@@ -27,7 +27,7 @@ from musicgen_lab.engine.batch import Batch, Generation
 from musicgen_lab.engine.checkpoint import open_checkpoint
 from musicgen_lab.engine.codec import Codec
 from musicgen_lab.engine.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, ModelConfig
-from musicgen_lab.engine.delay import codes_are_due, count_frames, count_steps, undelay
+from musicgen_lab.engine.delay import count_frames, count_steps
 from musicgen_lab.engine.device import (
     ROWS_PER_SLOT,
     choose_device,
@@ -36,7 +36,7 @@ from musicgen_lab.engine.device import (
     describe_device,
 )
 from musicgen_lab.engine.prompts import Prompts
-from musicgen_lab.engine.sampler import draw_uniforms, sample
+from musicgen_lab.engine.slots import Slots
 from musicgen_lab.engine.text import TextEncoder
 from musicgen_lab.engine.transformer import Transformer
 from musicgen_lab.request import GenerationRequest
@@ -71,13 +71,7 @@ class Engine:
         self.config, self.slots = config, slots
         self.on_progress: Callable[[int], None] | None = None
         self.transformer, self._codec = transformer, codec
-        device = transformer.device
-        self._cache = transformer.make_cache(ROWS_PER_SLOT * slots)
-        table = (slots, config.max_steps + 1, config.codebooks)
-        self._tokens = torch.full(table, config.special_token, device=device)  # (slots, S, K)
-        self._uniforms = torch.zeros(table, dtype=torch.float64, device=device)  # (slots, S, K)
-        self._finite = torch.ones(slots, dtype=torch.bool, device=device)  # (slots,)
-        self._delays = torch.tensor(config.delays, device=device)  # (K,)
+        self._slots = Slots(transformer, slots)
         self.prompts = Prompts(text_encoder, transformer)
         self._batch: Batch | None = None
         self._waiting: deque[tuple[int, GenerationRequest]] = deque()
@@ -89,7 +83,7 @@ class Engine:
         self._adding, self._stepping = threading.Lock(), threading.RLock()
         self.provenance = Provenance(
             engine=f"musicgen-lab {version('musicgen-lab')}",
-            device=describe_device(device),
+            device=describe_device(transformer.device),
             dtype=str(transformer.dtype).removeprefix("torch."),
             lab_version=version("musicgen-lab"),
             details={
@@ -220,21 +214,14 @@ class Engine:
                 self.cancel(ticket)
 
     def _advance(self) -> None:
-        """Make one step: the whole loop."""
+        """Make one step: clips come, all take a step (`Slots.step`), finished ones leave."""
         self._admit()
         batch = self._batch
         if batch is None:
             return
         started_s = time.perf_counter()
         try:
-            tokens = self._tokens[batch.slots, batch.positions]  # (n, K)
-            logits = batch.guide(self.transformer.step(batch.rows(tokens), self._cache))
-            self._finite[batch.slots] &= logits.isfinite().flatten(1).all(dim=1)
-            uniforms = self._uniforms[batch.slots, batch.positions]  # (n, K)
-            drawn = sample(logits, batch.parameters, uniforms)
-            due = codes_are_due(batch.positions, batch.frames, self._delays)
-            batch_tokens = torch.where(due, drawn, self.config.special_token)
-            self._tokens[batch.slots, batch.positions + 1] = batch_tokens
+            self._slots.step(batch)
             batch.advance(time.perf_counter() - started_s)
         except Exception as error:  # out of memory, say: those in the batch are lost, not the rest
             self._leave(batch.generations)
@@ -275,10 +262,7 @@ class Engine:
             self._finished[ticket] = failure
             self._steps_total -= steps
             return None
-        self._tokens[slot, 0] = self.config.special_token
-        uniforms = draw_uniforms(request.seed, steps, self.config.codebooks)
-        self._uniforms[slot, :steps] = uniforms.to(self._uniforms.device)
-        self._finite[slot] = True
+        self._slots.start(slot, request.seed, steps)
         frames = count_frames(request.duration, self.config.frame_rate)
         return Generation(
             ticket, request, slot, frames, steps, keys_values, time.perf_counter() - started_s
@@ -287,14 +271,11 @@ class Engine:
     def _decode(self, done: list[Generation]) -> dict[int, Clip | Failure]:
         """Turn finished tokens into sound."""
         started_s = time.perf_counter()
-        codes = [
-            undelay(self._tokens[g.slot, : g.steps + 1], g.frames, self.config.delays) for g in done
-        ]
-        sounds = self._codec.decode_each(codes)
+        sounds = self._codec.decode_each([self._slots.codes(generation) for generation in done])
         share_s = (time.perf_counter() - started_s) / len(done)
         for generation in done:
             generation.spent_s += share_s
-        finite, rate = self._finite.tolist(), self._codec.sample_rate
+        finite, rate = self._slots.finite(), self._codec.sample_rate
         return {
             g.ticket: g.fail(sound)
             if isinstance(sound, Exception)
@@ -305,16 +286,12 @@ class Engine:
     def _join(self, coming: list[Generation]) -> None:
         if coming:
             staying = [] if self._batch is None else self._batch.generations
-            self._rebuild(staying + coming)
+            self._batch = self._slots.batch(staying + coming)
 
     def _leave(self, leaving: list[Generation]) -> None:
         if leaving and self._batch is not None:
-            self._rebuild([g for g in self._batch.generations if g not in leaving])
-
-    def _rebuild(self, generations: list[Generation]) -> None:
-        ordered = sorted(generations, key=lambda generation: generation.slot)
-        device = self.transformer.device
-        self._batch = Batch(ordered, self.slots, device) if ordered else None
+            staying = [g for g in self._batch.generations if g not in leaving]
+            self._batch = self._slots.batch(staying)
 
     def _count_steps(self, request: GenerationRequest) -> int:
         frames = count_frames(request.duration, self.config.frame_rate)

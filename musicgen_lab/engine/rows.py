@@ -1,16 +1,10 @@
-"""`StepRows`: the rows of one step, and which of them attend together.
-
-On the CPU every row attends by itself. torch gives each thread a piece of one buffer, and where the
-piece starts in memory changes the last bits of what is computed in it: rows that share a call land
-in other pieces in other company. A row alone always lands in the same ones.
-"""
+"""`StepRows`: the rows of one step, and which of them attend together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 
@@ -74,11 +68,6 @@ class StepRows:
     cache_rows: Tensor
     runs: Sequence[Run]
     prompts: Sequence[PromptRun]
-
-
-def attends_together(device: torch.device) -> bool:
-    """Say whether rows may share a call of attention without changing each other's bits."""
-    return device.type != "cpu"
 
 
 def find_runs(cache_rows: Sequence[int], lengths: Sequence[int], *, together: bool) -> list[Run]:

@@ -6,7 +6,7 @@ its own length and its own prompt. A row's numbers depend on that row alone:
 - linear layers are `engine.linear`'s;
 - self-attention runs over exactly a row's own length;
 - cross-attention runs over exactly the row's own prompt, with keys and values made once per prompt;
-- which rows share a call of attention is decided in `engine.rows`, so that none changes another;
+- rows share a call of attention only where a trial shows that none changes another;
 - rows without a prompt (the null half of classifier-free guidance) skip cross-attention: their
   keys and values are zero (the text is zeroed and there are no biases), and so is its result.
 """
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from musicgen_lab.engine.attention import attend, rows_may_share
 from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.linear import Linear, make_linear
 from musicgen_lab.engine.rows import PromptRun, StepRows
@@ -78,6 +79,11 @@ class Transformer:
         Where and in what precision to compute.
     rows : int
         The most rows that a step may have.
+
+    Attributes
+    ----------
+    attends_together : bool
+        Whether rows may share a call of attention without changing each other's bits.
     """
 
     def __init__(
@@ -97,6 +103,15 @@ class Transformer:
         self._out_norm = tuple(make.tensor(tensors[f"out_norm.{p}"]) for p in ("weight", "bias"))
         bias = tensors["heads.bias"] if config.bias_proj else None
         self._heads = make.linear(tensors["heads.weight"], bias)  # to (B, K * card)
+        self._cache_dtype = cache_dtype(device, dtype)
+        self.attends_together = rows_may_share(
+            config.heads,
+            config.head_dim,
+            rows=rows,
+            device=device,
+            dtype=self._cache_dtype,
+            threads=torch.get_num_threads(),
+        )
 
     def make_cache(self, rows: int) -> Tensor:
         """Reserve keys and values for rows of the longest clip.
@@ -108,7 +123,7 @@ class Transformer:
         """
         c = self.config
         shape = (c.layers, 2, rows, c.heads, c.max_steps, c.head_dim)
-        return torch.empty(shape, device=self.device, dtype=cache_dtype(self.device, self.dtype))
+        return torch.empty(shape, device=self.device, dtype=self._cache_dtype)
 
     def encode_prompt(self, text: Tensor) -> Tensor:
         """Make a prompt's keys and values for cross-attention.
@@ -127,7 +142,7 @@ class Transformer:
         text = text.to(self.device, self.dtype)
         projected = torch.stack([layer.cross_kv(text) for layer in self._layers])
         split = projected.view(c.layers, len(text), 2, c.heads, c.head_dim)  # (L, T, 2, H, D)
-        return split.permute(0, 2, 3, 1, 4).contiguous()
+        return split.permute(0, 2, 3, 1, 4).to(self._cache_dtype).contiguous()
 
     def step(self, rows: StepRows, cache: Tensor) -> Tensor:
         """Take one step of every row, writing its keys and values into the cache.
@@ -175,19 +190,19 @@ class Transformer:
         for run in rows.runs:
             places = slice(run.cache_row, run.cache_row + run.last - run.first)
             known = keys[places, :, : run.length], values[places, :, : run.length]  # (b, H, T, D)
-            attended.append(F.scaled_dot_product_attention(query[run.first : run.last], *known))
+            attended.append(attend(query[run.first : run.last], *known))
         return _join(attended).to(self.dtype)
 
     def _attend_prompt(self, q: Tensor, prompts: Sequence[PromptRun], index: int) -> Tensor:
         """Attend over the prompts: (B', dim) to (B', dim)."""
-        q = q.view(len(q), self.config.heads, 1, -1)  # (B', H, 1, D)
+        q = q.view(len(q), self.config.heads, 1, -1).to(self._cache_dtype)  # (B', H, 1, D)
         attended = []
         for prompt in prompts:
             count = prompt.last - prompt.first
             keys, values = prompt.keys_values[index].unsqueeze(1).expand(-1, count, -1, -1, -1)
             query = q[prompt.first : prompt.last]
-            attended.append(F.scaled_dot_product_attention(query, keys, values))
-        return _join(attended)
+            attended.append(attend(query, keys, values))
+        return _join(attended).to(self.dtype)
 
 
 def _join(attended: Sequence[Tensor]) -> Tensor:

@@ -65,7 +65,7 @@ def tokens_of(engine: Engine, request: GenerationRequest) -> torch.Tensor:
     while not engine.step():
         pass
     frames = count_frames(request.duration, engine.config.frame_rate)
-    return undelay(engine._tokens[0], frames, engine.config.delays)
+    return undelay(engine._slots.tokens[0], frames, engine.config.delays)
 
 
 @pytest.fixture(scope="session")

@@ -119,7 +119,7 @@ def test_a_row_that_is_not_finite_fails_alone(engine):
     engine.add(sampled(PROMPTS[1], seed=0))
     engine.add(sampled(seed=1))
     done = engine.step()
-    engine._cache[:, :, 0, :, 0] = float("nan")  # the first clip's first keys and values
+    engine._slots.cache[:, :, 0, :, 0] = float("nan")  # the first clip's first keys and values
     while len(done) < 2:
         done += engine.step()
 

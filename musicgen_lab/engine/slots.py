@@ -1,0 +1,77 @@
+"""`Slots`: the tables behind a batch, with a place for every clip in the making."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from musicgen_lab.engine.batch import Batch, Generation
+from musicgen_lab.engine.delay import codes_are_due, undelay
+from musicgen_lab.engine.device import ROWS_PER_SLOT
+from musicgen_lab.engine.sampler import draw_uniforms, sample
+from musicgen_lab.engine.transformer import Transformer
+
+
+class Slots:
+    """The tokens, random numbers, keys and values of clips in the making.
+
+    Parameters
+    ----------
+    transformer : Transformer
+    count : int
+        Clips made at once.
+
+    Attributes
+    ----------
+    tokens : Tensor
+        (count, S + 1, K) codes in the delay pattern, the special token first.
+    cache : Tensor
+        Keys and values, from `Transformer.make_cache`.
+    """
+
+    def __init__(self, transformer: Transformer, count: int) -> None:
+        config, device = transformer.config, transformer.device
+        self.count = count
+        self._transformer = transformer
+        self.cache = transformer.make_cache(ROWS_PER_SLOT * count)
+        table = (count, config.max_steps + 1, config.codebooks)
+        self.tokens = torch.full(table, config.special_token, device=device)  # (slots, S, K)
+        self._uniforms = torch.zeros(table, dtype=torch.float64, device=device)  # (slots, S, K)
+        self._finite = torch.ones(count, dtype=torch.bool, device=device)  # (slots,)
+        self._delays = torch.tensor(config.delays, device=device)  # (K,)
+
+    def start(self, slot: int, seed: int, steps: int) -> None:
+        """Prepare a slot for a clip: its random numbers are drawn before its first step."""
+        config = self._transformer.config
+        self.tokens[slot, 0] = config.special_token
+        uniforms = draw_uniforms(seed, steps, config.codebooks)
+        self._uniforms[slot, :steps] = uniforms.to(self._uniforms.device)
+        self._finite[slot] = True
+
+    def batch(self, generations: list[Generation]) -> Batch | None:
+        """Lay clips side by side, in the order of their slots; None where there are none."""
+        ordered = sorted(generations, key=lambda generation: generation.slot)
+        lm = self._transformer
+        together = lm.attends_together
+        return Batch(ordered, self.count, lm.device, together=together) if ordered else None
+
+    def step(self, batch: Batch) -> None:
+        """Draw the next tokens of every clip: the whole of decoding."""
+        tokens = self.tokens[batch.slots, batch.positions]  # (n, K)
+        logits = batch.guide(self._transformer.step(batch.rows(tokens), self.cache))
+        self._finite[batch.slots] &= logits.isfinite().flatten(1).all(dim=1)
+        uniforms = self._uniforms[batch.slots, batch.positions]  # (n, K)
+        drawn = sample(logits, batch.parameters, uniforms)
+        due = codes_are_due(batch.positions, batch.frames, self._delays)
+        special = self._transformer.config.special_token
+        self.tokens[batch.slots, batch.positions + 1] = torch.where(due, drawn, special)
+
+    def codes(self, generation: Generation) -> Tensor:
+        """Return a finished clip's codes, without the delay pattern: (K, frames)."""
+        tokens = self.tokens[generation.slot, : generation.steps + 1]
+        return undelay(tokens, generation.frames, self._transformer.config.delays)
+
+    def finite(self) -> list[bool]:
+        """Say of every slot whether all logits have been finite since its clip started."""
+        flags: list[bool] = self._finite.tolist()
+        return flags
