@@ -91,6 +91,8 @@ LM_CONFIG: dict[str, Any] = {
         "attention_as_float32": False,
         "layer_scale": None,
         "positional_embedding": "sin",
+        # Close together, so that the position in a beat of any tempo can be told from them.
+        "max_period": 200,
         "xpos": False,
         "checkpointing": "none",
         "weight_init": "gaussian",

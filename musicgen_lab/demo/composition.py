@@ -35,11 +35,12 @@ ATTRIBUTES: dict[str, tuple[Any, ...]] = {
 }
 """What can be said of a piece: its fields, and the values that there are."""
 
-TONICS = (0, 2, 5, 7, 9)  # semitones above C
+# Semitones above C, near enough to each other that pitch classes tell the mode without the key.
+TONICS = (0, 5, 7)
 FRAMES_PER_MINUTE = 3000
 EIGHTHS_PER_BAR = 8
 
-_SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 11)}  # harmonic minor
+_SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}  # natural minor
 # Progressions of scale degrees that keep to triads which tell the mode.
 _PROGRESSIONS = ((0, 3, 4, 0), (0, 0, 3, 4), (0, 3, 0, 4))
 _CHORD_RHYTHMS = ((0, 4), (0, 2, 4, 6), (0, 3, 6))

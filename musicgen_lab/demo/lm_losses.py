@@ -1,9 +1,8 @@
-"""What the demo's language model is trained to lower."""
+"""What the demo's language model is trained to lower, on what it hears."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,29 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from musicgen_lab.demo.architecture import CARD
-from musicgen_lab.demo.contrast import Contrast
-
-
-@dataclass(frozen=True)
-class LMBatch:
-    """Clips of one length with their captions.
-
-    Attributes
-    ----------
-    codes : Tensor
-        (B, K, T)
-    captions : list of str or None
-        None where the caption is dropped, for classifier-free guidance.
-    offsets : Tensor
-        (B,) position of the first step.
-    contrast : Contrast or None
-        Where clips are to tell captions apart.
-    """
-
-    codes: Tensor
-    captions: list[str | None]
-    offsets: Tensor
-    contrast: Contrast | None
 
 
 def codebook_losses(
@@ -65,44 +41,8 @@ def codebook_losses(
     """
     heard, target = _delayed(lm, codes)
     if noise is not None:
-        heard = _add_noise(heard, noise)
+        heard = add_noise(heard, noise)
     return _token_losses(lm, heard, target, captions, offsets).sum(dim=(0, 2)) / codes[:, 0].numel()
-
-
-def batch_losses(
-    lm: Any, batch: LMBatch, contrast: Contrast | None, noise: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of every codebook, and how badly clips tell captions apart.
-
-    Parameters
-    ----------
-    lm : audiocraft.models.LMModel
-    batch : LMBatch
-    contrast : Contrast or None
-        Its own captions replace those of the batch, but for the dropped ones.
-    noise : Tensor
-        (B,) shares of each clip's input tokens that are replaced at random.
-
-    Returns
-    -------
-    losses : Tensor
-        (K,) in nats per token.
-    told_apart : Tensor
-        The logistic loss of the difference of the clip's log-likelihoods with both captions: a
-        mean over clips, in nats; log 2 where nothing is told apart, 0 without contrast.
-    """
-    heard, target = _delayed(lm, batch.codes.to(noise.device))
-    heard = _add_noise(heard, noise)
-    captions, told = batch.captions, torch.tensor([c is not None for c in batch.captions])
-    if contrast is not None:
-        captions = [own if t else None for own, t in zip(contrast.own, told, strict=True)]
-    own = _token_losses(lm, heard, target, captions, batch.offsets)  # (B, K, S)
-    losses = own.sum(dim=(0, 2)) / batch.codes[:, 0].numel()
-    if contrast is None or not told.any():
-        return losses, losses.new_zeros(())
-    other = _token_losses(lm, heard, target, contrast.other, batch.offsets)
-    worse = F.softplus((own - other).sum(dim=(1, 2)))  # (B,)
-    return losses, worse[told.to(worse.device)].mean()
 
 
 def _delayed(lm: Any, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +70,20 @@ def _token_losses(
     return F.cross_entropy(logits.permute(0, 3, 1, 2), target, reduction="none")
 
 
-def _add_noise(tokens: Tensor, rates: Tensor) -> Tensor:
-    """Replace tokens at random, each clip at its own rate; the special token stays."""
+def add_noise(tokens: Tensor, rates: Tensor) -> Tensor:
+    """Replace tokens at random, each clip at its own rate; the special token stays.
+
+    Parameters
+    ----------
+    tokens : Tensor
+        (B, K, S)
+    rates : Tensor
+        (B,) from 0 to 1.
+
+    Returns
+    -------
+    Tensor
+        (B, K, S)
+    """
     noisy = torch.rand(tokens.shape, device=tokens.device) < rates[:, None, None]
     return torch.where(noisy & (tokens != CARD), torch.randint_like(tokens, CARD), tokens)

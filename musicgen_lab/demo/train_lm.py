@@ -15,15 +15,13 @@ from tqdm import tqdm
 from musicgen_lab.demo.architecture import CARD, CODEBOOKS, LM_CONFIG, build_lm
 from musicgen_lab.demo.captions import write_caption
 from musicgen_lab.demo.checkpointing import load_state, save_state
-from musicgen_lab.demo.contrast import draw_contrast
 from musicgen_lab.demo.dataset import TokenClip
-from musicgen_lab.demo.lm_losses import LMBatch, batch_losses
+from musicgen_lab.demo.lm_losses import codebook_losses
 from musicgen_lab.demo.text import build_text_encoder
 
 POOL_BATCHES = 8  # batches that are drawn together, so that captions of like length share one
 SAVE_EVERY = 100  # steps
 WARM_UP = 100  # steps
-NOISE_RISE = 1000  # steps until the noise has its full rate
 FRAMES_MAX = 1500
 
 
@@ -49,15 +47,13 @@ class LMTraining:
         Input tokens are replaced at random at a rate from 0 up to this. Without it, samples drift
         away from the prompt.
     deaf_share, deaf_noise : float, (float, float)
-        Of the clips, how many have a rate between these instead, so that the caption has to tell
-        what can hardly be heard.
-    contrast_from, contrast_weight : int, float
-        From this step on, in short pools that hear only the start, each clip must also be likelier
-        with a caption of its own than with one that differs in one attribute. A tempo or a mode is
-        decided by a few tokens, which a mean over all of them hardly hears.
-    average_at : int
-        The weights after this step, averaged with the last, are the model's: they follow captions
-        better than either.
+        Of the clips, how many have a rate between these instead, at most 1, so that the caption has
+        to tell what can hardly be heard. None over the last third of the steps: a model that knows
+        deafness falls into it for good when it hears something odd of its own.
+    deaf_steps : int
+        Over the first steps nothing is heard at all, and only starts are told: a caption then
+        matters in every token. Once the history is heard it matters in the few that decide a tempo
+        or a mode, from which nothing was learnt in thousands of steps.
     text_steps : int
         Of the text encoder's own training on captions.
     learning_rate : float
@@ -67,22 +63,39 @@ class LMTraining:
     seed : int
     """
 
-    steps: int = 8000
+    steps: int = 9000
     batch_frames: int = 3000
     long_share: float = 0.18
     moved_share: float = 0.3
     start_share: float = 0.5
-    start_frames: int = 100
+    start_frames: int = 150
     noise_max: float = 0.2
     deaf_share: float = 0.25
-    deaf_noise: tuple[float, float] = (0.2, 0.9)
-    contrast_from: int = 4500
-    contrast_weight: float = 0.5
-    average_at: int = 5300
+    deaf_noise: tuple[float, float] = (0.2, 1.3)
+    deaf_steps: int = 1000
     text_steps: int = 1500
     learning_rate: float = 2e-3
     codebook_weights: tuple[float, ...] = (1.4, 1.1, 0.8, 0.7)
     seed: int = 3
+
+
+@dataclass(frozen=True)
+class LMBatch:
+    """Clips of one length with their captions.
+
+    Attributes
+    ----------
+    codes : Tensor
+        (B, K, T)
+    captions : list of str or None
+        None where the caption is dropped, for classifier-free guidance.
+    offsets : Tensor
+        (B,) position of the first step.
+    """
+
+    codes: Tensor
+    captions: list[str | None]
+    offsets: Tensor
 
 
 @torch.no_grad()
@@ -119,7 +132,7 @@ def train_lm(
     Parameters
     ----------
     folder : Path
-        Gets `text_encoder/`, `lm.pt` and `lm_average.pt`.
+        Gets `text_encoder/` and `lm.pt`.
     clips : list of TokenClip
     codec : audiocraft.models.EncodecModel
         Whose codebooks the language model starts from.
@@ -153,39 +166,48 @@ def train_lm(
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * _schedule(step, training.steps)
         torch.manual_seed(training.seed * 1_000_000 + step)  # a resumed run draws the same noise
-        rates = _noise_rates(len(batch.captions), training, step).to(device)
-        contrast = batch.contrast if step >= training.contrast_from else None
-        losses, told_apart = batch_losses(lm, batch, contrast, rates)
+        rates = noise_rates(len(batch.captions), training, step).to(device)
+        losses = codebook_losses(
+            lm, batch.codes.to(device), batch.captions, batch.offsets, noise=rates
+        )
         weights = torch.tensor(training.codebook_weights, device=device)
-        loss = (losses * weights).sum() / weights.sum() + training.contrast_weight * told_apart
+        loss = (losses * weights).sum() / weights.sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
         optimizer.step()
         if step % 10 == 0:
-            shown = [*losses.tolist(), float(told_apart.detach())]
-            progress.set_postfix_str(" ".join(f"{loss:.2f}" for loss in shown))
-        if step + 1 == training.average_at:
-            save_state(folder / "lm_average.pt", lm.state_dict())
+            progress.set_postfix_str(" ".join(f"{loss:.2f}" for loss in losses.tolist()))
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == training.steps:
             save_state(
                 folder / "lm.pt",
                 {"lm": lm.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1},
             )
-    earlier = load_state(folder / "lm_average.pt")
-    if earlier is not None:
-        lm.load_state_dict(
-            {name: (earlier[name] + last) / 2 for name, last in lm.state_dict().items()}
-        )
     return lm.eval()
 
 
-def _noise_rates(count: int, training: LMTraining, step: int) -> Tensor:
-    """Draw the share of each clip's input tokens that are replaced, rising over the first steps."""
+def noise_rates(count: int, training: LMTraining, step: int) -> Tensor:
+    """Draw the share of each clip's input tokens that are replaced.
+
+    Parameters
+    ----------
+    count : int
+        Clips.
+    training : LMTraining
+    step : int
+
+    Returns
+    -------
+    Tensor
+        (count,) from 0 to 1.
+    """
+    if step < training.deaf_steps:
+        return torch.ones(count)
     low, high = training.deaf_noise
     few, many = torch.rand(count) * training.noise_max, low + torch.rand(count) * (high - low)
-    deaf = torch.rand(count) < training.deaf_share
-    return torch.where(deaf, many, few) * min(1.0, step / NOISE_RISE)
+    hears = step >= training.steps * 2 / 3
+    deaf = torch.rand(count) < (0.0 if hears else training.deaf_share)
+    return torch.where(deaf, many, few).clamp(max=1.0)
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -211,9 +233,11 @@ def _batches(
     skip = first % POOL_BATCHES
     while True:
         rng = np.random.default_rng((training.seed, pool))
-        source = long if not short or (long and rng.random() < training.long_share) else short
+        deaf = pool * POOL_BATCHES < training.deaf_steps
+        wants_long = rng.random() < training.long_share and not deaf
+        source = long if not short or (long and wants_long) else short
         frames = source[0].codes.shape[1]
-        if source is short and rng.random() < training.start_share:
+        if deaf or (source is short and rng.random() < training.start_share):
             frames = min(frames, training.start_frames)
         size = max(1, training.batch_frames // frames)
         drawn = [source[i] for i in rng.integers(len(source), size=size * POOL_BATCHES)]
@@ -224,10 +248,8 @@ def _batches(
             codes = np.stack([drawn[row].codes[:, :frames] for row in rows]).astype(np.int64)
             latest = FRAMES_MAX - codes.shape[2]
             bars = np.array([drawn[row].piece.bar_frames for row in rows])
-            moved = rng.random(size) < training.moved_share
+            moved = (rng.random(size) < training.moved_share) & (not deaf)
             heard = [None if rng.random() < dropout else captions[row] for row in rows]
             offsets = torch.from_numpy(moved * bars * rng.integers(latest // bars + 1))
-            pieces = [drawn[row].piece for row in rows]
-            contrast = draw_contrast(pieces, rng) if frames == training.start_frames else None
-            yield LMBatch(torch.from_numpy(codes), heard, offsets, contrast)
+            yield LMBatch(torch.from_numpy(codes), heard, offsets)
         pool, skip = pool + 1, 0
