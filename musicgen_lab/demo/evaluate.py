@@ -38,7 +38,7 @@ SETTINGS = {  # name: temperature, cfg_coef
 EMBEDDED_FOLDER = Path(__file__).parent / "model"
 
 
-def evaluate(model: Path, *, questions: int = 60, classifier_clips: int = 6000) -> dict[str, Any]:
+def evaluate(model: Path, *, questions: int = 240, classifier_clips: int = 6000) -> dict[str, Any]:
     """Measure everything that the model card reports.
 
     Parameters
@@ -93,7 +93,7 @@ def _plain(value: Any) -> Any:
 
 @click.command(help=__doc__)
 @click.argument("model", type=click.Path(exists=True, path_type=Path), default=EMBEDDED_FOLDER)
-@click.option("--questions", default=60, help="Prompts for each measure of adherence.")
+@click.option("--questions", default=240, help="Prompts for each measure of adherence.")
 def main(model: Path, questions: int) -> None:
     """Evaluate a model folder and write its model card."""
     card = write_model_card(model, evaluate(model, questions=questions))

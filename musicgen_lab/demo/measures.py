@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from musicgen_lab.analysis.distances import mel_cepstral_distances, signature
 from musicgen_lab.analysis.levels import rms_dbfs, silence_ratio
 from musicgen_lab.analysis.spectrogram import mel_spectrogram_db
 from musicgen_lab.clip import Clip, Failure
@@ -164,8 +165,11 @@ def measure_each_attribute(
     }
 
 
-def measure_diversity(engine: Engine, *, prompts: int = 10, seeds: int = 5) -> dict[str, Any]:
-    """Measure how far clips of one prompt are from each other, and how much each repeats itself."""
+def measure_diversity(engine: Engine, *, prompts: int = 20, seeds: int = 5) -> dict[str, Any]:
+    """Measure how far clips of one prompt are from each other, and how much each repeats itself.
+
+    The distance is the mel-cepstral one, as in `Results.diversity`.
+    """
     questions = draw_questions(prompts, 300, ("instrument", "texture", "mode"))
     spread: dict[str, list[float]] = {}
     repetition: dict[str, list[float]] = {"greedy": [], "sampled": []}
@@ -175,11 +179,12 @@ def measure_diversity(engine: Engine, *, prompts: int = 10, seeds: int = 5) -> d
             clips = make_clips(
                 engine, [_ask(question.prompt, temperature, seed) for seed in range(seeds)]
             )
-            pictures = [_picture(clip) for clip in clips]
-            apart = [np.abs(a - b).mean() for i, a in enumerate(pictures) for b in pictures[:i]]
-            distances.append(float(np.mean(apart)))
+            signatures = np.stack([signature(clip.samples, clip.sample_rate) for clip in clips])
+            apart = mel_cepstral_distances(signatures)[np.triu_indices(seeds, 1)]
+            distances.append(float(apart.mean()))
             if temperature == 1.0:
-                repetition["sampled"].append(float(np.mean([_newness_db(p) for p in pictures])))
+                newness = [_newness_db(_picture(clip)) for clip in clips]
+                repetition["sampled"].append(float(np.mean(newness)))
     for question in questions:
         (clip,) = make_clips(engine, [_ask(question.prompt, 0.0, 0)])
         repetition["greedy"].append(_newness_db(_picture(clip)))
