@@ -9,6 +9,8 @@ import pytest
 
 from musicgen_lab.analysis.levels import rms_dbfs, silence_ratio
 from musicgen_lab.analysis.spectrogram import power_spectrogram
+from musicgen_lab.demo.composition import MODES
+from musicgen_lab.demo.descriptors import mode_evidence, refine_tempo
 from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.demo.measures import CONTRACT_PROMPTS, make_clips
 from musicgen_lab.demo.model_card import CARD_FILE, FIGURES_FILE
@@ -66,6 +68,30 @@ def test_calm_is_quieter_than_epic_and_upbeat(clips):
     level = means(rms_dbfs, clips)
 
     assert level[GUITAR] < min(level[DANCE], level[ORCHESTRA]) - 3
+
+
+@pytest.mark.parametrize(("word", "bpm"), [("fast", 125), ("very fast", 150)])
+def test_drums_beat_at_the_tempo_that_a_word_names(engine, word, bpm):
+    """Any tempo within 10% is looked for, so four clips in ten would be right by chance."""
+    prompt = f"{word} synth with drums"
+    requests = [GenerationRequest(prompt=prompt, duration=8, seed=seed) for seed in range(8)]
+    found = [refine_tempo(clip.samples[0], bpm) for clip in make_clips(engine, requests)]
+
+    assert sum(abs(tempo / bpm - 1) <= 0.04 for tempo in found) >= 7
+
+
+def test_major_and_minor_are_told_apart_by_their_triads(engine):
+    requests = [
+        GenerationRequest(prompt=f"{mode} piano chords", duration=4, seed=seed)
+        for mode in MODES
+        for seed in range(8)
+    ]
+    right = [
+        (mode_evidence(clip.samples[0])[2] > 0) == ("major" in clip.request.prompt)
+        for clip in make_clips(engine, requests)
+    ]
+
+    assert sum(right) >= 14
 
 
 def test_it_sounds_within_100_ms_without_clipping_or_dc(clips):
