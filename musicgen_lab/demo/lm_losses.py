@@ -39,27 +39,15 @@ def codebook_losses(
     Tensor
         (K,) in nats per token.
     """
-    heard, target = _delayed(lm, codes)
-    if noise is not None:
-        heard = add_noise(heard, noise)
-    return _token_losses(lm, heard, target, captions, offsets).sum(dim=(0, 2)) / codes[:, 0].numel()
+    from audiocraft.modules.conditioners import ConditioningAttributes
 
-
-def _delayed(lm: Any, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what is heard and what is to be told at every step: (B, K, S) each."""
     pattern = lm.pattern_provider.get_pattern(codes.shape[-1])
     delayed, _, _ = pattern.build_pattern_sequence(
         codes, lm.special_token_id, keep_only_valid_steps=False
     )  # (B, K, S + 1)
-    return delayed[..., :-1], delayed[..., 1:]
-
-
-def _token_losses(
-    lm: Any, heard: Tensor, target: Tensor, captions: Sequence[str | None], offsets: Tensor
-) -> Tensor:
-    """Return (B, K, S) nats, 0 where no code is due."""
-    from audiocraft.modules.conditioners import ConditioningAttributes
-
+    heard, target = delayed[..., :-1], delayed[..., 1:]
+    if noise is not None:
+        heard = add_noise(heard, noise)
     described = [ConditioningAttributes(text={"description": caption}) for caption in captions]
     conditions = lm.condition_provider(lm.condition_provider.tokenize(described))
     # audiocraft keeps the position of a sequence's start where it keeps its streaming state.
@@ -67,7 +55,8 @@ def _token_losses(
     logits = lm(heard, [], conditions)  # (B, K, S, card)
     lm.transformer._streaming_state.clear()
     target = torch.where(target == lm.special_token_id, -100, target)
-    return F.cross_entropy(logits.permute(0, 3, 1, 2), target, reduction="none")
+    nats = F.cross_entropy(logits.permute(0, 3, 1, 2), target, reduction="none")  # (B, K, S)
+    return nats.sum(dim=(0, 2)) / codes[:, 0].numel()
 
 
 def add_noise(tokens: Tensor, rates: Tensor) -> Tensor:
