@@ -1,82 +1,102 @@
 """Attention of one step, in which a row's result never depends on the other rows.
 
-On the CPU torch's attention gives each thread a piece of one buffer, and where the piece starts in
-memory changes the last bits of what is computed in it: rows that share a call land in other pieces
-in other company. Two products with a softmax between them take about as long and have no such
-buffer. A matrix library may still choose its kernel by the number of rows, so `rows_may_share`
-tries it; where a row's bits are not always the same, every row attends by itself.
+On the CPU, torch's attention and its matrix products choose their kernels by the number of rows,
+by strides, and by where a buffer starts in memory, and each choice changes the last bits of a row.
+They also take twice as long as it takes to read the keys and values, on which a large batch spends
+most of its time. The kernel here reads them once, each row and head by itself, in one order of
+additions whatever stands beside it, and rows of all lengths go into one call. Elsewhere it is
+torch's attention, over runs of like rows.
 """
 
 from __future__ import annotations
 
-import functools
+import math
+import threading
 
+import numba
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_TRIED_LENGTHS = (1, 2, 5, 13, 67, 250)  # keys
+from musicgen_lab.engine.rows import Reach
+
+_REORDERED = {"reassoc", "contract"}  # sums may be vectorised; not finite stays not finite
+_one_at_a_time = threading.Lock()  # not all of numba's threading layers take calls from two threads
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Return the values that fit a row's one query, weighed by how well their keys fit it.
+def attend(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) -> Tensor:
+    """Return the values that fit each row's one query, weighed by how well their keys fit it.
 
     Parameters
     ----------
     query : Tensor
-        (B, H, 1, D)
+        (B, H, D)
     keys, values : Tensor
-        (B, H, T, D)
+        (R, H, S, D); float32 on the CPU.
+    reach : Reach
+        Which of R each of the B rows attends to, and over how many of S.
 
     Returns
     -------
     Tensor
-        (B, H, 1, D)
+        (B, H, D), in the precision of the keys.
     """
-    if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, keys, values)
-    # Products choose their kernel by strides as well: one row must look like many.
-    columns = query.contiguous().view(*query.shape[:2], -1, 1)  # (B, H, D, 1)
-    fit = torch.matmul(keys, columns).squeeze(3)  # (B, H, T)
-    weights = torch.softmax(fit * query.shape[-1] ** -0.5, dim=-1)
-    return torch.matmul(weights.unsqueeze(2), values)
+    query = query.to(keys.dtype)
+    if keys.device.type != "cpu":
+        return attend_in_runs(query, keys, values, reach)
+    attended = torch.empty_like(query, memory_format=torch.contiguous_format)
+    tensors = (query, keys, values, reach.places, reach.lengths, attended)
+    # Other strides would be another kernel, with other last bits.
+    arrays = [tensor.contiguous().numpy() for tensor in tensors]
+    with _one_at_a_time:
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        _attend_rows(*arrays)
+    return attended
 
 
-@functools.cache
-def rows_may_share(
-    heads: int, head_dim: int, *, rows: int, device: torch.device, dtype: torch.dtype, threads: int
-) -> bool:
-    """Say whether rows that share a call of `attend` come out as each does alone, bit for bit.
-
-    Parameters
-    ----------
-    heads, head_dim : int
-    rows : int
-        The most rows of a step.
-    device, dtype : torch.device, torch.dtype
-        Where the cache is, and its precision.
-    threads : int
-        Of the CPU.
-
-    Returns
-    -------
-    bool
-        True without a trial anywhere but on the CPU.
-    """
-    if device.type != "cpu":
-        return True
-    generator = torch.Generator().manual_seed(0)
-    shape = (rows, heads, max(_TRIED_LENGTHS), head_dim)
-    keys = torch.randn(shape, generator=generator).to(dtype)
-    query = torch.randn((rows, heads, 1, head_dim), generator=generator).to(dtype)
-    counts = {1, 2, 3, rows // 2, rows - 1, rows} & set(range(1, rows + 1))
-    for length in _TRIED_LENGTHS:
-        known = keys[:, :, :length]
-        alone = torch.cat(
-            [attend(query[r : r + 1], known[r : r + 1], known[r : r + 1]) for r in range(rows)]
+def attend_in_runs(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) -> Tensor:
+    """Return the same as `attend`, by torch's attention, with a call for every run of rows."""
+    attended = []
+    for run in reach.runs:
+        asked = query[run.first : run.last].unsqueeze(2)  # (b, H, 1, D)
+        known, told = (
+            tensor[run.places, :, : run.length].expand(len(asked), -1, -1, -1)  # (b, H, T, D)
+            for tensor in (keys, values)
         )
-        for count in counts:
-            for part in (slice(0, count), slice(rows - count, rows)):
-                if not torch.equal(attend(query[part], known[part], known[part]), alone[part]):
-                    return False
-    return True
+        attended.append(F.scaled_dot_product_attention(asked, known, told).squeeze(2))
+    return attended[0] if len(attended) == 1 else torch.cat(attended)
+
+
+@numba.njit(parallel=True, nogil=True, cache=True, fastmath=_REORDERED)  # type: ignore[misc]
+def _attend_rows(
+    query: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    places: np.ndarray,
+    lengths: np.ndarray,
+    attended: np.ndarray,
+) -> None:
+    rows, heads, size = query.shape
+    scale = np.float32(1 / math.sqrt(size))
+    for item in numba.prange(rows * heads):
+        row, head = item // heads, item % heads
+        asked, known = query[row, head], keys[places[row], head]
+        told, found = values[places[row], head], attended[row, head]
+        length = lengths[row]
+        weights = np.empty(length, np.float32)
+        for key in range(length):
+            fit = np.float32(0)
+            for i in range(size):
+                fit += asked[i] * known[key, i]
+            weights[key] = fit * scale
+        best = weights.max()
+        total = np.float32(0)
+        for key in range(length):
+            weights[key] = math.exp(weights[key] - best)
+            total += weights[key]
+        found[:] = 0
+        for key in range(length):
+            weight = weights[key] / total
+            for i in range(size):
+                found[i] += weight * told[key, i]

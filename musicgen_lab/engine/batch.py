@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from musicgen_lab.clip import Clip, Failure, Provenance
-from musicgen_lab.engine.rows import StepRows, find_prompt_runs, find_runs
+from musicgen_lab.engine.rows import Reach, StepRows, find_prompt_runs, find_runs
 from musicgen_lab.engine.sampler import SamplingParameters
 from musicgen_lab.request import GenerationRequest
 
@@ -29,7 +29,7 @@ class Generation:
     frames, steps : int
         Codec frames and LM steps of the whole clip.
     keys_values : Tensor
-        (L, 2, H, T, D) of its prompt.
+        (L, 2, 1, H, T, D) of its prompt.
     spent_s : float
         Its share of the engine's time so far: a step's time is shared by the clips in it.
     steps_done : int
@@ -82,18 +82,9 @@ class Batch:
     slots : int
         Slots of the engine: a clip's rows in the cache are its slot, and `slots` further on.
     device : torch.device
-    together : bool
-        Whether rows may share a call of attention.
     """
 
-    def __init__(
-        self,
-        generations: Sequence[Generation],
-        slots: int,
-        device: torch.device,
-        *,
-        together: bool,
-    ) -> None:
+    def __init__(self, generations: Sequence[Generation], slots: int, device: torch.device) -> None:
         def tensor(values: Sequence[float], dtype: torch.dtype = torch.long) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=device)
 
@@ -103,8 +94,8 @@ class Batch:
         clip_of_row = prompted + unprompted
         row_with = {clip: row for row, clip in enumerate(prompted)}
         row_without = {clip: len(prompted) + row for row, clip in enumerate(unprompted)}
-        cache_rows = [generations[i].slot for i in prompted]
-        cache_rows += [slots + generations[i].slot for i in unprompted]
+        places = [generations[i].slot for i in prompted]
+        places += [slots + generations[i].slot for i in unprompted]
 
         self.generations = list(generations)
         self.slots = tensor([generation.slot for generation in generations])  # (n,)
@@ -123,17 +114,17 @@ class Batch:
         self._row_without = tensor([row_without.get(i, row_with.get(i, 0)) for i in clips])  # (n,)
         lengths = [generations[i].steps_done + 1 for i in clip_of_row]
         prompts = [generations[i].keys_values for i in prompted]
-        self._cache_rows = tensor(cache_rows)  # (B,)
-        self._runs = find_runs(cache_rows, lengths, together=together)
-        self._prompts = find_prompt_runs(prompts, together=together)
+        self._places = tensor(places)  # (B,) in the cache
+        self._runs = find_runs(places, lengths)
+        self._prompts = find_prompt_runs(prompts)
 
     def rows(self, tokens: Tensor) -> StepRows:
         """Lay out a step: (n, K) tokens, one row per clip, to the rows of the transformer."""
+        positions = self.positions[self._clip_of_row]
         return StepRows(
             tokens=tokens[self._clip_of_row],
-            positions=self.positions[self._clip_of_row],
-            cache_rows=self._cache_rows,
-            runs=self._runs,
+            positions=positions,
+            reach=Reach(self._places, positions + 1, self._runs),
             prompts=self._prompts,
         )
 

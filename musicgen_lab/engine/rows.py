@@ -1,48 +1,70 @@
-"""`StepRows`: the rows of one step, and which of them attend together."""
+"""`StepRows`: the rows of one step, and what each of them attends to."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Run:
-    """Rows of a step that attend together: neighbours of the same length.
+    """Neighbouring rows that attend over equally many keys.
 
     Attributes
     ----------
     first, last : int
         Rows of the batch, `last` excluded.
-    cache_row : int
-        Row of the cache that belongs to `first`; the others follow.
+    places : slice
+        Where their keys are, one place each or one for all.
     length : int
-        Keys to attend over, this step's included.
+        Keys to attend over.
     """
 
     first: int
     last: int
-    cache_row: int
+    places: slice
     length: int
 
 
 @dataclass(frozen=True)
+class Reach:
+    """Which keys each row attends over.
+
+    Attributes
+    ----------
+    places, lengths : Tensor
+        (B,) where each row's keys are, and how many.
+    runs : sequence of Run
+        The same, cut into runs that cover all rows.
+    """
+
+    places: Tensor
+    lengths: Tensor
+    runs: Sequence[Run]
+
+
+@dataclass(frozen=True)
 class PromptRun:
-    """Rows of a step that attend to a prompt together: neighbours that share it.
+    """Neighbouring rows of a step that share a prompt.
 
     Attributes
     ----------
     first, last : int
         Rows of the batch, `last` excluded.
     keys_values : Tensor
-        (L, 2, H, T, D), from `Transformer.encode_prompt`.
+        (L, 2, 1, H, T, D), from `Transformer.encode_prompt`.
+    reach : Reach
+        Every row attends over all of T.
     """
 
     first: int
     last: int
     keys_values: Tensor
+    reach: Reach
 
 
 @dataclass(frozen=True)
@@ -55,67 +77,64 @@ class StepRows:
         (B, K)
     positions : Tensor
         (B,) steps that each row has made.
-    cache_rows : Tensor
-        (B,) row of the cache that belongs to each.
-    runs : sequence of Run
-        Cover all rows.
+    reach : Reach
+        Each row's place in the cache, and its steps so far, this one included.
     prompts : sequence of PromptRun
         Cover the rows that have a prompt.
     """
 
     tokens: Tensor
     positions: Tensor
-    cache_rows: Tensor
-    runs: Sequence[Run]
+    reach: Reach
     prompts: Sequence[PromptRun]
 
 
-def find_runs(cache_rows: Sequence[int], lengths: Sequence[int], *, together: bool) -> list[Run]:
+def find_runs(places: Sequence[int], lengths: Sequence[int]) -> list[Run]:
     """Cut rows into the longest runs of neighbours in the cache that have the same length.
 
     Parameters
     ----------
-    cache_rows, lengths : sequence of int
+    places, lengths : sequence of int
         One per row of the batch.
-    together : bool
-        False for one run per row.
 
     Returns
     -------
     list of Run
     """
     runs: list[Run] = []
-    for row, (cache_row, length) in enumerate(zip(cache_rows, lengths, strict=True)):
-        previous = runs[-1] if runs and together else None
-        if (
-            previous is not None
-            and previous.length == length
-            and previous.cache_row + (previous.last - previous.first) == cache_row
-        ):
-            runs[-1] = replace(previous, last=row + 1)
+    for row, (place, length) in enumerate(zip(places, lengths, strict=True)):
+        previous = runs[-1] if runs else None
+        if previous is not None and (previous.length, previous.places.stop) == (length, place):
+            places_so_far = slice(previous.places.start, place + 1)
+            runs[-1] = replace(previous, last=row + 1, places=places_so_far)
         else:
-            runs.append(Run(row, row + 1, cache_row, length))
+            runs.append(Run(row, row + 1, slice(place, place + 1), length))
     return runs
 
 
-def find_prompt_runs(keys_values: Sequence[Tensor], *, together: bool) -> list[PromptRun]:
+def find_prompt_runs(keys_values: Sequence[Tensor]) -> list[PromptRun]:
     """Join neighbouring rows of the same prompt.
 
     Parameters
     ----------
     keys_values : sequence of Tensor
         One per row that has a prompt.
-    together : bool
-        False for one run per row.
 
     Returns
     -------
     list of PromptRun
     """
     prompts: list[PromptRun] = []
-    for row, tensor in enumerate(keys_values):
-        if prompts and together and prompts[-1].keys_values is tensor:
-            prompts[-1] = replace(prompts[-1], last=row + 1)
-        else:
-            prompts.append(PromptRun(row, row + 1, tensor))
+    row = 0
+    for _, same in itertools.groupby(keys_values, key=id):
+        shared = list(same)
+        prompts.append(_share_prompt(row, row + len(shared), shared[0]))
+        row += len(shared)
     return prompts
+
+
+def _share_prompt(first: int, last: int, keys_values: Tensor) -> PromptRun:
+    count, length, device = last - first, keys_values.shape[4], keys_values.device
+    places = torch.zeros(count, dtype=torch.long, device=device)
+    reach = Reach(places, torch.full_like(places, length), [Run(0, count, slice(0, 1), length)])
+    return PromptRun(first, last, keys_values, reach)

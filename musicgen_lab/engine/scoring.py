@@ -53,7 +53,7 @@ def score(engine: Engine, request: GenerationRequest, codes: Tensor) -> Score:
     steps = len(sequence) - 1
     keys_values = engine.prompts[request.prompt]
     clip = Generation(0, request, 0, codes.shape[1], steps, keys_values, 0.0)
-    batch = Batch([clip], 1, transformer.device, together=False)
+    batch = Batch([clip], 1, transformer.device)
     cache = transformer.make_cache(ROWS_PER_SLOT)
     expected = []
     for tokens in sequence[:-1]:

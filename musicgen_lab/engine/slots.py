@@ -51,9 +51,7 @@ class Slots:
     def batch(self, generations: list[Generation]) -> Batch | None:
         """Lay clips side by side, in the order of their slots; None where there are none."""
         ordered = sorted(generations, key=lambda generation: generation.slot)
-        lm = self._transformer
-        together = lm.attends_together
-        return Batch(ordered, self.count, lm.device, together=together) if ordered else None
+        return Batch(ordered, self.count, self._transformer.device) if ordered else None
 
     def step(self, batch: Batch) -> None:
         """Draw the next tokens of every clip: the whole of decoding."""

@@ -4,9 +4,8 @@ The same function as audiocraft's, written for a batch whose rows have nothing i
 its own length and its own prompt. A row's numbers depend on that row alone:
 
 - linear layers are `engine.linear`'s;
-- self-attention runs over exactly a row's own length;
-- cross-attention runs over exactly the row's own prompt, with keys and values made once per prompt;
-- rows share a call of attention only where a trial shows that none changes another;
+- attention is `engine.attention`'s: over exactly a row's own length, and over exactly its own
+  prompt, with keys and values made once per prompt;
 - rows without a prompt (the null half of classifier-free guidance) skip cross-attention: their
   keys and values are zero (the text is zeroed and there are no biases), and so is its result.
 """
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from musicgen_lab.engine.attention import attend, rows_may_share
+from musicgen_lab.engine.attention import attend
 from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.linear import Linear, make_linear
 from musicgen_lab.engine.rows import PromptRun, StepRows
@@ -79,11 +78,6 @@ class Transformer:
         Where and in what precision to compute.
     rows : int
         The most rows that a step may have.
-
-    Attributes
-    ----------
-    attends_together : bool
-        Whether rows may share a call of attention without changing each other's bits.
     """
 
     def __init__(
@@ -104,14 +98,6 @@ class Transformer:
         bias = tensors["heads.bias"] if config.bias_proj else None
         self._heads = make.linear(tensors["heads.weight"], bias)  # to (B, K * card)
         self._cache_dtype = cache_dtype(device, dtype)
-        self.attends_together = rows_may_share(
-            config.heads,
-            config.head_dim,
-            rows=rows,
-            device=device,
-            dtype=self._cache_dtype,
-            threads=torch.get_num_threads(),
-        )
 
     def make_cache(self, rows: int) -> Tensor:
         """Reserve keys and values for rows of the longest clip.
@@ -136,13 +122,14 @@ class Transformer:
         Returns
         -------
         Tensor
-            (L, 2, H, T, D)
+            (L, 2, 1, H, T, D)
         """
         c = self.config
         text = text.to(self.device, self.dtype)
         projected = torch.stack([layer.cross_kv(text) for layer in self._layers])
         split = projected.view(c.layers, len(text), 2, c.heads, c.head_dim)  # (L, T, 2, H, D)
-        return split.permute(0, 2, 3, 1, 4).to(self._cache_dtype).contiguous()
+        ordered = split.permute(0, 2, 3, 1, 4).to(self._cache_dtype)  # (L, 2, H, T, D)
+        return ordered.unsqueeze(2).contiguous()
 
     def step(self, rows: StepRows, cache: Tensor) -> Tensor:
         """Take one step of every row, writing its keys and values into the cache.
@@ -181,45 +168,28 @@ class Transformer:
 
     def _attend_self(self, qkv: Tensor, rows: StepRows, cache: Tensor) -> Tensor:
         """Attend over the steps so far: (B, 3 * dim) to (B, dim)."""
-        q, k, v = qkv.view(len(qkv), 3, self.config.heads, -1).unbind(1)  # (B, H, D)
+        qkv = qkv.view(len(qkv), 3, self.config.heads, -1)  # (B, 3, H, D)
+        cache[:, rows.reach.places, :, rows.positions] = qkv[:, 1:].to(cache.dtype)
         keys, values = cache.unbind()  # (rows, H, steps, D)
-        keys[rows.cache_rows, :, rows.positions] = k.to(cache.dtype)
-        values[rows.cache_rows, :, rows.positions] = v.to(cache.dtype)
-        query = q.unsqueeze(2).to(cache.dtype)  # (B, H, 1, D)
-        attended = []
-        for run in rows.runs:
-            places = slice(run.cache_row, run.cache_row + run.last - run.first)
-            known = keys[places, :, : run.length], values[places, :, : run.length]  # (b, H, T, D)
-            attended.append(attend(query[run.first : run.last], *known))
-        return _join(attended).to(self.dtype)
+        return attend(qkv[:, 0], keys, values, rows.reach).flatten(1).to(self.dtype)
 
     def _attend_prompt(self, q: Tensor, prompts: Sequence[PromptRun], index: int) -> Tensor:
         """Attend over the prompts: (B', dim) to (B', dim)."""
-        q = q.view(len(q), self.config.heads, 1, -1).to(self._cache_dtype)  # (B', H, 1, D)
+        q = q.view(len(q), self.config.heads, -1)  # (B', H, D)
         attended = []
         for prompt in prompts:
-            count = prompt.last - prompt.first
-            keys, values = prompt.keys_values[index].unsqueeze(1).expand(-1, count, -1, -1, -1)
-            query = q[prompt.first : prompt.last]
-            attended.append(attend(query, keys, values))
-        return _join(attended).to(self.dtype)
-
-
-def _join(attended: Sequence[Tensor]) -> Tensor:
-    """Put runs of (b, H, 1, D) together as (B, dim)."""
-    joined = attended[0] if len(attended) == 1 else torch.cat(list(attended))
-    return joined.reshape(len(joined), -1)
+            keys, values = prompt.keys_values[index].unbind()  # (1, H, T, D)
+            attended.append(attend(q[prompt.first : prompt.last], keys, values, prompt.reach))
+        joined = attended[0] if len(attended) == 1 else torch.cat(attended)
+        return joined.flatten(1).to(self.dtype)
 
 
 def cache_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """Return the precision of the cache, for a device and the precision of everything else.
 
-    On processors without matrix units for bfloat16, attention over a bfloat16 cache takes several
-    times as long as over a float32 one of twice the size.
+    On the CPU attention reads float32: it has no arithmetic in 16 bits everywhere.
     """
-    if device.type == "cpu" and not torch.cpu.get_capabilities().get("amx_bf16"):
-        return torch.float32
-    return dtype
+    return torch.float32 if device.type == "cpu" else dtype
 
 
 def sinusoidal_positions(config: ModelConfig) -> Tensor:

@@ -1,56 +1,85 @@
-"""Attention of one step: what it computes, and that rows which share a call do not change."""
+"""Attention of one step: what it computes, and that a row's bits do not depend on the others."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from musicgen_lab.engine import attention
-from musicgen_lab.engine.attention import attend, rows_may_share
+from musicgen_lab.engine.attention import attend, attend_in_runs
+from musicgen_lab.engine.rows import Reach, find_prompt_runs, find_runs
 
-CPU = torch.device("cpu")
-
-
-def drawn(rows, heads, keys, head_dim):
-    generator = torch.Generator().manual_seed(rows)
-    shapes = ((rows, heads, 1, head_dim), *[(rows, heads, keys, head_dim)] * 2)
-    return [torch.randn(shape, generator=generator) for shape in shapes]
+PLACES = [1, 2, 3, 6, 4]
+LENGTHS = [13, 13, 13, 1, 130]
 
 
-@pytest.mark.parametrize("keys", [1, 7, 300])
-def test_it_is_scaled_dot_product_attention(keys):
-    query, known, values = drawn(5, 4, keys, 40)
-
-    expected = F.scaled_dot_product_attention(query, known, values)
-
-    assert torch.allclose(attend(query, known, values), expected, atol=1e-6)
+def drawn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("keys", [1, 9, 130])
-def test_a_query_that_lies_among_others_counts_like_one_that_lies_alone(keys):
-    """Queries come as a third of rows of queries, keys and values."""
-    _, known, values = drawn(6, 4, keys, 40)
-    wide = torch.randn(6, 3, 4, 40, generator=torch.Generator().manual_seed(0))
-    query = wide[:, 0].unsqueeze(2)
-
-    together = attend(query, known, values)
-
-    for row in range(6):
-        one = slice(row, row + 1)
-        assert torch.equal(attend(query[one], known[one], values[one])[0], together[row])
+def reach_of(places, lengths):
+    return Reach(torch.tensor(places), torch.tensor(lengths), find_runs(places, lengths))
 
 
-def test_rows_may_not_share_where_company_shows(monkeypatch):
-    """A kernel that adds up differently for many rows than for one is found by the trial."""
-    right = attention.attend
+@pytest.fixture
+def cache():
+    """Keys and values of 7 places, 4 heads, 150 steps, 40 wide."""
+    return drawn(2, 7, 4, 150, 40)
 
-    def wrong(query, keys, values):
-        return right(query, keys, values) * (1 + 1e-7 * (len(query) > 3))
 
-    trial = {"rows": 8, "device": CPU, "dtype": torch.float32, "threads": torch.get_num_threads()}
-    assert rows_may_share(4, 16, **trial)
-    rows_may_share.cache_clear()
-    monkeypatch.setattr(attention, "attend", wrong)
-    try:
-        assert not rows_may_share(4, 16, **trial)
-    finally:
-        rows_may_share.cache_clear()
+@pytest.fixture
+def query():
+    """One third of rows of queries, keys and values, as the engine has them."""
+    return drawn(5, 3, 4, 40, seed=1)[:, 0]
+
+
+def test_it_is_scaled_dot_product_attention_over_a_rows_own_place_and_length(query, cache):
+    attended = attend(query, *cache, reach_of(PLACES, LENGTHS))
+
+    for row, (place, length) in enumerate(zip(PLACES, LENGTHS, strict=True)):
+        known, told = cache[:, place, :, :length]
+        expected = F.scaled_dot_product_attention(query[row].unsqueeze(1), known, told)
+        assert torch.allclose(attended[row], expected.squeeze(1), atol=1e-6)
+
+
+def test_other_devices_get_the_same_from_torchs_attention_in_runs(query, cache):
+    reach = reach_of(PLACES, LENGTHS)
+
+    assert [run.last - run.first for run in reach.runs] == [3, 1, 1]
+    in_runs = attend_in_runs(query, *cache, reach)
+    assert torch.allclose(in_runs, attend(query, *cache, reach), atol=1e-6)
+
+
+@pytest.mark.parametrize("way", [attend, attend_in_runs])
+def test_rows_of_one_prompt_attend_over_the_same_keys(way, query):
+    prompts = [drawn(1, 2, 1, 4, length, 40) for length in (3, 8)]
+
+    runs = find_prompt_runs([prompts[0]] * 3 + [prompts[1]] * 2)
+
+    assert [(run.first, run.last) for run in runs] == [(0, 3), (3, 5)]
+    for run, prompt in zip(runs, prompts, strict=True):
+        asked = query[run.first : run.last]
+        known, told = prompt[0, :, 0].unsqueeze(1)
+        expected = F.scaled_dot_product_attention(asked.transpose(0, 1), known[0], told[0])
+        attended = way(asked, *run.keys_values[0], run.reach)
+        assert torch.allclose(attended, expected.transpose(0, 1), atol=1e-6)
+
+
+def test_a_rows_bits_are_the_same_alone_and_in_any_company(query, cache):
+    together = attend(query, *cache, reach_of(PLACES, LENGTHS))
+    order = [4, 2, 0, 3, 1]
+    places, lengths = [PLACES[i] for i in order], [LENGTHS[i] for i in order]
+    reordered = attend(query[order], *cache, reach_of(places, lengths))
+
+    assert torch.equal(reordered, together[order])
+    for row in range(5):
+        reach = reach_of([PLACES[row]], [LENGTHS[row]])
+        assert torch.equal(attend(query[row : row + 1], *cache, reach)[0], together[row])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_in_one_row_is_seen_there_and_only_there(query, cache, bad):
+    cache[:, PLACES[1], :, 5] = bad
+
+    attended = attend(query, *cache, reach_of(PLACES, LENGTHS))
+
+    assert not attended[1].isfinite().any()
+    assert attended[[0, 2, 3, 4]].isfinite().all()

@@ -46,7 +46,7 @@ def test_logits_are_audiocrafts_all_along(case):
     request = greedy(PROMPTS[1], cfg_coef=3.0)
     keys_values = case.engine.prompts[PROMPTS[1]]
     generation = Generation(1, request, 0, 300, steps, keys_values, 0.0)
-    batch = Batch([generation], 1, torch.device("cpu"), together=True)
+    batch = Batch([generation], 1, torch.device("cpu"))
     cache = transformer.make_cache(ROWS_PER_SLOT)
 
     with torch.inference_mode():
