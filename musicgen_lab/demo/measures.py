@@ -165,29 +165,28 @@ def measure_each_attribute(
     }
 
 
-def measure_diversity(engine: Engine, *, prompts: int = 20, seeds: int = 5) -> dict[str, Any]:
+def measure_diversity(engine: Engine, *, prompts: int = 60, seeds: int = 5) -> dict[str, Any]:
     """Measure how far clips of one prompt are from each other, and how much each repeats itself.
 
     The distance is the mel-cepstral one, as in `Results.diversity`.
     """
-    questions = draw_questions(prompts, 300, ("instrument", "texture", "mode"))
+    asked = [q.prompt for q in draw_questions(prompts, 300, ("instrument", "texture", "mode"))]
     spread: dict[str, list[float]] = {}
-    repetition: dict[str, list[float]] = {"greedy": [], "sampled": []}
+    repetition: dict[str, list[float]] = {}
     for temperature in (0.5, 1.0, 1.5):
+        clips = make_clips(
+            engine,
+            [_ask(asked[seed // seeds], temperature, seed) for seed in range(prompts * seeds)],
+        )
         distances = spread.setdefault(str(temperature), [])
-        for question in questions:
-            clips = make_clips(
-                engine, [_ask(question.prompt, temperature, seed) for seed in range(seeds)]
-            )
-            signatures = np.stack([signature(clip.samples, clip.sample_rate) for clip in clips])
-            apart = mel_cepstral_distances(signatures)[np.triu_indices(seeds, 1)]
+        signatures = np.stack([signature(clip.samples, clip.sample_rate) for clip in clips])
+        for same in np.split(signatures, prompts):
+            apart = mel_cepstral_distances(same)[np.triu_indices(seeds, 1)]
             distances.append(float(apart.mean()))
-            if temperature == 1.0:
-                newness = [_newness_db(_picture(clip)) for clip in clips]
-                repetition["sampled"].append(float(np.mean(newness)))
-    for question in questions:
-        (clip,) = make_clips(engine, [_ask(question.prompt, 0.0, 0)])
-        repetition["greedy"].append(_newness_db(_picture(clip)))
+        if temperature == 1.0:
+            repetition["sampled"] = _mean_newness_db(clips, seeds)
+    greedy = make_clips(engine, [_ask(prompt, 0.0, 0) for prompt in asked])
+    repetition["greedy"] = _mean_newness_db(greedy, 1)
     low, middle, high = (np.array(spread[t]) for t in ("0.5", "1.0", "1.5"))
     more = np.array(repetition["sampled"]) - np.array(repetition["greedy"])
     return {
@@ -277,6 +276,12 @@ def _picture(clip: Clip) -> npt.NDArray[np.float64]:
     """Return a mel spectrogram that ends 70 dB below full scale: (bands, t) in dB."""
     mel = mel_spectrogram_db(clip.samples, clip.sample_rate, n_mels=48, hop_s=0.04, pad=False)
     return np.maximum(mel.level_db, -70.0).astype(np.float64)
+
+
+def _mean_newness_db(clips: Sequence[Clip], each: int) -> list[float]:
+    """Return the newness of every so many clips, their mean."""
+    newness = np.array([_newness_db(_picture(clip)) for clip in clips]).reshape(-1, each)
+    return [float(values.mean()) for values in newness]
 
 
 def _newness_db(picture: npt.NDArray[np.float64]) -> float:

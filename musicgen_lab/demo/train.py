@@ -27,7 +27,7 @@ from musicgen_lab.engine.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER
 from musicgen_lab.engine.convert import prepare
 from musicgen_lab.engine.device import choose_device
 
-RECIPE_VERSION = 3
+RECIPE_VERSION = 4
 NAME = f"musicgen-lab-demo-{RECIPE_VERSION}"
 LICENSE = "MIT"
 TRAINING_FILE = "training.json"  # beside the weights: what made them

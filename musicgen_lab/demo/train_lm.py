@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -50,10 +51,11 @@ class LMTraining:
         Of the clips, how many have a rate between these instead, at most 1, so that the caption has
         to tell what can hardly be heard. None over the last third of the steps: a model that knows
         deafness falls into it for good when it hears something odd of its own.
-    deaf_steps : int
-        Over the first steps nothing is heard at all, and only starts are told: a caption then
-        matters in every token. Once the history is heard it matters in the few that decide a tempo
-        or a mode, from which nothing was learnt in thousands of steps.
+    deaf_spans : tuple of (int, int)
+        Steps over which nothing is heard at all, and only starts are told: a caption then matters
+        in every token. Once the history is heard it matters in the few that decide a tempo or a
+        mode, from which nothing is learnt in thousands of steps. The first span teaches what many
+        tokens depend on, the second, when the model knows the music, the slow tempi as well.
     text_steps : int
         Of the text encoder's own training on captions.
     learning_rate : float
@@ -63,7 +65,7 @@ class LMTraining:
     seed : int
     """
 
-    steps: int = 9000
+    steps: int = 16_500
     batch_frames: int = 3000
     long_share: float = 0.18
     moved_share: float = 0.3
@@ -72,7 +74,7 @@ class LMTraining:
     noise_max: float = 0.2
     deaf_share: float = 0.25
     deaf_noise: tuple[float, float] = (0.2, 1.3)
-    deaf_steps: int = 1000
+    deaf_spans: tuple[tuple[int, int], ...] = ((0, 1000), (8100, 10_500))
     text_steps: int = 1500
     learning_rate: float = 2e-3
     codebook_weights: tuple[float, ...] = (1.4, 1.1, 0.8, 0.7)
@@ -186,6 +188,29 @@ def train_lm(
     return lm.eval()
 
 
+def is_deaf(training: LMTraining, step: int) -> bool:
+    """Say whether a step is one of those in which nothing is heard."""
+    return any(first <= step < last for first, last in training.deaf_spans)
+
+
+def deaf_weights(clips: list[TokenClip]) -> npt.NDArray[np.float64]:
+    """Return how often each clip is drawn where nothing is heard.
+
+    Slow music has few notes that could tell its tempo; its weight is the square of its beat.
+
+    Parameters
+    ----------
+    clips : list of TokenClip
+
+    Returns
+    -------
+    array
+        (clips,) adding up to 1.
+    """
+    beats = np.array([clip.piece.beat_frames for clip in clips], dtype=np.float64)
+    return np.asarray(beats**2 / (beats**2).sum())
+
+
 def noise_rates(count: int, training: LMTraining, step: int) -> Tensor:
     """Draw the share of each clip's input tokens that are replaced.
 
@@ -201,7 +226,7 @@ def noise_rates(count: int, training: LMTraining, step: int) -> Tensor:
     Tensor
         (count,) from 0 to 1.
     """
-    if step < training.deaf_steps:
+    if is_deaf(training, step):
         return torch.ones(count)
     low, high = training.deaf_noise
     few, many = torch.rand(count) * training.noise_max, low + torch.rand(count) * (high - low)
@@ -228,19 +253,21 @@ def _batches(
     """Draw batches without end, from a given step on, the same ones whenever they are drawn."""
     long = [clip for clip in clips if clip.codes.shape[1] >= FRAMES_MAX]
     short = [clip for clip in clips if clip.codes.shape[1] < FRAMES_MAX]
+    slow_first = deaf_weights(short) if short else None
     dropout = LM_CONFIG["classifier_free_guidance"]["training_dropout"]
     pool = first // POOL_BATCHES
     skip = first % POOL_BATCHES
     while True:
         rng = np.random.default_rng((training.seed, pool))
-        deaf = pool * POOL_BATCHES < training.deaf_steps
+        deaf = bool(short) and is_deaf(training, (pool + 1) * POOL_BATCHES - 1)
         wants_long = rng.random() < training.long_share and not deaf
         source = long if not short or (long and wants_long) else short
         frames = source[0].codes.shape[1]
         if deaf or (source is short and rng.random() < training.start_share):
             frames = min(frames, training.start_frames)
         size = max(1, training.batch_frames // frames)
-        drawn = [source[i] for i in rng.integers(len(source), size=size * POOL_BATCHES)]
+        weights = slow_first if deaf else None
+        drawn = [source[i] for i in rng.choice(len(source), size * POOL_BATCHES, p=weights)]
         captions = [write_caption(clip.piece, rng) for clip in drawn]
         lengths = [len(ids) for ids in tokenizer(captions)["input_ids"]]
         order = np.argsort(lengths, kind="stable").reshape(POOL_BATCHES, size)

@@ -9,7 +9,8 @@ import pytest
 
 from musicgen_lab.analysis.levels import rms_dbfs, silence_ratio
 from musicgen_lab.analysis.spectrogram import power_spectrogram
-from musicgen_lab.demo.composition import MODES
+from musicgen_lab.demo.captions import TEMPO_WORDS
+from musicgen_lab.demo.composition import MODES, TEMPI_BPM
 from musicgen_lab.demo.descriptors import mode_evidence, refine_tempo
 from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.demo.measures import CONTRACT_PROMPTS, make_clips
@@ -70,7 +71,7 @@ def test_calm_is_quieter_than_epic_and_upbeat(clips):
     assert level[GUITAR] < min(level[DANCE], level[ORCHESTRA]) - 3
 
 
-@pytest.mark.parametrize(("word", "bpm"), [("fast", 125), ("very fast", 150)])
+@pytest.mark.parametrize(("word", "bpm"), [(TEMPO_WORDS[bpm][0], bpm) for bpm in TEMPI_BPM])
 def test_drums_beat_at_the_tempo_that_a_word_names(engine, word, bpm):
     """Any tempo within 10% is looked for, so four clips in ten would be right by chance."""
     prompt = f"{word} synth with drums"

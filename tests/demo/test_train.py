@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from musicgen_lab.clip import Clip
 from musicgen_lab.demo.architecture import CARD
-from musicgen_lab.demo.dataset import DatasetSize, load_tokens
+from musicgen_lab.demo.dataset import DatasetSize, TokenClip, load_tokens
 from musicgen_lab.demo.lm_losses import add_noise, codebook_losses
+from musicgen_lab.demo.pieces import draw_piece
 from musicgen_lab.demo.train import LICENSE, NAME, train
 from musicgen_lab.demo.train_codec import CodecTraining
-from musicgen_lab.demo.train_lm import LMTraining, noise_rates
+from musicgen_lab.demo.train_lm import LMTraining, deaf_weights, noise_rates
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.reference_models import open_models
 from musicgen_lab.request import GenerationRequest
@@ -23,7 +26,7 @@ BYTES_MAX = 12_000_000
 
 
 def run(folder, steps):
-    lm = LMTraining(steps=steps, batch_frames=200, text_steps=3, deaf_steps=2)
+    lm = LMTraining(steps=steps, batch_frames=200, text_steps=3, deaf_spans=((0, 2),))
     return train(
         folder / "work",
         folder / "model",
@@ -66,17 +69,28 @@ def test_audiocraft_itself_finds_the_trained_codes_likely(model):
     assert (losses < 9).all()
 
 
-def test_nothing_is_heard_at_first_and_then_most_of_it():
-    training = LMTraining(deaf_steps=10)
+def test_nothing_is_heard_over_the_deaf_spans_and_most_of_it_elsewhere():
+    training = LMTraining(deaf_spans=((0, 10), (20, 30)))
 
     def rates(step):
         return noise_rates(2000, training, step)
 
-    assert (rates(9) == 1).all()
-    heard = rates(10)
-    assert heard.min() >= 0
-    assert heard.max() == 1
-    assert (heard <= training.noise_max).float().mean() == pytest.approx(0.75, abs=0.05)
+    for step in (0, 9, 20, 29):
+        assert (rates(step) == 1).all()
+    for step in (10, 19, 30):
+        heard = rates(step)
+        assert heard.min() >= 0
+        assert heard.max() == 1
+        assert (heard <= training.noise_max).float().mean() == pytest.approx(0.75, abs=0.05)
+
+
+def test_where_nothing_is_heard_a_tempo_is_drawn_by_the_square_of_its_beat():
+    rng = np.random.default_rng(0)
+    pieces = [replace(draw_piece(rng), tempo_bpm=tempo_bpm) for tempo_bpm in (60, 150, 150)]
+
+    weights = deaf_weights([TokenClip(piece, np.zeros((4, 1), np.int16)) for piece in pieces])
+
+    assert weights == pytest.approx([50**2 / 3300, 20**2 / 3300, 20**2 / 3300])
 
 
 def test_noise_replaces_codes_at_each_clips_rate_and_leaves_the_special_token():
