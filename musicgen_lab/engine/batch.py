@@ -130,8 +130,8 @@ class Batch:
 
     def guide(self, logits: Tensor) -> Tensor:
         """Apply classifier-free guidance: (B, K, card) of all rows to (n, K, card) of clips."""
-        without = logits[self._row_without]
-        difference = logits[self._row_with] - without
+        without = logits.index_select(0, self._row_without)
+        difference = logits.index_select(0, self._row_with) - without
         return without + difference * self.parameters.cfg_coef[:, None, None]
 
     def advance(self, step_s: float) -> None:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_multiply_half = torch.ops.quantized.linear_dynamic_fp16.default
 _LOW_SCALE = 2.0**11  # lifts the low halves into float16's normal range
 _TRIED_VALUES = 4_000_000
 _FLOAT16_MAX = torch.finfo(torch.float16).max
@@ -64,9 +65,9 @@ class HalfWeightLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the layer to (B, in)."""
-        y: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self._high)
+        y: Tensor = _multiply_half(x, self._high)
         if self._low is not None:
-            y = y.add_(torch.ops.quantized.linear_dynamic_fp16(x, self._low), alpha=1 / _LOW_SCALE)
+            y = y.add_(_multiply_half(x, self._low), alpha=1 / _LOW_SCALE)
         return y
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,16 +82,21 @@ def filter_probabilities(logits: Tensor, parameters: SamplingParameters) -> Tens
 
 def _keep_top_k(probabilities: Tensor, top_k: Tensor) -> Tensor:
     """Keep what is as likely as the k-th likeliest, ties included."""
-    most = int(top_k.max())
-    differ = bool((top_k != most).any())
-    likeliest = torch.topk(probabilities, most, dim=-1, sorted=differ).values  # (b, K, k)
-    if differ:
-        index = (top_k - 1)[:, None, None].expand(*likeliest.shape[:2], 1)
-        least = likeliest.gather(-1, index)
-    else:  # to sort takes half the time of a step's sampling
-        least = likeliest.amin(dim=-1, keepdim=True)
-    kept = probabilities * (probabilities >= least)
+    kept = probabilities * (probabilities >= _kth_likeliest(probabilities, top_k))
     return kept / kept.sum(dim=-1, keepdim=True)
+
+
+def _kth_likeliest(probabilities: Tensor, top_k: Tensor) -> Tensor:
+    """Return each row's k-th largest probability: (b, K, card) to (b, K, 1)."""
+    if probabilities.device.type == "cpu":  # a fifth of the time of torch's
+        places = probabilities.shape[-1] - top_k
+        ordered = np.partition(probabilities.numpy(), places.unique().numpy(), axis=-1)
+        likeliest = torch.from_numpy(ordered)
+    else:
+        places = top_k - 1
+        likeliest = torch.topk(probabilities, int(top_k.max()), dim=-1).values  # (b, K, k)
+    index = places[:, None, None].expand(*probabilities.shape[:2], 1)
+    return likeliest.gather(-1, index)
 
 
 def _keep_top_p(probabilities: Tensor, top_p: Tensor) -> Tensor:
@@ -120,13 +126,12 @@ def sample(logits: Tensor, parameters: SamplingParameters, uniforms: Tensor) -> 
     Tensor
         (B, K) tokens.
     """
-    likeliest = logits.argmax(dim=-1)  # (B, K)
     greedy = parameters.temperature == 0
     if greedy.all():
-        return likeliest
+        return logits.argmax(dim=-1)
     # float64, so that the last of thousands of small probabilities still moves the sum.
     cumulative = filter_probabilities(logits, parameters).double().cumsum(dim=-1)  # (B, K, card)
     threshold = (uniforms * cumulative[..., -1]).unsqueeze(-1)
     drawn = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
     drawn = drawn.clamp_(max=logits.shape[-1] - 1)  # a row that is not finite must not break others
-    return torch.where(greedy[:, None], likeliest, drawn)
+    return torch.where(greedy[:, None], logits.argmax(dim=-1), drawn) if greedy.any() else drawn

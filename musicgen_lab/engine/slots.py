@@ -57,7 +57,7 @@ class Slots:
         """Draw the next tokens of every clip: the whole of decoding."""
         tokens = self.tokens[batch.slots, batch.positions]  # (n, K)
         logits = batch.guide(self._transformer.step(batch.rows(tokens), self.cache))
-        self._finite[batch.slots] &= logits.isfinite().flatten(1).all(dim=1)
+        self._finite[batch.slots] &= logits.sum(dim=(1, 2)).isfinite()  # if each is, so is the sum
         uniforms = self._uniforms[batch.slots, batch.positions]  # (n, K)
         drawn = sample(logits, batch.parameters, uniforms)
         due = codes_are_due(batch.positions, batch.frames, self._delays)
