@@ -33,7 +33,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) -> Tensor:
     query : Tensor
         (B, H, D)
     keys, values : Tensor
-        (R, H, S, D); float32 on the CPU.
+        (R, H, S, D); contiguous and float32 on the CPU.
     reach : Reach
         Which of R each of the B rows attends to, and over how many of S.
 
@@ -45,13 +45,12 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) -> Tensor:
     query = query.to(keys.dtype)
     if keys.device.type != "cpu":
         return attend_in_runs(query, keys, values, reach)
-    attended = torch.empty_like(query, memory_format=torch.contiguous_format)
+    query = query.contiguous()  # other strides would be another kernel, with other last bits
+    attended = torch.empty_like(query)
     tensors = (query, keys, values, reach.places, reach.lengths, attended)
-    # Other strides would be another kernel, with other last bits.
-    arrays = [tensor.contiguous().numpy() for tensor in tensors]
     with _one_at_a_time:
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-        _attend_rows(*arrays)
+        _attend_rows(*[tensor.numpy() for tensor in tensors])
     return attended
 
 

@@ -8,11 +8,14 @@ other clip.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Rows = Tensor | slice | None
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,37 @@ class SamplingParameters:
     top_k: Tensor
     top_p: Tensor
     cfg_coef: Tensor
+
+    # They hold for all steps of a batch, and each answer costs a wait for the device.
+
+    @functools.cached_property
+    def greedy(self) -> Rows:
+        """The rows that take the likeliest token."""
+        return _rows(self.temperature == 0)
+
+    @functools.cached_property
+    def by_top_p(self) -> Rows:
+        """The rows that draw from the likeliest tokens that add up to `top_p`."""
+        return _rows((self.top_p > 0) & (self.temperature > 0))
+
+    @functools.cached_property
+    def by_top_k(self) -> Rows:
+        """The rows that draw from the `top_k` likeliest tokens."""
+        return _rows((self.top_k > 0) & (self.top_p <= 0) & (self.temperature > 0))
+
+    @functools.cached_property
+    def scale(self) -> Tensor:
+        """(B, 1, 1) what logits are divided by; 1 in greedy rows."""
+        drawn = self.temperature > 0
+        scale = torch.where(drawn, self.temperature, torch.ones_like(self.temperature))
+        return scale[:, None, None]
+
+
+def _rows(chosen: Tensor) -> Rows:
+    """Return the rows that a mask chooses: all as a slice, so that nothing is copied."""
+    if chosen.all():
+        return slice(None)
+    return chosen.nonzero().squeeze(1) if chosen.any() else None
 
 
 def draw_uniforms(seed: int, steps: int, codebooks: int) -> Tensor:
@@ -67,21 +101,17 @@ def filter_probabilities(logits: Tensor, parameters: SamplingParameters) -> Tens
     Tensor
         (B, K, card), each row and codebook adding up to 1.
     """
-    temperature, top_k, top_p = parameters.temperature, parameters.top_k, parameters.top_p
-    drawn = temperature > 0
-    by_top_p = (top_p > 0) & drawn
-    by_top_k = (top_k > 0) & (top_k < logits.shape[-1]) & ~by_top_p & drawn
-    scale = torch.where(drawn, temperature, torch.ones_like(temperature))
-    probabilities = torch.softmax(logits / scale[:, None, None], dim=-1)
-    if by_top_k.any():
-        probabilities[by_top_k] = _keep_top_k(probabilities[by_top_k], top_k[by_top_k])
-    if by_top_p.any():
-        probabilities[by_top_p] = _keep_top_p(probabilities[by_top_p], top_p[by_top_p])
+    probabilities = torch.softmax(logits / parameters.scale, dim=-1)
+    if (rows := parameters.by_top_k) is not None:
+        probabilities[rows] = _keep_top_k(probabilities[rows], parameters.top_k[rows])
+    if (rows := parameters.by_top_p) is not None:
+        probabilities[rows] = _keep_top_p(probabilities[rows], parameters.top_p[rows])
     return probabilities
 
 
 def _keep_top_k(probabilities: Tensor, top_k: Tensor) -> Tensor:
     """Keep what is as likely as the k-th likeliest, ties included."""
+    top_k = top_k.clamp(max=probabilities.shape[-1])
     kept = probabilities * (probabilities >= _kth_likeliest(probabilities, top_k))
     return kept / kept.sum(dim=-1, keepdim=True)
 
@@ -90,7 +120,7 @@ def _kth_likeliest(probabilities: Tensor, top_k: Tensor) -> Tensor:
     """Return each row's k-th largest probability: (b, K, card) to (b, K, 1)."""
     if probabilities.device.type == "cpu":  # a fifth of the time of torch's
         places = probabilities.shape[-1] - top_k
-        ordered = np.partition(probabilities.numpy(), places.unique().numpy(), axis=-1)
+        ordered = np.partition(probabilities.numpy(), sorted({*places.tolist()}), axis=-1)
         likeliest = torch.from_numpy(ordered)
     else:
         places = top_k - 1
@@ -126,12 +156,14 @@ def sample(logits: Tensor, parameters: SamplingParameters, uniforms: Tensor) -> 
     Tensor
         (B, K) tokens.
     """
-    greedy = parameters.temperature == 0
-    if greedy.all():
+    greedy = parameters.greedy
+    if isinstance(greedy, slice):
         return logits.argmax(dim=-1)
     # float64, so that the last of thousands of small probabilities still moves the sum.
     cumulative = filter_probabilities(logits, parameters).double().cumsum(dim=-1)  # (B, K, card)
     threshold = (uniforms * cumulative[..., -1]).unsqueeze(-1)
     drawn = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
     drawn = drawn.clamp_(max=logits.shape[-1] - 1)  # a row that is not finite must not break others
-    return torch.where(greedy[:, None], logits.argmax(dim=-1), drawn) if greedy.any() else drawn
+    if greedy is not None:
+        drawn[greedy] = logits[greedy].argmax(dim=-1)
+    return drawn
