@@ -1,11 +1,12 @@
 """`Codec`: the decoder half of EnCodec, from codes to sound.
 
 The weights and the architecture are those of a transformers `EncodecModel`; only what decoding
-needs is built. Three changes make it fast without changing what it computes:
+needs is built. Four changes make it fast without changing what it computes:
 
 - weight normalisation is folded into the weights once;
 - the LSTM, which has to read all its weights for every frame, runs over several clips at once,
   with linear layers in which no row depends on another;
+- on the CPU, transposed convolutions are products (`engine.upsampling`);
 - everything else runs clip by clip, so that a clip's samples never depend on its company and 25
   clips need no more memory than one.
 
@@ -29,6 +30,7 @@ from torch.nn import functional as F
 from musicgen_lab.engine.checkpoint import Checkpoint
 from musicgen_lab.engine.linear import HalfWeightLinear, Linear, half_weights_are_fast
 from musicgen_lab.engine.quiet import quiet
+from musicgen_lab.engine.upsampling import Upsampling
 from musicgen_lab.errors import ModelUnavailable
 
 WEIGHTS_FILE = "model.safetensors"
@@ -108,9 +110,13 @@ class Codec:
             if lstm is not None and half_weights_are_fast(device, torch.float32):
                 self._layers.append(_BatchedLstm(lstm))
             else:
-                self._layers.append(_fold_weight_norm(layer).to(device).eval())
-                if isinstance(getattr(layer, "conv", None), nn.ConvTranspose1d):
-                    self.samples_per_frame *= layer.conv.stride[0]
+                layer = _fold_weight_norm(layer).to(device).eval()
+                conv: Any = getattr(layer, "conv", None)
+                if isinstance(conv, nn.ConvTranspose1d):
+                    self.samples_per_frame *= conv.stride[0]
+                    if device.type == "cpu" and Upsampling.fits(conv):
+                        layer.conv = Upsampling(conv)
+                self._layers.append(layer)
         if self._tables.shape[:2] != (codebooks // channels, card):
             raise ModelUnavailable(
                 f"{folder} has {len(quantizer.layers)} codebooks of {self._tables.shape[1]} codes, "
