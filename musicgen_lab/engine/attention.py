@@ -60,11 +60,13 @@ def attend_in_runs(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) ->
     for run in reach.runs:
         asked = query[run.first : run.last].unsqueeze(2)  # (b, H, 1, D)
         known, told = (
-            tensor[run.places, :, : run.length].expand(len(asked), -1, -1, -1)  # (b, H, T, D)
+            tensor[run.places, :, : run.length + reach.grown].expand(
+                len(asked), -1, -1, -1
+            )  # (b, H, T, D)
             for tensor in (keys, values)
         )
         attended.append(F.scaled_dot_product_attention(asked, known, told).squeeze(2))
-    return attended[0] if len(attended) == 1 else torch.cat(attended)
+    return torch.cat(attended)
 
 
 @numba.njit(parallel=True, nogil=True, cache=True, fastmath=_REORDERED)  # type: ignore[misc]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -115,7 +115,7 @@ class Batch:
         lengths = [generations[i].steps_done + 1 for i in clip_of_row]
         prompts = [generations[i].keys_values for i in prompted]
         self._places = tensor(places)  # (B,) in the cache
-        self._runs = find_runs(places, lengths)
+        self._runs, self._grown = find_runs(places, lengths), 0
         self._prompts = find_prompt_runs(prompts)
 
     def rows(self, tokens: Tensor) -> StepRows:
@@ -124,7 +124,7 @@ class Batch:
         return StepRows(
             tokens=tokens[self._clip_of_row],
             positions=positions,
-            reach=Reach(self._places, positions + 1, self._runs),
+            reach=Reach(self._places, positions + 1, self._runs, self._grown),
             prompts=self._prompts,
         )
 
@@ -137,7 +137,7 @@ class Batch:
     def advance(self, step_s: float) -> None:
         """Count a step of every clip, and its share of the seconds that the step took."""
         self.positions += 1
-        self._runs = [replace(run, length=run.length + 1) for run in self._runs]
+        self._grown += 1
         for generation in self.generations:
             generation.steps_done += 1
             generation.spent_s += step_s / len(self.generations)

@@ -40,11 +40,14 @@ class Reach:
         (B,) where each row's keys are, and how many.
     runs : sequence of Run
         The same, cut into runs that cover all rows.
+    grown : int
+        Keys that every row has got since the runs were cut.
     """
 
     places: Tensor
     lengths: Tensor
     runs: Sequence[Run]
+    grown: int = 0
 
 
 @dataclass(frozen=True)

@@ -180,14 +180,13 @@ class Transformer:
         for prompt in prompts:
             keys, values = prompt.keys_values[index].unbind()  # (1, H, T, D)
             attended.append(attend(q[prompt.first : prompt.last], keys, values, prompt.reach))
-        joined = attended[0] if len(attended) == 1 else torch.cat(attended)
-        return joined.flatten(1).to(self.dtype)
+        return torch.cat(attended).flatten(1).to(self.dtype)
 
 
 def cache_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """Return the precision of the cache, for a device and the precision of everything else.
 
-    On the CPU attention reads float32: it has no arithmetic in 16 bits everywhere.
+    On the CPU it is float32, as the kernel of attention knows no floats of 16 bits.
     """
     return torch.float32 if device.type == "cpu" else dtype
 

@@ -1,11 +1,16 @@
 """Attention of one step: what it computes, and that a row's bits do not depend on the others."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
+from musicgen_lab.engine import transformer
 from musicgen_lab.engine.attention import attend, attend_in_runs
+from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.rows import Reach, find_prompt_runs, find_runs
+from musicgen_lab.request import GenerationRequest
 
 PLACES = [1, 2, 3, 6, 4]
 LENGTHS = [13, 13, 13, 1, 130]
@@ -46,6 +51,22 @@ def test_other_devices_get_the_same_from_torchs_attention_in_runs(query, cache):
     assert [run.last - run.first for run in reach.runs] == [3, 1, 1]
     in_runs = attend_in_runs(query, *cache, reach)
     assert torch.allclose(in_runs, attend(query, *cache, reach), atol=1e-6)
+
+
+def test_clips_that_come_and_go_are_the_same_with_attention_in_runs(monkeypatch):
+    requests = [
+        GenerationRequest(prompt=prompt, duration=duration, temperature=0, cfg_coef=cfg_coef)
+        for prompt, duration, cfg_coef in [("piano", 1, 3), ("flute", 2, 1), ("piano", 1.5, 3)]
+    ]
+
+    def made(attention):
+        monkeypatch.setattr(transformer, "attend", attention)
+        engine = Engine.open(EMBEDDED_FOLDER, device="cpu", dtype="float32", slots=2)
+        clips = {clip.request.duration: clip.samples for clip in engine.generate(requests)}
+        return [clips[request.duration] for request in requests]
+
+    for one, other in zip(made(attend), made(attend_in_runs), strict=True):
+        assert np.allclose(one, other, atol=1e-4)
 
 
 @pytest.mark.parametrize("way", [attend, attend_in_runs])
