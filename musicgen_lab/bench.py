@@ -95,6 +95,7 @@ def run(
     device: str = "auto",
     dtype: str = "auto",
     slots: int | Literal["auto"] = "auto",
+    cuda_graphs: bool = True,
     rounds: int = 3,
     peer_seconds: float | None = None,
 ) -> list[BenchRow]:
@@ -114,7 +115,7 @@ def run(
         Length of every clip.
     engines : sequence of str
         Of `bench_engines.ENGINE_NAMES`.
-    device, dtype, slots
+    device, dtype, slots, cuda_graphs
         As for `Engine.open`.
     rounds : int
         The median counts.
@@ -147,7 +148,13 @@ def run(
         for name in engines:
             before = bench_engines.used_memory(device)
             engine = bench_engines.open_bench_engine(
-                name, folder, device=device, dtype=dtype, slots=slots, clips=len(work)
+                name,
+                folder,
+                device=device,
+                dtype=dtype,
+                slots=slots,
+                cuda_graphs=cuda_graphs,
+                clips=len(work),
             )
             engine.make(make_work(1, None, WARM_UP_S))
             memory = bench_engines.used_memory(device) - before

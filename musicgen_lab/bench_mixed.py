@@ -61,6 +61,7 @@ def measure_mixed(
     device: str = "auto",
     dtype: str = "auto",
     slots: int | Literal["auto"] = 8,
+    cuda_graphs: bool = True,
 ) -> MixedCost:
     """Time clips of mixed durations, and a full batch of the longest ones beside it.
 
@@ -71,7 +72,7 @@ def measure_mixed(
     clips : int
     longest_s : float
         Durations are spread evenly from 1 s to this, in an order that is the same every time.
-    device, dtype, slots
+    device, dtype, slots, cuda_graphs
         As for `Engine.open`.
 
     Returns
@@ -80,7 +81,7 @@ def measure_mixed(
     """
     from musicgen_lab.engine.engine import Engine
 
-    engine = Engine.open(model, device=device, dtype=dtype, slots=slots)
+    engine = Engine.open(model, device=device, dtype=dtype, slots=slots, cuda_graphs=cuda_graphs)
     durations = np.linspace(SHORTEST_S, longest_s, clips)
     durations = np.random.default_rng(0).permutation(durations)
     _time_steps(engine, [SHORTEST_S])  # a warm-up

@@ -45,16 +45,19 @@ app = modal.App(settings.app)
 
 # ## The images
 #
-# The GPU image is requirements.lock and nothing else: without dependency resolution, the old pins
-# of the libraries in it have no say. Our own source is mounted when a container starts, so that a
-# change of it builds nothing. The web image is small, because it is what answers first.
+# The GPU image is requirements.lock and the C compiler that triton makes kernels with: without
+# dependency resolution, the old pins of the libraries in it have no say. Our own source is mounted
+# when a container starts, so that a change of it builds nothing. The web image is small, because it
+# is what answers first.
 
 OWN_SOURCE = ["**/*.pyc", "**/__pycache__"]
 MODEL_HOME = {"MUSICGEN_LAB_MODELS": MODELS, "HF_HUB_CACHE": "/tmp/hub"}
 base = modal.Image.debian_slim(python_version="3.11")
 if modal.is_local():
     base = base.run_commands(*record_version(lab_version()))
-gpu_image = base.uv_pip_install(requirements=[str(LOCK)], extra_options="--no-deps")
+gpu_image = base.apt_install("gcc", "libc6-dev").uv_pip_install(
+    requirements=[str(LOCK)], extra_options="--no-deps"
+)
 gpu_image = gpu_image.env(MODEL_HOME).add_local_python_source(
     "musicgen_lab", "service", ignore=OWN_SOURCE
 )

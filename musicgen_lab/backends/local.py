@@ -54,6 +54,8 @@ class LocalBackend:
         "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
     slots : int or "auto"
         Clips made at once by the lab engine; "auto" takes what the memory holds.
+    cuda_graphs : bool
+        Whether the lab engine records a step once and replays it, on an NVIDIA GPU.
 
     Raises
     ------
@@ -73,11 +75,14 @@ class LocalBackend:
         device: str = "auto",
         dtype: str = "auto",
         slots: int | Literal["auto"] = "auto",
+        cuda_graphs: bool = True,
     ) -> None:
         if engine not in ENGINES:
             raise InvalidRequest(f"engine must be {' or '.join(ENGINES)}, got {engine!r}")
-        if engine == "audiocraft" and (dtype, slots) != ("auto", "auto"):
-            raise InvalidRequest("dtype and slots are for the lab engine; leave them out")
+        if engine == "audiocraft" and (dtype, slots, cuda_graphs) != ("auto", "auto", True):
+            raise InvalidRequest(
+                "dtype, slots and cuda_graphs are for the lab engine; leave them out"
+            )
         missing = [name for name in ENGINES[engine] if importlib.util.find_spec(name) is None]
         if missing:
             raise BackendUnavailable(
@@ -85,7 +90,12 @@ class LocalBackend:
                 f"{INSTALL[engine]}"
             )
         self._engine_name = engine
-        self._options: dict[str, Any] = {"device": device, "dtype": dtype, "slots": slots}
+        self._options: dict[str, Any] = {
+            "device": device,
+            "dtype": dtype,
+            "slots": slots,
+            "cuda_graphs": cuda_graphs,
+        }
         self._default = locate(model)
         self._sources = {self._default.identity: self._default}
         self._open_engine: tuple[str, _Engine] | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from musicgen_lab.cli.options import number, read_slots
+from musicgen_lab.cli.options import cuda_graphs_option, number, read_slots
 
 if TYPE_CHECKING:
     from musicgen_lab.engine.source import ModelSource
@@ -33,6 +33,7 @@ SIZES = ("demo", "small", "medium", "large")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--slots", default="auto", show_default=True, help="Of the lab engine.")
+@cuda_graphs_option
 @click.option("--rounds", default=3, show_default=True, help="The median counts.")
 @click.option("--peer-seconds", type=float, help="Time the others on shorter clips; flatters them.")
 @click.option(
@@ -51,6 +52,7 @@ def bench(
     device: str,
     dtype: str,
     slots: str,
+    cuda_graphs: bool,
     rounds: int,
     peer_seconds: float | None,
     mixed: bool,
@@ -73,7 +75,13 @@ def bench(
     label = source.name if source is not None else size
     if mixed:
         with benchmark.model_of_size(label, folder) as opened:
-            cost = measure_mixed(opened, device=device, dtype=dtype, slots=read_slots(slots))
+            cost = measure_mixed(
+                opened,
+                device=device,
+                dtype=dtype,
+                slots=read_slots(slots),
+                cuda_graphs=cuda_graphs,
+            )
         click.echo(json.dumps(asdict(cost)) if as_json else f"{label}: {cost}")
         click.echo(describe_machine(), err=as_json)
         return
@@ -87,6 +95,7 @@ def bench(
         device=device,
         dtype=dtype,
         slots=read_slots(slots),
+        cuda_graphs=cuda_graphs,
         rounds=rounds,
         peer_seconds=peer_seconds,
     )

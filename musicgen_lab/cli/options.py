@@ -96,8 +96,19 @@ def read_slots(text: str) -> int | Literal["auto"]:
     raise click.BadParameter(f"--slots must be auto or a whole number, got {text!r}")
 
 
+def cuda_graphs_option(command: Command) -> Command:
+    """Give a command `--no-cuda-graphs`."""
+    return click.option(
+        "--cuda-graphs/--no-cuda-graphs",
+        default=True,
+        show_default=True,
+        help="On an NVIDIA GPU, record a step once and replay it.",
+    )(command)
+
+
 def backend_options(command: Command) -> Command:
     """Give a command the options that say who makes the clips; `open_backend()` connects."""
+    command = cuda_graphs_option(command)
     for name, default, help_text in reversed(
         (
             ("--backend", "local", "Who makes the clips: local, modal, or a service's https://…"),
@@ -111,16 +122,28 @@ def backend_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_backend(
-        *args: Any, backend: str, engine: str, device: str, dtype: str, slots: str, **options: Any
+        *args: Any,
+        backend: str,
+        engine: str,
+        device: str,
+        dtype: str,
+        slots: str,
+        cuda_graphs: bool,
+        **options: Any,
     ) -> Any:
         from musicgen_lab.backends import connect
 
         given = {"engine": engine, "device": device, "dtype": dtype, "slots": read_slots(slots)}
-        chosen = {name: value for name, value in given.items() if value not in ("auto", "lab")}
+        chosen: dict[str, Any] = {
+            name: value for name, value in given.items() if value not in ("auto", "lab")
+        }
+        if not cuda_graphs:
+            chosen["cuda_graphs"] = False
         if chosen and not backend.startswith("local"):
             name, value = next(iter(chosen.items()))
+            option = "--no-cuda-graphs" if name == "cuda_graphs" else f"--{name}"
             raise InvalidRequest(
-                f"--{name} is for the local backend; leave it out with --backend {backend}",
+                f"{option} is for the local backend; leave it out with --backend {backend}",
                 field=name,
                 value=value,
             )

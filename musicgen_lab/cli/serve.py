@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import click
 
-from musicgen_lab.cli.options import read_slots
+from musicgen_lab.cli.options import cuda_graphs_option, read_slots
 from musicgen_lab.errors import BackendUnavailable
 
 
@@ -19,6 +19,7 @@ from musicgen_lab.errors import BackendUnavailable
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--slots", default="auto", show_default=True, help="Clips made at once.")
+@cuda_graphs_option
 @click.option(
     "--waiting",
     default=256,
@@ -35,6 +36,7 @@ def serve(
     device: str,
     dtype: str,
     slots: str,
+    cuda_graphs: bool,
     waiting: int,
     timeout: float,
     drain: float,
@@ -68,7 +70,12 @@ def serve(
     # there are cores; OpenMP then lets workers sleep between operations, at 50 us a time.
     with ThreadPoolExecutor(1) as opening:
         engine = opening.submit(
-            Engine.open, folder, device=device, dtype=dtype, slots=read_slots(slots)
+            Engine.open,
+            folder,
+            device=device,
+            dtype=dtype,
+            slots=read_slots(slots),
+            cuda_graphs=cuda_graphs,
         ).result()
     running = RunningEngine(engine, source.identity, waiting_max=settings.waiting_max)
     serve_backend(running, host=host, port=port, settings=settings)

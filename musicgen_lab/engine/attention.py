@@ -4,14 +4,16 @@ On the CPU, torch's attention and its matrix products choose their kernels by th
 by strides, and by where a buffer starts in memory, and each choice changes the last bits of a row.
 They also take twice as long as it takes to read the keys and values, on which a large batch spends
 most of its time. The kernel here reads them once, each row and head by itself, in one order of
-additions whatever stands beside it, and rows of all lengths go into one call. Elsewhere it is
-torch's attention, over runs of like rows.
+additions whatever stands beside it, and rows of all lengths go into one call. `attention_cuda` has
+the same for NVIDIA's GPUs. Elsewhere it is torch's attention with a mask.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
+import warnings
 
 import numba
 import numpy as np
@@ -20,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from musicgen_lab.engine.rows import Reach
+from musicgen_lab.errors import MusicGenLabWarning
 
 _REORDERED = {"reassoc", "contract"}  # sums may be vectorised; not finite stays not finite
 _one_at_a_time = threading.Lock()  # not all of numba's threading layers take calls from two threads
@@ -43,8 +46,12 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) -> Tensor:
         (B, H, D), in the precision of the keys.
     """
     query = query.to(keys.dtype)
+    if kernel_works(keys.device):
+        from musicgen_lab.engine.attention_cuda import attend_on_cuda
+
+        return attend_on_cuda(query, keys, values, reach)
     if keys.device.type != "cpu":
-        return attend_in_runs(query, keys, values, reach)
+        return attend_masked(query, keys, values, reach)
     query = query.contiguous()  # other strides would be another kernel, with other last bits
     attended = torch.empty_like(query)
     tensors = (query, keys, values, reach.places, reach.lengths, attended)
@@ -54,19 +61,46 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) -> Tensor:
     return attended
 
 
-def attend_in_runs(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) -> Tensor:
-    """Return the same as `attend`, by torch's attention, with a call for every run of rows."""
-    attended = []
-    for run in reach.runs:
-        asked = query[run.first : run.last].unsqueeze(2)  # (b, H, 1, D)
-        known, told = (
-            tensor[run.places, :, : run.length + reach.grown].expand(
-                len(asked), -1, -1, -1
-            )  # (b, H, T, D)
-            for tensor in (keys, values)
+@functools.cache
+def kernel_works(device: torch.device) -> bool:
+    """Say whether `engine.attention_cuda` can be had on a device, after a trial.
+
+    It needs triton, which comes with torch on Linux, and triton a C compiler.
+    """
+    if device.type != "cuda":
+        return False
+    try:
+        from musicgen_lab.engine.attention_cuda import attend_on_cuda
+
+        one = torch.ones(1, dtype=torch.long, device=device)
+        keys = torch.ones(2, 1, 1, 64, device=device)
+        attend_on_cuda(keys[0], keys, keys, Reach(one, one))
+    except Exception as error:  # whatever compilers and drivers say
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(
+            f"triton cannot make kernels here ({reason}); clips will take longer, and may differ "
+            "in their last bits beside others. A C compiler such as gcc is what it mostly lacks",
+            MusicGenLabWarning,
+            stacklevel=2,
         )
-        attended.append(F.scaled_dot_product_attention(asked, known, told).squeeze(2))
-    return torch.cat(attended)
+        return False
+    return True
+
+
+def attend_masked(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) -> Tensor:
+    """Return the same as `attend`, by torch's attention over as many keys as the longest row has.
+
+    It copies the keys and values, and the last bits of a row may depend on the longest one.
+    """
+    longest = int(reach.lengths.max())
+    within = torch.arange(longest, device=keys.device) < reach.lengths[:, None]  # (B, T)
+    beyond = ~within[:, None, :, None]  # (B, 1, T, 1) where anything may lie
+    known, told = (
+        tensor[reach.places, :, :longest].masked_fill_(beyond, 0)  # (B, H, T, D)
+        for tensor in (keys, values)
+    )
+    mask = within[:, None, None]  # (B, 1, 1, T)
+    return F.scaled_dot_product_attention(query.unsqueeze(2), known, told, mask).squeeze(2)
 
 
 @numba.njit(parallel=True, nogil=True, cache=True, fastmath=_REORDERED)  # type: ignore[misc]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from musicgen_lab.clip import Clip, Failure, Provenance
-from musicgen_lab.engine.rows import Reach, StepRows, find_prompt_runs, find_runs
+from musicgen_lab.engine.rows import Reach, StepRows
 from musicgen_lab.engine.sampler import SamplingParameters
 from musicgen_lab.request import GenerationRequest
 
@@ -28,8 +28,8 @@ class Generation:
         Its place in the engine's tables.
     frames, steps : int
         Codec frames and LM steps of the whole clip.
-    keys_values : Tensor
-        (L, 2, 1, H, T, D) of its prompt.
+    prompt_tokens : int
+        Of its prompt, for the text encoder.
     spent_s : float
         Its share of the engine's time so far: a step's time is shared by the clips in it.
     steps_done : int
@@ -40,7 +40,7 @@ class Generation:
     slot: int
     frames: int
     steps: int
-    keys_values: Tensor
+    prompt_tokens: int
     spent_s: float
     steps_done: int = 0
 
@@ -112,11 +112,14 @@ class Batch:
         clips = range(len(requests))
         self._row_with = tensor([row_with.get(i, row_without.get(i, 0)) for i in clips])  # (n,)
         self._row_without = tensor([row_without.get(i, row_with.get(i, 0)) for i in clips])  # (n,)
-        lengths = [generations[i].steps_done + 1 for i in clip_of_row]
-        prompts = [generations[i].keys_values for i in prompted]
         self._places = tensor(places)  # (B,) in the cache
-        self._runs, self._grown = find_runs(places, lengths), 0
-        self._prompts = find_prompt_runs(prompts)
+        slot_of: dict[str, int] = {}  # whose keys all rows of a prompt read, as they stay at hand
+        for generation in generations:
+            slot_of.setdefault(generation.request.prompt, generation.slot)
+        self._prompts = Reach(
+            tensor([slot_of[requests[i].prompt] for i in prompted]),
+            tensor([generations[i].prompt_tokens for i in prompted]),
+        )
 
     def rows(self, tokens: Tensor) -> StepRows:
         """Lay out a step: (n, K) tokens, one row per clip, to the rows of the transformer."""
@@ -124,7 +127,7 @@ class Batch:
         return StepRows(
             tokens=tokens[self._clip_of_row],
             positions=positions,
-            reach=Reach(self._places, positions + 1, self._runs, self._grown),
+            reach=Reach(self._places, positions + 1),
             prompts=self._prompts,
         )
 
@@ -137,7 +140,6 @@ class Batch:
     def advance(self, step_s: float) -> None:
         """Count a step of every clip, and its share of the seconds that the step took."""
         self.positions += 1
-        self._grown += 1
         for generation in self.generations:
             generation.steps_done += 1
             generation.spent_s += step_s / len(self.generations)

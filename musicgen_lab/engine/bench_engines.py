@@ -46,11 +46,19 @@ class LabEngine:
     name = "lab"
 
     def __init__(
-        self, folder: Path, device: str, dtype: str, slots: int | Literal["auto"], clips: int
+        self,
+        folder: Path,
+        device: str,
+        dtype: str,
+        slots: int | Literal["auto"],
+        cuda_graphs: bool,
+        clips: int,
     ) -> None:
         from musicgen_lab.engine.engine import Engine
 
-        self._engine = Engine.open(folder, device=device, dtype=dtype, slots=slots)
+        self._engine = Engine.open(
+            folder, device=device, dtype=dtype, slots=slots, cuda_graphs=cuda_graphs
+        )
         self.device = self._engine.provenance.device
         self.dtype = self._engine.provenance.dtype
         self.clips_at_once = clips
@@ -184,6 +192,7 @@ def open_bench_engine(
     device: str,
     dtype: str,
     slots: int | Literal["auto"],
+    cuda_graphs: bool,
     clips: int,
 ) -> BenchEngine:
     """Open an engine by name.
@@ -199,7 +208,7 @@ def open_bench_engine(
 
     place = choose_device(device)
     if name == "lab":
-        return LabEngine(folder, device, dtype, slots, clips)
+        return LabEngine(folder, device, dtype, slots, cuda_graphs, clips)
     if name in ("audiocraft", "audiocraft-batch"):
         return AudiocraftEngine(folder, place.type, clips if name.endswith("batch") else 1)
     if name in ("transformers", "transformers-batch"):

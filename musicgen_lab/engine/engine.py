@@ -23,6 +23,7 @@ from typing import Literal
 import torch
 
 from musicgen_lab.clip import Clip, Failure, Provenance
+from musicgen_lab.engine.attention import kernel_works
 from musicgen_lab.engine.batch import Batch, Generation
 from musicgen_lab.engine.checkpoint import open_checkpoint
 from musicgen_lab.engine.codec import Codec
@@ -67,11 +68,13 @@ class Engine:
         codec: Codec,
         *,
         slots: int,
+        cuda_graphs: bool,
     ) -> None:
         self.config, self.slots = config, slots
         self.on_progress: Callable[[int], None] | None = None
         self.transformer, self._codec = transformer, codec
-        self._slots = Slots(transformer, slots)
+        recorded = cuda_graphs and kernel_works(transformer.device)
+        self._slots = Slots(transformer, slots, record=recorded)
         self.prompts = Prompts(text_encoder, transformer)
         self._batch: Batch | None = None
         self._waiting: deque[tuple[int, GenerationRequest]] = deque()
@@ -92,6 +95,7 @@ class Engine:
                 "cpu": torch.backends.cpu.get_cpu_capability(),
                 "slots": slots,
                 "codec_dtype": str(codec.dtype).removeprefix("torch."),
+                "cuda_graphs": recorded,
             },
         )
 
@@ -103,6 +107,7 @@ class Engine:
         device: str = "auto",
         dtype: str = "auto",
         slots: int | Literal["auto"] = "auto",
+        cuda_graphs: bool = True,
     ) -> Engine:
         """Open a model folder.
 
@@ -116,6 +121,8 @@ class Engine:
             "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
         slots : int or "auto"
             Clips made at once; "auto" takes as many as the memory holds, at most 32.
+        cuda_graphs : bool
+            Whether a step is recorded once and replayed, on a CUDA device.
 
         Raises
         ------
@@ -140,7 +147,7 @@ class Engine:
         transformer = Transformer(
             config, checkpoint, device=place, dtype=precision, rows=ROWS_PER_SLOT * chosen
         )
-        return cls(config, transformer, text_encoder, codec, slots=chosen)
+        return cls(config, transformer, text_encoder, codec, slots=chosen, cuda_graphs=cuda_graphs)
 
     @property
     def steps_done(self) -> int:
@@ -256,17 +263,16 @@ class Engine:
         started_s, steps = time.perf_counter(), self._count_steps(request)
         try:
             keys_values = self.prompts[request.prompt]
+            self._slots.start(slot, request.seed, steps, keys_values)
         except Exception as error:
             elapsed_s = time.perf_counter() - started_s
             failure = Failure(request, type(error).__name__, str(error), elapsed_s)
             self._finished[ticket] = failure
             self._steps_total -= steps
             return None
-        self._slots.start(slot, request.seed, steps)
         frames = count_frames(request.duration, self.config.frame_rate)
-        return Generation(
-            ticket, request, slot, frames, steps, keys_values, time.perf_counter() - started_s
-        )
+        spent_s, tokens = time.perf_counter() - started_s, keys_values.shape[3]
+        return Generation(ticket, request, slot, frames, steps, tokens, spent_s)
 
     def _decode(self, done: list[Generation]) -> dict[int, Clip | Failure]:
         """Turn finished tokens into sound."""

@@ -26,7 +26,7 @@ class Prompts:
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
 
     def __getitem__(self, prompt: str) -> Tensor:
-        """Return (L, 2, 1, H, T, D); the same tensor for as long as the prompt is remembered."""
+        """Return (L, 2, H, T, D)."""
         if prompt not in self._kept:
             text = self._text_encoder.encode(prompt)
             self._kept[prompt] = self._transformer.encode_prompt(text)

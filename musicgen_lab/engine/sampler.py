@@ -9,6 +9,7 @@ other clip.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,11 @@ class SamplingParameters:
     def by_top_k(self) -> Rows:
         """The rows that draw from the `top_k` likeliest tokens."""
         return _rows((self.top_k > 0) & (self.top_p <= 0) & (self.temperature > 0))
+
+    @functools.cached_property
+    def distinct_top_k(self) -> list[int]:
+        """The values of `top_k` in these rows, the smallest first."""
+        return sorted({*self.top_k[self.by_top_k].tolist()})
 
     @functools.cached_property
     def scale(self) -> Tensor:
@@ -103,28 +109,29 @@ def filter_probabilities(logits: Tensor, parameters: SamplingParameters) -> Tens
     """
     probabilities = torch.softmax(logits / parameters.scale, dim=-1)
     if (rows := parameters.by_top_k) is not None:
-        probabilities[rows] = _keep_top_k(probabilities[rows], parameters.top_k[rows])
+        top_k, distinct = parameters.top_k[rows], parameters.distinct_top_k
+        probabilities[rows] = _keep_top_k(probabilities[rows], top_k, distinct)
     if (rows := parameters.by_top_p) is not None:
         probabilities[rows] = _keep_top_p(probabilities[rows], parameters.top_p[rows])
     return probabilities
 
 
-def _keep_top_k(probabilities: Tensor, top_k: Tensor) -> Tensor:
+def _keep_top_k(probabilities: Tensor, top_k: Tensor, distinct: Sequence[int]) -> Tensor:
     """Keep what is as likely as the k-th likeliest, ties included."""
-    top_k = top_k.clamp(max=probabilities.shape[-1])
-    kept = probabilities * (probabilities >= _kth_likeliest(probabilities, top_k))
+    kept = probabilities * (probabilities >= _kth_likeliest(probabilities, top_k, distinct))
     return kept / kept.sum(dim=-1, keepdim=True)
 
 
-def _kth_likeliest(probabilities: Tensor, top_k: Tensor) -> Tensor:
+def _kth_likeliest(probabilities: Tensor, top_k: Tensor, distinct: Sequence[int]) -> Tensor:
     """Return each row's k-th largest probability: (b, K, card) to (b, K, 1)."""
+    card = probabilities.shape[-1]
+    top_k = top_k.clamp(max=card)
     if probabilities.device.type == "cpu":  # a fifth of the time of torch's
-        places = probabilities.shape[-1] - top_k
-        ordered = np.partition(probabilities.numpy(), sorted({*places.tolist()}), axis=-1)
-        likeliest = torch.from_numpy(ordered)
+        ordered = np.partition(probabilities.numpy(), [max(card - k, 0) for k in distinct], axis=-1)
+        likeliest, places = torch.from_numpy(ordered), card - top_k
     else:
+        likeliest = torch.topk(probabilities, min(distinct[-1], card), dim=-1).values  # (b, K, k)
         places = top_k - 1
-        likeliest = torch.topk(probabilities, int(top_k.max()), dim=-1).values  # (b, K, k)
     index = places[:, None, None].expand(*probabilities.shape[:2], 1)
     return likeliest.gather(-1, index)
 

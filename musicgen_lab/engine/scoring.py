@@ -52,12 +52,13 @@ def score(engine: Engine, request: GenerationRequest, codes: Tensor) -> Score:
     sequence = delay(codes.to(transformer.device), config.delays, config.special_token)
     steps = len(sequence) - 1
     keys_values = engine.prompts[request.prompt]
-    clip = Generation(0, request, 0, codes.shape[1], steps, keys_values, 0.0)
+    clip = Generation(0, request, 0, codes.shape[1], steps, keys_values.shape[3], 0.0)
     batch = Batch([clip], 1, transformer.device)
     cache = transformer.make_cache(ROWS_PER_SLOT)
+    prompt_cache = keys_values.unsqueeze(2).contiguous()
     expected = []
     for tokens in sequence[:-1]:
-        logits = batch.guide(transformer.step(batch.rows(tokens[None]), cache))
+        logits = batch.guide(transformer.step(batch.rows(tokens[None]), cache, prompt_cache))
         expected.append(filter_probabilities(logits, batch.parameters)[0])
         batch.advance(0.0)
     return Score(torch.stack(expected), sequence[1:])

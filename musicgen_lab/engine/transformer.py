@@ -12,7 +12,7 @@ its own length and its own prompt. A row's numbers depend on that row alone:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from musicgen_lab.engine.attention import attend
 from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.linear import Linear, make_linear
-from musicgen_lab.engine.rows import PromptRun, StepRows
+from musicgen_lab.engine.rows import StepRows
 
 _NORM_EPS = 1e-5
 
@@ -107,8 +107,21 @@ class Transformer:
         Tensor
             (L, 2, rows, H, steps, D). On the CPU memory is only taken up as steps are written.
         """
+        return self._reserve(rows, self.config.max_steps)
+
+    def make_prompt_cache(self, prompts: int, tokens: int) -> Tensor:
+        """Reserve keys and values for prompts of so many tokens.
+
+        Returns
+        -------
+        Tensor
+            (L, 2, prompts, H, tokens, D)
+        """
+        return self._reserve(prompts, tokens)
+
+    def _reserve(self, places: int, length: int) -> Tensor:
         c = self.config
-        shape = (c.layers, 2, rows, c.heads, c.max_steps, c.head_dim)
+        shape = (c.layers, 2, places, c.heads, length, c.head_dim)
         return torch.empty(shape, device=self.device, dtype=self._cache_dtype)
 
     def encode_prompt(self, text: Tensor) -> Tensor:
@@ -122,16 +135,15 @@ class Transformer:
         Returns
         -------
         Tensor
-            (L, 2, 1, H, T, D)
+            (L, 2, H, T, D)
         """
         c = self.config
         text = text.to(self.device, self.dtype)
         projected = torch.stack([layer.cross_kv(text) for layer in self._layers])
         split = projected.view(c.layers, len(text), 2, c.heads, c.head_dim)  # (L, T, 2, H, D)
-        ordered = split.permute(0, 2, 3, 1, 4).to(self._cache_dtype)  # (L, 2, H, T, D)
-        return ordered.unsqueeze(2).contiguous()
+        return split.permute(0, 2, 3, 1, 4).to(self._cache_dtype)  # (L, 2, H, T, D)
 
-    def step(self, rows: StepRows, cache: Tensor) -> Tensor:
+    def step(self, rows: StepRows, cache: Tensor, prompt_cache: Tensor) -> Tensor:
         """Take one step of every row, writing its keys and values into the cache.
 
         Parameters
@@ -140,6 +152,8 @@ class Transformer:
             B of them.
         cache : Tensor
             From `make_cache`.
+        prompt_cache : Tensor
+            From `make_prompt_cache`, with the prompts that the rows refer to.
 
         Returns
         -------
@@ -147,13 +161,16 @@ class Transformer:
             (B, K, card) logits, float32.
         """
         x = self._embed(rows.tokens) + self._positions[rows.positions]  # (B, dim)
-        prompted = rows.prompts[-1].last if rows.prompts else 0
+        prompted = len(rows.prompts.places)
         for index, layer in enumerate(self._layers):
             qkv = layer.self_qkv(layer.norm("self_norm", x))
             x = x + layer.self_out(self._attend_self(qkv, rows, cache[index]))
             if prompted:
                 q = layer.cross_q(layer.norm("cross_norm", x[:prompted]))
-                x[:prompted] += layer.cross_out(self._attend_prompt(q, rows.prompts, index))
+                q = q.view(prompted, self.config.heads, -1)  # (B', H, D)
+                keys, values = prompt_cache[index].unbind()  # (R, H, T, D)
+                attended = attend(q, keys, values, rows.prompts)
+                x[:prompted] += layer.cross_out(attended.flatten(1).to(self.dtype))
             x = x + layer.ffn_out(F.gelu(layer.ffn_in(layer.norm("ffn_norm", x))))
         weight, bias = self._out_norm
         logits = self._heads(F.layer_norm(x, weight.shape, weight, bias, _NORM_EPS))
@@ -172,15 +189,6 @@ class Transformer:
         cache[:, rows.reach.places, :, rows.positions] = qkv[:, 1:].to(cache.dtype)
         keys, values = cache.unbind()  # (rows, H, steps, D)
         return attend(qkv[:, 0], keys, values, rows.reach).flatten(1).to(self.dtype)
-
-    def _attend_prompt(self, q: Tensor, prompts: Sequence[PromptRun], index: int) -> Tensor:
-        """Attend over the prompts: (B', dim) to (B', dim)."""
-        q = q.view(len(q), self.config.heads, -1)  # (B', H, D)
-        attended = []
-        for prompt in prompts:
-            keys, values = prompt.keys_values[index].unbind()  # (1, H, T, D)
-            attended.append(attend(q[prompt.first : prompt.last], keys, values, prompt.reach))
-        return torch.cat(attended).flatten(1).to(self.dtype)
 
 
 def cache_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:

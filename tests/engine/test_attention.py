@@ -7,9 +7,10 @@ from torch.nn import functional as F
 
 from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.engine import transformer
-from musicgen_lab.engine.attention import attend, attend_in_runs
+from musicgen_lab.engine.attention import attend, attend_masked, kernel_works
 from musicgen_lab.engine.engine import Engine
-from musicgen_lab.engine.rows import Reach, find_prompt_runs, find_runs
+from musicgen_lab.engine.rows import Reach
+from musicgen_lab.errors import MusicGenLabWarning
 from musicgen_lab.request import GenerationRequest
 
 PLACES = [1, 2, 3, 6, 4]
@@ -21,7 +22,7 @@ def drawn(*shape, seed=0):
 
 
 def reach_of(places, lengths):
-    return Reach(torch.tensor(places), torch.tensor(lengths), find_runs(places, lengths))
+    return Reach(torch.tensor(places), torch.tensor(lengths))
 
 
 @pytest.fixture
@@ -45,15 +46,16 @@ def test_it_is_scaled_dot_product_attention_over_a_rows_own_place_and_length(que
         assert torch.allclose(attended[row], expected.squeeze(1), atol=1e-6)
 
 
-def test_other_devices_get_the_same_from_torchs_attention_in_runs(query, cache):
+def test_other_devices_get_the_same_from_torchs_attention_with_a_mask(query, cache):
     reach = reach_of(PLACES, LENGTHS)
+    cache[:, PLACES[0], :, LENGTHS[0] :] = float("nan")  # what lies beyond is not read
 
-    assert [run.last - run.first for run in reach.runs] == [3, 1, 1]
-    in_runs = attend_in_runs(query, *cache, reach)
-    assert torch.allclose(in_runs, attend(query, *cache, reach), atol=1e-6)
+    masked = attend_masked(query, *cache, reach)
+
+    assert torch.allclose(masked, attend(query, *cache, reach), atol=1e-6)
 
 
-def test_clips_that_come_and_go_are_the_same_with_attention_in_runs(monkeypatch):
+def test_clips_that_come_and_go_are_the_same_with_masked_attention(monkeypatch):
     requests = [
         GenerationRequest(prompt=prompt, duration=duration, temperature=0, cfg_coef=cfg_coef)
         for prompt, duration, cfg_coef in [("piano", 1, 3), ("flute", 2, 1), ("piano", 1.5, 3)]
@@ -65,23 +67,8 @@ def test_clips_that_come_and_go_are_the_same_with_attention_in_runs(monkeypatch)
         clips = {clip.request.duration: clip.samples for clip in engine.generate(requests)}
         return [clips[request.duration] for request in requests]
 
-    for one, other in zip(made(attend), made(attend_in_runs), strict=True):
+    for one, other in zip(made(attend), made(attend_masked), strict=True):
         assert np.allclose(one, other, atol=1e-4)
-
-
-@pytest.mark.parametrize("way", [attend, attend_in_runs])
-def test_rows_of_one_prompt_attend_over_the_same_keys(way, query):
-    prompts = [drawn(1, 2, 1, 4, length, 40) for length in (3, 8)]
-
-    runs = find_prompt_runs([prompts[0]] * 3 + [prompts[1]] * 2)
-
-    assert [(run.first, run.last) for run in runs] == [(0, 3), (3, 5)]
-    for run, prompt in zip(runs, prompts, strict=True):
-        asked = query[run.first : run.last]
-        known, told = prompt[0, :, 0].unsqueeze(1)
-        expected = F.scaled_dot_product_attention(asked.transpose(0, 1), known[0], told[0])
-        attended = way(asked, *run.keys_values[0], run.reach)
-        assert torch.allclose(attended, expected.transpose(0, 1), atol=1e-6)
 
 
 def test_a_rows_bits_are_the_same_alone_and_in_any_company(query, cache):
@@ -94,6 +81,12 @@ def test_a_rows_bits_are_the_same_alone_and_in_any_company(query, cache):
     for row in range(5):
         reach = reach_of([PLACES[row]], [LENGTHS[row]])
         assert torch.equal(attend(query[row : row + 1], *cache, reach)[0], together[row])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_where_no_kernel_can_be_made_for_a_gpu_the_user_is_told():
+    with pytest.warns(MusicGenLabWarning, match="triton cannot make kernels here"):
+        assert not kernel_works(torch.device("cuda"))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -45,9 +45,9 @@ def test_logits_are_audiocrafts_all_along(case):
     conditions += ClassifierFreeGuidanceDropout(p=1.0)(conditions)
     request = greedy(PROMPTS[1], cfg_coef=3.0)
     keys_values = case.engine.prompts[PROMPTS[1]]
-    generation = Generation(1, request, 0, 300, steps, keys_values, 0.0)
+    generation = Generation(1, request, 0, 300, steps, keys_values.shape[3], 0.0)
     batch = Batch([generation], 1, torch.device("cpu"))
-    cache = transformer.make_cache(ROWS_PER_SLOT)
+    cache, prompt_cache = transformer.make_cache(ROWS_PER_SLOT), keys_values.unsqueeze(2)
 
     with torch.inference_mode():
         tensors = lm.condition_provider(lm.condition_provider.tokenize(conditions))
@@ -56,7 +56,7 @@ def test_logits_are_audiocrafts_all_along(case):
         theirs = without + (with_prompt - without) * 3.0
         ours = []
         for tokens in sequence:
-            logits = transformer.step(batch.rows(tokens[None]), cache)
+            logits = transformer.step(batch.rows(tokens[None]), cache, prompt_cache.contiguous())
             ours.append(batch.guide(logits)[0])
             batch.advance(step_s=0.0)
 

@@ -1,0 +1,95 @@
+"""What must hold on an NVIDIA GPU; skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+
+from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
+from musicgen_lab.engine.attention import attend, kernel_works
+from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.rows import Reach
+from musicgen_lab.request import GenerationRequest
+from tests.engine.test_attention import LENGTHS, PLACES, drawn
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+LONG = "a long piano piece, " * 20
+REQUESTS = [
+    GenerationRequest(prompt=prompt, duration=duration, cfg_coef=cfg_coef, seed=seed, **fields)
+    for seed, (prompt, duration, cfg_coef, fields) in enumerate(
+        [
+            ("piano", 2, 3, {}),
+            ("piano", 1, 1, {"top_k": 0, "top_p": 0.9}),
+            ("flute and drums", 3, 3, {"temperature": 0.7}),
+            ("flute and drums", 2.5, 0, {"top_k": 50}),
+            (LONG, 2, 7, {}),
+            ("drums", 1.5, 3, {"temperature": 0}),
+        ]
+    )
+]
+
+
+def open_engine(dtype, *, device="cuda", slots=4, cuda_graphs=True):
+    return Engine.open(
+        EMBEDDED_FOLDER, device=device, dtype=dtype, slots=slots, cuda_graphs=cuda_graphs
+    )
+
+
+def made(engine, requests):
+    return {clip.request.seed: clip.samples for clip in engine.generate(requests)}
+
+
+@pytest.mark.parametrize("size", [40, 64])
+def test_attention_is_that_of_the_cpu(size):
+    query, cache = drawn(5, 4, size), drawn(2, 7, 4, 150, size, seed=1)
+    cache[:, PLACES[0], :, LENGTHS[0] :] = float("nan")  # what lies beyond is not read
+    places, lengths = torch.tensor(PLACES), torch.tensor(LENGTHS)
+
+    assert kernel_works(torch.device("cuda"))
+    found = attend(query.cuda(), *cache.cuda(), Reach(places.cuda(), lengths.cuda()))
+
+    expected = attend(query, *cache, Reach(places, lengths))
+    assert torch.allclose(found.cpu(), expected, atol=1e-6)
+
+
+def test_greedy_clips_are_those_of_the_cpu_in_float32():
+    greedy = [
+        GenerationRequest(prompt=prompt, duration=2, temperature=0, cfg_coef=cfg_coef, seed=seed)
+        for seed, (prompt, cfg_coef) in enumerate([("piano", 3), ("drums", 1), (LONG, 2)])
+    ]
+
+    on_cpu, on_gpu = (
+        made(open_engine("float32", device=device), greedy) for device in ("cpu", "cuda")
+    )
+
+    assert on_gpu.keys() == on_cpu.keys()
+    for seed, samples in on_gpu.items():
+        assert np.abs(samples - on_cpu[seed]).max() < 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_recorded_step_makes_the_same_clips(dtype):
+    recorded, not_recorded = (
+        open_engine(dtype, cuda_graphs=cuda_graphs) for cuda_graphs in (True, False)
+    )
+    assert recorded.provenance.details["cuda_graphs"] is True
+    assert not_recorded.provenance.details["cuda_graphs"] is False
+
+    clips, expected = made(recorded, REQUESTS), made(not_recorded, REQUESTS)
+
+    assert clips.keys() == expected.keys()
+    for seed, samples in clips.items():
+        assert np.array_equal(samples, expected[seed])
+
+
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_clip_alone_is_the_same_in_a_full_batch(dtype, cuda_graphs):
+    engine = open_engine(dtype, slots=len(REQUESTS), cuda_graphs=cuda_graphs)
+
+    alone = {seed: clip for r in REQUESTS for seed, clip in made(engine, [r]).items()}
+    together = made(engine, REQUESTS[::-1])
+
+    assert together.keys() == alone.keys()
+    for seed, samples in together.items():
+        assert np.array_equal(samples, alone[seed])

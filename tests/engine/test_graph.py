@@ -1,0 +1,116 @@
+"""A recorded step: replayed, it must do for any batch what the step itself does.
+
+Only a GPU can record (`test_cuda.py`); here the operations of a step are noted down and done again
+in the same memory, which is all that a CUDA graph does.
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from musicgen_lab.engine import graph, transformer
+from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.slots import PROMPT_TOKENS, Slots
+from musicgen_lab.request import GenerationRequest
+
+LONG = "a long piano piece, " * 20
+REQUESTS = [
+    GenerationRequest(prompt=prompt, duration=duration, cfg_coef=cfg_coef, seed=seed)
+    for seed, (prompt, duration, cfg_coef) in enumerate(
+        [("piano", 1, 1), ("flute", 1.2, 3), ("flute", 1.4, 0), (LONG, 1, 2), ("drums", 1, 1)]
+    )
+]
+
+
+class Notebook(TorchDispatchMode):
+    """Every operation, with where its arguments and results lie."""
+
+    def __init__(self):
+        super().__init__()
+        self.done = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = operation(*args, **kwargs)
+        self.done.append((operation, args, kwargs, result))
+        return result
+
+    def replay(self):
+        for operation, args, kwargs, result in self.done:
+            again = operation(*args, **kwargs)
+            if isinstance(result, torch.Tensor) and result.data_ptr() != again.data_ptr():
+                result.copy_(again)
+
+
+def attend_to_all(query, keys, values, reach):
+    """Attention whose shapes do not depend on the lengths, as that of CUDA devices."""
+    within = (torch.arange(keys.shape[2]) < reach.lengths[:, None])[:, None, :, None]
+    known, told = (torch.where(within, x[reach.places], 0.0) for x in (keys, values))
+    fits = torch.einsum("bhd,bhtd->bht", query, known) / query.shape[-1] ** 0.5
+    weights = fits.masked_fill(~within[..., 0], float("-inf")).softmax(-1).nan_to_num()
+    return torch.einsum("bht,bhtd->bhd", weights, told)
+
+
+@pytest.fixture
+def recordings(monkeypatch):
+    """The recordings that engines make from here on."""
+    made = []
+
+    def record(device, run):
+        notebook = Notebook()
+        with notebook:
+            result = run()
+        made.append(notebook)
+        return notebook.replay, result
+
+    monkeypatch.setattr(transformer, "attend", attend_to_all)
+    monkeypatch.setattr(graph, "record_on_cuda", record)
+    return made
+
+
+@pytest.fixture
+def open_engine(mono):
+    def opened(*, record):
+        engine = Engine.open(mono.folder, device="cpu", dtype="float32", slots=3)
+        engine._slots = Slots(engine.transformer, 3, record=record)
+        return engine
+
+    return opened
+
+
+def test_clips_that_come_and_go_are_the_same_with_a_recorded_step(open_engine, recordings):
+    expected = {c.request.seed: c.samples for c in open_engine(record=False).generate(REQUESTS)}
+    assert recordings == []
+
+    made = {c.request.seed: c.samples for c in open_engine(record=True).generate(REQUESTS)}
+
+    assert made.keys() == expected.keys()
+    for seed, samples in made.items():
+        assert np.allclose(samples, expected[seed], atol=1e-4)
+
+
+def test_a_step_is_recorded_once_and_again_when_prompts_need_more_room(open_engine, recordings):
+    engine = open_engine(record=True)
+
+    list(engine.generate(REQUESTS[:3]))
+    assert len(recordings) == 1
+    list(engine.generate(REQUESTS[3:]))
+
+    assert len(recordings) == 2
+    assert engine._slots.prompt_cache.shape[4] % PROMPT_TOKENS == 0
+
+
+def test_one_clip_without_guidance_is_not_harmed_by_spare_rows(open_engine, recordings):
+    """The spare rows of a recording write into the cache too."""
+    (expected,) = open_engine(record=False).generate(REQUESTS[:1])
+    (made,) = open_engine(record=True).generate(REQUESTS[:1])
+
+    assert np.allclose(made.samples, expected.samples, atol=1e-4)
+
+
+def test_nothing_is_recorded_on_the_cpu(mono):
+    engine = Engine.open(mono.folder, device="cpu", slots=1, cuda_graphs=True)
+
+    assert engine._slots.graph is None
+    assert engine.provenance.details["cuda_graphs"] is False
