@@ -99,7 +99,10 @@ def test_an_error_in_one_clip_is_a_failure_and_the_next_is_made(engine, monkeypa
     ("options", "message"),
     [
         ({"engine": "magic"}, "engine must be lab or audiocraft, got 'magic'"),
-        ({"engine": "audiocraft", "slots": 4}, "dtype and slots are for the lab engine"),
+        (
+            {"engine": "audiocraft", "slots": 4},
+            "dtype, slots and cuda_graphs are for the lab engine",
+        ),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):

@@ -28,33 +28,34 @@ _REORDERED = {"reassoc", "contract"}  # sums may be vectorised; not finite stays
 _one_at_a_time = threading.Lock()  # not all of numba's threading layers take calls from two threads
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) -> Tensor:
+def attend(asked: Tensor, cache: Tensor, reach: Reach) -> Tensor:
     """Return the values that fit each row's one query, weighed by how well their keys fit it.
 
     Parameters
     ----------
-    query : Tensor
-        (B, H, D)
-    keys, values : Tensor
-        (R, H, S, D); contiguous and float32 on the CPU.
+    asked : Tensor
+        (B, 1, H, D) queries, or (B, 3, H, D) queries, keys and values: these are written to the
+        cache first, as the last that their row attends to.
+    cache : Tensor
+        (2, R, H, S, D) keys and values; contiguous, and float32 on the CPU.
     reach : Reach
         Which of R each of the B rows attends to, and over how many of S.
 
     Returns
     -------
     Tensor
-        (B, H, D), in the precision of the keys.
+        (B, H, D), in the precision of the cache.
     """
-    query = query.to(keys.dtype)
-    if kernel_works(keys.device):
+    asked = asked.to(cache.dtype)
+    if kernel_works(cache.device):
         from musicgen_lab.engine.attention_cuda import attend_on_cuda
 
-        return attend_on_cuda(query, keys, values, reach)
-    if keys.device.type != "cpu":
-        return attend_masked(query, keys, values, reach)
-    query = query.contiguous()  # other strides would be another kernel, with other last bits
-    attended = torch.empty_like(query)
-    tensors = (query, keys, values, reach.places, reach.lengths, attended)
+        return attend_on_cuda(asked, cache, reach)
+    if cache.device.type != "cpu":
+        return attend_masked(asked, cache, reach)
+    asked = asked.contiguous()  # other strides would be another kernel, with other last bits
+    attended = torch.empty_like(asked[:, 0])
+    tensors = (asked, cache, reach.places, reach.lengths, attended)
     with _one_at_a_time:
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         _attend_rows(*[tensor.numpy() for tensor in tensors])
@@ -73,8 +74,8 @@ def kernel_works(device: torch.device) -> bool:
         from musicgen_lab.engine.attention_cuda import attend_on_cuda
 
         one = torch.ones(1, dtype=torch.long, device=device)
-        keys = torch.ones(2, 1, 1, 64, device=device)
-        attend_on_cuda(keys[0], keys, keys, Reach(one, one))
+        cache = torch.ones(2, 2, 1, 1, 64, device=device)
+        attend_on_cuda(cache[0, :1], cache, Reach(one, one))
     except Exception as error:  # whatever compilers and drivers say
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(
@@ -87,43 +88,47 @@ def kernel_works(device: torch.device) -> bool:
     return True
 
 
-def attend_masked(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) -> Tensor:
+def attend_masked(asked: Tensor, cache: Tensor, reach: Reach) -> Tensor:
     """Return the same as `attend`, by torch's attention over as many keys as the longest row has.
 
     It copies the keys and values, and the last bits of a row may depend on the longest one.
     """
+    if asked.shape[1] == 3:
+        cache[:, reach.places, :, reach.lengths - 1] = asked[:, 1:]
     longest = int(reach.lengths.max())
-    within = torch.arange(longest, device=keys.device) < reach.lengths[:, None]  # (B, T)
+    within = torch.arange(longest, device=cache.device) < reach.lengths[:, None]  # (B, T)
     beyond = ~within[:, None, :, None]  # (B, 1, T, 1) where anything may lie
-    known, told = (
-        tensor[reach.places, :, :longest].masked_fill_(beyond, 0)  # (B, H, T, D)
-        for tensor in (keys, values)
+    keys, values = (
+        kind[reach.places, :, :longest].masked_fill_(beyond, 0)  # (B, H, T, D)
+        for kind in cache
     )
-    mask = within[:, None, None]  # (B, 1, 1, T)
-    return F.scaled_dot_product_attention(query.unsqueeze(2), known, told, mask).squeeze(2)
+    query, mask = asked[:, 0, :, None], within[:, None, None]  # (B, H, 1, D), (B, 1, 1, T)
+    return F.scaled_dot_product_attention(query, keys, values, mask).squeeze(2)
 
 
 @numba.njit(parallel=True, nogil=True, cache=True, fastmath=_REORDERED)  # type: ignore[misc]
 def _attend_rows(
-    query: np.ndarray,
-    keys: np.ndarray,
-    values: np.ndarray,
+    asked: np.ndarray,
+    cache: np.ndarray,
     places: np.ndarray,
     lengths: np.ndarray,
     attended: np.ndarray,
 ) -> None:
-    rows, heads, size = query.shape
+    rows, kinds, heads, size = asked.shape
     scale = np.float32(1 / math.sqrt(size))
     for item in numba.prange(rows * heads):
         row, head = item // heads, item % heads
-        asked, known = query[row, head], keys[places[row], head]
-        told, found = values[places[row], head], attended[row, head]
+        keys, values = cache[0, places[row], head], cache[1, places[row], head]
+        query, found = asked[row, 0, head], attended[row, head]
         length = lengths[row]
+        if kinds == 3:
+            keys[length - 1] = asked[row, 1, head]
+            values[length - 1] = asked[row, 2, head]
         weights = np.empty(length, np.float32)
         for key in range(length):
             fit = np.float32(0)
             for i in range(size):
-                fit += asked[i] * known[key, i]
+                fit += query[i] * keys[key, i]
             weights[key] = fit * scale
         best = weights.max()
         total = np.float32(0)
@@ -134,4 +139,4 @@ def _attend_rows(
         for key in range(length):
             weight = weights[key] / total
             for i in range(size):
-                found[i] += weight * told[key, i]
+                found[i] += weight * values[key, i]

@@ -21,39 +21,40 @@ from musicgen_lab.engine.rows import Reach
 KEYS_AT_ONCE = 64
 
 
-def attend_on_cuda(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) -> Tensor:
+def attend_on_cuda(asked: Tensor, cache: Tensor, reach: Reach) -> Tensor:
     """Return the same as `engine.attention.attend`; zeros for a row of length 0.
 
     Parameters
     ----------
-    query : Tensor
-        (B, H, D)
-    keys, values : Tensor
-        (R, H, S, D), contiguous.
+    asked : Tensor
+        (B, 1, H, D) queries, or (B, 3, H, D) queries, keys and values.
+    cache : Tensor
+        (2, R, H, S, D), contiguous.
     reach : Reach
         Of B rows.
 
     Returns
     -------
     Tensor
-        (B, H, D), in the precision of the keys.
+        (B, H, D), in the precision of the cache.
     """
-    query = query.contiguous()
-    attended = torch.empty_like(query, dtype=keys.dtype)
-    rows, heads, size = query.shape
+    asked = asked.contiguous()
+    rows, kinds, heads, size = asked.shape
+    attended = torch.empty_like(asked[:, 0], dtype=cache.dtype)
     # Triton starts kernels on the current device.
-    with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
+    with torch.cuda.device_of(asked):  # type: ignore[no-untyped-call]
         attend_rows[rows, heads](
-            query,
-            keys,
-            values,
+            asked,
+            cache[0],
+            cache[1],
             reach.places,
             reach.lengths,
             attended,
             1 / math.sqrt(size),
             size,
-            keys.stride(0),
-            keys.stride(1),
+            cache.stride(1),
+            cache.stride(2),
+            KINDS=kinds,
             SIZE=triton.next_power_of_2(size),
             KEYS=KEYS_AT_ONCE,
         )
@@ -62,7 +63,7 @@ def attend_on_cuda(query: Tensor, keys: Tensor, values: Tensor, reach: Reach) ->
 
 @triton.jit  # type: ignore[misc, untyped-decorator]
 def attend_rows(  # type: ignore[no-untyped-def]
-    query,
+    asked,
     keys,
     values,
     places,
@@ -72,29 +73,37 @@ def attend_rows(  # type: ignore[no-untyped-def]
     size,
     place_stride,
     head_stride,
+    KINDS: tl.constexpr,
     SIZE: tl.constexpr,
     KEYS: tl.constexpr,
 ):
     """Attend for one row and head; SIZE is the next power of two of a head's size."""
-    row, head = tl.program_id(0), tl.program_id(1)
+    row, head, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     place = tl.load(places + row).to(tl.int64)
     length = tl.load(lengths + row)
     column = tl.arange(0, SIZE)
-    mine = (row * tl.num_programs(1) + head) * size + column
-    asked = tl.load(query + mine, mask=column < size, other=0.0).to(tl.float32) * scale
     start = place * place_stride + head * head_stride
+    mine = asked + (row * KINDS * heads + head) * size + column
+    query = tl.load(mine, mask=column < size, other=0.0).to(tl.float32) * scale
+    if KINDS == 3:
+        last = start + (length - 1) * size + column
+        key = tl.load(mine + heads * size, mask=column < size, other=0.0)
+        value = tl.load(mine + 2 * heads * size, mask=column < size, other=0.0)
+        tl.store(keys + last, key, mask=column < size)
+        tl.store(values + last, value, mask=column < size)
+        tl.debug_barrier()  # all threads of this program read them below
 
     best = tl.full((), float("-inf"), tl.float32)
     total = tl.full((), 0.0, tl.float32)
     found = tl.zeros((SIZE,), tl.float32)
     first = 0
     while first < length:
-        key = first + tl.arange(0, KEYS)
-        within = key < length
-        at = start + key[:, None] * size + column[None, :]
+        step = first + tl.arange(0, KEYS)
+        within = step < length
+        at = start + step[:, None] * size + column[None, :]
         real = within[:, None] & (column < size)[None, :]
         known = tl.load(keys + at, mask=real, other=0.0).to(tl.float32)
-        fit = tl.where(within, tl.sum(known * asked[None, :], 1), float("-inf"))
+        fit = tl.where(within, tl.sum(known * query[None, :], 1), float("-inf"))
         better = tl.maximum(best, tl.max(fit, 0))
         shrink, weights = tl.exp(best - better), tl.exp(fit - better)
         told = tl.load(values + at, mask=real, other=0.0).to(tl.float32)
@@ -103,4 +112,5 @@ def attend_rows(  # type: ignore[no-untyped-def]
         best = better
         first += KEYS
     found = tl.where(length > 0, found / total, 0.0)
-    tl.store(attended + mine, found.to(attended.dtype.element_ty), mask=column < size)
+    result = attended + (row * heads + head) * size + column
+    tl.store(result, found.to(attended.dtype.element_ty), mask=column < size)

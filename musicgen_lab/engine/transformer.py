@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from musicgen_lab.engine.attention import attend
 from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.linear import Linear, make_linear
-from musicgen_lab.engine.rows import StepRows
+from musicgen_lab.engine.rows import Reach, StepRows
 
 _NORM_EPS = 1e-5
 
@@ -164,13 +164,11 @@ class Transformer:
         prompted = len(rows.prompts.places)
         for index, layer in enumerate(self._layers):
             qkv = layer.self_qkv(layer.norm("self_norm", x))
-            x = x + layer.self_out(self._attend_self(qkv, rows, cache[index]))
+            x = x + layer.self_out(self._attend(qkv, 3, cache[index], rows.reach))
             if prompted:
                 q = layer.cross_q(layer.norm("cross_norm", x[:prompted]))
-                q = q.view(prompted, self.config.heads, -1)  # (B', H, D)
-                keys, values = prompt_cache[index].unbind()  # (R, H, T, D)
-                attended = attend(q, keys, values, rows.prompts)
-                x[:prompted] += layer.cross_out(attended.flatten(1).to(self.dtype))
+                attended = self._attend(q, 1, prompt_cache[index], rows.prompts)
+                x[:prompted] += layer.cross_out(attended)
             x = x + layer.ffn_out(F.gelu(layer.ffn_in(layer.norm("ffn_norm", x))))
         weight, bias = self._out_norm
         logits = self._heads(F.layer_norm(x, weight.shape, weight, bias, _NORM_EPS))
@@ -183,12 +181,10 @@ class Transformer:
             x = x + self._embedding[k, tokens[:, k]]
         return x
 
-    def _attend_self(self, qkv: Tensor, rows: StepRows, cache: Tensor) -> Tensor:
-        """Attend over the steps so far: (B, 3 * dim) to (B, dim)."""
-        qkv = qkv.view(len(qkv), 3, self.config.heads, -1)  # (B, 3, H, D)
-        cache[:, rows.reach.places, :, rows.positions] = qkv[:, 1:].to(cache.dtype)
-        keys, values = cache.unbind()  # (rows, H, steps, D)
-        return attend(qkv[:, 0], keys, values, rows.reach).flatten(1).to(self.dtype)
+    def _attend(self, asked: Tensor, kinds: int, cache: Tensor, reach: Reach) -> Tensor:
+        """Attend with queries, or queries, keys and values: (B, kinds * dim) to (B, dim)."""
+        asked = asked.view(len(asked), kinds, self.config.heads, -1)  # (B, kinds, H, D)
+        return attend(asked, cache, reach).flatten(1).to(self.dtype)
 
 
 def cache_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:

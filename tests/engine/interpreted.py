@@ -1,6 +1,6 @@
 """Runs the CUDA kernel of attention in triton's interpreter: `python -m … FROM TO`.
 
-FROM holds a list of (query, keys, values, places, lengths); TO gets a list of results. It is a
+FROM holds a list of (asked, cache, places, lengths); TO gets a list of (result, cache). It is a
 process of its own, as triton must be told before it is imported.
 """
 
@@ -15,4 +15,10 @@ from musicgen_lab.engine.attention_cuda import attend_on_cuda
 from musicgen_lab.engine.rows import Reach
 
 cases = torch.load(sys.argv[1], weights_only=True)
-torch.save([attend_on_cuda(*tensors, Reach(*reach)) for *tensors, reach in cases], sys.argv[2])
+torch.save(
+    [
+        (attend_on_cuda(asked, cache, Reach(places, lengths)), cache)
+        for asked, cache, places, lengths in cases
+    ],
+    sys.argv[2],
+)

@@ -32,27 +32,41 @@ def cache():
 
 
 @pytest.fixture
-def query():
-    """One third of rows of queries, keys and values, as the engine has them."""
-    return drawn(5, 3, 4, 40, seed=1)[:, 0]
+def asked():
+    """Queries of 5 rows."""
+    return drawn(5, 1, 4, 40, seed=1)
 
 
-def test_it_is_scaled_dot_product_attention_over_a_rows_own_place_and_length(query, cache):
-    attended = attend(query, *cache, reach_of(PLACES, LENGTHS))
+def test_it_is_scaled_dot_product_attention_over_a_rows_own_place_and_length(asked, cache):
+    attended = attend(asked, cache, reach_of(PLACES, LENGTHS))
 
     for row, (place, length) in enumerate(zip(PLACES, LENGTHS, strict=True)):
         known, told = cache[:, place, :, :length]
-        expected = F.scaled_dot_product_attention(query[row].unsqueeze(1), known, told)
+        expected = F.scaled_dot_product_attention(asked[row].transpose(0, 1), known, told)
         assert torch.allclose(attended[row], expected.squeeze(1), atol=1e-6)
 
 
-def test_other_devices_get_the_same_from_torchs_attention_with_a_mask(query, cache):
+@pytest.mark.parametrize("way", [attend, attend_masked])
+def test_keys_and_values_that_come_with_a_query_are_written_and_attended_to(cache, way):
+    asked, before = drawn(5, 3, 4, 40, seed=1), cache.clone()
+    steps = [length - 1 for length in LENGTHS]
+
+    attended = way(asked, cache, reach_of(PLACES, LENGTHS))
+
+    for row, (place, step) in enumerate(zip(PLACES, steps, strict=True)):
+        assert torch.equal(cache[:, place, :, step], asked[row, 1:])
+        before[:, place, :, step] = asked[row, 1:]
+    assert torch.equal(cache, before)  # and nowhere else
+    assert torch.equal(attended, way(asked[:, :1], cache, reach_of(PLACES, LENGTHS)))
+
+
+def test_other_devices_get_the_same_from_torchs_attention_with_a_mask(asked, cache):
     reach = reach_of(PLACES, LENGTHS)
     cache[:, PLACES[0], :, LENGTHS[0] :] = float("nan")  # what lies beyond is not read
 
-    masked = attend_masked(query, *cache, reach)
+    masked = attend_masked(asked, cache, reach)
 
-    assert torch.allclose(masked, attend(query, *cache, reach), atol=1e-6)
+    assert torch.allclose(masked, attend(asked, cache, reach), atol=1e-6)
 
 
 def test_clips_that_come_and_go_are_the_same_with_masked_attention(monkeypatch):
@@ -71,16 +85,16 @@ def test_clips_that_come_and_go_are_the_same_with_masked_attention(monkeypatch):
         assert np.allclose(one, other, atol=1e-4)
 
 
-def test_a_rows_bits_are_the_same_alone_and_in_any_company(query, cache):
-    together = attend(query, *cache, reach_of(PLACES, LENGTHS))
+def test_a_rows_bits_are_the_same_alone_and_in_any_company(asked, cache):
+    together = attend(asked, cache, reach_of(PLACES, LENGTHS))
     order = [4, 2, 0, 3, 1]
     places, lengths = [PLACES[i] for i in order], [LENGTHS[i] for i in order]
-    reordered = attend(query[order], *cache, reach_of(places, lengths))
+    reordered = attend(asked[order], cache, reach_of(places, lengths))
 
     assert torch.equal(reordered, together[order])
     for row in range(5):
         reach = reach_of([PLACES[row]], [LENGTHS[row]])
-        assert torch.equal(attend(query[row : row + 1], *cache, reach)[0], together[row])
+        assert torch.equal(attend(asked[row : row + 1], cache, reach)[0], together[row])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -90,10 +104,10 @@ def test_where_no_kernel_can_be_made_for_a_gpu_the_user_is_told():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_in_one_row_is_seen_there_and_only_there(query, cache, bad):
+def test_what_is_not_finite_in_one_row_is_seen_there_and_only_there(asked, cache, bad):
     cache[:, PLACES[1], :, 5] = bad
 
-    attended = attend(query, *cache, reach_of(PLACES, LENGTHS))
+    attended = attend(asked, cache, reach_of(PLACES, LENGTHS))
 
     assert not attended[1].isfinite().any()
     assert attended[[0, 2, 3, 4]].isfinite().all()
