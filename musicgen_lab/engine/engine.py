@@ -16,13 +16,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from musicgen_lab.clip import Clip, Failure, Provenance
+from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.engine.attention import kernel_works
 from musicgen_lab.engine.batch import Batch, Generation
 from musicgen_lab.engine.checkpoint import open_checkpoint
@@ -34,9 +33,9 @@ from musicgen_lab.engine.device import (
     choose_device,
     choose_dtype,
     choose_slots,
-    describe_device,
 )
 from musicgen_lab.engine.prompts import Prompts
+from musicgen_lab.engine.provenance import describe_engine
 from musicgen_lab.engine.slots import Slots
 from musicgen_lab.engine.text import TextEncoder
 from musicgen_lab.engine.transformer import Transformer
@@ -84,20 +83,7 @@ class Engine:
         self._tickets = 0
         self._steps_done = self._steps_total = 0
         self._adding, self._stepping = threading.Lock(), threading.RLock()
-        self.provenance = Provenance(
-            engine=f"musicgen-lab {version('musicgen-lab')}",
-            device=describe_device(transformer.device),
-            dtype=str(transformer.dtype).removeprefix("torch."),
-            lab_version=version("musicgen-lab"),
-            details={
-                "torch": torch.__version__,
-                "threads": torch.get_num_threads(),
-                "cpu": torch.backends.cpu.get_cpu_capability(),
-                "slots": slots,
-                "codec_dtype": str(codec.dtype).removeprefix("torch."),
-                "cuda_graphs": recorded,
-            },
-        )
+        self.provenance = describe_engine(transformer, codec, slots=slots, cuda_graphs=recorded)
 
     @classmethod
     def open(

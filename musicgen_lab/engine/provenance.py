@@ -1,0 +1,47 @@
+"""Where a clip of the engine comes from."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import torch
+
+from musicgen_lab.clip import Provenance
+from musicgen_lab.engine.codec import Codec
+from musicgen_lab.engine.device import describe_device
+from musicgen_lab.engine.transformer import Transformer
+
+
+def describe_engine(
+    transformer: Transformer, codec: Codec, *, slots: int, cuda_graphs: bool
+) -> Provenance:
+    """Return what every clip of an engine carries.
+
+    Parameters
+    ----------
+    transformer, codec
+        Of the engine.
+    slots : int
+        Clips made at once.
+    cuda_graphs : bool
+        Whether steps are recorded and replayed.
+
+    Returns
+    -------
+    Provenance
+        With everything in it that can change the last bits of a clip.
+    """
+    return Provenance(
+        engine=f"musicgen-lab {version('musicgen-lab')}",
+        device=describe_device(transformer.device),
+        dtype=str(transformer.dtype).removeprefix("torch."),
+        lab_version=version("musicgen-lab"),
+        details={
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "slots": slots,
+            "codec_dtype": str(codec.dtype).removeprefix("torch."),
+            "cuda_graphs": cuda_graphs,
+        },
+    )
