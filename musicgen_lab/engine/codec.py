@@ -11,8 +11,8 @@ needs is built. Four changes make it fast without changing what it computes:
   clips need no more memory than one.
 
 Some 16-bit convolutions are plainly wrong on some processors. The convolutions run in 16 bits only
-where a trial of the whole decoder says nearly the same as in float32; the LSTM never does. bfloat16
-fails it: its noise moved the spectral bandwidth of clips by four standard deviations.
+where a trial of the whole decoder says nearly the same as in float32; on the CPU the LSTM never
+does. bfloat16 fails it: its noise moved the bandwidth of clips by four standard deviations.
 """
 
 from __future__ import annotations
@@ -186,6 +186,8 @@ class Codec:
     def _each(self) -> range:
         return range(self._channels)
 
+    # On a GPU cuDNN may else choose kernels that add up in any order, and in 10 bits.
+    @torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     def _decode_some(self, clips: Sequence[Tensor]) -> list[Tensor]:
         """Decode a few clips of one channel: (K, frames) to (1, n) each."""
         hidden = [self._embed(codes.to(self._device)) for codes in clips]  # (1, D, frames) each
