@@ -10,12 +10,10 @@ whatever the batch, a row's bits cannot depend on it.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from musicgen_lab.engine.rows import Reach, StepRows
 from musicgen_lab.engine.transformer import Transformer
@@ -31,27 +29,19 @@ class StepGraph:
     ----------
     transformer : Transformer
     cache, prompt_cache : Tensor
-        Those of all steps.
+        Those of all steps; the cache has one place more than rows, for what spare rows write.
     rows : int
         The most rows that a step may have.
-    record : callable, optional
-        Takes what is to be recorded, runs it, and returns a recording; `record_on_cuda` unless
-        given.
     """
 
     def __init__(
-        self,
-        transformer: Transformer,
-        cache: Tensor,
-        prompt_cache: Tensor,
-        rows: int,
-        record: Callable[[Callable[[], Tensor]], Recording] | None = None,
+        self, transformer: Transformer, cache: Tensor, prompt_cache: Tensor, rows: int
     ) -> None:
         def table(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.long, device=transformer.device)
 
         self._transformer, self._cache, self._prompt_cache = transformer, cache, prompt_cache
-        self._record = record or functools.partial(record_on_cuda, transformer.device)
+        self._spare_place = rows
         self._rows = StepRows(
             tokens=table(rows, transformer.config.codebooks),
             positions=table(rows),
@@ -62,23 +52,22 @@ class StepGraph:
 
     def step(self, rows: StepRows) -> Tensor:
         """Take one step of B rows: (B, K, card) logits, which hold until the next step."""
-        fixed, count = self._rows, len(rows.tokens)
-        unprompted = (0, count - len(rows.prompts.places))  # attention over no keys is 0
-        for kept, given in (
-            (fixed.tokens, rows.tokens),
-            (fixed.positions, rows.positions),
-            (fixed.reach.places, rows.reach.places),
-            (fixed.reach.lengths, rows.reach.lengths),
-            (fixed.prompts.places, F.pad(rows.prompts.places, unprompted)),
-            (fixed.prompts.lengths, F.pad(rows.prompts.lengths, unprompted)),
+        fixed = self._rows
+        for kept, given, spare in (
+            (fixed.tokens, rows.tokens, 0),
+            (fixed.positions, rows.positions, 0),
+            (fixed.reach.places, rows.reach.places, self._spare_place),
+            (fixed.reach.lengths, rows.reach.lengths, 1),
+            (fixed.prompts.places, rows.prompts.places, 0),
+            (fixed.prompts.lengths, rows.prompts.lengths, 0),  # attention over no keys is 0
         ):
-            kept[:count] = given
-            kept[count:] = given[-1:]  # spare rows do what the last row does, in the same place
+            kept[: len(given)] = given
+            kept[len(given) :] = spare
         if self._recorded is None:
-            self._recorded = self._record(self._step)
+            self._recorded = record_on_cuda(self._transformer.device, self._step)
         replay, logits = self._recorded
         replay()
-        return logits[:count]
+        return logits[: len(rows.tokens)]
 
     def _step(self) -> Tensor:
         return self._transformer.step(self._rows, self._cache, self._prompt_cache)

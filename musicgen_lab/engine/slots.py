@@ -40,7 +40,7 @@ class Slots:
         config, device = transformer.config, transformer.device
         self.count = count
         self._transformer = transformer
-        self.cache = transformer.make_cache(ROWS_PER_SLOT * count)
+        self.cache = transformer.make_cache(ROWS_PER_SLOT * count + record)
         self.prompt_cache = transformer.make_prompt_cache(count, PROMPT_TOKENS)
         self.graph = self._make_graph() if record else None
         table = (count, config.max_steps + 1, config.codebooks)
