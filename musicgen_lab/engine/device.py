@@ -44,8 +44,8 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the precision of a name; "auto" is bfloat16 on a GPU that has it, else float32.
 
-    On the CPU bfloat16 must be asked for, so that a seed gives the same music on processors that do
-    not have it.
+    On the CPU bfloat16 must be asked for: only float32 gives audiocraft's greedy tokens, and a seed
+    should give the same music on processors that do not have bfloat16.
 
     Raises
     ------
