@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from musicgen_lab.engine.checkpoint import Checkpoint
 from musicgen_lab.engine.config import ModelConfig
+from musicgen_lab.engine.linear import half_weights_are_fast
 from musicgen_lab.engine.transformer import cache_dtype
 from musicgen_lab.errors import InvalidRequest
 
@@ -113,8 +116,23 @@ def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
     return ROWS_PER_SLOT * config.max_steps * per_step
 
 
+def weight_bytes(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> int:
+    """Return the memory that the weights will take, in bytes, by their headers."""
+
+    def size(name: str) -> int:
+        halves = half_weights_are_fast(device, dtype)
+        kept = halves and checkpoint.stored_dtype(name) == torch.float16
+        return math.prod(checkpoint.shape(name)) * (2 if kept else dtype.itemsize)
+
+    return sum(map(size, checkpoint))
+
+
 def choose_slots(
-    asked: int | Literal["auto"], config: ModelConfig, device: torch.device, dtype: torch.dtype
+    asked: int | Literal["auto"],
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> int:
     """Return how many clips are made at once.
 
@@ -122,8 +140,8 @@ def choose_slots(
     ----------
     asked : int or "auto"
         "auto" takes as many as fit, at most 32.
-    config, device, dtype
-        The model, already loaded, and how it computes.
+    config, checkpoint, device, dtype
+        The model, not yet loaded, and how it will compute.
 
     Raises
     ------
@@ -131,8 +149,12 @@ def choose_slots(
         When not even one fits, or not as many as asked for.
     """
     size, free = slot_bytes(config, device, dtype), free_bytes(device)
-    fitting = int(free * _HEADROOM) // size
-    memory = f"{free / 2**30:.1f} GiB are free and each clip may take {size / 2**30:.2f}"
+    weights = weight_bytes(checkpoint, device, dtype)
+    fitting = max(int((free - weights) * _HEADROOM) // size, 0)
+    memory = (
+        f"{free / 2**30:.1f} GiB are free, the weights take {weights / 2**30:.1f} and each clip "
+        f"may take {size / 2**30:.2f}"
+    )
     if fitting < 1:
         raise InvalidRequest(
             f"not one clip fits on {device}: {memory}; use a smaller model or another device",

@@ -129,7 +129,7 @@ class Engine:
             device=place,
             dtype=precision,
         )
-        chosen = choose_slots(slots, config, place, precision)  # before the slow part
+        chosen = choose_slots(slots, config, checkpoint, place, precision)  # before the slow part
         transformer = Transformer(
             config, checkpoint, device=place, dtype=precision, rows=ROWS_PER_SLOT * chosen
         )

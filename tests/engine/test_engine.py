@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.engine import device
+from musicgen_lab.engine.checkpoint import open_checkpoint
+from musicgen_lab.engine.device import choose_slots, slot_bytes, weight_bytes
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.errors import InvalidRequest
 from tests.engine.conftest import PROMPTS, sampled
@@ -153,6 +156,20 @@ def test_a_clip_tells_who_made_it(engine):
 def test_slots_that_cannot_be_had_are_refused_before_work_starts(mono, slots):
     with pytest.raises(InvalidRequest, match="slots must be from 1 to"):
         Engine.open(mono.folder, device="cpu", slots=slots)
+
+
+def test_auto_takes_the_slots_that_fit_beside_the_weights(mono, monkeypatch):
+    config, checkpoint = open_checkpoint(mono.folder)
+    options = (torch.device("cpu"), torch.bfloat16)
+    weights, clip = weight_bytes(checkpoint, *options), slot_bytes(config, *options)
+
+    assert weights == 2 * config.parameters
+    for free, slots in [(weights + 2.9 * clip / 0.8, 2), (weights + 1.1 * clip / 0.8, 1)]:
+        monkeypatch.setattr(device, "free_bytes", lambda _, free=free: int(free))
+        assert choose_slots("auto", config, checkpoint, *options) == slots
+    monkeypatch.setattr(device, "free_bytes", lambda _: weights)
+    with pytest.raises(InvalidRequest, match="not one clip fits on cpu"):
+        choose_slots("auto", config, checkpoint, *options)
 
 
 @pytest.mark.parametrize(
