@@ -111,6 +111,21 @@ def test_one_clip_without_guidance_is_not_harmed_by_spare_rows(open_engine, reco
     assert np.allclose(made.samples, expected.samples, atol=1e-4)
 
 
+def test_a_step_never_waits_for_the_device(open_engine, recordings):
+    """Reading a number of a tensor waits until all work before it is done, every step anew."""
+    engine = open_engine(record=True)
+    for fields in ({"top_k": 50}, {"top_p": 0.9}, {"temperature": 0}):
+        engine.add(GenerationRequest(prompt="piano", duration=1, seed=0, **fields))
+    engine.step()
+
+    with Notebook() as seen:
+        engine.step()
+
+    names = {operation.overloadpacket.__name__ for operation, *_ in seen.done}
+    assert "cumsum" in names  # they are seen at all
+    assert names.isdisjoint({"_local_scalar_dense", "nonzero", "masked_select", "unique"})
+
+
 def test_nothing_is_recorded_on_the_cpu(mono):
     engine = Engine.open(mono.folder, device="cpu", slots=1, cuda_graphs=True)
 
