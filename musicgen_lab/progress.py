@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -48,6 +49,8 @@ class ProgressBar:
 
     def advance(self, seconds: float) -> None:
         """Count audio that was made, of clips that may not be finished."""
+        if self._making_s == 0:  # opening the model took the time so far: it tells nothing
+            self._bar.last_print_t = time.time()
         self._making_s += seconds
         self._show()
 
