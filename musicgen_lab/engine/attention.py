@@ -14,6 +14,7 @@ import functools
 import math
 import threading
 import warnings
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -106,7 +107,17 @@ def attend_masked(asked: Tensor, cache: Tensor, reach: Reach) -> Tensor:
     return F.scaled_dot_product_attention(query, keys, values, mask).squeeze(2)
 
 
-@numba.njit(parallel=True, nogil=True, cache=True, fastmath=_REORDERED)  # type: ignore[misc]
+def _compiled(kernel: Callable[..., None]) -> Callable[..., None]:
+    """Let numba compile a kernel, once for all processes where it can keep what it compiled."""
+    options = {"parallel": True, "nogil": True, "fastmath": _REORDERED}
+    try:
+        compiled: Callable[..., None] = numba.njit(cache=True, **options)(kernel)
+    except RuntimeError:  # neither the source's folder nor the user's cache can be written
+        compiled = numba.njit(**options)(kernel)
+    return compiled
+
+
+@_compiled
 def _attend_rows(
     asked: np.ndarray,
     cache: np.ndarray,

@@ -1,5 +1,9 @@
 """Attention of one step: what it computes, and that a row's bits do not depend on the others."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +99,27 @@ def test_a_rows_bits_are_the_same_alone_and_in_any_company(asked, cache):
     for row in range(5):
         reach = reach_of([PLACES[row]], [LENGTHS[row]])
         assert torch.equal(attend(asked[row : row + 1], cache, reach)[0], together[row])
+
+
+def test_it_works_where_nothing_can_be_written_to_keep_the_kernel():
+    program = """if True:
+        import torch
+        from musicgen_lab.engine.attention import attend
+        from musicgen_lab.engine.rows import Reach
+        reach = Reach(torch.tensor([0]), torch.tensor([3]))
+        print(attend(torch.ones(1, 1, 2, 8), torch.ones(2, 1, 2, 5, 8), reach).sum().item())
+    """
+    nowhere = {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator", "NUMBA_CACHE_DIR": ""}
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | nowhere,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "16.0\n"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
