@@ -96,6 +96,8 @@ def measure_mixed(
 
 def _time_steps(engine: Engine, durations_s: Iterable[float]) -> npt.NDArray[np.float64]:
     """Make clips, and return the seconds that every step took: (steps,)."""
+    from musicgen_lab.engine.device import wait_for
+
     waiting = 0
     for seed, duration_s in enumerate(durations_s):
         engine.add(GenerationRequest(prompt=PROMPT, duration=float(duration_s), seed=seed))
@@ -104,5 +106,6 @@ def _time_steps(engine: Engine, durations_s: Iterable[float]) -> npt.NDArray[np.
     while waiting:
         started_s = time.perf_counter()
         waiting -= len(engine.step())
+        wait_for(engine.transformer.device)
         times.append(time.perf_counter() - started_s)
     return np.array(times)

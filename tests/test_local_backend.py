@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from musicgen_lab import (
     connect,
 )
 from musicgen_lab.backends import Backend
+from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.source import EMBEDDED_FOLDER
 
 
@@ -50,6 +52,25 @@ def test_several_models_can_be_asked_for_in_one_go(backend, tmp_path):
     demo, other = backend.generate(requests)
     assert other.request.model.startswith("copy@")
     np.testing.assert_array_equal(demo.samples, other.samples)
+
+
+def test_a_model_has_gone_from_memory_when_the_next_is_opened(tmp_path, monkeypatch):
+    copy = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "copy")
+    opened, alive = [], []
+    open_engine = Engine.open
+
+    def note(*args, **options):
+        alive.append([ref() is not None for ref in opened])
+        engine = open_engine(*args, **options)
+        opened.append(weakref.ref(engine))
+        return engine
+
+    monkeypatch.setattr(Engine, "open", note)
+    backend = connect("local")
+
+    list(backend.generate([request(model="demo"), request(model=str(copy))]))
+
+    assert alive == [[], [False]]
 
 
 def test_requests_are_taken_as_slots_become_free():

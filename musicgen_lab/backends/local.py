@@ -122,9 +122,10 @@ class LocalBackend:
 
         Neighbouring requests for one model share a batch; one model is open at a time.
         """
-        resolved = map(self.resolve, requests)
+        resolved, engine = map(self.resolve, requests), None
         for identity, group in itertools.groupby(resolved, lambda request: str(request.model)):
             source = self._sources[identity]
+            engine = None  # else the last one would be kept while the next is opened
             engine = self._open(source)
             engine.on_progress = on_progress and _in_seconds(on_progress, source)
             yield from engine.generate(group)

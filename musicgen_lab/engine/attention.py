@@ -77,6 +77,8 @@ def kernel_works(device: torch.device) -> bool:
         one = torch.ones(1, dtype=torch.long, device=device)
         cache = torch.ones(2, 2, 1, 1, 64, device=device)
         attend_on_cuda(cache[0, :1], cache, Reach(one, one))
+    except torch.OutOfMemoryError:  # says nothing about the kernel
+        raise
     except Exception as error:  # whatever compilers and drivers say
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(
@@ -87,6 +89,13 @@ def kernel_works(device: torch.device) -> bool:
         )
         return False
     return True
+
+
+def attention_by(device: torch.device) -> str:
+    """Return whose kernel `attend` uses on a device: their last bits differ."""
+    if kernel_works(device):
+        return "triton"
+    return "numba" if device.type == "cpu" else "torch"
 
 
 def attend_masked(asked: Tensor, cache: Tensor, reach: Reach) -> Tensor:

@@ -17,8 +17,10 @@ does. bfloat16 fails it: its noise moved the bandwidth of clips by four standard
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ from musicgen_lab.errors import ModelUnavailable
 
 WEIGHTS_FILE = "model.safetensors"
 CLIPS_AT_ONCE = 8
+_EXACT = True, "ieee", "ieee"
+_one_at_a_time = threading.Lock()
 TRIAL_FRAMES, TRIAL_COSINE_MIN = 50, 0.99999  # what differs is 47 dB below the sound
 
 
@@ -124,7 +128,8 @@ class Codec:
             )
         self.dtype = torch.float32
         if dtype != torch.float32:
-            self._try(dtype)
+            with exact_convolutions(device):
+                self._try(dtype)
 
     @torch.inference_mode()
     def _try(self, dtype: torch.dtype) -> None:
@@ -163,8 +168,9 @@ class Codec:
         """
         mono = [codes[channel :: self._channels] for codes in clips for channel in self._each()]
         sounds: list[Tensor] = []
-        for first in range(0, len(mono), CLIPS_AT_ONCE):
-            sounds += self._decode_some(mono[first : first + CLIPS_AT_ONCE])
+        with exact_convolutions(self._device):
+            for first in range(0, len(mono), CLIPS_AT_ONCE):
+                sounds += self._decode_some(mono[first : first + CLIPS_AT_ONCE])
         return [
             torch.cat(sounds[first : first + self._channels])
             for first in range(0, len(sounds), self._channels)
@@ -186,8 +192,6 @@ class Codec:
     def _each(self) -> range:
         return range(self._channels)
 
-    # On a GPU cuDNN may else choose kernels that add up in any order, and in 10 bits.
-    @torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     def _decode_some(self, clips: Sequence[Tensor]) -> list[Tensor]:
         """Decode a few clips of one channel: (K, frames) to (1, n) each."""
         hidden = [self._embed(codes.to(self._device)) for codes in clips]  # (1, D, frames) each
@@ -252,6 +256,22 @@ class _BatchedLstm:
             state = _sigmoid(leave) * torch.tanh(cell)
             states.append(state)
         return torch.stack(states)
+
+
+@contextlib.contextmanager
+def exact_convolutions(device: torch.device) -> Iterator[None]:
+    """Keep cuDNN from kernels that add up in any order, or in the 10 bits of TF32, on a GPU."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    with _one_at_a_time:  # the settings are those of the process
+        before = cudnn.deterministic, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+        cudnn.deterministic, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = _EXACT
+        try:
+            yield
+        finally:
+            cudnn.deterministic, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
 
 
 def _sigmoid(x: Tensor) -> Tensor:

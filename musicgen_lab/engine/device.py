@@ -16,6 +16,7 @@ from musicgen_lab.engine.transformer import cache_dtype
 from musicgen_lab.errors import InvalidRequest
 
 ROWS_PER_SLOT = 2  # with the prompt and without it
+PROMPT_TOKENS_COUNTED = 256  # of a prompt of a thousand characters, the most that one may have
 AUTO_SLOTS_MAX = 32
 _HEADROOM = 0.8  # of the free memory: text encoder, codec and the system want some
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -30,10 +31,9 @@ def choose_device(name: str) -> torch.device:
         When there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        device = torch.empty(1, device=name).device  # with its number, of several GPUs
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InvalidRequest(
@@ -82,6 +82,7 @@ def describe_device(device: torch.device) -> str:
 def free_bytes(device: torch.device) -> int:
     """Return the memory that a device has left, in bytes."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what torch keeps of tensors that are gone
         return int(torch.cuda.mem_get_info(device)[0])
     free = _available_memory()
     limit, used = (_read_number(Path("/sys/fs/cgroup") / name) for name in _CGROUP_FILES)
@@ -111,9 +112,15 @@ def _read_number(path: Path) -> int | None:
 
 
 def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> int:
-    """Return the memory that one slot's cache may come to take, in bytes."""
+    """Return the memory that one slot's caches may come to take, in bytes."""
     per_step = 2 * config.layers * config.dim * cache_dtype(device, dtype).itemsize
-    return ROWS_PER_SLOT * config.max_steps * per_step
+    return (ROWS_PER_SLOT * config.max_steps + PROMPT_TOKENS_COUNTED) * per_step
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was told, so that it can be timed."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def weight_bytes(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> int:
@@ -150,7 +157,8 @@ def choose_slots(
     """
     size, free = slot_bytes(config, device, dtype), free_bytes(device)
     weights = weight_bytes(checkpoint, device, dtype)
-    fitting = max(int((free - weights) * _HEADROOM) // size, 0)
+    spare = size // ROWS_PER_SLOT if device.type == "cuda" else 0  # of `engine.graph`
+    fitting = max(int((free - weights - spare) * _HEADROOM) // size, 0)
     memory = (
         f"{free / 2**30:.1f} GiB are free, the weights take {weights / 2**30:.1f} and each clip "
         f"may take {size / 2**30:.2f}"

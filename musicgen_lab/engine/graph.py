@@ -10,6 +10,7 @@ whatever the batch, a row's bits cannot depend on it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -20,6 +21,7 @@ from musicgen_lab.engine.transformer import Transformer
 
 Recording = tuple[Callable[[], None], Tensor]  # what replays it, and where its result lies then
 _WARM_UPS = 3
+_one_at_a_time = threading.Lock()  # a recording forbids others, of whichever engine, to begin one
 
 
 class StepGraph:
@@ -79,7 +81,7 @@ def record_on_cuda(device: torch.device, run: Callable[[], Tensor]) -> Recording
     It is run a few times before, so that kernels are compiled and workspaces taken by then. A step
     may be: done again, it writes the same keys and values.
     """
-    with torch.cuda.device(device):
+    with _one_at_a_time, torch.cuda.device(device):
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -88,7 +90,10 @@ def record_on_cuda(device: torch.device, run: Callable[[], Tensor]) -> Recording
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with (
+                torch.cuda.stream(side),  # and back, also when the recording fails
+                torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"),
+            ):
                 result = run()
         except RuntimeError as error:
             raise RuntimeError(

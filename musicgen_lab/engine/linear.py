@@ -179,7 +179,7 @@ def make_linear(
     moved_bias = None if bias is None else bias.to(device, dtype)
     shape, threads = (moved.shape[0], moved.shape[1]), torch.get_num_threads()
     for candidate in _candidates(device, dtype):
-        if _rows_are_independent(candidate, shape, dtype, device, rows, threads):
+        if _rows_are_independent(candidate, shape, bias is not None, dtype, device, rows, threads):
             return candidate(moved, moved_bias, rows)
     return FixedRowsLinear(moved, moved_bias, rows)
 
@@ -204,6 +204,7 @@ def bfloat16_is_fast() -> bool:
 def _rows_are_independent(
     make: _Maker,
     shape: tuple[int, int],
+    biased: bool,
     dtype: torch.dtype,
     device: torch.device,
     rows: int,
@@ -214,7 +215,8 @@ def _rows_are_independent(
     Kernels may differ in one value of a hundred thousand only, so millions are compared.
     """
     generator = torch.Generator().manual_seed(0)
-    layer = make(torch.randn(shape, generator=generator).to(device, dtype), None, rows)
+    weight = torch.randn(shape, generator=generator).to(device, dtype)
+    layer = make(weight, weight[:, 0].contiguous() if biased else None, rows)
     trials = 1 + _TRIED_VALUES // (rows**2 * shape[0])
     for _ in range(trials):
         x = torch.randn(rows, shape[1], generator=generator).to(device, dtype)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 import torch
 
 from musicgen_lab.clip import Provenance
+from musicgen_lab.engine.attention import attention_by
 from musicgen_lab.engine.codec import Codec
 from musicgen_lab.engine.device import describe_device
 from musicgen_lab.engine.transformer import Transformer
@@ -42,6 +43,7 @@ def describe_engine(
             "cpu": torch.backends.cpu.get_cpu_capability(),
             "slots": slots,
             "codec_dtype": str(codec.dtype).removeprefix("torch."),
+            "attention": attention_by(transformer.device),
             "cuda_graphs": cuda_graphs,
         },
     )

@@ -109,7 +109,7 @@ def filter_probabilities(logits: Tensor, parameters: SamplingParameters) -> Tens
     """
     probabilities = torch.softmax(logits / parameters.scale, dim=-1)
     # float64, so that the last of thousands of small probabilities still moves a sum, and so that
-    # the order of additions, which on a GPU depends on the number of rows, decides nothing.
+    # the order of additions, which on a GPU depends on the number of rows, next to never decides.
     filtered = probabilities.double()
     if (rows := parameters.by_top_k) is not None:
         top_k, distinct = parameters.top_k[rows], parameters.distinct_top_k

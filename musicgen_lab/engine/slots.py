@@ -72,10 +72,11 @@ class Slots:
         """Let prompts have so many tokens, and rather more."""
         before, had = self.prompt_cache, self.prompt_cache.shape[4]
         if tokens > had:
+            recorded, self.graph = self.graph is not None, None  # it knows the old cache only
             room = PROMPT_TOKENS * math.ceil(tokens / PROMPT_TOKENS)
             self.prompt_cache = self._transformer.make_prompt_cache(self.count, room)
             self.prompt_cache[..., :had, :] = before
-            self.graph = None if self.graph is None else self._make_graph()
+            self.graph = self._make_graph() if recorded else None
 
     def _make_graph(self) -> StepGraph:
         rows = ROWS_PER_SLOT * self.count

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from musicgen_lab.engine import codec as codec_module
-from musicgen_lab.engine.codec import Codec
+from musicgen_lab.engine.codec import Codec, exact_convolutions
 from musicgen_lab.engine.config import CODEC_FOLDER, load_config
 
 
@@ -61,3 +61,17 @@ def test_a_processor_whose_sixteen_bit_convolutions_are_wrong_gets_float32(
     assert codec.dtype == torch.float32
     expected = open_codec(torch.float32).decode(codes)
     assert all(map(torch.equal, codec.decode(codes), expected))
+
+
+def test_cudnn_is_kept_exact_on_a_gpu_and_left_as_it_was():
+    def settings():
+        cudnn = torch.backends.cudnn
+        return cudnn.deterministic, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+
+    before = settings()
+    with pytest.raises(ZeroDivisionError), exact_convolutions(torch.device("cuda")):
+        assert settings() == (True, "ieee", "ieee")
+        raise ZeroDivisionError
+    assert settings() == before
+    with exact_convolutions(torch.device("cpu")):
+        assert settings() == before

@@ -158,17 +158,19 @@ def test_slots_that_cannot_be_had_are_refused_before_work_starts(mono, slots):
         Engine.open(mono.folder, device="cpu", slots=slots)
 
 
-def test_auto_takes_the_slots_that_fit_beside_the_weights(mono, monkeypatch):
+@pytest.mark.parametrize(("where", "spare"), [("cpu", 0), ("cuda", 0.5)])
+def test_auto_takes_the_slots_that_fit_beside_the_weights(mono, monkeypatch, where, spare):
     config, checkpoint = open_checkpoint(mono.folder)
-    options = (torch.device("cpu"), torch.bfloat16)
+    options = (torch.device(where), torch.bfloat16)
     weights, clip = weight_bytes(checkpoint, *options), slot_bytes(config, *options)
 
     assert weights == 2 * config.parameters
-    for free, slots in [(weights + 2.9 * clip / 0.8, 2), (weights + 1.1 * clip / 0.8, 1)]:
+    taken = weights + spare * clip
+    for free, slots in [(taken + 2.9 * clip / 0.8, 2), (taken + 1.9 * clip / 0.8, 1)]:
         monkeypatch.setattr(device, "free_bytes", lambda _, free=free: int(free))
         assert choose_slots("auto", config, checkpoint, *options) == slots
     monkeypatch.setattr(device, "free_bytes", lambda _: weights)
-    with pytest.raises(InvalidRequest, match="not one clip fits on cpu"):
+    with pytest.raises(InvalidRequest, match=f"not one clip fits on {where}"):
         choose_slots("auto", config, checkpoint, *options)
 
 
