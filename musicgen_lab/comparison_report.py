@@ -13,6 +13,7 @@ from musicgen_lab.notebook import run_notebook
 from musicgen_lab.report import find_template
 from musicgen_lab.report_page import write_page
 from musicgen_lab.results import Results
+from musicgen_lab.run_folder import refuse_run
 
 TEMPLATE = "comparison_report.ipynb"
 
@@ -52,7 +53,7 @@ def make_comparison(
     Raises
     ------
     InvalidRequest
-        When the runs have no clips in common, or there is no such feature.
+        When the runs have no clips in common, there is no such feature, or `out` is a run.
     RunFolderError, RunFolderUnwritable
         When there is no run in a folder, or `out` cannot be written.
     ReportFailed
@@ -61,6 +62,7 @@ def make_comparison(
     comparison = Comparison.of(Results.open(run_a), Results.open(run_b))
     names = chosen_features(features)
     folder = Path(out)
+    refuse_run(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

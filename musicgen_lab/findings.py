@@ -41,8 +41,8 @@ def chosen_features(features: Iterable[str] | None = None) -> list[str]:
 
     Parameters
     ----------
-    features : iterable of str, optional
-        The default are those of `DEFAULT_FEATURES`.
+    features : str or iterable of str, optional
+        One or several; the default are those of `DEFAULT_FEATURES`.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def chosen_features(features: Iterable[str] | None = None) -> list[str]:
 
     if features is None:
         return list(DEFAULT_FEATURES)
-    chosen = list(dict.fromkeys(features))
+    chosen = list(dict.fromkeys([features] if isinstance(features, str) else features))
     for name in chosen:
         if name not in FEATURES:
             raise InvalidRequest(

@@ -249,9 +249,10 @@ def _add_colour_bar(
         )
     )
     low, high = limits
-    scale = ScalarMappable(Normalize(low, high if high > low else low + 1), cmap=COLOUR_MAP)
+    around = 0.5 if low == high else 0.0  # one value alone has the colour in the middle
+    scale = ScalarMappable(Normalize(low - around, high + around), cmap=COLOUR_MAP)
     bar = figure.colorbar(scale, cax=place)
-    ticks = MaxNLocator(4).tick_values(low, high)
+    ticks = [low] if around else MaxNLocator(4).tick_values(low, high)
     bar.set_ticks([tick for tick in ticks if low <= tick <= high])
     unit = textwrap.shorten(feature.unit, 16, placeholder="…")
     place.set_ylabel(unit, fontsize=size, color=INK)

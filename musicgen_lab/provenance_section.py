@@ -79,13 +79,31 @@ def command(design: Mapping[str, Any], results: Results) -> str:
         if name in ("prompt", "model"):
             words += [word for value in values for word in (option, shlex.quote(str(value)))]
         else:
-            words += [option, ",".join(f"{value:g}" for value in values)]
+            words += [option, ",".join(_number(value) for value in values)]
+    words += _engine_options(records_of(results))
     return " ".join([*words, "--out", shlex.quote(folder), "--report"])
+
+
+def _engine_options(records: list[dict[str, Any]]) -> list[str]:
+    """Return the options that say how clips were made, where all were made in one way."""
+    made = [record for record in records if record["status"] == "ok"]
+    ways = {(record["engine"], record["device"], record["dtype"]) for record in made}
+    if len(ways) != 1 or not all(isinstance(part, str) for part in next(iter(ways))):
+        return []
+    ((engine, device, dtype),) = ways
+    if engine.startswith("audiocraft"):
+        return ["--engine", "audiocraft"]
+    return [] if (device, dtype) == ("cpu", "float32") else ["--dtype", dtype]
 
 
 def _distinct(records: list[dict[str, Any]], name: str) -> list[str]:
     values = dict.fromkeys(record[name] for record in records)
     return [str(value) for value in values if isinstance(value, str)]
+
+
+def _number(value: float) -> str:
+    """Write a number so that the same one is read: 1.0 as 1, a seed with all its digits."""
+    return str(int(value)) if float(value).is_integer() else repr(value)
 
 
 def _python(value: Any) -> str:

@@ -43,7 +43,7 @@ class Questions:
         -------
         pandas.DataFrame
             One row per cell: the swept fields, then `mean`, `sd` (over seeds, NaN for one), `n`
-            (clips with a value), and `low` and `high`, the bootstrap interval of the mean (NaN
+            (clips with a value), and `low` and `high`, the interval of the mean (NaN
             under three), in the feature's unit.
 
         Raises

@@ -77,8 +77,9 @@ def make_report(
     template = find_template()
     given = dict(parameters or {}) | ({"title": title} if title is not None else {})
     if features is not None:
-        given["features"] = list(features)
+        given["features"] = chosen_features(features)
     check_report_parameters(given)
+    list(run.store.records())  # sets damaged files aside, and warns here rather than in the kernel
     notebook = run_notebook(template, run.path, {**given, FOLDER_PARAMETER: "."}, progress=progress)
     heading = report_title((r.prompt for r in run.asked()), title or "")
     return write_page(notebook, run.path, heading, self_contained=self_contained, formats=kept)

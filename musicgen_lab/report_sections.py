@@ -7,6 +7,7 @@ from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from musicgen_lab.analysis.intervals import FEWEST_RESAMPLED
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.findings import chosen_features
 from musicgen_lab.panels import format_value, records_of, values_of
@@ -94,7 +95,8 @@ def findings(results: Results, features: Sequence[str] | None = None) -> HTML:
             f'<p class="method">{said.questions} questions were asked, of {len(names)} '
             f"features{crossed}. "
             "The chance that even one of the effects named here is a false alarm is at most "
-            f"{ALPHA:.0%} (Holm's correction). Intervals are bootstrapped.</p>"
+            f"{ALPHA:.0%} (Holm's correction). Intervals are bootstrapped, and under "
+            f"{FEWEST_RESAMPLED} seeds Student's.</p>"
         )
     return HTML("".join(parts))
 

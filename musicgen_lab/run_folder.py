@@ -18,6 +18,8 @@ from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning, RunFolderErr
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.store import ClipStore
 
+MANIFEST = "sweep.json"
+
 
 class AskedSweep(BaseModel):
     """One sweep as it was asked of a folder."""
@@ -97,7 +99,7 @@ class RunFolder:
     @property
     def manifest_path(self) -> Path:
         """What was asked of this folder."""
-        return self.path / "sweep.json"
+        return self.path / MANIFEST
 
     @property
     def results_path(self) -> Path:
@@ -183,8 +185,24 @@ class RunFolder:
         )
         try:
             aside.mkdir(exist_ok=True)
-            self.manifest_path.replace(aside / f"sweep.json.{secrets.token_hex(4)}")
+            self.manifest_path.replace(aside / f"{MANIFEST}.{secrets.token_hex(4)}")
             write_atomically(self.manifest_path, _Manifest().model_dump_json(indent=1).encode())
         except OSError as error:
             raise unwritable(aside, error) from error
         return _Manifest()
+
+
+def refuse_run(folder: Path) -> None:
+    """Refuse a run's folder as the place of another kind of report.
+
+    Raises
+    ------
+    InvalidRequest
+        When it holds a run.
+    """
+    if (folder / MANIFEST).exists():
+        raise InvalidRequest(
+            f"{folder} is a run and has a report of its own; give another folder",
+            field="out",
+            value=str(folder),
+        )

@@ -12,12 +12,15 @@ from musicgen_lab.errors import InvalidRequest, MusicGenLabError
 from musicgen_lab.findings import what_stands_out
 from musicgen_lab.report import check_report_parameters, make_report
 from musicgen_lab.request import REQUEST_FIELDS
+from musicgen_lab.run_folder import refuse_run
 from musicgen_lab.sweep import Sweep
+from musicgen_lab.yaml_file import load_yaml
 
 if TYPE_CHECKING:
     from musicgen_lab.backends import Backend
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+INDEX = "index.html"  # beside the studies' folders
 OWN_KEYS = ("name", "title", "report")
 
 
@@ -83,7 +86,7 @@ def read_studies(path: str | Path) -> list[Study]:
     import yaml
 
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = load_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidRequest(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -104,12 +107,17 @@ def read_studies(path: str | Path) -> list[Study]:
 
 def _study(entry: Any, number: int) -> Study:
     """Check one entry; errors say which one it is."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+    if not isinstance(entry, dict) or entry.get("name") is None:
         raise InvalidRequest(f"study {number} has no name; give it one, such as name: guitar")
     name = entry["name"]
-    if not NAME.fullmatch(name):
+    if not isinstance(name, str):
         raise InvalidRequest(
-            f"study {number} is called {name!r}; a name is a folder's: letters, digits, . _ and -"
+            f"study {number} is called {name!r}, which is no text; put it in quotes: name: '{name}'"
+        )
+    if not NAME.fullmatch(name) or name == INDEX:
+        raise InvalidRequest(
+            f"study {number} is called {name!r}; a name is a folder's beside {INDEX}: at most 100 "
+            "letters, digits, . _ and -"
         )
     for key in entry:
         if key not in (*OWN_KEYS, *REQUEST_FIELDS):
@@ -159,7 +167,13 @@ def run_studies(
     -------
     list of Outcome
         In the order of the studies.
+
+    Raises
+    ------
+    InvalidRequest
+        When the folder is a run.
     """
+    refuse_run(folder)
     outcomes = []
     for number, study in enumerate(studies, 1):
         say(f"study {number} of {len(studies)}: {study.name}")

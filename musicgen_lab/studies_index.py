@@ -8,9 +8,8 @@ from pathlib import Path
 
 from musicgen_lab.atomic import write_atomically
 from musicgen_lab.report_page import PACKAGE
-from musicgen_lab.studies import Outcome
+from musicgen_lab.studies import INDEX, Outcome
 
-INDEX = "index.html"
 EFFECTS_SHOWN = 3
 
 

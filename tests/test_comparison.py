@@ -53,6 +53,12 @@ def test_runs_without_a_common_request_are_refused(runs, tmp_path):
         Comparison.of(Results.open(runs[0]), Results.open(other))
 
 
+def test_it_never_takes_the_place_of_a_runs_own_report(runs):
+    with pytest.raises(InvalidRequest, match="is a run and has a report of its own"):
+        make_comparison(*runs, runs[0], features=FEATURES, progress=False)
+    assert not (runs[0] / "report.html").exists()
+
+
 def test_the_page_lies_in_its_own_folder_with_its_sounds(runs, tmp_path):
     path = make_comparison(*runs, tmp_path / "out", features=FEATURES, progress=False)
     page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")

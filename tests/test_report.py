@@ -21,6 +21,7 @@ from musicgen_lab import (
     Sweep,
     make_report,
 )
+from musicgen_lab.errors import MusicGenLabWarning
 from musicgen_lab.listening import listening_grid
 from musicgen_lab.provenance_section import command
 from musicgen_lab.report_figures import spectrogram_figures
@@ -214,6 +215,29 @@ def test_the_command_that_makes_it_again_is_on_the_page(page):
     words = shlex.split(page.find("pre").get_text())
     assert words[:4] == ["musicgen-lab", "sweep", "--prompt", "calm <b>guitar</b> & $5 {drums}"]
     assert "--temperature 0.7,1,1.3 --cfg-coef 1,3,5" in " ".join(words)
+
+
+def test_the_command_has_every_digit_and_says_how_the_clips_were_made(tmp_path):
+    fields = {"prompt": "a", "duration": 1, "cfg_coef": 3.3333333, "seed": [123456789, 4294967295]}
+    results = Sweep(**fields).run(SineBackend(), tmp_path, progress=False)
+    (design,) = (asked["design"] for asked in results.sweeps)
+    assert "--cfg-coef 3.3333333 --seed 123456789,4294967295" in command(design, results)
+    for way, option in [
+        (("audiocraft 1.3.0", "cpu", "float32"), " --engine audiocraft "),
+        (("musicgen-lab 1", "cpu", "bfloat16"), " --dtype bfloat16 "),
+        (("musicgen-lab 1", "cuda (NVIDIA A10)", "float32"), " --dtype float32 "),
+    ]:
+        results.frame[["engine", "device", "dtype"]] = way
+        assert option in command(design, results)
+    results.frame[["engine", "device", "dtype"]] = ("musicgen-lab 1", "cpu", "float32")
+    assert not re.search("--engine|--dtype", command(design, results))
+
+
+def test_a_damaged_clip_is_told_when_the_report_is_made(run, tmp_path, monkeypatch):
+    use_template(monkeypatch, tmp_path / "template", "1")
+    next((run / "clips").glob("*.wav")).write_bytes(b"not a sound")
+    with pytest.warns(MusicGenLabWarning, match="set-aside"):
+        make_report(run, progress=False)
 
 
 def test_a_random_design_is_made_again_by_the_same_lines_of_python(tmp_path):

@@ -78,6 +78,10 @@ def test_the_index_ranks_by_what_holds_and_links_to_each_report(ran):
         ),
         ("studies:\n- {name: a, prompt: x, duration: 45}", "study 'a': duration must be"),
         ("studies:\n- {prompt: x}", "study 1 has no name"),
+        ("studies:\n- {name: 5, prompt: x}", "study 1 is called 5, which is no text"),
+        ("studies:\n- {name: index.html, prompt: x}", "a name is a folder's beside index.html"),
+        ("studies:\n- {name: a, prompt: x, seed: 1:4}", "seed must be a whole number.*'1:4'"),
+        ("studies:\n- {name: a, prompt: x, name: b}", "'name' stands twice"),
         ("studies:\n- {name: ../x, prompt: x}", "a name is a folder's"),
         ("studies:\n- {name: a, prompt: x}\n- {name: a, prompt: y}", "two studies are called 'a'"),
         ("study:\n- {name: a}", "must hold one key, studies"),
@@ -87,6 +91,18 @@ def test_the_index_ranks_by_what_holds_and_links_to_each_report(ran):
 def test_what_is_wrong_in_the_file_is_refused_before_anything_is_made(tmp_path, text, message):
     with pytest.raises(InvalidRequest, match=message):
         read_studies(write(tmp_path, text))
+
+
+def test_numbers_are_read_as_they_are_meant(tmp_path):
+    text = "studies:\n- {name: a, prompt: x, temperature: [1e-1, .5, 2], seed: 7}"
+    (study,) = read_studies(write(tmp_path, text))
+    assert [request.temperature for request in study.sweep.requests] == [0.1, 0.5, 2]
+
+
+def test_the_folder_of_a_run_is_no_place_for_studies(tmp_path):
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(InvalidRequest, match="is a run and has a report of its own"):
+        run_studies([], SineBackend(), tmp_path)
 
 
 def test_a_missing_file_is_refused(tmp_path):

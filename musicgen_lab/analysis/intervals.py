@@ -1,4 +1,4 @@
-"""Bootstrap intervals of a mean over few independent values."""
+"""Intervals of a mean over few independent values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from musicgen_lab.analysis.spectrogram import Array
 
 FEWEST = 3
 """Under this many values there is no interval."""
+
+FEWEST_RESAMPLED = 8
+"""Under this many values resampling them cannot tell how far off their mean may be."""
 
 RESAMPLES = 1999
 _ROWS_AT_ONCE = 4_000_000  # numbers held in memory for the resamples
@@ -20,8 +23,8 @@ def mean_intervals(
 
     The percentile bootstrap [1]_ over a row's values, at a level that is widened for few values as
     in [2]_: the plain one is too narrow by a factor of sqrt((n - 1) / n) and by the difference
-    between Student's and the normal distribution. Under six values even that cannot reach 95%: the
-    interval is then the whole range of the values.
+    between Student's and the normal distribution. Under eight values even that falls short of
+    95%, and the interval is Student's, which may reach beyond all of them.
 
     Parameters
     ----------
@@ -45,11 +48,15 @@ def mean_intervals(
     .. [2] Hesterberg, T. (2015). What teachers should know about the bootstrap. The American
        Statistician 69(4), section 5.3: the expanded percentile interval.
     """
-    from scipy.stats import bootstrap
+    from scipy.stats import bootstrap, t
 
     rows, n = values.shape
     if n < FEWEST or rows == 0:
         return np.full(rows, np.nan), np.full(rows, np.nan)
+    if n < FEWEST_RESAMPLED:
+        middle, error = values.mean(axis=-1), values.std(axis=-1, ddof=1) / np.sqrt(n)
+        reach = error * t.ppf((1 + confidence) / 2, n - 1)
+        return middle - reach, middle + reach
     found = bootstrap(
         (values,),
         np.mean,

@@ -150,7 +150,7 @@ def tempo(rise_db: Array) -> tuple[float, float]:
     before, at, after = strength[best - 1 : best + 2]
     bend = before - 2 * at + after
     between = 0.5 * (before - after) / bend if bend < 0 else 0.0  # the vertex of a parabola
-    bpm = 60 / ((best + between) * ONSET_HOP_S)
+    bpm = np.clip(60 / ((best + between) * ONSET_HOP_S), *TEMPO_RANGE_BPM)
     return (float(bpm) if beat_strength >= BEAT_STRENGTH_FEWEST else float("nan")), beat_strength
 
 

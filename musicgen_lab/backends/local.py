@@ -83,6 +83,10 @@ class LocalBackend:
             raise InvalidRequest(
                 "dtype, slots and cuda_graphs are for the lab engine; leave them out"
             )
+        if isinstance(slots, int) and slots < 1:
+            raise InvalidRequest(
+                f"slots must be auto or at least 1, got {slots}", field="slots", value=slots
+            )
         missing = [name for name in ENGINES[engine] if importlib.util.find_spec(name) is None]
         if missing:
             raise BackendUnavailable(

@@ -25,14 +25,21 @@ def number(text: str) -> int | float | str:
 
 def numbers(texts: tuple[str, ...]) -> list[int | float | str]:
     """Read `0.7,1.0`, repeated options, and ranges such as `0:8` (0 to 7) or `0:8:2`."""
+    from musicgen_lab.sweep import REQUESTS_MAX
+
     values: list[int | float | str] = []
     for text in ",".join(texts).split(","):
         ends = [number(part) for part in text.split(":")]
         if len(ends) in (2, 3) and all(isinstance(end, int) for end in ends):
             try:
-                values.extend(range(*ends))  # type: ignore[arg-type]
+                wanted = range(*ends)  # type: ignore[arg-type]
             except ValueError:
                 raise click.BadParameter(f"{text} is not a range: its step is 0") from None
+            if len(wanted) > REQUESTS_MAX:
+                raise click.BadParameter(
+                    f"{text} is {len(wanted):,} values; a sweep has at most {REQUESTS_MAX:,} clips"
+                )
+            values.extend(wanted)
         else:
             values.append(number(text.strip()))
     return values
