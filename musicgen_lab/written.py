@@ -7,7 +7,7 @@ from typing import Any
 
 
 def decimals_for(limits: tuple[float, float] | None) -> int:
-    """Return how many decimals tell values between two limits apart, from 0 to 4.
+    """Return how many decimals tell values between two limits apart, from 0 to 6.
 
     Three significant digits of the larger limit, and one more where they lie close together.
     """
@@ -18,7 +18,7 @@ def decimals_for(limits: tuple[float, float] | None) -> int:
     if size == 0:
         return 0
     close = 0 < high - low < 0.05 * size
-    return min(4, max(0, (3 if close else 2) - math.floor(math.log10(size))))
+    return min(6, max(0, (3 if close else 2) - math.floor(math.log10(size))))
 
 
 def signed(value: float, decimals: int, *, plus: bool = False) -> str:
@@ -60,7 +60,9 @@ def value(measured: Any) -> str:
     if measured == 0:
         return "0"
     decimals = 0 if abs(measured) >= 1000 else 1 if abs(measured) >= 10 else 2
-    return signed(measured, decimals if abs(measured) >= 0.1 else 4)
+    if abs(measured) < 0.1:
+        decimals = min(6, max(4, 1 - math.floor(math.log10(abs(measured)))))
+    return signed(measured, decimals)
 
 
 def value_with_unit(measured: Any, unit: str) -> str:
