@@ -48,9 +48,10 @@ def heading(comparison: Comparison, title: str = "") -> HTML:
             f"{escape('; '.join(map(str, prompts[:4])))}</small></dd></div>"
         )
     count = len(comparison.pairs)
+    differs = escape(" and ".join(comparison.apart) or "the run")
     return HTML(
         f'<header><h1>{escape(said)}</h1><p class="lead">{count} pair{"s" if count != 1 else ""} '
-        f"of clips that were asked for alike but for the run.</p></header>"
+        f"of clips that were asked for alike but for {differs}.</p></header>"
         f'<dl class="facts">{facts}</dl>'
     )
 

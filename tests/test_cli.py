@@ -59,6 +59,21 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(tmp_path, mistake):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--port", "99999", "99999 is not in the range 0<=x<=65535"),
+        ("--drain", "nan", "nan is no length of time"),
+        ("--timeout", "-1", "-1.0 is not in the range x>0"),
+    ],
+)
+def test_a_service_is_not_started_with_what_cannot_be(option, value, message):
+    done = run_command("serve", option, value)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_missing_prompt_is_named():
     done = run_command("sweep", "--out", "x")
     assert (done.returncode, done.stderr) == (2, "error: Missing option '--prompt'.\n")

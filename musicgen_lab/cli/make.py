@@ -115,8 +115,9 @@ def sweep(
 
 
 def _announce(to_make: int, clips: int, backend: str) -> str:
+    asked = f"{clips} clip{'s' if clips != 1 else ''}"
     if not to_make:
-        return f"nothing new to make: all {clips} clips are there"
+        return f"nothing new to make: {f'all {asked} are' if clips != 1 else 'the clip is'} there"
     if to_make == clips:
-        return f"making {clips} clips with {backend}"
-    return f"making the {to_make} of {clips} clips that are missing, with {backend}"
+        return f"making {asked} with {backend}"
+    return f"making {to_make} of {asked}, as the others are there, with {backend}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -91,6 +92,19 @@ def request_options(*, many: bool) -> Callable[[Command], Command]:
         return with_fields
 
     return decorate
+
+
+class Seconds(click.FloatRange):
+    """A finite number of seconds."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it, or say why not."""
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no length of time", param, ctx)
+        return seconds
 
 
 def read_slots(text: str) -> int | Literal["auto"]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import click
 
-from musicgen_lab.cli.options import cuda_graphs_option, read_slots
+from musicgen_lab.cli.options import Seconds, cuda_graphs_option, read_slots
 from musicgen_lab.errors import BackendUnavailable
 
 
@@ -33,8 +33,20 @@ from musicgen_lab.errors import BackendUnavailable
     type=click.IntRange(min=0),
     help="Requests that may wait for a slot; more are answered 429.",
 )
-@click.option("--timeout", default=600.0, show_default=True, help="Seconds that a clip may take.")
-@click.option("--drain", default=30.0, show_default=True, help="Seconds to finish after SIGTERM.")
+@click.option(
+    "--timeout",
+    default=600.0,
+    show_default=True,
+    type=Seconds(min=0, min_open=True),
+    help="Seconds that a clip may take.",
+)
+@click.option(
+    "--drain",
+    default=30.0,
+    show_default=True,
+    type=Seconds(min=0),
+    help="Seconds to finish after SIGTERM.",
+)
 def serve(
     host: str,
     port: int,
