@@ -86,6 +86,7 @@ def test_the_index_ranks_by_what_holds_and_links_to_each_report(ran):
         ("studies:\n- {name: a, prompt: x}\n- {name: a, prompt: y}", "two studies are called 'a'"),
         ("study:\n- {name: a}", "must hold one key, studies"),
         ("studies: [", "is not YAML"),
+        ("? [studies]\n: 1", "is not YAML"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_refused_before_anything_is_made(tmp_path, text, message):

@@ -17,10 +17,8 @@ does. bfloat16 fails it: its noise moved the bandwidth of clips by four standard
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from musicgen_lab.engine.checkpoint import Checkpoint
+from musicgen_lab.engine.cudnn import exact_convolutions
 from musicgen_lab.engine.linear import HalfWeightLinear, Linear, half_weights_are_fast
 from musicgen_lab.engine.quiet import quiet
 from musicgen_lab.engine.upsampling import Upsampling
@@ -37,8 +36,6 @@ from musicgen_lab.errors import ModelUnavailable
 
 WEIGHTS_FILE = "model.safetensors"
 CLIPS_AT_ONCE = 8
-_EXACT = True, "ieee", "ieee"
-_one_at_a_time = threading.Lock()
 TRIAL_FRAMES, TRIAL_COSINE_MIN = 50, 0.99999  # what differs is 47 dB below the sound
 
 
@@ -256,22 +253,6 @@ class _BatchedLstm:
             state = _sigmoid(leave) * torch.tanh(cell)
             states.append(state)
         return torch.stack(states)
-
-
-@contextlib.contextmanager
-def exact_convolutions(device: torch.device) -> Iterator[None]:
-    """Keep cuDNN from kernels that add up in any order, or in the 10 bits of TF32, on a GPU."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn: Any = torch.backends.cudnn
-    with _one_at_a_time:  # the settings are those of the process
-        before = cudnn.deterministic, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
-        cudnn.deterministic, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = _EXACT
-        try:
-            yield
-        finally:
-            cudnn.deterministic, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
 
 
 def _sigmoid(x: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from musicgen_lab.engine import codec as codec_module
-from musicgen_lab.engine.codec import Codec, exact_convolutions
+from musicgen_lab.engine.codec import Codec
 from musicgen_lab.engine.config import CODEC_FOLDER, load_config
+from musicgen_lab.engine.cudnn import exact_convolutions
 
 
 @pytest.fixture
