@@ -126,13 +126,20 @@ class LocalBackend:
 
         Neighbouring requests for one model share a batch; one model is open at a time.
         """
-        resolved, engine = map(self.resolve, requests), None
+        resolved = map(self.resolve, requests)
         for identity, group in itertools.groupby(resolved, lambda request: str(request.model)):
-            source = self._sources[identity]
-            engine = None  # else the last one would be kept while the next is opened
-            engine = self._open(source)
-            engine.on_progress = on_progress and _in_seconds(on_progress, source)
-            yield from engine.generate(group)
+            yield from self._generate(self._sources[identity], group, on_progress)
+
+    def _generate(
+        self,
+        source: ModelSource,
+        requests: Iterable[GenerationRequest],
+        on_progress: OnProgress | None,
+    ) -> Iterator[Clip | Failure]:
+        """Make clips of one model; it may be let go when the next is opened."""
+        engine = self._open(source)
+        engine.on_progress = on_progress and _in_seconds(on_progress, source)
+        yield from engine.generate(requests)
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
         """Estimate from the size of the models and what a step cost on two cores.

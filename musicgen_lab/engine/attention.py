@@ -48,11 +48,12 @@ def attend(asked: Tensor, cache: Tensor, reach: Reach) -> Tensor:
         (B, H, D), in the precision of the cache.
     """
     asked = asked.to(cache.dtype)
-    if kernel_works(cache.device):
+    whose = attention_by(cache.device)
+    if whose == "triton":
         from musicgen_lab.engine.attention_cuda import attend_on_cuda
 
         return attend_on_cuda(asked, cache, reach)
-    if cache.device.type != "cpu":
+    if whose == "torch":
         return attend_masked(asked, cache, reach)
     asked = asked.contiguous()  # other strides would be another kernel, with other last bits
     attended = torch.empty_like(asked[:, 0])

@@ -123,11 +123,9 @@ class Batch:
 
     def rows(self, tokens: Tensor) -> StepRows:
         """Lay out a step: (n, K) tokens, one row per clip, to the rows of the transformer."""
-        positions = self.positions[self._clip_of_row]
         return StepRows(
             tokens=tokens[self._clip_of_row],
-            positions=positions,
-            reach=Reach(self._places, positions + 1),
+            reach=Reach(self._places, self.positions[self._clip_of_row] + 1),
             prompts=self._prompts,
         )
 

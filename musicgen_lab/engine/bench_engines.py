@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from musicgen_lab.engine.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, ModelC
 from musicgen_lab.engine.quiet import quiet
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from musicgen_lab.engine.engine import Engine
 
 
 class BenchEngine(Protocol):
@@ -45,20 +48,8 @@ class LabEngine:
 
     name = "lab"
 
-    def __init__(
-        self,
-        folder: Path,
-        device: str,
-        dtype: str,
-        slots: int | Literal["auto"],
-        cuda_graphs: bool,
-        clips: int,
-    ) -> None:
-        from musicgen_lab.engine.engine import Engine
-
-        self._engine = Engine.open(
-            folder, device=device, dtype=dtype, slots=slots, cuda_graphs=cuda_graphs
-        )
+    def __init__(self, engine: Engine, clips: int) -> None:
+        self._engine = engine
         self.device = self._engine.provenance.device
         self.dtype = self._engine.provenance.dtype
         self.clips_at_once = clips
@@ -208,7 +199,10 @@ def open_bench_engine(
 
     place = choose_device(device)
     if name == "lab":
-        return LabEngine(folder, device, dtype, slots, cuda_graphs, clips)
+        from musicgen_lab.engine.engine import Engine
+
+        options: dict[str, Any] = {"dtype": dtype, "slots": slots, "cuda_graphs": cuda_graphs}
+        return LabEngine(Engine.open(folder, device=device, **options), clips)
     if name in ("audiocraft", "audiocraft-batch"):
         return AudiocraftEngine(folder, place.type, clips if name.endswith("batch") else 1)
     if name in ("transformers", "transformers-batch"):

@@ -46,7 +46,6 @@ class StepGraph:
         self._spare_place = rows
         self._rows = StepRows(
             tokens=table(rows, transformer.config.codebooks),
-            positions=table(rows),
             reach=Reach(table(rows), table(rows)),
             prompts=Reach(table(rows), table(rows)),
         )
@@ -57,7 +56,6 @@ class StepGraph:
         fixed = self._rows
         for kept, given, spare in (
             (fixed.tokens, rows.tokens, 0),
-            (fixed.positions, rows.positions, 0),
             (fixed.reach.places, rows.reach.places, self._spare_place),
             (fixed.reach.lengths, rows.reach.lengths, 1),
             (fixed.prompts.places, rows.prompts.places, 0),

@@ -29,8 +29,6 @@ class StepRows:
     ----------
     tokens : Tensor
         (B, K)
-    positions : Tensor
-        (B,) steps that each row has made.
     reach : Reach
         Each row's place in the cache, and its steps so far, this one included.
     prompts : Reach
@@ -38,6 +36,5 @@ class StepRows:
     """
 
     tokens: Tensor
-    positions: Tensor
     reach: Reach
     prompts: Reach

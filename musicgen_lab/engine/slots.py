@@ -34,6 +34,8 @@ class Slots:
         (count, S + 1, K) codes in the delay pattern, the special token first.
     cache, prompt_cache : Tensor
         Keys and values, from `Transformer.make_cache` and `Transformer.make_prompt_cache`.
+    graph : StepGraph or None
+        The recorded step.
     """
 
     def __init__(self, transformer: Transformer, count: int, *, record: bool) -> None:

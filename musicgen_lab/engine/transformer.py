@@ -160,7 +160,7 @@ class Transformer:
         Tensor
             (B, K, card) logits, float32.
         """
-        x = self._embed(rows.tokens) + self._positions[rows.positions]  # (B, dim)
+        x = self._embed(rows.tokens) + self._positions[rows.reach.lengths - 1]  # (B, dim)
         prompted = len(rows.prompts.places)
         for index, layer in enumerate(self._layers):
             qkv = layer.self_qkv(layer.norm("self_norm", x))
