@@ -1,1 +1,1 @@
-"""The service: MusicGen Lab behind a web endpoint, on this machine or on Modal."""
+"""MusicGen Lab on Modal: `app.py` is what is deployed, `deployment.py` its settings."""

@@ -204,8 +204,8 @@ def web() -> Any:
     from dataclasses import replace
 
     from musicgen_lab.backends.modal import ModalBackend
-    from service.settings import WebSettings
-    from service.web import create_app
+    from musicgen_lab.web.app import create_app
+    from musicgen_lab.web.settings import WebSettings
 
     limits = replace(WebSettings.from_environment(), timeout_s=settings.timeout_s + 4 * MINUTES)
     backend = ModalBackend(settings.app, about=about.local())

@@ -77,8 +77,8 @@ def serve(
     source = locate(model)  # a wrong name is told before torch is imported
     from musicgen_lab.backends.running import RunningEngine
     from musicgen_lab.engine.engine import Engine
-    from service.server import serve as serve_backend
-    from service.settings import WebSettings
+    from musicgen_lab.web.server import serve as serve_backend
+    from musicgen_lab.web.settings import WebSettings
 
     settings = replace(
         WebSettings.from_environment(), waiting_max=waiting, timeout_s=timeout, drain_s=drain

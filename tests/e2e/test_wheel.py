@@ -74,6 +74,6 @@ def test_it_makes_a_sweep_and_its_report(installed):
 def test_nothing_but_the_package_is_installed(installed):
     (site,) = installed.glob("lib/*/site-packages")
     names = {path.name.split("-")[0] for path in site.iterdir() if not path.name.startswith("_")}
-    assert names == {"musicgen_lab", "service", "borrowed.pth"}
+    assert names == {"musicgen_lab", "borrowed.pth"}
     shipped = site / "musicgen_lab" / "demo" / "model"
     assert {p.name for p in shipped.rglob("*")} == {p.name for p in EMBEDDED_FOLDER.rglob("*")}

@@ -1,21 +1,14 @@
-"""The service's own documentation, where it lies beside the checkout, cut into its code blocks."""
+"""The service's contract, cut into its code blocks."""
 
 import re
 from pathlib import Path
 
-import pytest
-
-DOCUMENT = Path(__file__).parents[3] / "shared" / "SERVICE_CONTRACT.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "service_contract.md"
 HOST = "https://<your-modal-app>.modal.run"
 
 
 def blocks(language):
-    """Return the document's code blocks of a language, by the heading nearest above each.
-
-    Skips the test where the document is not there.
-    """
-    if not DOCUMENT.is_file():
-        pytest.skip(f"the service's contract is not at {DOCUMENT.parent.name}/{DOCUMENT.name}")
+    """Return the contract's code blocks of a language, by the heading nearest above each."""
     found, heading, inside, lines = {}, "", None, []
     for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
         fence = re.fullmatch(r"```(\w*)", line)

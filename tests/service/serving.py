@@ -6,7 +6,7 @@ import threading
 
 import uvicorn
 
-from service.web import create_app
+from musicgen_lab.web.app import create_app
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.sweep import Sweep
-from service.settings import WebSettings
-from service.web import create_app
+from musicgen_lab.web.app import create_app
+from musicgen_lab.web.settings import WebSettings
 from tests.service.serving import running, serving
 from tests.sines import MODEL, SineBackend, sine_clip
 

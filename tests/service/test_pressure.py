@@ -11,7 +11,7 @@ import pytest
 
 from musicgen_lab.backends.submitting import Busy, Closing
 from musicgen_lab.clip import Failure
-from service.settings import WebSettings
+from musicgen_lab.web.settings import WebSettings
 from tests.service.serving import serving
 from tests.sines import SineBackend, sine_clip
 

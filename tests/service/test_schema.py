@@ -20,7 +20,7 @@ class ShortSines(SineBackend):
 
 @pytest.fixture(scope="module")
 def api():
-    from service.web import create_app
+    from musicgen_lab.web.app import create_app
 
     app = create_app(ShortSines())
     with running(app) as address:

@@ -12,7 +12,7 @@ import soundfile
 
 from musicgen_lab.clip import decode_audio
 from musicgen_lab.request import GenerationRequest
-from service.settings import WebSettings
+from musicgen_lab.web.settings import WebSettings
 from tests.service.serving import serving
 from tests.sines import MODEL, SAMPLE_RATE, SineBackend, sine_clip
 

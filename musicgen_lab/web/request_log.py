@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.answers import Refusal
+from musicgen_lab.web.responses import Refusal
 
 REQUEST_ID = "X-Request-Id"
 logger = logging.getLogger("musicgen_lab.service")

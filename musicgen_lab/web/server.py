@@ -11,8 +11,8 @@ import uvicorn
 from musicgen_lab.backends import Backend
 from musicgen_lab.backends.submitting import Submits
 from musicgen_lab.errors import BackendUnavailable
-from service.settings import WebSettings
-from service.web import create_app
+from musicgen_lab.web.app import create_app
+from musicgen_lab.web.settings import WebSettings
 
 ANSWER_S = 5  # for the last answers to be written, after the backend has given up
 

@@ -36,7 +36,9 @@ from musicgen_lab.request import (
     ignored_by_choice,
     unknown_field,
 )
-from service.answers import (
+from musicgen_lab.web.openapi import GENERATE, HEALTH, MODELS, document
+from musicgen_lab.web.request_log import RequestLog
+from musicgen_lab.web.responses import (
     RETRY_AFTER_S,
     Refusal,
     SampleFormat,
@@ -47,9 +49,7 @@ from service.answers import (
     refuse_failure,
     refuse_field,
 )
-from service.documentation import GENERATE, HEALTH, MODELS, document
-from service.request_log import RequestLog
-from service.settings import WebSettings
+from musicgen_lab.web.settings import WebSettings
 
 INTEGERS = {name for name in REQUEST_FIELDS if (limit_of(name) or {}).get("type") == "integer"}
 
