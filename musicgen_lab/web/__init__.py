@@ -1,1 +1,1 @@
-"""The web app over any backend: `app.create_app` makes it, `server.serve` runs it on this machine."""
+"""The web app over any backend: `app.create_app` makes it, `server.serve` runs it here."""
