@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,12 +120,23 @@ class Failure:
         What it said.
     elapsed_s : float
         Seconds spent on it.
+    traceback : str
+        Where it was raised, for the log of whoever runs the model; empty where that is not known.
     """
 
     request: GenerationRequest
     error_type: str
     message: str
     elapsed_s: float = 0.0
+    traceback: str = field(default="", compare=False, repr=False)
+
+    @classmethod
+    def from_error(
+        cls, request: GenerationRequest, error: Exception, elapsed_s: float = 0.0
+    ) -> Failure:
+        """Return the failure that an error is for a request, with the error's traceback."""
+        lines = traceback.format_exception(error)
+        return cls(request, type(error).__name__, str(error), elapsed_s, "".join(lines))
 
 
 def encode_wav(samples: Samples, sample_rate: int, subtype: str = "FLOAT") -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from musicgen_lab.clip import Clip, decode_audio, encode_wav
+from musicgen_lab.clip import Clip, Failure, decode_audio, encode_wav
 from musicgen_lab.request import GenerationRequest
 from tests.sines import PROVENANCE, sine_clip
 
@@ -43,3 +43,15 @@ def test_samples_of_another_shape_or_type_are_refused():
         Clip(REQUEST, np.zeros(10, np.float32), 32_000, PROVENANCE, 0.0)
     with pytest.raises(ValueError, match="float64"):
         Clip(REQUEST, np.zeros((1, 10)), 32_000, PROVENANCE, 0.0)
+
+
+def test_a_failure_carries_where_its_error_was_raised_but_is_the_same_without():
+    def step():
+        raise MemoryError("no room")
+
+    try:
+        step()
+    except MemoryError as error:
+        failure = Failure.from_error(REQUEST, error, 0.5)
+    assert "in step" in failure.traceback and failure.traceback.endswith("MemoryError: no room\n")
+    assert failure == Failure(REQUEST, "MemoryError", "no room", 0.5)

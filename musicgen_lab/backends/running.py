@@ -225,5 +225,5 @@ class RunningEngine:
         for identity, place in places.items():
             self._engine.cancel(place.ticket)
             if place.future.set_running_or_notify_cancel():
-                failure = Failure(requests[identity], type(error).__name__, str(error))
+                failure = Failure.from_error(requests[identity], error)
                 place.future.set_result(failure)

@@ -66,7 +66,7 @@ class Generation:
 
     def fail(self, error: Exception) -> Failure:
         """Return the failure that an error is for this clip."""
-        return Failure(self.request, type(error).__name__, str(error), self.spent_s)
+        return Failure.from_error(self.request, error, self.spent_s)
 
 
 class Batch:

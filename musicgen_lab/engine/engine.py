@@ -252,7 +252,7 @@ class Engine:
             self._slots.start(slot, request.seed, steps, keys_values)
         except Exception as error:
             elapsed_s = time.perf_counter() - started_s
-            failure = Failure(request, type(error).__name__, str(error), elapsed_s)
+            failure = Failure.from_error(request, error, elapsed_s)
             self._finished[ticket] = failure
             self._steps_total -= steps
             return None

@@ -87,7 +87,7 @@ class ReferenceEngine:
                 )
             except Exception as error:
                 elapsed_s = time.perf_counter() - started_s
-                result = Failure(request, type(error).__name__, str(error), elapsed_s)
+                result = Failure.from_error(request, error, elapsed_s)
             yield result
 
     def _generate_samples(self, request: GenerationRequest) -> Samples:
