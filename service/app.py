@@ -142,7 +142,7 @@ class MusicGen:
     @modal.method()
     async def generate(self, request: dict[str, Any]) -> dict[str, Any]:
         """Make one clip; a failure is returned, not raised, so that any version can read it."""
-        from musicgen_lab.backends.wire import FORMAT, pack
+        from musicgen_lab.backends.wire import FORMAT, pack, plain
         from musicgen_lab.errors import InvalidRequest, ModelUnavailable
         from musicgen_lab.request import GenerationRequest
 
@@ -150,13 +150,15 @@ class MusicGen:
             wanted = self.engine.resolve(GenerationRequest(**request))
         except (InvalidRequest, ModelUnavailable) as error:
             refused = {"error_type": type(error).__name__, "message": str(error), "elapsed_s": 0.0}
-            return {"format": FORMAT, "status": "failed", "request": request, **refused}
+            return plain({"format": FORMAT, "status": "failed", "request": request, **refused})
         return pack(await asyncio.wrap_future(self.engine.submit(wanted)))
 
     @modal.method()
     async def describe(self) -> dict[str, Any]:
         """Say what this container is doing."""
-        return self.engine.describe()
+        from musicgen_lab.backends.wire import plain
+
+        return plain(self.engine.describe())
 
     @modal.exit()
     def close(self) -> None:
@@ -173,9 +175,9 @@ class MusicGen:
 @app.function(image=web_image, env=settings.environment())
 def about() -> dict[str, Any]:
     """Say which models are served, on what, and in which format."""
-    from musicgen_lab.backends.wire import FORMAT
+    from musicgen_lab.backends.wire import FORMAT, plain
 
-    return {
+    served = {
         "format": FORMAT,
         "models": list(settings.models),
         "gpu": list(settings.gpu),
@@ -185,6 +187,7 @@ def about() -> dict[str, Any]:
         "containers_max": settings.containers_max,
         "scaledown_window_s": settings.scaledown_window_s,
     }
+    return plain(served)
 
 
 api_key = {name: os.environ[name] for name in ("MUSICGEN_API_KEY",) if os.environ.get(name)}

@@ -13,7 +13,7 @@ from musicgen_lab.backends.event_loop import EventLoop
 from musicgen_lab.backends.modal_errors import describe_failure, raise_unavailable
 from musicgen_lab.backends.prices import Cost, Prices
 from musicgen_lab.backends.submitting import Result, generate_by_submitting, resolve_served
-from musicgen_lab.backends.wire import check_format, unpack
+from musicgen_lab.backends.wire import check_format, plain, unpack
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.request import GenerationRequest
@@ -213,7 +213,7 @@ class ModalBackend:
 
 async def _spawn(model: Any, request: GenerationRequest) -> Any:
     """Return the call for a request; one that is cancelled meanwhile is cancelled on Modal too."""
-    spawning = asyncio.ensure_future(model.generate.spawn.aio(request.model_dump()))
+    spawning = asyncio.ensure_future(model.generate.spawn.aio(plain(request.model_dump())))
     try:
         return await asyncio.shield(spawning)
     except asyncio.CancelledError:

@@ -1,7 +1,8 @@
-"""How a result travels between two processes: plain values and float WAV bytes, nothing pickled.
+"""How a result travels between two processes: as plain values and the bytes of a float WAV file.
 
-A service and a notebook may have different versions of this package. The format's number is what
-both must share, and a message of another format is refused by name.
+A service and its caller may have different packages installed, and different versions of this one.
+So a message holds builtin values only, which every Python can read, and its format's number, which
+both sides must share; a message of another format is refused by name.
 """
 
 from __future__ import annotations
@@ -16,10 +17,17 @@ from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.request import GenerationRequest
 
 FORMAT = 1
+PLAIN = (str, int, float, bool, bytes, type(None))
 
 
 def pack(result: Clip | Failure) -> dict[str, Any]:
-    """Return a result as plain values; the samples as a float WAV file's bytes, exact."""
+    """Return a result as plain values; the samples as a float WAV file's bytes, exact.
+
+    Raises
+    ------
+    TypeError
+        When the result holds anything else, such as a library's subclass of str in its provenance.
+    """
     message: dict[str, Any] = {
         "format": FORMAT,
         "request": result.request.model_dump(),
@@ -27,9 +35,41 @@ def pack(result: Clip | Failure) -> dict[str, Any]:
     }
     if isinstance(result, Failure):
         error = {"error_type": result.error_type, "message": result.message}
-        return {**message, "status": "failed", **error}
+        return plain({**message, "status": "failed", **error})
     made_by = asdict(result.provenance)
-    return {**message, "status": "ok", "wav": result.wav_bytes(), "provenance": made_by}
+    return plain({**message, "status": "ok", "wav": result.wav_bytes(), "provenance": made_by})
+
+
+def plain(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message unchanged, having checked that any Python can read it.
+
+    Modal pickles what a function returns. A value of a library's own type, even a subclass of str,
+    could be read only where that library is installed.
+
+    Raises
+    ------
+    TypeError
+        Naming the path of the first value that is not exactly a str, int, float, bool, None,
+        bytes, or a list or dict of these.
+    """
+    _check_plain(message, "message")
+    return message
+
+
+def _check_plain(value: Any, path: str) -> None:
+    if type(value) is dict:
+        for key, item in value.items():
+            _check_plain(key, f"the key {key!r} of {path}")
+            _check_plain(item, f"{path}[{key!r}]")
+    elif type(value) is list:
+        for index, item in enumerate(value):
+            _check_plain(item, f"{path}[{index}]")
+    elif type(value) not in PLAIN:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(
+            f"{path} is a {kind}, which a reader without that type cannot read; "
+            "convert it to a builtin type where it is made"
+        )
 
 
 def unpack(message: Mapping[str, Any], request: GenerationRequest) -> Clip | Failure:

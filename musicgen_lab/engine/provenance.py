@@ -38,7 +38,7 @@ def describe_engine(
         dtype=str(transformer.dtype).removeprefix("torch."),
         lab_version=version("musicgen-lab"),
         details={
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a TorchVersion, which only torch can unpickle
             "threads": torch.get_num_threads(),
             "cpu": torch.backends.cpu.get_cpu_capability(),
             "slots": slots,

@@ -56,7 +56,7 @@ class ReferenceEngine:
             device=str(self.device),
             dtype="float32" if self.device.type == "cpu" else "float16",
             lab_version=version("musicgen-lab"),
-            details={"torch": torch.__version__, "threads": torch.get_num_threads()},
+            details={"torch": str(torch.__version__), "threads": torch.get_num_threads()},
         )
 
     @property

@@ -1,0 +1,61 @@
+"""How results travel: builtin values only, so that a reader needs none of the writer's packages."""
+
+import pickletools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from modal._serialization import serialize
+
+from musicgen_lab.backends.wire import FORMAT, pack, plain, unpack
+from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.source import locate
+from musicgen_lab.errors import BackendUnavailable
+from musicgen_lab.request import GenerationRequest
+from tests.sines import MODEL, sine_clip
+
+REQUEST = GenerationRequest(prompt="x", duration=1, seed=3).with_model(MODEL)
+
+
+class VersionString(str):
+    """What torch.__version__ is: a subclass of str that looks like one."""
+
+
+def test_a_clip_arrives_as_it_was_sent():
+    clip = sine_clip(REQUEST)
+    arrived = unpack(pack(clip), REQUEST)
+    assert isinstance(arrived, Clip)
+    np.testing.assert_array_equal(arrived.samples, clip.samples)
+    assert arrived.provenance == clip.provenance
+
+
+def test_a_failure_arrives_as_it_was_sent():
+    failure = Failure(REQUEST, "OutOfMemoryError", "no room for it", 0.5)
+    assert unpack(pack(failure), REQUEST) == failure
+
+
+def test_a_clip_of_the_engine_is_pickled_without_a_name_to_import():
+    engine = Engine.open(locate("demo").prepare(), device="cpu", slots=1)
+    (clip,) = engine.generate([REQUEST.with_model(locate("demo").identity)])
+    opcodes = {opcode.name for opcode, _, _ in pickletools.genops(serialize(pack(clip)))}
+    assert not opcodes & {"GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ"}
+
+
+@pytest.mark.parametrize("foreign", [VersionString("2.11"), np.float64(1.0), (1, 2), {1, 2}])
+def test_a_provenance_that_holds_a_foreign_type_is_refused_before_it_is_sent(foreign):
+    clip = sine_clip(REQUEST)
+    made_by = replace(clip.provenance, details={"libraries": [{"torch": foreign}]})
+    path = r"\['provenance'\]\['details'\]\['libraries'\]\[0\]\['torch'\] is a"
+    with pytest.raises(TypeError, match=path):
+        pack(replace(clip, provenance=made_by))
+
+
+def test_a_key_of_a_foreign_type_is_refused_too():
+    with pytest.raises(TypeError, match=r"the key 'gpu' of message is a .*VersionString"):
+        plain({VersionString("gpu"): 1})
+
+
+def test_a_message_of_another_format_is_refused_by_name():
+    with pytest.raises(BackendUnavailable, match=f"speaks format {FORMAT + 1}"):
+        unpack({**pack(sine_clip(REQUEST)), "format": FORMAT + 1}, REQUEST)
