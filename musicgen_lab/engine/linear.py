@@ -3,10 +3,12 @@
 A matrix library picks its kernel by the number of rows, so the same row can come out with other
 last bits beside other rows; a clip would then depend on its company. Four ways, whichever holds:
 
-`HalfWeightLinear` (CPU, float32) keeps the weights in 16 bits and computes in float32 with FBGEMM,
-whose kernels add up every row in the same order whatever the number of rows. For weights that came
-from float16, as all released ones did, this is exact, and it reads half the memory. Other float32
-weights are kept as two float16 halves, which hold 22 of their 24 bits.
+`HalfWeightLinear` (CPU, float32) keeps the weights in 16 bits and computes in float32 with FBGEMM.
+For weights that came from float16, as all released ones did, this is exact, and it reads half the
+memory. Other float32 weights are kept as two float16 halves, which hold 22 of their 24 bits. FBGEMM
+cuts the rows into pieces with a kernel for each size of piece; with AVX-512 all kernels add in one
+order, with AVX2 those of one and two rows add in another, so that there the number of rows is
+filled up to a multiple of three (`row_multiple`, found by a trial).
 
 `PackedLinear` (CPU, bfloat16) keeps the weights in the order in which oneDNN reads them. It is used
 where a trial with every number of rows that the engine may have comes out the same bit for bit.
@@ -31,6 +33,8 @@ _multiply_half = torch.ops.quantized.linear_dynamic_fp16.default
 _LOW_SCALE = 2.0**11  # lifts the low halves into float16's normal range
 _TRIED_VALUES = 4_000_000
 _FLOAT16_MAX = torch.finfo(torch.float16).max
+_ROW_MULTIPLES = (1, 2, 3, 4, 6, 12)
+_TRIED_ROWS = 480  # FBGEMM cuts rows into blocks of at most 120 first
 
 
 class Linear(Protocol):
@@ -65,10 +69,14 @@ class HalfWeightLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the layer to (B, in)."""
+        rows = x.shape[0]
+        missing = -rows % (row_multiple(torch.get_num_threads()) or 1)
+        if missing:
+            x = F.pad(x, (0, 0, 0, missing))
         y: Tensor = _multiply_half(x, self._high)
         if self._low is not None:
             y = y.add_(_multiply_half(x, self._low), alpha=1 / _LOW_SCALE)
-        return y
+        return y[:rows]
 
 
 class PlainLinear:
@@ -150,7 +158,34 @@ def half_weights_are_fast(device: torch.device, dtype: torch.dtype) -> bool:
         device.type == "cpu"
         and dtype == torch.float32
         and "fbgemm" in torch.backends.quantized.supported_engines
+        and row_multiple(torch.get_num_threads()) is not None
     )
+
+
+@functools.cache
+def row_multiple(threads: int) -> int | None:
+    """Return the number of rows whose multiples FBGEMM all adds up in one order, by a trial.
+
+    Parameters
+    ----------
+    threads : int
+        Of torch; an answer is for so many.
+
+    Returns
+    -------
+    int or None
+        1 where any number of rows will do; None where no small multiple does.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(48, 64, generator=generator)
+    packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
+    x = torch.randn(_TRIED_ROWS, 64, generator=generator)
+    whole = _multiply_half(x, packed)
+    for multiple in _ROW_MULTIPLES:
+        numbers = range(multiple, _TRIED_ROWS, multiple)
+        if all(torch.equal(_multiply_half(x[:n], packed), whole[:n]) for n in numbers):
+            return multiple
+    return None
 
 
 def make_linear(
