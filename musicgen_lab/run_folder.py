@@ -7,7 +7,6 @@ import secrets
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from musicgen_lab.atomic import folder_lock, unwritable, write_atomically
 from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning, RunFolderError
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.store import ClipStore
+from musicgen_lab.version import VERSION
 
 MANIFEST = "sweep.json"
 
@@ -123,7 +123,7 @@ class RunFolder:
                 AskedSweep(
                     id=identity,
                     asked_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                    lab_version=version("musicgen-lab"),
+                    lab_version=VERSION,
                     design=design,
                     requests=[request.model_dump() for request in requests],
                 )

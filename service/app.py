@@ -33,7 +33,7 @@ import modal
 if modal.is_local():  # the packages beside this file, wherever `modal` was started
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from service.deployment import LOCK, DeploymentSettings, lab_version, pinned, record_version
+from service.deployment import GPU_LOCK, WEB_LOCK, DeploymentSettings
 
 MINUTES = 60  # seconds
 GIB = 1024  # MiB, Modal's unit of memory
@@ -45,24 +45,21 @@ app = modal.App(settings.app)
 
 # ## The images
 #
-# The GPU image is requirements.lock and the C compiler that triton makes kernels with: without
-# dependency resolution, the old pins of the libraries in it have no say. Our own source is mounted
-# when a container starts, so that a change of it builds nothing. The web image is small, because it
-# is what answers first.
+# Each holds exactly the packages of its lock file, installed without dependency resolution:
+# `gpu.lock` what the engine needs, `web.lock` the little that answers first. `debian_slim` brings
+# the C compiler that triton makes kernels with. Our own source, its version and its embedded model
+# are mounted when a container starts, so that a change of them builds nothing.
 
 OWN_SOURCE = ["**/*.pyc", "**/__pycache__"]
 MODEL_HOME = {"MUSICGEN_LAB_MODELS": MODELS, "HF_HUB_CACHE": "/tmp/hub"}
 base = modal.Image.debian_slim(python_version="3.11")
-if modal.is_local():
-    base = base.run_commands(*record_version(lab_version()))
-gpu_image = base.apt_install("gcc", "libc6-dev").uv_pip_install(
-    requirements=[str(LOCK)], extra_options="--no-deps"
-)
-gpu_image = gpu_image.env(MODEL_HOME).add_local_python_source(
-    "musicgen_lab", "service", ignore=OWN_SOURCE
+gpu_image = (
+    base.uv_pip_install(requirements=[str(GPU_LOCK)], extra_options="--no-deps")
+    .env(MODEL_HOME)
+    .add_local_python_source("musicgen_lab", "service", ignore=OWN_SOURCE)
 )
 web_image = base.uv_pip_install(
-    *pinned("fastapi", "filelock", "numpy", "pydantic", "scipy", "soundfile", "starlette")
+    requirements=[str(WEB_LOCK)], extra_options="--no-deps"
 ).add_local_python_source("musicgen_lab", "service")
 
 # ## The weights

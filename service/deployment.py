@@ -6,14 +6,12 @@ Standard library alone: a machine that deploys needs nothing but modal.
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[1]
-LOCK = PROJECT / "requirements.lock"
+GPU_LOCK = Path(__file__).with_name("gpu.lock")  # the packages of the GPU image
+WEB_LOCK = Path(__file__).with_name("web.lock")  # and of the web image
 MUSICGEN_LARGE = "facebook/musicgen-large@15ccdc92099879e47b6da12c350cdb71d4eab3ca"
 FOR_CPU = ("", "cpu", "none")  # ways to say "no GPU", for a small model or a test
 
@@ -130,27 +128,3 @@ class DeploymentSettings:
             "MUSICGEN_PROXY_AUTH": str(int(self.proxy_auth)),
             "MUSICGEN_MEMORY_SNAPSHOT": str(int(self.memory_snapshot)),
         }
-
-
-def pinned(*names: str) -> list[str]:
-    """Return "name==version" of each, as requirements.lock has it; nothing inside a container."""
-    if not LOCK.is_file():
-        return []
-    lines = dict(line.split("==") for line in LOCK.read_text().split() if "==" in line)
-    return [f"{name}=={lines[name]}" for name in names]
-
-
-def lab_version() -> str:
-    """Return this package's version, from the checkout where it is not installed."""
-    try:
-        return version("musicgen-lab")
-    except PackageNotFoundError:
-        with (PROJECT / "pyproject.toml").open("rb") as file:
-            return str(tomllib.load(file)["project"]["version"])
-
-
-def record_version(lab: str) -> Sequence[str]:
-    """Return the build command that lets importlib.metadata find the version of mounted source."""
-    lines = f"Metadata-Version: 2.1\\nName: musicgen-lab\\nVersion: {lab}\\n"
-    folder = f"/root/musicgen_lab-{lab}.dist-info"
-    return [f"mkdir -p {folder} && printf '{lines}' > {folder}/METADATA"]

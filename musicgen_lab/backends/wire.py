@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 from musicgen_lab.clip import Clip, Failure, Provenance, decode_audio
 from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.version import VERSION
 
 FORMAT = 1
 PLAIN = (str, int, float, bool, bytes, type(None))
@@ -110,7 +110,7 @@ def check_format(found: Any) -> None:
     """
     if found != FORMAT:
         raise BackendUnavailable(
-            f"the service speaks format {found}, musicgen-lab {version('musicgen-lab')} here "
+            f"the service speaks format {found}, musicgen-lab {VERSION} here "
             f"speaks format {FORMAT}; bring both to one version: `modal deploy service/app.py` "
             "from this one, or `pip install` the service's"
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 import torch
 
 from musicgen_lab.clip import Provenance
@@ -11,6 +9,7 @@ from musicgen_lab.engine.attention import attention_by
 from musicgen_lab.engine.codec import Codec
 from musicgen_lab.engine.device import describe_device
 from musicgen_lab.engine.transformer import Transformer
+from musicgen_lab.version import VERSION
 
 
 def describe_engine(
@@ -33,10 +32,10 @@ def describe_engine(
         With everything in it that can change the last bits of a clip.
     """
     return Provenance(
-        engine=f"musicgen-lab {version('musicgen-lab')}",
+        engine=f"musicgen-lab {VERSION}",
         device=describe_device(transformer.device),
         dtype=str(transformer.dtype).removeprefix("torch."),
-        lab_version=version("musicgen-lab"),
+        lab_version=VERSION,
         details={
             "torch": str(torch.__version__),  # a TorchVersion, which only torch can unpickle
             "threads": torch.get_num_threads(),

@@ -19,6 +19,7 @@ import torch
 from musicgen_lab.clip import Clip, Failure, Provenance, Samples
 from musicgen_lab.engine.reference_models import open_models
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.version import VERSION
 
 _RANDOM_STATE = threading.Lock()  # audiocraft draws from torch's global generator
 
@@ -55,7 +56,7 @@ class ReferenceEngine:
             engine=f"audiocraft {version('audiocraft')}",
             device=str(self.device),
             dtype="float32" if self.device.type == "cpu" else "float16",
-            lab_version=version("musicgen-lab"),
+            lab_version=VERSION,
             details={"torch": str(torch.__version__), "threads": torch.get_num_threads()},
         )
 

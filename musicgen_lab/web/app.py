@@ -11,7 +11,6 @@ import hmac
 import json
 from collections.abc import Sequence
 from concurrent.futures import CancelledError as FutureCancelled
-from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -36,6 +35,7 @@ from musicgen_lab.request import (
     ignored_by_choice,
     unknown_field,
 )
+from musicgen_lab.version import VERSION
 from musicgen_lab.web.openapi import GENERATE, HEALTH, MODELS, document
 from musicgen_lab.web.request_log import RequestLog
 from musicgen_lab.web.responses import (
@@ -82,7 +82,7 @@ def create_app(
     models = list(served or [str(backend.resolve(GenerationRequest(prompt="any")).model)])
     app = FastAPI(
         title="MusicGen Lab",
-        version=version("musicgen-lab"),
+        version=VERSION,
         description="Music from a text description, by MusicGen.",
     )
     app.state.backend, app.state.settings = submits, chosen

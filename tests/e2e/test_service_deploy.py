@@ -1,8 +1,10 @@
 """What `modal deploy` registers, read back from the server, with the default settings."""
 
+import shutil
+
 import pytest
 
-from service.deployment import LOCK, MUSICGEN_LARGE
+from service.deployment import GPU_LOCK, MUSICGEN_LARGE, WEB_LOCK
 from tests.modal_server.deployed import PROJECT, run_modal
 from tests.modal_server.server import modal_server
 
@@ -23,12 +25,21 @@ def servicer(server):
 
 
 def deployed(servicer):
-    (app,) = (app for app in servicer.apps.values() if app.published)
+    (app,) = (app for app in servicer.apps.values() if app.published and app.name == "musicgen")
     return app
 
 
 def find(servicer, name):
     return servicer.functions[deployed(servicer).functions[name]]
+
+
+def image_layers(servicer, definition):
+    """Return the layers of a function's image, the topmost first."""
+    layers, image_id = [], definition.image_id
+    while image_id:
+        layers.append(servicer.images[image_id])
+        image_id = layers[-1].base_images[0].image_id if layers[-1].base_images else ""
+    return layers
 
 
 def mounted(servicer, definition):
@@ -65,16 +76,33 @@ def test_the_weights_lie_in_a_volume(servicer):
         assert servicer.volumes[mount.volume_id] == "musicgen-models"
 
 
-def test_the_image_is_the_lock_without_resolution_and_our_source_on_top(servicer):
-    definition = servicer.definition(deployed(servicer).functions["MusicGen.*"])
-    layers = [image for image in servicer.images.values() if image.context_files]
+@pytest.mark.parametrize(("name", "lock"), [("MusicGen.*", GPU_LOCK), ("web", WEB_LOCK)])
+def test_an_image_holds_its_lock_without_resolution_and_our_source_is_mounted(servicer, name, lock):
+    definition = servicer.definition(deployed(servicer).functions[name])
+    layers = image_layers(servicer, definition)
     commands = "\n".join(line for image in layers for line in image.dockerfile_commands)
     assert "--no-deps" in commands and "--requirements" in commands
-    contents = [file.data for image in layers for file in image.context_files]
-    assert LOCK.read_bytes() in contents
+    assert [f.data for image in layers for f in image.context_files] == [lock.read_bytes()]
+    assert "/root/musicgen_lab/web/app.py" in mounted(servicer, definition)
+
+
+def test_the_embedded_model_is_mounted_for_the_gpu_class(servicer):
+    definition = servicer.definition(deployed(servicer).functions["MusicGen.*"])
     files = mounted(servicer, definition)
-    assert {"/root/musicgen_lab/engine/engine.py", "/root/service/web.py"} <= files
+    assert "/root/musicgen_lab/engine/engine.py" in files
     assert "/root/musicgen_lab/demo/model/lm.safetensors" in files
+
+
+def test_a_release_or_a_new_linter_builds_no_image(server, servicer, tmp_path):
+    """Modal builds a layer again when its definition changes; these change none."""
+    for folder in ("service", "musicgen_lab"):
+        shutil.copytree(PROJECT / folder, tmp_path / folder)
+    (tmp_path / "musicgen_lab" / "version.py").write_text('VERSION = "9.0.0"')
+    (tmp_path / "requirements.lock").write_text("ruff==99.0.0")
+    before = set(servicer.images)
+    done = run_modal(server, "deploy", "service/app.py", cwd=tmp_path, MUSICGEN_APP="released")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(servicer.images) == before
 
 
 def test_the_web_app_has_its_label_its_key_and_no_gpu(servicer):

@@ -1,5 +1,6 @@
 """What functions on the in-memory Modal server need: images, mounts, secrets, volumes."""
 
+import hashlib
 import itertools
 
 from google.protobuf.empty_pb2 import Empty
@@ -22,9 +23,10 @@ class Resources(ModalClientBase):
         return f"{prefix}-{next(self.numbers):06d}"
 
     async def ImageGetOrCreate(self, stream):
-        request = await stream.recv_message()
-        image_id = self.new_id("im")
-        self.images[image_id] = request.image
+        image = (await stream.recv_message()).image
+        # As on Modal, a layer with the same definition is the same image, and not built again.
+        image_id = f"im-{hashlib.sha256(image.SerializeToString(deterministic=True)).hexdigest()}"
+        self.images[image_id] = image
         metadata = api_pb2.ImageMetadata(image_builder_version=BUILDER)
         await stream.send_message(
             api_pb2.ImageGetOrCreateResponse(image_id=image_id, result=SUCCESS, metadata=metadata)
