@@ -124,7 +124,7 @@ class MusicGen:
     @modal.enter(snap=False)
     def open_model(self) -> None:
         """Put the weights onto the GPU, fetching them where nobody did before."""
-        from musicgen_lab.backends.running import RunningEngine
+        from musicgen_lab.backends.worker import EngineWorker
         from musicgen_lab.engine.engine import Engine
         from musicgen_lab.engine.source import locate
 
@@ -134,7 +134,7 @@ class MusicGen:
             volume.commit()
         device = "cuda" if settings.gpu else "cpu"
         engine = Engine.open(source.prepare(), device=device)
-        self.engine = RunningEngine(engine, source.identity)
+        self.engine = EngineWorker(engine, source.identity)
 
     @modal.method()
     async def generate(self, request: dict[str, Any]) -> dict[str, Any]:

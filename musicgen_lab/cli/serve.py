@@ -75,7 +75,7 @@ def serve(
     from musicgen_lab.engine.source import locate
 
     source = locate(model)  # a wrong name is told before torch is imported
-    from musicgen_lab.backends.running import RunningEngine
+    from musicgen_lab.backends.worker import EngineWorker
     from musicgen_lab.engine.engine import Engine
     from musicgen_lab.web.server import serve as serve_backend
     from musicgen_lab.web.settings import WebSettings
@@ -95,5 +95,5 @@ def serve(
             slots=read_slots(slots),
             cuda_graphs=cuda_graphs,
         ).result()
-    running = RunningEngine(engine, source.identity, waiting_max=settings.waiting_max)
+    running = EngineWorker(engine, source.identity, waiting_max=settings.waiting_max)
     serve_backend(running, host=host, port=port, settings=settings)

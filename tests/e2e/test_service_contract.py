@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from tests.command import MUSICGEN_LAB
-from tests.service.contract import HOST, blocks
+from tests.support.contract import HOST, blocks
 
 SERVER = [MUSICGEN_LAB, "serve", "--port", "0"]
 

@@ -37,7 +37,7 @@ from tests.modal_server.deployed import (
     use,
 )
 from tests.modal_server.server import modal_server
-from tests.service.contract import blocks
+from tests.support.contract import blocks
 
 Result = api_pb2.GenericResult
 PROMPT = "calm acoustic guitar melody"

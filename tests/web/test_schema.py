@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import settings
 
-from tests.service.serving import running
 from tests.sines import SineBackend, sine_clip
+from tests.support.serving import running
 
 schemathesis = pytest.importorskip("schemathesis")
 

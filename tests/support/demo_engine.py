@@ -1,6 +1,6 @@
 """The embedded model's engine, the same in every test and in the load script."""
 
-from musicgen_lab.backends.running import RunningEngine
+from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.source import locate
 
@@ -12,6 +12,6 @@ def open_engine(slots=SLOTS) -> Engine:
     return Engine.open(locate("demo").prepare(), device="cpu", dtype="float32", slots=slots)
 
 
-def open_demo(*, slots=SLOTS, waiting_max=None) -> RunningEngine:
+def open_demo(*, slots=SLOTS, waiting_max=None) -> EngineWorker:
     """Return that engine with a thread that steps it."""
-    return RunningEngine(open_engine(slots), locate("demo").identity, waiting_max=waiting_max)
+    return EngineWorker(open_engine(slots), locate("demo").identity, waiting_max=waiting_max)

@@ -6,13 +6,13 @@ from concurrent.futures import wait
 import numpy as np
 import pytest
 
-from musicgen_lab.backends.running import RunningEngine
 from musicgen_lab.backends.submitting import Busy, Closing, PooledBackend
+from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.request import GenerationRequest
-from tests.service.demo_engine import open_demo
 from tests.sines import SineBackend, sine_clip
+from tests.support.demo_engine import open_demo
 
 
 def ask(backend, seed=0, **fields):
@@ -111,7 +111,7 @@ class GatedEngine:
 @pytest.fixture
 def gated():
     engine = GatedEngine()
-    running = RunningEngine(engine, "sines@1", waiting_max=1)
+    running = EngineWorker(engine, "sines@1", waiting_max=1)
     yield engine, running
     engine.gate.release(10)
     running.close()

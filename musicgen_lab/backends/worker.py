@@ -1,4 +1,4 @@
-"""`RunningEngine`: an engine that a thread of its own keeps stepping, for callers that come and go.
+"""`EngineWorker`: an engine that a thread of its own keeps stepping, for callers that come and go.
 
 A web server or a Modal container submits requests whenever they arrive; each gets a future, and
 all of them share the engine's batch. Cancelling a future frees its place within one step.
@@ -50,7 +50,7 @@ class _Place:
     ticket: int
 
 
-class RunningEngine:
+class EngineWorker:
     """One engine and the thread that steps it. A `Backend` that serves one model.
 
     Parameters
