@@ -22,42 +22,42 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from musicgen_lab.engine.rows import Reach
+from musicgen_lab.engine.rows import AttentionSpans
 from musicgen_lab.errors import MusicGenLabWarning
 
 _REORDERED = {"reassoc", "contract"}  # sums may be vectorised; not finite stays not finite
 _one_at_a_time = threading.Lock()  # not all of numba's threading layers take calls from two threads
 
 
-def attend(asked: Tensor, cache: Tensor, reach: Reach) -> Tensor:
-    """Return the values that fit each row's one query, weighed by how well their keys fit it.
+def attend(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
+    """Return scaled dot-product attention of one query per row over the row's own keys.
 
     Parameters
     ----------
-    asked : Tensor
+    qkv : Tensor
         (B, 1, H, D) queries, or (B, 3, H, D) queries, keys and values: these are written to the
         cache first, as the last that their row attends to.
     cache : Tensor
-        (2, R, H, S, D) keys and values; contiguous, and float32 on the CPU.
-    reach : Reach
-        Which of R each of the B rows attends to, and over how many of S.
+        (2, blocks, H, block_len, D) keys and values; contiguous, and float32 on the CPU.
+    spans : AttentionSpans
+        Of B rows.
 
     Returns
     -------
     Tensor
         (B, H, D), in the precision of the cache.
     """
-    asked = asked.to(cache.dtype)
-    whose = attention_by(cache.device)
-    if whose == "triton":
+    qkv = qkv.to(cache.dtype)
+    kernel = attention_by(cache.device)
+    if kernel == "triton":
         from musicgen_lab.engine.attention_cuda import attend_on_cuda
 
-        return attend_on_cuda(asked, cache, reach)
-    if whose == "torch":
-        return attend_masked(asked, cache, reach)
-    asked = asked.contiguous()  # other strides would be another kernel, with other last bits
-    attended = torch.empty_like(asked[:, 0])
-    tensors = (asked, cache, reach.places, reach.lengths, attended)
+        return attend_on_cuda(qkv, cache, spans)
+    if kernel == "torch":
+        return attend_masked(qkv, cache, spans)
+    qkv = qkv.contiguous()  # other strides would be another kernel, with other last bits
+    attended = torch.empty_like(qkv[:, 0])
+    tensors = (qkv, cache, spans.block_tables, spans.context_lens, attended)
     with _one_at_a_time:
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         _attend_rows(*[tensor.numpy() for tensor in tensors])
@@ -77,7 +77,7 @@ def kernel_works(device: torch.device) -> bool:
 
         one = torch.ones(1, dtype=torch.long, device=device)
         cache = torch.ones(2, 2, 1, 1, 64, device=device)
-        attend_on_cuda(cache[0, :1], cache, Reach(one, one))
+        attend_on_cuda(cache[0, :1], cache, AttentionSpans(one[:, None], one))
     except torch.OutOfMemoryError:  # says nothing about the kernel
         raise
     except Exception as error:  # whatever compilers and drivers say
@@ -99,21 +99,25 @@ def attention_by(device: torch.device) -> str:
     return "numba" if device.type == "cpu" else "torch"
 
 
-def attend_masked(asked: Tensor, cache: Tensor, reach: Reach) -> Tensor:
+def attend_masked(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
     """Return the same as `attend`, by torch's attention over as many keys as the longest row has.
 
     It copies the keys and values, and the last bits of a row may depend on the longest one.
     """
-    if asked.shape[1] == 3:
-        cache[:, reach.places, :, reach.lengths - 1] = asked[:, 1:]
-    longest = int(reach.lengths.max())
-    within = torch.arange(longest, device=cache.device) < reach.lengths[:, None]  # (B, T)
+    block_len, lens = cache.shape[3], spans.context_lens
+    if qkv.shape[1] == 3:
+        last = lens - 1
+        blocks = spans.block_tables.gather(1, (last // block_len)[:, None])[:, 0]
+        cache[:, blocks, :, last % block_len] = qkv[:, 1:]
+    steps = torch.arange(int(lens.max()), device=cache.device)  # (T,)
+    within = steps < lens[:, None]  # (B, T)
+    blocks = spans.block_tables[:, steps // block_len].where(within, 0)  # (B, T)
     beyond = ~within[:, None, :, None]  # (B, 1, T, 1) where anything may lie
     keys, values = (
-        kind[reach.places, :, :longest].masked_fill_(beyond, 0)  # (B, H, T, D)
+        kind[blocks, :, steps % block_len].transpose(1, 2).masked_fill(beyond, 0)  # (B, H, T, D)
         for kind in cache
     )
-    query, mask = asked[:, 0, :, None], within[:, None, None]  # (B, H, 1, D), (B, 1, 1, T)
+    query, mask = qkv[:, 0, :, None], within[:, None, None]  # (B, H, 1, D), (B, 1, 1, T)
     return F.scaled_dot_product_attention(query, keys, values, mask).squeeze(2)
 
 
@@ -129,35 +133,40 @@ def _compiled(kernel: Callable[..., None]) -> Callable[..., None]:
 
 @_compiled
 def _attend_rows(
-    asked: np.ndarray,
+    qkv: np.ndarray,
     cache: np.ndarray,
-    places: np.ndarray,
-    lengths: np.ndarray,
+    block_tables: np.ndarray,
+    context_lens: np.ndarray,
     attended: np.ndarray,
 ) -> None:
-    rows, kinds, heads, size = asked.shape
+    rows, kinds, heads, size = qkv.shape
+    block_len = cache.shape[3]
     scale = np.float32(1 / math.sqrt(size))
     for item in numba.prange(rows * heads):
         row, head = item // heads, item % heads
-        keys, values = cache[0, places[row], head], cache[1, places[row], head]
-        query, found = asked[row, 0, head], attended[row, head]
-        length = lengths[row]
+        query, result = qkv[row, 0, head], attended[row, head]
+        length, blocks = context_lens[row], block_tables[row]
         if kinds == 3:
-            keys[length - 1] = asked[row, 1, head]
-            values[length - 1] = asked[row, 2, head]
+            last, offset = blocks[(length - 1) // block_len], (length - 1) % block_len
+            cache[0, last, head, offset] = qkv[row, 1, head]
+            cache[1, last, head, offset] = qkv[row, 2, head]
         weights = np.empty(length, np.float32)
-        for key in range(length):
-            fit = np.float32(0)
-            for i in range(size):
-                fit += query[i] * keys[key, i]
-            weights[key] = fit * scale
+        for first in range(0, length, block_len):
+            keys = cache[0, blocks[first // block_len], head]
+            for key in range(min(block_len, length - first)):
+                score = np.float32(0)
+                for i in range(size):
+                    score += query[i] * keys[key, i]
+                weights[first + key] = score * scale
         best = weights.max()
         total = np.float32(0)
         for key in range(length):
             weights[key] = math.exp(weights[key] - best)
             total += weights[key]
-        found[:] = 0
-        for key in range(length):
-            weight = weights[key] / total
-            for i in range(size):
-                found[i] += weight * values[key, i]
+        result[:] = 0
+        for first in range(0, length, block_len):
+            values = cache[1, blocks[first // block_len], head]
+            for key in range(min(block_len, length - first)):
+                weight = weights[first + key] / total
+                for i in range(size):
+                    result[i] += weight * values[key, i]

@@ -16,12 +16,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from musicgen_lab.engine.rows import Reach
+from musicgen_lab.engine.rows import AttentionSpans
 
 KEYS_AT_ONCE = 64
 
 
-def attend_on_cuda(asked: Tensor, cache: Tensor, reach: Reach) -> Tensor:
+def attend_on_cuda(asked: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
     """Return the same as `engine.attention.attend`; zeros for a row of length 0.
 
     Parameters
@@ -29,8 +29,8 @@ def attend_on_cuda(asked: Tensor, cache: Tensor, reach: Reach) -> Tensor:
     asked : Tensor
         (B, 1, H, D) queries, or (B, 3, H, D) queries, keys and values.
     cache : Tensor
-        (2, R, H, S, D), contiguous.
-    reach : Reach
+        (2, blocks, H, block_len, D), contiguous.
+    spans : AttentionSpans
         Of B rows.
 
     Returns
@@ -47,13 +47,15 @@ def attend_on_cuda(asked: Tensor, cache: Tensor, reach: Reach) -> Tensor:
             asked,
             cache[0],
             cache[1],
-            reach.places,
-            reach.lengths,
+            spans.block_tables,
+            spans.context_lens,
             attended,
             1 / math.sqrt(size),
             size,
             cache.stride(1),
             cache.stride(2),
+            spans.block_tables.stride(0),
+            cache.shape[3],
             KINDS=kinds,
             SIZE=triton.next_power_of_2(size),
             KEYS=KEYS_AT_ONCE,
@@ -66,27 +68,29 @@ def attend_rows(  # type: ignore[no-untyped-def]
     asked,
     keys,
     values,
-    places,
-    lengths,
+    block_tables,
+    context_lens,
     attended,
     scale,
     size,
-    place_stride,
+    block_stride,
     head_stride,
+    table_stride,
+    block_len,
     KINDS: tl.constexpr,
     SIZE: tl.constexpr,
     KEYS: tl.constexpr,
 ):
     """Attend for one row and head; SIZE is the next power of two of a head's size."""
     row, head, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    place = tl.load(places + row).to(tl.int64)
-    length = tl.load(lengths + row)
+    blocks = block_tables + row * table_stride
+    length = tl.load(context_lens + row)
     column = tl.arange(0, SIZE)
-    start = place * place_stride + head * head_stride
     mine = asked + (row * KINDS * heads + head) * size + column
     query = tl.load(mine, mask=column < size, other=0.0).to(tl.float32) * scale
     if KINDS == 3:
-        last = start + (length - 1) * size + column
+        newest = tl.load(blocks + (length - 1) // block_len).to(tl.int64)
+        last = newest * block_stride + head * head_stride + (length - 1) % block_len * size + column
         key = tl.load(mine + heads * size, mask=column < size, other=0.0)
         value = tl.load(mine + 2 * heads * size, mask=column < size, other=0.0)
         tl.store(keys + last, key, mask=column < size)
@@ -100,7 +104,9 @@ def attend_rows(  # type: ignore[no-untyped-def]
     while first < length:
         step = first + tl.arange(0, KEYS)
         within = step < length
-        at = start + step[:, None] * size + column[None, :]
+        block = tl.load(blocks + step // block_len, mask=within, other=0).to(tl.int64)
+        start = block * block_stride + head * head_stride + step % block_len * size
+        at = start[:, None] + column[None, :]
         real = within[:, None] & (column < size)[None, :]
         known = tl.load(keys + at, mask=real, other=0.0).to(tl.float32)
         fit = tl.where(within, tl.sum(known * query[None, :], 1), float("-inf"))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from musicgen_lab.clip import Clip, Failure, Provenance
-from musicgen_lab.engine.rows import Reach, StepRows
+from musicgen_lab.engine.rows import AttentionSpans, StepRows
 from musicgen_lab.engine.sampler import SamplingParameters
 from musicgen_lab.request import GenerationRequest
 
@@ -94,8 +94,8 @@ class Batch:
         clip_of_row = prompted + unprompted
         row_with = {clip: row for row, clip in enumerate(prompted)}
         row_without = {clip: len(prompted) + row for row, clip in enumerate(unprompted)}
-        places = [generations[i].slot for i in prompted]
-        places += [slots + generations[i].slot for i in unprompted]
+        blocks = [generations[i].slot for i in prompted]
+        blocks += [slots + generations[i].slot for i in unprompted]
 
         self.generations = list(generations)
         self.slots = tensor([generation.slot for generation in generations])  # (n,)
@@ -112,12 +112,12 @@ class Batch:
         clips = range(len(requests))
         self._row_with = tensor([row_with.get(i, row_without.get(i, 0)) for i in clips])  # (n,)
         self._row_without = tensor([row_without.get(i, row_with.get(i, 0)) for i in clips])  # (n,)
-        self._places = tensor(places)  # (B,) in the cache
+        self._block_tables = tensor(blocks)[:, None]  # (B, 1) in the cache
         slot_of: dict[str, int] = {}  # whose keys all rows of a prompt read, as they stay at hand
         for generation in generations:
             slot_of.setdefault(generation.request.prompt, generation.slot)
-        self._prompts = Reach(
-            tensor([slot_of[requests[i].prompt] for i in prompted]),
+        self._prompt_spans = AttentionSpans(
+            tensor([slot_of[requests[i].prompt] for i in prompted])[:, None],
             tensor([generations[i].prompt_tokens for i in prompted]),
         )
 
@@ -125,8 +125,8 @@ class Batch:
         """Lay out a step: (n, K) tokens, one row per clip, to the rows of the transformer."""
         return StepRows(
             tokens=tokens[self._clip_of_row],
-            reach=Reach(self._places, self.positions[self._clip_of_row] + 1),
-            prompts=self._prompts,
+            spans=AttentionSpans(self._block_tables, self.positions[self._clip_of_row] + 1),
+            prompt_spans=self._prompt_spans,
         )
 
     def guide(self, logits: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 A step of a large model is a thousand kernels, and starting them one by one takes longer than they
 run. A CUDA graph starts them all at once, but only with the memory and the shapes of its recording.
 So the step is recorded for as many rows as the engine may have, and each step's tokens, positions
-and reaches are written into tensors that stay where they are. Attention reads the lengths from
-there, so one recording serves clips of all lengths; and as each product has the same number of rows
+and context lengths are written into tensors that stay where they are. Attention reads them there,
+so one recording serves clips of all lengths; and as each product has the same number of rows
 whatever the batch, a row's bits cannot depend on it.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from musicgen_lab.engine.rows import Reach, StepRows
+from musicgen_lab.engine.rows import AttentionSpans, StepRows
 from musicgen_lab.engine.transformer import Transformer
 
 Recording = tuple[Callable[[], None], Tensor]  # what replays it, and where its result lies then
@@ -31,7 +31,7 @@ class StepGraph:
     ----------
     transformer : Transformer
     cache, prompt_cache : Tensor
-        Those of all steps; the cache has one place more than rows, for what spare rows write.
+        Those of all steps; the cache has one block more than rows, for what spare rows write.
     rows : int
         The most rows that a step may have.
     """
@@ -43,11 +43,11 @@ class StepGraph:
             return torch.zeros(shape, dtype=torch.long, device=transformer.device)
 
         self._transformer, self._cache, self._prompt_cache = transformer, cache, prompt_cache
-        self._spare_place = rows
+        self._spare_block = rows
         self._rows = StepRows(
             tokens=table(rows, transformer.config.codebooks),
-            reach=Reach(table(rows), table(rows)),
-            prompts=Reach(table(rows), table(rows)),
+            spans=AttentionSpans(table(rows, 1), table(rows)),
+            prompt_spans=AttentionSpans(table(rows, 1), table(rows)),
         )
         self._recorded: Recording | None = None
 
@@ -56,10 +56,10 @@ class StepGraph:
         fixed = self._rows
         for kept, given, spare in (
             (fixed.tokens, rows.tokens, 0),
-            (fixed.reach.places, rows.reach.places, self._spare_place),
-            (fixed.reach.lengths, rows.reach.lengths, 1),
-            (fixed.prompts.places, rows.prompts.places, 0),
-            (fixed.prompts.lengths, rows.prompts.lengths, 0),  # attention over no keys is 0
+            (fixed.spans.block_tables, rows.spans.block_tables, self._spare_block),
+            (fixed.spans.context_lens, rows.spans.context_lens, 1),
+            (fixed.prompt_spans.block_tables, rows.prompt_spans.block_tables, 0),
+            (fixed.prompt_spans.context_lens, rows.prompt_spans.context_lens, 0),  # gives 0
         ):
             kept[: len(given)] = given
             kept[len(given) :] = spare

@@ -1,4 +1,4 @@
-"""`StepRows`: the rows of one step, and what each of them attends to."""
+"""`StepRows`: the rows of one step, and the cached keys and values that each of them attends to."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Reach:
-    """Which keys each row attends over.
+class AttentionSpans:
+    """Which cached keys and values each row attends over.
+
+    A layer's cache is (2, blocks, H, block_len, D): step `s` of a row lies in block
+    `block_tables[row, s // block_len]`, at `s % block_len`.
 
     Attributes
     ----------
-    places, lengths : Tensor
-        (B,) where each row's keys are, and how many.
+    block_tables : Tensor
+        (B, T) of int64, the blocks of each row in the order of its steps. Only as many entries as
+        the row's context needs are read.
+    context_lens : Tensor
+        (B,) of int64, the keys that each row attends over.
     """
 
-    places: Tensor
-    lengths: Tensor
+    block_tables: Tensor
+    context_lens: Tensor
 
 
 @dataclass(frozen=True)
@@ -29,12 +35,12 @@ class StepRows:
     ----------
     tokens : Tensor
         (B, K)
-    reach : Reach
-        Each row's place in the cache, and its steps so far, this one included.
-    prompts : Reach
-        Of the rows that have a prompt: its place in the prompt cache, and its tokens.
+    spans : AttentionSpans
+        Of every row over its own steps, this one included.
+    prompt_spans : AttentionSpans
+        Over the prompt, of the rows that have one.
     """
 
     tokens: Tensor
-    reach: Reach
-    prompts: Reach
+    spans: AttentionSpans
+    prompt_spans: AttentionSpans

@@ -54,7 +54,7 @@ def score(engine: Engine, request: GenerationRequest, codes: Tensor) -> Score:
     keys_values = engine.prompts[request.prompt]
     clip = Generation(0, request, 0, codes.shape[1], steps, keys_values.shape[3], 0.0)
     batch = Batch([clip], 1, transformer.device)
-    cache = transformer.make_cache(ROWS_PER_SLOT)
+    cache = transformer.make_cache(ROWS_PER_SLOT, config.max_steps)
     prompt_cache = keys_values.unsqueeze(2).contiguous()
     expected = []
     for tokens in sequence[:-1]:

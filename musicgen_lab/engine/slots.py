@@ -33,7 +33,7 @@ class Slots:
     tokens : Tensor
         (count, S + 1, K) codes in the delay pattern, the special token first.
     cache, prompt_cache : Tensor
-        Keys and values, from `Transformer.make_cache` and `Transformer.make_prompt_cache`.
+        Keys and values, from `Transformer.make_cache`: a block for every row, one for every prompt.
     graph : StepGraph or None
         The recorded step.
     """
@@ -42,8 +42,8 @@ class Slots:
         config, device = transformer.config, transformer.device
         self.count = count
         self._transformer = transformer
-        self.cache = transformer.make_cache(ROWS_PER_SLOT * count + record)
-        self.prompt_cache = transformer.make_prompt_cache(count, PROMPT_TOKENS)
+        self.cache = transformer.make_cache(ROWS_PER_SLOT * count + record, config.max_steps)
+        self.prompt_cache = transformer.make_cache(count, PROMPT_TOKENS)
         self.graph = self._make_graph() if record else None
         table = (count, config.max_steps + 1, config.codebooks)
         self.tokens = torch.full(table, config.special_token, device=device)  # (slots, S, K)
@@ -76,7 +76,7 @@ class Slots:
         if tokens > had:
             recorded, self.graph = self.graph is not None, None  # it knows the old cache only
             room = PROMPT_TOKENS * math.ceil(tokens / PROMPT_TOKENS)
-            self.prompt_cache = self._transformer.make_prompt_cache(self.count, room)
+            self.prompt_cache = self._transformer.make_cache(self.count, room)
             self.prompt_cache[..., :had, :] = before
             self.graph = self._make_graph() if recorded else None
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from musicgen_lab.engine.attention import attend
 from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.linear import Linear, make_linear
-from musicgen_lab.engine.rows import Reach, StepRows
+from musicgen_lab.engine.rows import AttentionSpans, StepRows
 
 _NORM_EPS = 1e-5
 
@@ -99,29 +99,16 @@ class Transformer:
         self._heads = make.linear(tensors["heads.weight"], bias)  # to (B, K * card)
         self._cache_dtype = cache_dtype(device, dtype)
 
-    def make_cache(self, rows: int) -> Tensor:
-        """Reserve keys and values for rows of the longest clip.
+    def make_cache(self, blocks: int, block_len: int) -> Tensor:
+        """Reserve blocks of keys and values, of steps or of prompts.
 
         Returns
         -------
         Tensor
-            (L, 2, rows, H, steps, D). On the CPU memory is only taken up as steps are written.
+            (L, 2, blocks, H, block_len, D). On the CPU memory is only taken up as it is written.
         """
-        return self._reserve(rows, self.config.max_steps)
-
-    def make_prompt_cache(self, prompts: int, tokens: int) -> Tensor:
-        """Reserve keys and values for prompts of so many tokens.
-
-        Returns
-        -------
-        Tensor
-            (L, 2, prompts, H, tokens, D)
-        """
-        return self._reserve(prompts, tokens)
-
-    def _reserve(self, places: int, length: int) -> Tensor:
         c = self.config
-        shape = (c.layers, 2, places, c.heads, length, c.head_dim)
+        shape = (c.layers, 2, blocks, c.heads, block_len, c.head_dim)
         return torch.empty(shape, device=self.device, dtype=self._cache_dtype)
 
     def encode_prompt(self, text: Tensor) -> Tensor:
@@ -153,21 +140,21 @@ class Transformer:
         cache : Tensor
             From `make_cache`.
         prompt_cache : Tensor
-            From `make_prompt_cache`, with the prompts that the rows refer to.
+            From `make_cache`, with the prompts that the rows refer to.
 
         Returns
         -------
         Tensor
             (B, K, card) logits, float32.
         """
-        x = self._embed(rows.tokens) + self._positions[rows.reach.lengths - 1]  # (B, dim)
-        prompted = len(rows.prompts.places)
+        x = self._embed(rows.tokens) + self._positions[rows.spans.context_lens - 1]  # (B, dim)
+        prompted = len(rows.prompt_spans.context_lens)
         for index, layer in enumerate(self._layers):
             qkv = layer.self_qkv(layer.norm("self_norm", x))
-            x = x + layer.self_out(self._attend(qkv, 3, cache[index], rows.reach))
+            x = x + layer.self_out(self._attend(qkv, 3, cache[index], rows.spans))
             if prompted:
                 q = layer.cross_q(layer.norm("cross_norm", x[:prompted]))
-                attended = self._attend(q, 1, prompt_cache[index], rows.prompts)
+                attended = self._attend(q, 1, prompt_cache[index], rows.prompt_spans)
                 x[:prompted] += layer.cross_out(attended)
             x = x + layer.ffn_out(F.gelu(layer.ffn_in(layer.norm("ffn_norm", x))))
         weight, bias = self._out_norm
@@ -181,10 +168,10 @@ class Transformer:
             x = x + self._embedding[k, tokens[:, k]]
         return x
 
-    def _attend(self, asked: Tensor, kinds: int, cache: Tensor, reach: Reach) -> Tensor:
+    def _attend(self, qkv: Tensor, kinds: int, cache: Tensor, spans: AttentionSpans) -> Tensor:
         """Attend with queries, or queries, keys and values: (B, kinds * dim) to (B, dim)."""
-        asked = asked.view(len(asked), kinds, self.config.heads, -1)  # (B, kinds, H, D)
-        return attend(asked, cache, reach).flatten(1).to(self.dtype)
+        qkv = qkv.view(len(qkv), kinds, self.config.heads, -1)  # (B, kinds, H, D)
+        return attend(qkv, cache, spans).flatten(1).to(self.dtype)
 
 
 def cache_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:

@@ -13,64 +13,80 @@ from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.engine import transformer
 from musicgen_lab.engine.attention import attend, attend_masked, kernel_works
 from musicgen_lab.engine.engine import Engine
-from musicgen_lab.engine.rows import Reach
+from musicgen_lab.engine.rows import AttentionSpans
 from musicgen_lab.errors import MusicGenLabWarning
 from musicgen_lab.request import GenerationRequest
 
-PLACES = [1, 2, 3, 6, 4]
-LENGTHS = [13, 13, 13, 1, 130]
+BLOCK_TABLES = [[1, 0, 0], [2, 0, 0], [3, 0, 0], [6, 0, 0], [4, 9, 7]]
+CONTEXT_LENS = [13, 13, 13, 1, 130]
+BLOCK_LEN = 64
 
 
 def drawn(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def reach_of(places, lengths):
-    return Reach(torch.tensor(places), torch.tensor(lengths))
+def spans_of(block_tables=BLOCK_TABLES, context_lens=CONTEXT_LENS):
+    return AttentionSpans(torch.tensor(block_tables), torch.tensor(context_lens))
+
+
+def keys_values_of(cache, row):
+    """Return the keys and values of a row in one piece: (2, H, T, D)."""
+    return cache[:, BLOCK_TABLES[row]].transpose(1, 2).flatten(2, 3)[:, :, : CONTEXT_LENS[row]]
 
 
 @pytest.fixture
 def cache():
-    """Keys and values of 7 places, 4 heads, 150 steps, 40 wide."""
-    return drawn(2, 7, 4, 150, 40)
+    """Keys and values of 10 blocks, 4 heads, 64 steps, 40 wide."""
+    return drawn(2, 10, 4, BLOCK_LEN, 40)
 
 
 @pytest.fixture
-def asked():
+def queries():
     """Queries of 5 rows."""
     return drawn(5, 1, 4, 40, seed=1)
 
 
-def test_it_is_scaled_dot_product_attention_over_a_rows_own_place_and_length(asked, cache):
-    attended = attend(asked, cache, reach_of(PLACES, LENGTHS))
+def test_it_is_scaled_dot_product_attention_over_a_rows_own_blocks_and_length(queries, cache):
+    attended = attend(queries, cache, spans_of())
 
-    for row, (place, length) in enumerate(zip(PLACES, LENGTHS, strict=True)):
-        known, told = cache[:, place, :, :length]
-        expected = F.scaled_dot_product_attention(asked[row].transpose(0, 1), known, told)
+    for row in range(5):
+        keys, values = keys_values_of(cache, row)
+        expected = F.scaled_dot_product_attention(queries[row].transpose(0, 1), keys, values)
         assert torch.allclose(attended[row], expected.squeeze(1), atol=1e-6)
+
+
+def test_a_rows_bits_do_not_depend_on_how_its_steps_are_cut_into_blocks(queries, cache):
+    row, whole = 4, torch.zeros(2, 1, 4, 150, 40)
+    whole[:, 0, :, : CONTEXT_LENS[row]] = keys_values_of(cache, row)
+
+    in_blocks = attend(queries[row:], cache, spans_of(BLOCK_TABLES[row:], CONTEXT_LENS[row:]))
+    in_one = attend(queries[row:], whole, spans_of([[0]], CONTEXT_LENS[row:]))
+
+    assert torch.equal(in_blocks, in_one)
 
 
 @pytest.mark.parametrize("way", [attend, attend_masked])
 def test_keys_and_values_that_come_with_a_query_are_written_and_attended_to(cache, way):
-    asked, before = drawn(5, 3, 4, 40, seed=1), cache.clone()
-    steps = [length - 1 for length in LENGTHS]
+    qkv, before = drawn(5, 3, 4, 40, seed=1), cache.clone()
 
-    attended = way(asked, cache, reach_of(PLACES, LENGTHS))
+    attended = way(qkv, cache, spans_of())
 
-    for row, (place, step) in enumerate(zip(PLACES, steps, strict=True)):
-        assert torch.equal(cache[:, place, :, step], asked[row, 1:])
-        before[:, place, :, step] = asked[row, 1:]
+    for row, (blocks, length) in enumerate(zip(BLOCK_TABLES, CONTEXT_LENS, strict=True)):
+        block, step = blocks[(length - 1) // BLOCK_LEN], (length - 1) % BLOCK_LEN
+        assert torch.equal(cache[:, block, :, step], qkv[row, 1:])
+        before[:, block, :, step] = qkv[row, 1:]
     assert torch.equal(cache, before)  # and nowhere else
-    assert torch.equal(attended, way(asked[:, :1], cache, reach_of(PLACES, LENGTHS)))
+    assert torch.equal(attended, way(qkv[:, :1], cache, spans_of()))
 
 
-def test_other_devices_get_the_same_from_torchs_attention_with_a_mask(asked, cache):
-    reach = reach_of(PLACES, LENGTHS)
-    cache[:, PLACES[0], :, LENGTHS[0] :] = float("nan")  # what lies beyond is not read
+def test_other_devices_get_the_same_from_torchs_attention_with_a_mask(queries, cache):
+    cache[:, BLOCK_TABLES[0][0], :, CONTEXT_LENS[0] :] = float("nan")  # what lies beyond
+    cache[:, 0] = float("nan")  # a block that no row's context comes to
 
-    masked = attend_masked(asked, cache, reach)
+    masked = attend_masked(queries, cache, spans_of())
 
-    assert torch.allclose(masked, attend(asked, cache, reach), atol=1e-6)
+    assert torch.allclose(masked, attend(queries, cache, spans_of()), atol=1e-6)
 
 
 def test_clips_that_come_and_go_are_the_same_with_masked_attention(monkeypatch):
@@ -89,25 +105,25 @@ def test_clips_that_come_and_go_are_the_same_with_masked_attention(monkeypatch):
         assert np.allclose(one, other, atol=1e-4)
 
 
-def test_a_rows_bits_are_the_same_alone_and_in_any_company(asked, cache):
-    together = attend(asked, cache, reach_of(PLACES, LENGTHS))
+def test_a_rows_bits_are_the_same_alone_and_in_any_company(queries, cache):
+    together = attend(queries, cache, spans_of())
     order = [4, 2, 0, 3, 1]
-    places, lengths = [PLACES[i] for i in order], [LENGTHS[i] for i in order]
-    reordered = attend(asked[order], cache, reach_of(places, lengths))
+    spans = spans_of([BLOCK_TABLES[i] for i in order], [CONTEXT_LENS[i] for i in order])
+    reordered = attend(queries[order], cache, spans)
 
     assert torch.equal(reordered, together[order])
     for row in range(5):
-        reach = reach_of([PLACES[row]], [LENGTHS[row]])
-        assert torch.equal(attend(asked[row : row + 1], cache, reach)[0], together[row])
+        spans = spans_of([BLOCK_TABLES[row]], [CONTEXT_LENS[row]])
+        assert torch.equal(attend(queries[row : row + 1], cache, spans)[0], together[row])
 
 
 def test_it_works_where_nothing_can_be_written_to_keep_the_kernel():
     program = """if True:
         import torch
         from musicgen_lab.engine.attention import attend
-        from musicgen_lab.engine.rows import Reach
-        reach = Reach(torch.tensor([0]), torch.tensor([3]))
-        print(attend(torch.ones(1, 1, 2, 8), torch.ones(2, 1, 2, 5, 8), reach).sum().item())
+        from musicgen_lab.engine.rows import AttentionSpans
+        spans = AttentionSpans(torch.tensor([[0]]), torch.tensor([3]))
+        print(attend(torch.ones(1, 1, 2, 8), torch.ones(2, 1, 2, 5, 8), spans).sum().item())
     """
     nowhere = {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator", "NUMBA_CACHE_DIR": ""}
 
@@ -129,10 +145,10 @@ def test_where_no_kernel_can_be_made_for_a_gpu_the_user_is_told():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_in_one_row_is_seen_there_and_only_there(asked, cache, bad):
-    cache[:, PLACES[1], :, 5] = bad
+def test_what_is_not_finite_in_one_row_is_seen_there_and_only_there(queries, cache, bad):
+    cache[:, BLOCK_TABLES[1][0], :, 5] = bad
 
-    attended = attend(asked, cache, reach_of(PLACES, LENGTHS))
+    attended = attend(queries, cache, spans_of())
 
     assert not attended[1].isfinite().any()
     assert attended[[0, 2, 3, 4]].isfinite().all()

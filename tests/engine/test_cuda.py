@@ -7,9 +7,9 @@ import torch
 from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.engine.attention import attend, kernel_works
 from musicgen_lab.engine.engine import Engine
-from musicgen_lab.engine.rows import Reach
+from musicgen_lab.engine.rows import AttentionSpans
 from musicgen_lab.request import GenerationRequest
-from tests.engine.test_attention import LENGTHS, PLACES, drawn
+from tests.engine.test_attention import BLOCK_LEN, BLOCK_TABLES, CONTEXT_LENS, drawn, spans_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -41,14 +41,15 @@ def made(engine, requests):
 
 @pytest.mark.parametrize("size", [40, 64])
 def test_attention_is_that_of_the_cpu(size):
-    asked, cache = drawn(5, 3, 4, size), drawn(2, 7, 4, 150, size, seed=1)
-    cache[:, PLACES[0], :, LENGTHS[0] :] = float("nan")  # what lies beyond is not read
-    places, lengths, on_gpu = torch.tensor(PLACES), torch.tensor(LENGTHS), cache.cuda()
+    qkv, cache = drawn(5, 3, 4, size), drawn(2, 10, 4, BLOCK_LEN, size, seed=1)
+    cache[:, BLOCK_TABLES[0][0], :, CONTEXT_LENS[0] :] = float("nan")  # what lies beyond
+    spans, on_gpu = spans_of(), cache.cuda()
 
     assert kernel_works(torch.device("cuda"))
-    found = attend(asked.cuda(), on_gpu, Reach(places.cuda(), lengths.cuda()))
+    spans_on_gpu = AttentionSpans(spans.block_tables.cuda(), spans.context_lens.cuda())
+    attended = attend(qkv.cuda(), on_gpu, spans_on_gpu)
 
-    assert torch.allclose(found.cpu(), attend(asked, cache, Reach(places, lengths)), atol=1e-6)
+    assert torch.allclose(attended.cpu(), attend(qkv, cache, spans), atol=1e-6)
     assert torch.equal(on_gpu.cpu().nan_to_num(), cache.nan_to_num())
 
 

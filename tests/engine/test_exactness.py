@@ -47,7 +47,8 @@ def test_logits_are_audiocrafts_all_along(case):
     keys_values = case.engine.prompts[PROMPTS[1]]
     generation = Generation(1, request, 0, 300, steps, keys_values.shape[3], 0.0)
     batch = Batch([generation], 1, torch.device("cpu"))
-    cache, prompt_cache = transformer.make_cache(ROWS_PER_SLOT), keys_values.unsqueeze(2)
+    cache = transformer.make_cache(ROWS_PER_SLOT, config.max_steps)
+    prompt_cache = keys_values.unsqueeze(2)
 
     with torch.inference_mode():
         tensors = lm.condition_provider(lm.condition_provider.tokenize(conditions))

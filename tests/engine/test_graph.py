@@ -43,14 +43,19 @@ class Notebook(TorchDispatchMode):
                 result.copy_(again)
 
 
-def attend_to_all(asked, cache, reach):
+def attend_to_all(qkv, cache, spans):
     """Attention whose shapes do not depend on the lengths, as that of CUDA devices."""
-    if asked.shape[1] == 3:
-        cache[:, reach.places, :, reach.lengths - 1] = asked[:, 1:]
-    within = (torch.arange(cache.shape[3]) < reach.lengths[:, None])[:, None, :, None]
-    keys, values = (torch.where(within, kind[reach.places], 0.0) for kind in cache)
-    fits = torch.einsum("bhd,bhtd->bht", asked[:, 0], keys) / asked.shape[-1] ** 0.5
-    weights = fits.masked_fill(~within[..., 0], float("-inf")).softmax(-1).nan_to_num()
+    block_len, tables, lens = cache.shape[3], spans.block_tables, spans.context_lens
+    if qkv.shape[1] == 3:
+        last = lens - 1
+        blocks = tables.gather(1, (last // block_len)[:, None])[:, 0]
+        cache[:, blocks, :, last % block_len] = qkv[:, 1:]
+    within = (torch.arange(tables.shape[1] * block_len) < lens[:, None])[:, None, :, None]
+    keys, values = (
+        torch.where(within, kind[tables].transpose(1, 2).flatten(2, 3), 0.0) for kind in cache
+    )
+    scores = torch.einsum("bhd,bhtd->bht", qkv[:, 0], keys) / qkv.shape[-1] ** 0.5
+    weights = scores.masked_fill(~within[..., 0], float("-inf")).softmax(-1).nan_to_num()
     return torch.einsum("bht,bhtd->bhd", weights, values)
 
 
