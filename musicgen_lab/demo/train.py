@@ -22,8 +22,7 @@ from musicgen_lab.demo.architecture import CODEC_CONFIG, LM_CONFIG, save_audiocr
 from musicgen_lab.demo.dataset import DatasetSize, load_tokens, synthesise_shards, tokenise
 from musicgen_lab.demo.train_codec import CodecTraining, initialise_codec, train_decoder
 from musicgen_lab.demo.train_lm import LMTraining, train_lm
-from musicgen_lab.engine.codec import WEIGHTS_FILE
-from musicgen_lab.engine.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER
+from musicgen_lab.engine.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, WEIGHTS_FILE
 from musicgen_lab.engine.convert import prepare
 from musicgen_lab.engine.device import choose_device
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,6 +12,7 @@ from musicgen_lab.request import DURATION_MAX_S
 
 CONFIG_FILE = "config.json"
 LM_FILE = "lm.safetensors"
+WEIGHTS_FILE = "model.safetensors"  # of the text encoder and of the codec
 TEXT_ENCODER_FOLDER = "text_encoder"
 CODEC_FOLDER = "codec"
 
@@ -21,6 +22,7 @@ CONFIG_BYTES_MAX = 1_000_000  # a config file of this size is not a config file
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Size = Annotated[int, Field(ge=1)]
+Part = TypeVar("Part", bound=BaseModel)
 
 
 class Source(BaseModel):
@@ -173,6 +175,36 @@ def load_config(folder: Path) -> ModelConfig:
         where = ".".join(str(part) for part in detail["loc"]) or "the file"
         raise ModelUnavailable(
             f"{path} is damaged: {where}: {detail['msg']}; prepare the model again"
+        ) from None
+
+
+def load_part_config(kind: type[Part], folder: Path) -> Part:
+    """Read and check the `config.json` of the text encoder or the codec.
+
+    Parameters
+    ----------
+    kind : type of BaseModel
+        `T5Config` or `CodecConfig`.
+    folder : Path
+
+    Raises
+    ------
+    ModelUnavailable
+        When the folder or the file is missing, or says something that cannot be.
+    """
+    if not folder.is_dir():
+        raise ModelUnavailable(f"{folder} is missing; prepare the model again")
+    try:
+        return kind.model_validate_json((folder / CONFIG_FILE).read_bytes())
+    except OSError as error:
+        raise ModelUnavailable(
+            f"{folder} is damaged ({CONFIG_FILE}: {error.strerror}); prepare the model again"
+        ) from None
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        where = ".".join(map(str, detail["loc"])) or CONFIG_FILE
+        raise ModelUnavailable(
+            f"{folder} is damaged ({where}: {detail['msg']}); prepare the model again"
         ) from None
 
 

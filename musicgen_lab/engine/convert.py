@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from musicgen_lab.engine.checkpoint import open_checkpoint
-from musicgen_lab.engine.codec import WEIGHTS_FILE, Codec
+from musicgen_lab.engine.codec import Codec
 from musicgen_lab.engine.config import (
     CODEC_FOLDER,
     LM_FILE,
     TEXT_ENCODER_FOLDER,
+    WEIGHTS_FILE,
     Dtype,
     ModelConfig,
     Source,

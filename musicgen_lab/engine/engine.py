@@ -83,7 +83,7 @@ class Engine:
         self._tickets = 0
         self._steps_done = self._steps_total = 0
         self._adding, self._stepping = threading.Lock(), threading.RLock()
-        self.provenance = describe_engine(transformer, codec, slots=slots, cuda_graphs=recorded)
+        self.provenance = describe_engine(transformer, slots=slots, cuda_graphs=recorded)
 
     @classmethod
     def open(
@@ -127,7 +127,6 @@ class Engine:
             codebooks=config.codebooks,
             card=config.card,
             device=place,
-            dtype=precision,
         )
         chosen = choose_slots(slots, config, checkpoint, place, precision)  # before the slow part
         transformer = Transformer(

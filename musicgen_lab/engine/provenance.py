@@ -6,21 +6,17 @@ import torch
 
 from musicgen_lab.clip import Provenance
 from musicgen_lab.engine.attention import attention_by
-from musicgen_lab.engine.codec import Codec
 from musicgen_lab.engine.device import describe_device
 from musicgen_lab.engine.transformer import Transformer
 from musicgen_lab.version import VERSION
 
 
-def describe_engine(
-    transformer: Transformer, codec: Codec, *, slots: int, cuda_graphs: bool
-) -> Provenance:
+def describe_engine(transformer: Transformer, *, slots: int, cuda_graphs: bool) -> Provenance:
     """Return what every clip of an engine carries.
 
     Parameters
     ----------
-    transformer, codec
-        Of the engine.
+    transformer : Transformer
     slots : int
         Clips made at once.
     cuda_graphs : bool
@@ -41,7 +37,6 @@ def describe_engine(
             "threads": torch.get_num_threads(),
             "cpu": torch.backends.cpu.get_cpu_capability(),
             "slots": slots,
-            "codec_dtype": str(codec.dtype).removeprefix("torch."),
             "attention": attention_by(transformer.device),
             "cuda_graphs": cuda_graphs,
         },

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from musicgen_lab.engine.codec import WEIGHTS_FILE
 from musicgen_lab.engine.config import (
     CODEC_FOLDER,
     LM_FILE,
     TEXT_ENCODER_FOLDER,
+    WEIGHTS_FILE,
     ModelConfig,
     Source,
     expected_shapes,

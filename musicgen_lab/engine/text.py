@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import tokenizers
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from musicgen_lab.engine.quiet import quiet
+from musicgen_lab.engine.checkpoint import Checkpoint
+from musicgen_lab.engine.config import WEIGHTS_FILE, load_part_config
+from musicgen_lab.engine.t5 import T5Config, T5Encoder
 from musicgen_lab.errors import ModelUnavailable
+
+TOKENIZER_FILE = "tokenizer.json"
 
 
 class TextEncoder:
@@ -37,28 +42,19 @@ class TextEncoder:
         self._device = device
         self._weight = tensors["text_projection.weight"].to(device, torch.float32)
         self._bias = tensors["text_projection.bias"].to(device, torch.float32)
-        if not folder.is_dir():
-            raise ModelUnavailable(f"{folder} is missing; prepare the model again")
-        with quiet():
-            from transformers import AutoTokenizer, T5EncoderModel
-
-            try:
-                self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-                self._encoder = T5EncoderModel.from_pretrained(
-                    folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-                )
-            except Exception as error:  # transformers raises nearly every type there is
-                reason = str(error).strip().partition("\n")[0]
-                raise ModelUnavailable(
-                    f"{folder} is damaged ({reason[:120]}); prepare the model again"
-                ) from None
-        self._encoder.to(device).eval()
-        width = self._encoder.config.d_model
-        if width != self._weight.shape[1]:
+        config, weights = load_part_config(T5Config, folder), Checkpoint(folder / WEIGHTS_FILE)
+        if config.d_model != self._weight.shape[1]:
             raise ModelUnavailable(
-                f"{folder} has width {width}, but the model was made for "
+                f"{folder} has width {config.d_model}, but the model was made for "
                 f"{self._weight.shape[1]}; prepare the model again"
             )
+        self._tokenizer = _read_tokenizer(folder / TOKENIZER_FILE)
+        try:
+            self._encoder = T5Encoder(config, weights, device)
+        except (KeyError, ValueError) as error:
+            raise ModelUnavailable(
+                f"{folder} is damaged ({' '.join(map(str, error.args))}); prepare the model again"
+            ) from None
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> Tensor:
@@ -73,7 +69,18 @@ class TextEncoder:
         Tensor
             (T, dim) for the prompt's T tokens, its end token included.
         """
-        with quiet():  # it warns of prompts beyond 512 tokens, which T5's relative positions allow
-            tokens = self._tokenizer([prompt], return_tensors="pt")["input_ids"].to(self._device)
-        hidden = self._encoder(input_ids=tokens).last_hidden_state[0]  # (T, text_dim)
-        return F.linear(hidden, self._weight, self._bias)
+        tokens = torch.tensor(self._tokenizer.encode(prompt).ids, device=self._device)
+        return F.linear(self._encoder(tokens), self._weight, self._bias)
+
+
+def _read_tokenizer(path: Path) -> tokenizers.Tokenizer:
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing more specific
+        reason = " ".join(str(error).split())[:120]
+        raise ModelUnavailable(
+            f"{path} cannot be read ({reason}); prepare the model again"
+        ) from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

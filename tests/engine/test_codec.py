@@ -1,67 +1,78 @@
-"""The codec in 16 bits: used where it says the same as in float32, and nowhere else."""
+"""The codec decodes many clips at once, each as if it were alone."""
 
 import pytest
 import torch
-from torch.nn import functional as F
+from torch import nn
 
-from musicgen_lab.engine import codec as codec_module
-from musicgen_lab.engine.codec import Codec
+from musicgen_lab.engine.codec import FIXED_CLIPS, FIXED_FRAMES, Codec, _FixedShapeLstm
 from musicgen_lab.engine.config import CODEC_FOLDER, load_config
 from musicgen_lab.engine.cudnn import exact_convolutions
 
+FRAMES = [1, FIXED_FRAMES, 2 * FIXED_FRAMES + 7, 30]
+
 
 @pytest.fixture
-def open_codec(mono):
+def codec(mono):
     config = load_config(mono.folder)
-
-    def open_in(dtype):
-        return Codec(
-            mono.folder / CODEC_FOLDER,
-            channels=config.channels,
-            codebooks=config.codebooks,
-            card=config.card,
-            device=torch.device("cpu"),
-            dtype=dtype,
-        )
-
-    return open_in
+    return Codec(
+        mono.folder / CODEC_FOLDER,
+        channels=config.channels,
+        codebooks=config.codebooks,
+        card=config.card,
+        device=torch.device("cpu"),
+    )
 
 
-@pytest.fixture
-def codes(mono):
+def test_a_clip_among_many_sounds_as_it_does_alone(codec, mono):
     config = load_config(mono.folder)
     generator = torch.Generator().manual_seed(1)
-    return [torch.randint(config.card, (config.codebooks, n), generator=generator) for n in (80, 9)]
+    shapes = [(config.codebooks, frames) for frames in (80, 9, *range(1, 12))]
+    clips = [torch.randint(config.card, shape, generator=generator) for shape in shapes]
+
+    together = codec.decode(clips)
+
+    for codes, sound in zip(clips, together, strict=True):
+        assert torch.equal(sound, codec.decode([codes])[0])
 
 
-def test_bfloat16_is_refused_because_its_noise_can_be_measured_in_a_clip(open_codec, codes):
-    codec = open_codec(torch.bfloat16)
+@torch.inference_mode()
+def test_an_lstm_of_fixed_shapes_is_the_lstm_with_its_input_added():
+    torch.manual_seed(0)
+    lstm = nn.LSTM(16, 16, 2)
+    clips = [torch.randn(1, 16, frames) for frames in FRAMES]
 
-    assert codec.dtype == torch.float32
-    expected = open_codec(torch.float32).decode(codes)
-    assert all(map(torch.equal, codec.decode(codes), expected))
+    outputs = _FixedShapeLstm(lstm)(clips)
 
-
-def test_sixteen_bits_that_pass_the_trial_are_used(open_codec, codes, monkeypatch):
-    monkeypatch.setattr(codec_module, "TRIAL_COSINE_MIN", 0.99)
-    half = open_codec(torch.bfloat16)
-    expected = open_codec(torch.float32).decode(codes)
-
-    assert half.dtype == torch.bfloat16
-    for heard, sound in zip(half.decode(codes), expected, strict=True):
-        assert heard.dtype == torch.float32
-        assert F.cosine_similarity(heard, sound).item() > 0.999
+    for x, y in zip(clips, outputs, strict=True):
+        expected = lstm(x.permute(2, 0, 1))[0].permute(1, 2, 0) + x
+        assert y.shape == x.shape
+        assert torch.allclose(y, expected, atol=1e-6)
 
 
-def test_a_processor_whose_sixteen_bit_convolutions_are_wrong_gets_float32(
-    open_codec, codes, monkeypatch
-):
-    monkeypatch.setattr(codec_module, "TRIAL_COSINE_MIN", 1.01)  # which no precision reaches
-    codec = open_codec(torch.float16)
+@torch.inference_mode()
+def test_an_lstm_of_fixed_shapes_takes_any_number_of_clips_and_keeps_their_order():
+    torch.manual_seed(0)
+    fixed = _FixedShapeLstm(nn.LSTM(8, 8, 1))
+    clips = [torch.randn(1, 8, 3) for _ in range(2 * FIXED_CLIPS + 1)]
 
-    assert codec.dtype == torch.float32
-    expected = open_codec(torch.float32).decode(codes)
-    assert all(map(torch.equal, codec.decode(codes), expected))
+    outputs = fixed(clips)
+
+    assert len(outputs) == len(clips)
+    assert torch.allclose(outputs[-1], fixed(clips[-1:])[0], atol=1e-6)
+
+
+class _Positional(nn.LSTM):
+    """An LSTM that is faulty on purpose: its result depends on the place in the batch."""
+
+    def forward(self, x, state=None):
+        y, state = super().forward(x, state)
+        return y + torch.arange(x.shape[1])[:, None] * 1e-6, state
+
+
+@pytest.mark.parametrize(("kind", "independent"), [(nn.LSTM, True), (_Positional, False)])
+def test_a_trial_finds_an_lstm_whose_clips_depend_on_their_place(kind, independent):
+    torch.manual_seed(0)
+    assert _FixedShapeLstm(kind(8, 8, 1)).rows_are_independent() is independent
 
 
 def test_cudnn_is_kept_exact_on_a_gpu_and_left_as_it_was():
