@@ -138,9 +138,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it: (1, C, T) to (1, C, T)."""
-        y = self._second(F.elu(self._first(F.elu(x))))
-        shortcut: Tensor = x if self._shortcut is None else self._shortcut(x)
-        return shortcut + y
+        y: Tensor = self._second(F.elu(self._first(F.elu(x))))
+        return y + (x if self._shortcut is None else self._shortcut(x))
 
 
 def build_decoder(
@@ -208,7 +207,8 @@ def _normalised(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     """Return the weight that torch's `weight_norm` computes from a length and a direction."""
     stem = f"{name}.conv.parametrizations.weight"
     length, direction = (tensors[f"{stem}.original{i}"].float() for i in (0, 1))
-    return torch._weight_norm(direction, length, 0)
+    weight: Tensor = torch._weight_norm(direction, length, 0)
+    return weight
 
 
 def _pad(x: Tensor, left: int, right: int, mode: str) -> Tensor:
