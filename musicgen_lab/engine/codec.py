@@ -31,13 +31,38 @@ Lstm = Callable[[Sequence[Tensor]], list[Tensor]]
 """An LSTM with its input added, over clips of (1, D, frames) each."""
 
 
+class CodecFiles:
+    """A transformers `EncodecModel` folder, opened but on no device yet.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Attributes
+    ----------
+    folder : Path
+    config : CodecConfig
+    weights : Checkpoint
+        Of the encoder too, which is not used.
+
+    Raises
+    ------
+    ModelUnavailable
+        When a file is missing or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = load_part_config(CodecConfig, folder)
+        self.weights = Checkpoint(folder / WEIGHTS_FILE)
+
+
 class Codec:
     """EnCodec's decoder.
 
     Parameters
     ----------
-    folder : Path
-        A transformers `EncodecModel` folder; its encoder is not read.
+    files : CodecFiles
     channels : int
         1, or 2 for two channels whose codebooks are interleaved and that are decoded one by one.
     codebooks : int
@@ -56,27 +81,27 @@ class Codec:
     Raises
     ------
     ModelUnavailable
-        When the folder is damaged, or does not fit the language model.
+        When the weights do not fit their configuration or the language model.
     """
 
     def __init__(
-        self, folder: Path, *, channels: int, codebooks: int, card: int, device: torch.device
+        self, files: CodecFiles, *, channels: int, codebooks: int, card: int, device: torch.device
     ) -> None:
-        config, tensors = load_part_config(CodecConfig, folder), Checkpoint(folder / WEIGHTS_FILE)
+        config = files.config
         self._device, self._channels = device, channels
         self.sample_rate, self.samples_per_frame = config.sampling_rate, config.samples_per_frame
         try:
-            tables = read_codebooks(tensors, codebooks // channels)
-            before, lstm, after = build_decoder(tensors, config)
+            tables = read_codebooks(files.weights, codebooks // channels)
+            before, lstm, after = build_decoder(files.weights, config)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:160]
             raise ModelUnavailable(
-                f"{folder} is damaged ({reason}); prepare the model again"
+                f"{files.folder} is damaged ({reason}); prepare the model again"
             ) from None
         if tables.shape[1] != card:
             raise ModelUnavailable(
-                f"{folder} has codebooks of {tables.shape[1]} codes, but the language model makes "
-                f"{card}"
+                f"{files.folder} has codebooks of {tables.shape[1]} codes, but the language model "
+                f"makes {card}"
             )
         self._tables = tables.to(device)  # (K, card, D)
         self._before, self._after = before.to(device), after.to(device)

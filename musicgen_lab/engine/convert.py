@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from musicgen_lab.engine.checkpoint import open_checkpoint
-from musicgen_lab.engine.codec import Codec
+from musicgen_lab.engine.codec import Codec, CodecFiles
 from musicgen_lab.engine.config import (
     CODEC_FOLDER,
     LM_FILE,
@@ -30,7 +30,7 @@ from musicgen_lab.engine.config import (
     is_model_folder,
 )
 from musicgen_lab.engine.quiet import quiet
-from musicgen_lab.engine.text import TextEncoder
+from musicgen_lab.engine.text import TextEncoder, TextEncoderFiles
 from musicgen_lab.errors import ModelUnavailable
 
 _NON_COMMERCIAL = "CC-BY-NC-4.0"
@@ -229,7 +229,7 @@ def _open_once(folder: Path) -> None:
     """Open every part, so that a folder that exists is one that works."""
     cpu = torch.device("cpu")
     config, checkpoint = open_checkpoint(folder)
-    TextEncoder(folder / TEXT_ENCODER_FOLDER, checkpoint, cpu)
+    TextEncoder(TextEncoderFiles(folder / TEXT_ENCODER_FOLDER), checkpoint, cpu)
     codec = open_codec(folder, config, cpu)
     if (codec.sample_rate, codec.frame_rate) != (config.sample_rate, config.frame_rate):
         raise ModelUnavailable(
@@ -241,7 +241,7 @@ def _open_once(folder: Path) -> None:
 def open_codec(folder: Path, config: ModelConfig, device: torch.device) -> Codec:
     """Open the codec of a model folder."""
     return Codec(
-        folder / CODEC_FOLDER,
+        CodecFiles(folder / CODEC_FOLDER),
         channels=config.channels,
         codebooks=config.codebooks,
         card=config.card,

@@ -24,9 +24,8 @@ import torch
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.engine.attention import kernel_works
 from musicgen_lab.engine.batch import Batch, Generation
-from musicgen_lab.engine.checkpoint import open_checkpoint
 from musicgen_lab.engine.codec import Codec
-from musicgen_lab.engine.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, ModelConfig
+from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.delay import count_frames, count_steps
 from musicgen_lab.engine.device import (
     ROWS_PER_SLOT,
@@ -34,16 +33,18 @@ from musicgen_lab.engine.device import (
     choose_dtype,
     choose_slots,
 )
+from musicgen_lab.engine.model import Model
 from musicgen_lab.engine.prompts import Prompts
 from musicgen_lab.engine.provenance import describe_engine
 from musicgen_lab.engine.slots import Slots
 from musicgen_lab.engine.text import TextEncoder
 from musicgen_lab.engine.transformer import Transformer
+from musicgen_lab.engine.upload import move_weights
 from musicgen_lab.request import GenerationRequest
 
 
 class Engine:
-    """A MusicGen on one device of this process. Made by `Engine.open`.
+    """A MusicGen on one device of this process. Made by `Engine.open` or `Engine.from_model`.
 
     Attributes
     ----------
@@ -95,12 +96,27 @@ class Engine:
         slots: int | Literal["auto"] = "auto",
         cuda_graphs: bool = True,
     ) -> Engine:
-        """Open a model folder.
+        """Open a model folder; see `from_model` for the options."""
+        return cls.from_model(
+            Model(folder), device=device, dtype=dtype, slots=slots, cuda_graphs=cuda_graphs
+        )
+
+    @classmethod
+    def from_model(
+        cls,
+        model: Model,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        slots: int | Literal["auto"] = "auto",
+        cuda_graphs: bool = True,
+    ) -> Engine:
+        """Put a model on a device.
 
         Parameters
         ----------
-        folder : Path
-            Made by `convert.prepare`.
+        model : Model
+            Its weights may be in memory already (`Model.load`); it is not changed.
         device : str
             "auto", "cpu", "cuda" or any other of torch's.
         dtype : {"auto", "float32", "bfloat16", "float16"}
@@ -113,25 +129,27 @@ class Engine:
         Raises
         ------
         ModelUnavailable
-            When the folder is missing, damaged, or its parts do not fit each other.
+            When the parts of the model do not fit each other.
         InvalidRequest
             When the device, the precision or that many slots cannot be had here.
         """
         place = choose_device(device)
         precision = choose_dtype(dtype, place)
-        config, checkpoint = open_checkpoint(folder)
-        text_encoder = TextEncoder(folder / TEXT_ENCODER_FOLDER, checkpoint, place)
-        codec = Codec(
-            folder / CODEC_FOLDER,
-            channels=config.channels,
-            codebooks=config.codebooks,
-            card=config.card,
-            device=place,
-        )
-        chosen = choose_slots(slots, config, checkpoint, place, precision)  # before the slow part
-        transformer = Transformer(
-            config, checkpoint, device=place, dtype=precision, rows=ROWS_PER_SLOT * chosen
-        )
+        config = model.config
+        chosen = choose_slots(slots, config, model.lm, place, precision)
+        with move_weights(model.lm, place, precision) as weights:
+            kernel_works(place)  # compiled while the weights are on their way
+            text_encoder = TextEncoder(model.text_encoder, model.lm, place)
+            codec = Codec(
+                model.codec,
+                channels=config.channels,
+                codebooks=config.codebooks,
+                card=config.card,
+                device=place,
+            )
+            transformer = Transformer(
+                config, weights(), device=place, dtype=precision, rows=ROWS_PER_SLOT * chosen
+            )
         return cls(config, transformer, text_encoder, codec, slots=chosen, cuda_graphs=cuda_graphs)
 
     @property

@@ -18,6 +18,33 @@ from musicgen_lab.errors import ModelUnavailable
 TOKENIZER_FILE = "tokenizer.json"
 
 
+class TextEncoderFiles:
+    """A transformers folder with a T5 encoder and its tokenizer, opened but on no device yet.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Attributes
+    ----------
+    folder : Path
+    config : T5Config
+    weights : Checkpoint
+    tokenizer : tokenizers.Tokenizer
+
+    Raises
+    ------
+    ModelUnavailable
+        When a file is missing or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = load_part_config(T5Config, folder)
+        self.weights = Checkpoint(folder / WEIGHTS_FILE)
+        self.tokenizer = _read_tokenizer(folder / TOKENIZER_FILE)
+
+
 class TextEncoder:
     """A T5 encoder with its tokenizer and the projection to the language model's width.
 
@@ -26,8 +53,7 @@ class TextEncoder:
 
     Parameters
     ----------
-    folder : Path
-        A transformers folder with the encoder and its tokenizer.
+    files : TextEncoderFiles
     tensors : mapping of str to Tensor
         With the projection's weight (dim, text_dim) and bias (dim,).
     device : torch.device
@@ -35,25 +61,26 @@ class TextEncoder:
     Raises
     ------
     ModelUnavailable
-        When the folder is damaged or does not fit the projection.
+        When the weights do not fit their configuration or the projection.
     """
 
-    def __init__(self, folder: Path, tensors: Mapping[str, Tensor], device: torch.device) -> None:
-        self._device = device
+    def __init__(
+        self, files: TextEncoderFiles, tensors: Mapping[str, Tensor], device: torch.device
+    ) -> None:
+        self._device, self._tokenizer = device, files.tokenizer
         self._weight = tensors["text_projection.weight"].to(device, torch.float32)
         self._bias = tensors["text_projection.bias"].to(device, torch.float32)
-        config, weights = load_part_config(T5Config, folder), Checkpoint(folder / WEIGHTS_FILE)
-        if config.d_model != self._weight.shape[1]:
+        if files.config.d_model != self._weight.shape[1]:
             raise ModelUnavailable(
-                f"{folder} has width {config.d_model}, but the model was made for "
+                f"{files.folder} has width {files.config.d_model}, but the model was made for "
                 f"{self._weight.shape[1]}; prepare the model again"
             )
-        self._tokenizer = _read_tokenizer(folder / TOKENIZER_FILE)
         try:
-            self._encoder = T5Encoder(config, weights, device)
+            self._encoder = T5Encoder(files.config, files.weights, device)
         except (KeyError, ValueError) as error:
+            reason = " ".join(map(str, error.args))
             raise ModelUnavailable(
-                f"{folder} is damaged ({' '.join(map(str, error.args))}); prepare the model again"
+                f"{files.folder} is damaged ({reason}); prepare the model again"
             ) from None
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""`Upload`: a checkpoint's tensors on their way to a CUDA device, while other work goes on.
+"""`move_weights`: a checkpoint on its way to a CUDA device, while other work goes on.
 
 A copy from ordinary memory runs at a fraction of the bus's speed, as the driver stages it through a
 small buffer of its own. Here a few threads read the file in large pieces into pinned buffers, from
@@ -8,8 +8,10 @@ which the device copies by itself; one thread's reading overlaps with another's 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +29,31 @@ class _Piece:
     last: int
 
 
+@contextmanager
+def move_weights(
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+) -> Iterator[Callable[[], Mapping[str, Tensor]]]:
+    """Start moving weights to a device, and lend a function that waits for them.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    device : torch.device
+        Other than a CUDA device, nothing is moved: the function returns the checkpoint.
+    dtype : torch.dtype
+        To convert to on a CUDA device.
+    """
+    if device.type != "cuda":
+        yield lambda: checkpoint
+        return
+    with ThreadPoolExecutor(READERS, thread_name_prefix="upload") as readers:
+        upload = Upload(checkpoint, device, dtype, readers)
+        try:
+            yield upload.tensors
+        finally:
+            upload.cancel()
+
+
 class Upload:
     """Starts copying at once; `tensors` waits for the end.
 
@@ -37,28 +64,37 @@ class Upload:
         Of CUDA.
     dtype : torch.dtype
         To convert to, on the device.
+    readers : ThreadPoolExecutor
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        readers: ThreadPoolExecutor,
+    ) -> None:
         self._checkpoint, self._device = checkpoint, device
         self._tensors = {
             name: torch.empty(checkpoint.shape(name), device=device, dtype=dtype)
             for name in checkpoint
         }
-        self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]  # the memory may still be in use by what had it before
+        # The memory may still be in use by what had it before.
+        self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._ready.record(torch.cuda.current_stream(device))
-        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="upload")
+        self._cancelled = threading.Event()
         pieces = list(_cut(checkpoint))
-        self._copies = [
-            self._pool.submit(self._copy, pieces[thread::READERS]) for thread in range(READERS)
-        ]
+        self._copies = [readers.submit(self._copy, pieces[i::READERS]) for i in range(READERS)]
 
     def tensors(self) -> dict[str, Tensor]:
         """Wait until all is there, and return it."""
-        with self._pool:
-            for copy in self._copies:
-                copy.result()
+        for copy in self._copies:
+            copy.result()
         return self._tensors
+
+    def cancel(self) -> None:
+        """Copy no more."""
+        self._cancelled.set()
 
     @torch.inference_mode()
     def _copy(self, pieces: list[_Piece]) -> None:
@@ -68,6 +104,8 @@ class Upload:
         stream.wait_event(self._ready)
         with torch.cuda.stream(stream):
             for piece in pieces:
+                if self._cancelled.is_set():
+                    return
                 stored = self._checkpoint.stored_dtype(piece.name) or torch.uint8
                 size = stored.itemsize
                 filled = buffer[: (piece.last - piece.first) * size]

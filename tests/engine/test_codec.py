@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from musicgen_lab.engine.codec import FIXED_CLIPS, FIXED_FRAMES, Codec, _FixedShapeLstm
+from musicgen_lab.engine.codec import FIXED_CLIPS, FIXED_FRAMES, Codec, CodecFiles, _FixedShapeLstm
 from musicgen_lab.engine.config import CODEC_FOLDER, load_config
 from musicgen_lab.engine.cudnn import exact_convolutions
 
@@ -15,7 +15,7 @@ FRAMES = [1, FIXED_FRAMES, 2 * FIXED_FRAMES + 7, 30]
 def codec(mono):
     config = load_config(mono.folder)
     return Codec(
-        mono.folder / CODEC_FOLDER,
+        CodecFiles(mono.folder / CODEC_FOLDER),
         channels=config.channels,
         codebooks=config.codebooks,
         card=config.card,

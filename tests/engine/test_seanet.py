@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from musicgen_lab.engine.codec import Codec
+from musicgen_lab.engine.codec import Codec, CodecFiles
 from musicgen_lab.engine.quiet import quiet
 from musicgen_lab.engine.seanet import Upsampling
 from musicgen_lab.errors import ModelUnavailable
@@ -44,7 +44,9 @@ def write_encodec(folder, **fields):
 
 
 def open_codec(folder):
-    return Codec(folder, channels=1, codebooks=CODEBOOKS, card=CARD, device=torch.device("cpu"))
+    return Codec(
+        CodecFiles(folder), channels=1, codebooks=CODEBOOKS, card=CARD, device=torch.device("cpu")
+    )
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 57])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from musicgen_lab.engine.quiet import quiet
-from musicgen_lab.engine.text import TextEncoder
+from musicgen_lab.engine.text import TextEncoder, TextEncoderFiles
 from musicgen_lab.errors import ModelUnavailable
 
 CPU, WIDTH = torch.device("cpu"), 48
@@ -42,7 +42,7 @@ def open_encoder(folder):
         "text_projection.weight": torch.eye(WIDTH),
         "text_projection.bias": torch.zeros(WIDTH),
     }
-    return TextEncoder(folder, projection, CPU)
+    return TextEncoder(TextEncoderFiles(folder), projection, CPU)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
