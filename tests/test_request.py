@@ -143,6 +143,44 @@ def test_the_key_is_the_same_in_another_process_and_does_not_change_with_version
     )
 
 
+KEYS = [
+    (
+        {"prompt": "calm acoustic guitar melody", "seed": 0, "model": "demo@1"},
+        "a287cb9c487de962685aa5534b75fbe4e4a4f15db66b237fe2bcdd05d60a011b",
+    ),
+    (
+        {"prompt": "calm acoustic guitar melody", "seed": 0},
+        "23d7b45a222ddbc2a6df8488fc30831027a8dc29479c7ec1e8afa90e8d01f1f6",
+    ),
+    (
+        {"prompt": "a", "duration": 30, "temperature": 0, "seed": 4294967295, "model": "demo@1"},
+        "706e77fe96baa961bf7e2067aacd9027ceb2047adf6e8a595a9e3af6789b072a",
+    ),
+    (
+        {"prompt": "a", "top_k": 0, "top_p": 0.95, "cfg_coef": 1, "seed": 3, "model": "demo@1"},
+        "e71f6514616ab1f188ae8a4b9f6ea444041dbcd2b21ed5df223e3b889688e298",
+    ),
+    (
+        {
+            "prompt": "jazz",
+            "duration": 2.5,
+            "temperature": 1.25,
+            "top_k": 50,
+            "cfg_coef": 0,
+            "seed": 12,
+            "model": "facebook/musicgen-small@4c8334b02c6e",
+        },
+        "bf4cd100a6617820ad5857e839dc0d885cfb342202e79d48cb900e00e33081dc",
+    ),
+]
+"""Requests and the keys under which their clips already lie in run folders."""
+
+
+@pytest.mark.parametrize(("fields", "key"), KEYS)
+def test_clips_that_are_already_stored_are_found_by_their_requests(fields, key):
+    assert GenerationRequest(**fields).key() == key
+
+
 def test_fields_that_cannot_act_are_named_with_the_reason():
     greedy = GenerationRequest(prompt="a", temperature=0)
     assert set(greedy.inert_fields()) == {"top_k", "top_p", "seed"}
