@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from musicgen_lab.backends import Backend, connect
     from musicgen_lab.clip import Clip, Failure, Provenance
-    from musicgen_lab.comparison_report import make_comparison
     from musicgen_lab.errors import (
         BackendUnavailable,
         InvalidRequest,
@@ -26,10 +25,11 @@ if TYPE_CHECKING:
         RunFolderUnwritable,
     )
     from musicgen_lab.plan import Plan
-    from musicgen_lab.report import make_report
+    from musicgen_lab.report.compare import make_comparison
+    from musicgen_lab.report.make import make_report
     from musicgen_lab.request import GenerationRequest
     from musicgen_lab.results import Results
-    from musicgen_lab.store import ClipStore
+    from musicgen_lab.runs.clip_store import ClipStore
     from musicgen_lab.sweep import Sweep
 
 # Imported when first used, so that `import musicgen_lab` costs next to nothing.
@@ -37,7 +37,7 @@ _HOMES = {
     "Backend": "backends",
     "BackendUnavailable": "errors",
     "Clip": "clip",
-    "ClipStore": "store",
+    "ClipStore": "runs.clip_store",
     "Failure": "clip",
     "GenerationRequest": "request",
     "InvalidRequest": "errors",
@@ -52,8 +52,8 @@ _HOMES = {
     "RunFolderUnwritable": "errors",
     "Sweep": "sweep",
     "connect": "backends",
-    "make_comparison": "comparison_report",
-    "make_report": "report",
+    "make_comparison": "report.compare",
+    "make_report": "report.make",
 }
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from musicgen_lab.backends import Backend
 from musicgen_lab.backends.prices import Cost, Priced
 from musicgen_lab.request import GenerationRequest
-from musicgen_lab.store import ClipRecord
+from musicgen_lab.runs.clip_store import ClipRecord
 
 if TYPE_CHECKING:
     from musicgen_lab.results import Results

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.request import SWEEP_ORDER
-from musicgen_lab.run_folder import RunFolder
+from musicgen_lab.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ class Questions:
         InvalidRequest
             When there is no such feature.
         """
-        from musicgen_lab.analysis.statistics import summarise
+        from musicgen_lab.stats.effects import summarise
 
         (feature,) = _features([feature])
         cell = list(self.parameters) or ["prompt"]
@@ -72,7 +72,7 @@ class Questions:
         Returns
         -------
         pandas.DataFrame
-            As `musicgen_lab.analysis.statistics.main_effects`; without rows where nothing but the
+            As `musicgen_lab.stats.effects.main_effects`; without rows where nothing but the
             seed is swept.
 
         Raises
@@ -80,7 +80,7 @@ class Questions:
         InvalidRequest
             When there is no such feature.
         """
-        from musicgen_lab.analysis.statistics import main_effects
+        from musicgen_lab.stats.effects import main_effects
 
         return main_effects(self.frame, self.parameters, _features(features), alpha=alpha)
 
@@ -90,7 +90,7 @@ class Questions:
         Works for designs without a grid too. The table is that of
         `musicgen_lab.analysis.trends.trends`; parameters and errors are those of `effects`.
         """
-        from musicgen_lab.analysis.trends import trends
+        from musicgen_lab.stats.trends import trends
 
         return trends(self.frame, self.parameters, _features(features), alpha=alpha)
 
@@ -104,14 +104,14 @@ class Questions:
     ) -> pd.DataFrame:
         """Return whether the effect of one swept parameter depends on another.
 
-        The table is that of `musicgen_lab.analysis.statistics.interactions`.
+        The table is that of `musicgen_lab.stats.effects.interactions`.
 
         Raises
         ------
         InvalidRequest
             When one of the two is not swept here, or there is no such feature.
         """
-        from musicgen_lab.analysis.statistics import interactions
+        from musicgen_lab.stats.effects import interactions
 
         for name in (first, second):
             if name not in self.parameters:
@@ -150,7 +150,7 @@ class Questions:
         import pandas as pd
 
         from musicgen_lab.analysis.distances import DISTANCES
-        from musicgen_lab.results_signatures import signatures_of
+        from musicgen_lab.runs.signatures import signatures_of
 
         if distance not in DISTANCES:
             raise InvalidRequest(
@@ -228,14 +228,14 @@ class Questions:
             One row per clip: `key`, the swept fields, `x` and `y` (NaN for failed and silent
             clips). `attrs` has `explained`, the share of the features' variance along x and y, and
             `loadings`, for every feature used how much it counts along them; see
-            `musicgen_lab.analysis.principal_map`.
+            `musicgen_lab.stats.principal_map`.
 
         Raises
         ------
         InvalidRequest
             When under three clips sound, the features are all the same, or there is no such one.
         """
-        from musicgen_lab.analysis.principal_map import principal_map
+        from musicgen_lab.stats.principal_map import principal_map
 
         names = _features(features)
         try:
@@ -273,7 +273,7 @@ class Questions:
         ModelUnavailable
             When the extra is missing, or the model is not there and cannot be fetched.
         """
-        from musicgen_lab.results_text import text_similarities
+        from musicgen_lab.runs.text_similarity import text_similarities
 
         columns = list(dict.fromkeys(["key", *self.swept, "prompt"]))
         similarities = text_similarities(self.frame, self._run, source)

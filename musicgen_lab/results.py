@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.questions import Questions
-from musicgen_lab.results_frame import build_frame
-from musicgen_lab.run_folder import RunFolder
+from musicgen_lab.runs.frame import build_frame
+from musicgen_lab.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
 
-    from musicgen_lab.drawing import Drawing
+    from musicgen_lab.figures.drawing import Drawing
 
 
 class Results(Questions):
@@ -148,7 +148,7 @@ class Results(Questions):
         ModelUnavailable
             When the extra is missing, or the model is not there and cannot be fetched.
         """
-        from musicgen_lab.results_aesthetics import aesthetic_scores
+        from musicgen_lab.runs.aesthetics import aesthetic_scores
 
         columns = list(dict.fromkeys(["key", *self.swept, "prompt"]))
         scores = aesthetic_scores(self.frame, self._run, source)
@@ -156,36 +156,36 @@ class Results(Questions):
 
     def listen(self, features: Sequence[str] | None = None, *, matched: bool = False) -> HTML:
         """Show every clip with its picture, a player and its values (`listening.listen`)."""
-        from musicgen_lab.listening import listen
+        from musicgen_lab.listening.grid import listen
 
         return listen(self, features=features, matched=matched)
 
     def spectrograms(self, **fixed: Any) -> Drawing:
         """Draw all spectrograms on one scale (`plots.spectrogram_grid`)."""
-        from musicgen_lab.plots import spectrogram_grid
+        from musicgen_lab.figures.plots import spectrogram_grid
 
         return spectrogram_grid(self, **fixed)
 
     def heatmap(self, feature: str, **fixed: Any) -> Drawing:
         """Draw a feature over the grid with its spread (`plots.heatmap`)."""
-        from musicgen_lab.plots import heatmap
+        from musicgen_lab.figures.plots import heatmap
 
         return heatmap(self, feature, **fixed)
 
     def effects_plot(self, features: Sequence[str] | None = None) -> Drawing:
         """Draw the effects of every swept parameter with intervals (`plots.effects`)."""
-        from musicgen_lab.plots import effects
+        from musicgen_lab.figures.plots import effects
 
         return effects(self, features)
 
     def map(self, colour_by: str | None = None, features: Sequence[str] | None = None) -> Drawing:
         """Draw all clips near those that are alike (`plots.clip_map`)."""
-        from musicgen_lab.plots import clip_map
+        from musicgen_lab.figures.plots import clip_map
 
         return clip_map(self, colour_by, features)
 
     def compare(self, a: str, b: str, features: Sequence[str] | None = None) -> Drawing:
         """Draw the clips of two keys side by side with their difference (`plots.compare`)."""
-        from musicgen_lab.plots import compare
+        from musicgen_lab.figures.plots import compare
 
         return compare(self.clip(a), self.clip(b), features)

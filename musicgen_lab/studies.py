@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.errors import InvalidRequest, MusicGenLabError
-from musicgen_lab.findings import what_stands_out
-from musicgen_lab.report import check_report_parameters, make_report
+from musicgen_lab.report.make import check_report_parameters, make_report
 from musicgen_lab.request import REQUEST_FIELDS
-from musicgen_lab.run_folder import refuse_run
+from musicgen_lab.runs.run_folder import refuse_run
+from musicgen_lab.stats.study_tables import what_stands_out
 from musicgen_lab.sweep import Sweep
 from musicgen_lab.yaml_file import load_yaml
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from musicgen_lab.atomic import write_atomically
-from musicgen_lab.report_page import PACKAGE
+from musicgen_lab.report.export import TEMPLATES
+from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.studies import INDEX, Outcome
 
 EFFECTS_SHOWN = 3
@@ -36,7 +36,7 @@ def write_index(outcomes: Sequence[Outcome], folder: Path, title: str) -> Path:
     ranked = sorted(outcomes, key=lambda outcome: (bool(outcome.error), -len(outcome.held)))
     failed = sum(bool(outcome.error) for outcome in outcomes)
     lead = f"{len(outcomes)} studies" + (f", {failed} failed" if failed else "")
-    style = (PACKAGE / "report_template" / "page.css").read_text(encoding="utf-8")
+    style = (TEMPLATES / "page" / "page.css").read_text(encoding="utf-8")
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -22,8 +22,8 @@ from musicgen_lab.request import (
     unknown_field,
 )
 from musicgen_lab.results import Results
-from musicgen_lab.run_folder import RunFolder
-from musicgen_lab.store import ClipRecord
+from musicgen_lab.runs.clip_store import ClipRecord
+from musicgen_lab.runs.run_folder import RunFolder
 
 DEFAULT_SEED = 0
 REQUESTS_MAX = 1_000_000

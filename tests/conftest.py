@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from musicgen_lab import make_report
-from tests.report_runs import make_run
+from tests.support.report_runs import make_run
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.command import PROMPT, run_command
+from tests.support.command import PROMPT, run_command
 
 SWEEP_ERRORS = {
     "a temperature of warm": (

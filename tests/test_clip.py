@@ -7,7 +7,7 @@ import pytest
 
 from musicgen_lab.clip import Clip, Failure, decode_audio, encode_wav
 from musicgen_lab.request import GenerationRequest
-from tests.sines import PROVENANCE, sine_clip
+from tests.support.sines import PROVENANCE, sine_clip
 
 REQUEST = GenerationRequest(prompt="a", duration=1, seed=0)
 

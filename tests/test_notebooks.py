@@ -9,9 +9,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from musicgen_lab.notebook import run_notebook
+from musicgen_lab.report.notebook import run_notebook
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+REPORTS = ROOT / "musicgen_lab" / "report" / "notebooks"
+ALL = sorted([*NOTEBOOKS.glob("*.ipynb"), *REPORTS.glob("*.ipynb")])
 TINY = {"duration": 1, "temperatures": [0.7, 1.3], "cfg_coefs": [1, 3]}
 
 
@@ -20,7 +23,7 @@ def texts(notebook):
     return json.dumps([cell.get("outputs", []) for cell in notebook.cells])
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
 def test_notebooks_are_thin_and_have_no_outputs(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
@@ -33,7 +36,7 @@ def test_notebooks_are_thin_and_have_no_outputs(path):
             assert not any(isinstance(node, defined) for node in nodes)
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
 def test_notebooks_are_written_as_their_editor_writes_them(path):
     """So that a change of one cell is a change of its lines alone."""
     notebook = nbformat.read(path, as_version=4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -47,14 +46,3 @@ def test_what_musicgen_never_needs_is_left_out_of_the_lock():
     left_out = {name for name, line in OVERRIDES.items() if line.marker}
     assert left_out
     assert not left_out & _locked().keys()
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.name)
-def test_notebooks_are_kept_without_outputs(path):
-    cells = json.loads(path.read_text())["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    assert code
-    for cell in code:
-        assert cell["outputs"] == []
-        assert cell["execution_count"] is None
-        assert not re.search(r"^\s*(def|class) ", "".join(cell["source"]), re.MULTILINE)

@@ -8,7 +8,7 @@ from bs4 import BeautifulSoup
 from musicgen_lab import InvalidRequest
 from musicgen_lab.studies import read_studies, run_studies
 from musicgen_lab.studies_index import write_index
-from tests.sines import SineBackend
+from tests.support.sines import SineBackend
 
 GOOD = """
 studies:

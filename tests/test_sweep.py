@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicgen_lab import InvalidRequest, Results, Sweep
-from tests.sines import SineBackend
+from tests.support.sines import SineBackend
 
 GUITAR = "calm acoustic guitar melody"
 

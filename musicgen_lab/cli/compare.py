@@ -31,7 +31,7 @@ def compare(
     quiet: bool,
 ) -> int:
     """Report the differences of two runs that were asked for alike, such as of two models."""
-    from musicgen_lab.comparison_report import make_comparison
+    from musicgen_lab.report.compare import make_comparison
 
     first, second = run_a.resolve(), run_b.resolve()
     page = make_comparison(

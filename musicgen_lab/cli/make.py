@@ -26,9 +26,9 @@ ASK_ABOVE_CLIPS = 1000
 @click.option("--out", type=click.Path(path_type=Path), default="clip.wav", show_default=True)
 def generate(fields: dict[str, Any], open_backend: Callable[[], Backend], out: Path) -> int:
     """Make one clip and write it as a WAV file."""
-    from musicgen_lab.atomic import write_atomically
     from musicgen_lab.clip import Failure
     from musicgen_lab.request import GenerationRequest, ignored_by_choice
+    from musicgen_lab.runs.atomic_io import write_atomically
 
     if out.suffix.lower() != ".wav":
         raise InvalidRequest(f"--out must end in .wav, got {out}")
@@ -107,7 +107,7 @@ def sweep(
         click.echo(plan.beside(results), err=True)
     path = results.results_path
     if with_report:
-        from musicgen_lab.report import make_report
+        from musicgen_lab.report.make import make_report
 
         path = make_report(out, progress=not quiet)
     click.echo(path)

@@ -64,8 +64,8 @@ def report(
     quiet: bool,
 ) -> int:
     """Make report.html and report.ipynb in a run's folder, or in those of many studies."""
-    from musicgen_lab.report import make_report
-    from musicgen_lab.report_page import FORMATS
+    from musicgen_lab.report.export import FORMATS
+    from musicgen_lab.report.make import make_report
 
     if (run is None) == (studies is None):
         raise click.UsageError("give the folder of a run, or --batch with a file of studies")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from musicgen_lab.atomic import write_atomically
+from musicgen_lab.runs.atomic_io import write_atomically
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

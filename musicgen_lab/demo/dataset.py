@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from musicgen_lab.atomic import write_atomically
 from musicgen_lab.demo.composition import Piece
 from musicgen_lab.demo.instruments import FRAME_SAMPLES, SAMPLE_RATE
 from musicgen_lab.demo.pieces import draw_piece
 from musicgen_lab.demo.synthesiser import synthesise
+from musicgen_lab.runs.atomic_io import write_atomically
 
 CLIPS_PER_SHARD = 60
 

@@ -16,7 +16,6 @@ import click
 import torch
 from safetensors.torch import load_file, save_file
 
-from musicgen_lab.atomic import write_atomically
 from musicgen_lab.bench_rows import describe_machine
 from musicgen_lab.demo.architecture import CODEC_CONFIG, LM_CONFIG, save_audiocraft
 from musicgen_lab.demo.dataset import DatasetSize, load_tokens, synthesise_shards, tokenise
@@ -25,6 +24,7 @@ from musicgen_lab.demo.train_lm import LMTraining, train_lm
 from musicgen_lab.engine.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, WEIGHTS_FILE
 from musicgen_lab.engine.convert import prepare
 from musicgen_lab.engine.device import choose_device
+from musicgen_lab.runs.atomic_io import write_atomically
 
 RECIPE_VERSION = 4
 NAME = f"musicgen-lab-demo-{RECIPE_VERSION}"

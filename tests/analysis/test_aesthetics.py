@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from musicgen_lab import ModelUnavailable
 from musicgen_lab.analysis.aesthetics import RATE_HZ, SCORES, Aesthetics
-from tests.analysis.sounds import RATE, noise, sine
-from tests.tiny_aesthetics import make_aesthetics, small_encoder
+from tests.support.sounds import RATE, noise, sine
+from tests.support.tiny_aesthetics import make_aesthetics, small_encoder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 

@@ -8,7 +8,7 @@ import pytest
 from musicgen_lab.analysis.constant_q import PITCH_CLASSES, chroma_db, constant_q_db
 from musicgen_lab.analysis.rhythm import tempogram
 from musicgen_lab.analysis.spectrogram import FLOOR_DB
-from tests.analysis.sounds import RATE, chord, clicks, noise, sine
+from tests.support.sounds import RATE, chord, clicks, noise, sine
 
 
 def middle(level_db):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from musicgen_lab.analysis.distances import DISTANCES, mean_distances, signature
-from musicgen_lab.analysis.principal_map import principal_map
-from tests.analysis.sounds import RATE, chord, noise, sine
+from musicgen_lab.stats.principal_map import principal_map
+from tests.support.sounds import RATE, chord, noise, sine
 
 
 def distance(name, *sounds):

@@ -10,7 +10,7 @@ import pytest
 from musicgen_lab.analysis.features import FEATURES, NUMBERS, measure
 from musicgen_lab.analysis.loudness import k_filters
 from musicgen_lab.analysis.rhythm import onset_strength_db, onset_times_s
-from tests.analysis.sounds import RATE, chord, clicks, noise, notes, sine, times
+from tests.support.sounds import RATE, chord, clicks, noise, notes, sine, times
 
 RATES = [8_000, 16_000, 32_000, 44_100, 48_000]
 

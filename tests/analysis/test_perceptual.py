@@ -7,8 +7,8 @@ import pytest
 
 from musicgen_lab import ModelUnavailable
 from musicgen_lab.analysis.perceptual import Clap
-from tests.analysis.sounds import RATE, noise, sine
-from tests.tiny_clap import make_clap
+from tests.support.sounds import RATE, noise, sine
+from tests.support.tiny_clap import make_clap
 
 
 @pytest.fixture(scope="module")

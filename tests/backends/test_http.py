@@ -17,8 +17,8 @@ from musicgen_lab.request import GenerationRequest
 from musicgen_lab.sweep import Sweep
 from musicgen_lab.web.app import create_app
 from musicgen_lab.web.settings import WebSettings
-from tests.sines import MODEL, SineBackend, sine_clip
 from tests.support.serving import running, serving
+from tests.support.sines import MODEL, SineBackend, sine_clip
 
 
 def make(backend, **fields):

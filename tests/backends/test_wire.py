@@ -13,7 +13,7 @@ from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.source import locate
 from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.request import GenerationRequest
-from tests.sines import MODEL, sine_clip
+from tests.support.sines import MODEL, sine_clip
 
 REQUEST = GenerationRequest(prompt="x", duration=1, seed=3).with_model(MODEL)
 

@@ -11,8 +11,8 @@ from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.request import GenerationRequest
-from tests.sines import SineBackend, sine_clip
 from tests.support.demo_engine import open_demo
+from tests.support.sines import SineBackend, sine_clip
 
 
 def ask(backend, seed=0, **fields):

@@ -14,7 +14,7 @@ import pytest
 
 from musicgen_lab import Results
 from musicgen_lab.cli import cli
-from tests.command import MUSICGEN_LAB, PROMPT, run_command
+from tests.support.command import MUSICGEN_LAB, PROMPT, run_command
 
 README = Path(__file__).parents[2] / "README.md"
 

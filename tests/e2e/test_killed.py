@@ -11,15 +11,15 @@ import warnings
 
 import pytest
 
-from musicgen_lab.run_folder import RunFolder
+from musicgen_lab.runs.run_folder import RunFolder
 from musicgen_lab.sweep import Sweep
-from tests.sines import SineBackend
+from tests.support.sines import SineBackend
 
 CLIPS = 150
 RUN = """
 import sys
 from musicgen_lab import Sweep
-from tests.sines import SineBackend
+from tests.support.sines import SineBackend
 print("started", flush=True)
 Sweep(prompt="a", duration=10, seed=range({clips})).run(SineBackend(), sys.argv[1], progress=False)
 """

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from tests.command import run_command
 from tests.e2e.browser import DESKTOP, PHONE, chromium, open_page, show_everything
-from tests.report_runs import make_run
+from tests.support.command import run_command
+from tests.support.report_runs import make_run
 
 STUDIES = """
 studies:

@@ -7,7 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from musicgen_lab import make_report
 from tests.e2e.browser import DESKTOP, PHONE, chromium, open_page, show_everything
-from tests.report_runs import make_run
+from tests.support.report_runs import make_run
 
 CLIPS, PLACES = 7, 9  # of the shared run: one clip failed and one is not made yet
 DURATION_S = 2.0

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 import soundfile
 
-from tests.command import MUSICGEN_LAB
+from tests.support.command import MUSICGEN_LAB
 from tests.support.contract import HOST, blocks
 
 SERVER = [MUSICGEN_LAB, "serve", "--port", "0"]

@@ -23,10 +23,9 @@ from musicgen_lab.clip import Clip
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.source import locate
 from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
-from musicgen_lab.notebook import run_notebook
+from musicgen_lab.report.notebook import run_notebook
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.sweep import Sweep
-from tests.command import MUSICGEN_LAB
 from tests.modal_server.deployed import (
     PROJECT,
     deploy,
@@ -37,6 +36,7 @@ from tests.modal_server.deployed import (
     use,
 )
 from tests.modal_server.server import modal_server
+from tests.support.command import MUSICGEN_LAB
 from tests.support.contract import blocks
 
 Result = api_pb2.GenericResult

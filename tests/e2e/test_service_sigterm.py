@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from tests.command import MUSICGEN_LAB
+from tests.support.command import MUSICGEN_LAB
 
 SERVER = [MUSICGEN_LAB, "serve", "--port", "0"]
 CLIENTS = 3

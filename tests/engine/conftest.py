@@ -12,7 +12,7 @@ from musicgen_lab.engine.delay import count_frames, undelay
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.reference import ReferenceEngine
 from musicgen_lab.request import GenerationRequest
-from tests.checkpoints import build_checkpoint
+from tests.support.checkpoints import build_checkpoint
 
 
 @pytest.fixture(autouse=True, scope="package")

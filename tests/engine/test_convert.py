@@ -102,7 +102,7 @@ def published(tmp_path_factory):
         T5Config,
     )
 
-    from tests.checkpoints import build_checkpoint
+    from tests.support.checkpoints import build_checkpoint
 
     root = tmp_path_factory.mktemp("transformers")
     text_folder = build_checkpoint(root / "other") / "text_encoder"

@@ -15,7 +15,7 @@ from musicgen_lab.engine.reference import ReferenceEngine
 from musicgen_lab.engine.source import EMBEDDED_FOLDER
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.request import GenerationRequest
-from tests.checkpoints import build_checkpoint
+from tests.support.checkpoints import build_checkpoint
 
 
 def request(**fields):

@@ -11,8 +11,8 @@ import pytest
 
 from musicgen_lab.engine.source import EMBEDDED_FOLDER, locate
 from musicgen_lab.errors import ModelUnavailable
-from tests.checkpoints import build_checkpoint
-from tests.command import run_command
+from tests.support.checkpoints import build_checkpoint
+from tests.support.command import run_command
 
 
 def test_the_embedded_model_is_there_and_its_revision_is_its_content():
@@ -59,7 +59,7 @@ def run_with_cache(code, cache, **environment):
 
 
 PREPARE = """
-from tests.checkpoints import build_checkpoint
+from tests.support.checkpoints import build_checkpoint
 from musicgen_lab.engine.source import locate
 from musicgen_lab.errors import ModelUnavailable
 try:

@@ -27,7 +27,7 @@ import numpy as np
 
 from musicgen_lab.clip import decode_audio
 from musicgen_lab.request import GenerationRequest
-from tests.command import MUSICGEN_LAB
+from tests.support.command import MUSICGEN_LAB
 from tests.support.demo_engine import SLOTS, open_engine
 
 BAD = ({}, {"prompt": "x", "duration": 45}, {"prompt": "x", "nonsense": 1}, {"prompt": ""})

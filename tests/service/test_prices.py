@@ -11,7 +11,7 @@ from musicgen_lab.backends.prices import PRICES_DATE, USD_PER_S, Prices
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.request import GenerationRequest
 from service.deployment import MUSICGEN_LARGE
-from tests.sines import sine_clip
+from tests.support.sines import sine_clip
 
 ABOUT = {
     "format": 1, "models": [MUSICGEN_LARGE], "gpu": ["A10", "A100"], "clips_at_once": 12,

@@ -13,8 +13,8 @@ import soundfile
 from musicgen_lab.clip import decode_audio
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.web.settings import WebSettings
-from tests.sines import MODEL, SAMPLE_RATE, SineBackend, sine_clip
 from tests.support.serving import serving
+from tests.support.sines import MODEL, SAMPLE_RATE, SineBackend, sine_clip
 
 DOCUMENTED = {
     "prompt": "upbeat electronic dance music with heavy bass",

@@ -12,8 +12,8 @@ import pytest
 from musicgen_lab.backends.submitting import Busy, Closing
 from musicgen_lab.clip import Failure
 from musicgen_lab.web.settings import WebSettings
-from tests.sines import SineBackend, sine_clip
 from tests.support.serving import serving
+from tests.support.sines import SineBackend, sine_clip
 
 BODY = {"prompt": "x", "duration": 1, "seed": 1}
 WAIT_S = 60  # for what must happen; nothing is asserted about how long it takes

@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import settings
 
-from tests.sines import SineBackend, sine_clip
 from tests.support.serving import running
+from tests.support.sines import SineBackend, sine_clip
 
 schemathesis = pytest.importorskip("schemathesis")
 

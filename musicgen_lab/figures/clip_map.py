@@ -1,0 +1,100 @@
+"""All clips of a run on a plane, those with like features near each other, coloured by a field."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
+from musicgen_lab.figures.facets import format_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+COLOUR_MAP = "cividis"  # made for colour-blind readers; its ends differ in lightness too
+MARKERS = "osD^vP*X"
+TEXTS_MAX = len(MARKERS)
+LOADINGS_SHOWN = 3
+
+
+def draw_map(placed: pd.DataFrame, colour_by: str) -> Drawing:
+    """Draw a map of clips; see `musicgen_lab.plots.clip_map`.
+
+    Parameters
+    ----------
+    placed : pandas.DataFrame
+        As of `Results.map_coordinates`.
+    colour_by : str
+        One of its columns: a number, or a text with up to eight values.
+    """
+    from matplotlib.figure import Figure
+
+    shown = placed[placed["x"].notna()]
+    figure = Figure(figsize=(7.4, 5.6), dpi=120, facecolor=PAPER)
+    axes = figure.add_axes((0.12, 0.15, 0.66, 0.75), facecolor="none")  # the paper's
+    values = list(dict.fromkeys(sorted(shown[colour_by])))
+    _scatter(axes, shown, colour_by, values)
+    for which, label in enumerate("xy"):
+        share = placed.attrs["explained"][which]
+        strongest = _strongest(placed.attrs["loadings"], which)
+        text = f"Component {which + 1} ({share:.0%} of the variance): {strongest}"
+        (axes.set_xlabel if label == "x" else axes.set_ylabel)(text, fontsize=8.5, color=INK)
+    axes.tick_params(labelsize=8.5, color=MUTED, labelcolor=INK)
+    for spine in axes.spines.values():
+        spine.set_color(MUTED)
+    axes.set_title(
+        f"{len(shown)} clips: near each other where their features are alike",
+        fontsize=10.5,
+        color=INK,
+        loc="left",
+    )
+    return Drawing(figure, _alt(shown, placed, colour_by))
+
+
+def _scatter(axes: Axes, shown: pd.DataFrame, colour_by: str, values: list[Any]) -> None:
+    from matplotlib import colormaps
+
+    is_text = isinstance(values[0], str)
+    dots: dict[str, Any] = {"s": 46, "linewidth": 0.6, "edgecolor": MUTED}
+    if not is_text and len(values) > TEXTS_MAX:
+        drawn = axes.scatter(shown["x"], shown["y"], c=shown[colour_by], cmap=COLOUR_MAP, **dots)
+        bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.04)
+        bar.set_label(colour_by, fontsize=9, color=INK)
+        bar.ax.tick_params(labelsize=8.5, color=MUTED, labelcolor=INK)
+        return
+    shares = np.linspace(0, 1, len(values)) if len(values) > 1 else [0.2]
+    for share, value, marker in zip(shares, values, MARKERS, strict=False):
+        here = shown[shown[colour_by] == value]
+        label = format_value(colour_by, value, shorten=18)
+        colour = colormaps[COLOUR_MAP](share)
+        axes.scatter(here["x"], here["y"], color=colour, marker=marker, label=label, **dots)
+    legend = axes.legend(
+        title=colour_by, loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=8.5
+    )
+    legend.get_title().set(color=INK, fontsize=9)
+    for text in legend.get_texts():
+        text.set(color=INK, parse_math=False)
+
+
+def _strongest(loadings: dict[str, list[float]], which: int) -> str:
+    from musicgen_lab.analysis.features import FEATURES
+
+    ordered = sorted(loadings, key=lambda name: -abs(loadings[name][which]))[:LOADINGS_SHOWN]
+    return ", ".join(
+        f"{'+' if loadings[name][which] > 0 else '−'} {FEATURES[name].label}" for name in ordered
+    )
+
+
+def _alt(shown: pd.DataFrame, placed: pd.DataFrame, colour_by: str) -> str:
+    centres = shown.groupby(colour_by)[["x", "y"]].mean()
+    said = "; ".join(
+        f"{colour_by} {format_value(colour_by, value)} around {x:.1f}, {y:.1f}".replace("-", "−")
+        for value, x, y in centres.head(12).itertuples()
+    )
+    explained = sum(placed.attrs["explained"])
+    return (
+        f"Map of {len(shown)} clips along their first two principal components, which hold "
+        f"{explained:.0%} of the variance of their features. {said}."
+    )

@@ -1,0 +1,129 @@
+"""`Drawing`: a figure with its words, for notebooks, pages and print, on light and dark paper."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.runs.atomic_io import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, PAPER = "#1d1d22", "#ffffff"
+DARK_INK, DARK_PAPER = "#e9e8ee", "#17161b"
+MUTED = "#8a8892"
+CSS_PX_PER_IN = 100
+FORMATS = ("png", "svg", "pdf")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure together with what it shows in words. A notebook shows it by itself.
+
+    Attributes
+    ----------
+    figure : matplotlib.figure.Figure
+        To change before it is saved, if something is to be changed. It knows nothing of pyplot.
+    alt : str
+        What is to be seen, for those who cannot see it.
+    """
+
+    figure: Figure
+    alt: str
+
+    def save(self, path: str | Path) -> Path:
+        """Write the figure, with its words inside the file, as PNG, SVG or PDF.
+
+        Parameters
+        ----------
+        path : str or Path
+            Its ending says the format.
+
+        Raises
+        ------
+        InvalidRequest
+            When the ending is another one.
+        RunFolderUnwritable
+            When the file cannot be written.
+        """
+        path = Path(path)
+        kind = path.suffix.lower().removeprefix(".")
+        if kind not in FORMATS:
+            raise InvalidRequest(
+                f"a drawing is saved as .png, .svg or .pdf, got {path.name!r}",
+                field="path",
+                value=str(path),
+            )
+        write_atomically(path, self._encode(kind))
+        return path
+
+    def png(self, *, dark: bool = False) -> bytes:
+        """Encode the figure as PNG, on light paper or on dark."""
+        if not dark:
+            return self._encode("png")
+        from matplotlib.text import Text
+
+        inked = [text for text in self.figure.findobj(Text) if text.get_color() == INK]
+        for text in inked:
+            text.set_color(DARK_INK)
+        for axes in self.figure.axes:
+            axes.tick_params(colors=DARK_INK)
+        self.figure.set_facecolor(DARK_PAPER)
+        try:
+            return self._encode("png")
+        finally:
+            for text in inked:
+                text.set_color(INK)
+            for axes in self.figure.axes:
+                axes.tick_params(color=MUTED, labelcolor=INK)
+            self.figure.set_facecolor(PAPER)
+
+    def svg(self) -> bytes:
+        """Encode the figure as SVG, with its texts as text."""
+        return self._encode("svg")
+
+    def picture(self) -> str:
+        """Return the figure as HTML for a page that is light or dark as its reader wishes."""
+        dark = _data_uri(self.png(dark=True))
+        return (
+            f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+            f"{self._image()}</picture>"
+        )
+
+    def _repr_html_(self) -> str:
+        return self._image()  # a notebook's paper is not what the reader's system says
+
+    def _image(self) -> str:
+        width, height = (round(size * CSS_PX_PER_IN) for size in self.figure.get_size_inches())
+        return (
+            f'<img src="{_data_uri(self.png())}" width="{width}" height="{height}" '
+            f'style="height: auto; --width: {width}px" alt="{escape(self.alt, quote=True)}">'
+        )
+
+    def _encode(self, kind: str) -> bytes:
+        from matplotlib import rc_context
+
+        words = {"svg": "Title", "png": "Description", "pdf": "Subject"}[kind]
+        metadata: dict[str, str | None] = {words: self.alt}
+        if kind != "png":
+            metadata["Date" if kind == "svg" else "CreationDate"] = None  # the same bytes each time
+        buffer = io.BytesIO()
+        with (
+            warnings.catch_warnings(),
+            rc_context({"svg.hashsalt": "musicgen-lab", "svg.fonttype": "none"}),
+        ):
+            # A prompt may be in a script that the font lacks; the alt text has it whole.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            self.figure.savefig(buffer, format=kind, metadata=metadata)
+        return buffer.getvalue()
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

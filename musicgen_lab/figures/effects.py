@@ -1,0 +1,154 @@
+"""The effects of every parameter on every feature, with intervals: one panel per feature."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
+from musicgen_lab.figures.facets import format_value
+from musicgen_lab.formatting import decimals_for, mid_sentence, signed, with_unit
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+COLUMNS = 3
+PANEL_IN, ROW_IN = 2.35, 0.34
+DOT_PT = 6.5
+HELD_COLOUR = "#b3367a"  # dark enough on light paper, light enough on dark
+GAP_X_IN, GAP_Y_IN = 0.3, 0.85
+TOP_IN, BOTTOM_IN, RIGHT_IN = 0.75, 0.3, 0.25
+
+
+def draw_effects(effects: pd.DataFrame) -> Drawing:
+    """Draw a table of effects; see `musicgen_lab.plots.effects`.
+
+    Parameters
+    ----------
+    effects : pandas.DataFrame
+        As of `musicgen_lab.stats.study_tables.effects_of`.
+    """
+    from matplotlib.figure import Figure
+
+    if effects.empty:
+        raise InvalidRequest(
+            "there are no effects to draw: nothing but the seed was swept", field="results"
+        )
+    features = list(dict.fromkeys(effects["feature"]))
+    parameters = list(dict.fromkeys(effects["parameter"]))
+    names = [_row_name(effects, parameter) for parameter in parameters]
+    left = 0.3 + 0.075 * max(len(line) for name in names for line in name.split("\n"))
+    columns = min(COLUMNS, len(features))
+    rows = math.ceil(len(features) / columns)
+    panel_height = ROW_IN * len(parameters) + 0.2
+    width = left + columns * PANEL_IN + (columns - 1) * GAP_X_IN + RIGHT_IN
+    height = TOP_IN + rows * panel_height + rows * GAP_Y_IN + BOTTOM_IN
+    figure = Figure(figsize=(max(width, 5.2), height), dpi=120, facecolor=PAPER)
+    width = max(width, 5.2)
+    title = (
+        "Change from the lowest to the highest value, with its 95% interval over seeds.\n"
+        "Filled: holds after correction. Hollow: nothing can be concluded."
+    )
+    wrapped = "\n".join(textwrap.wrap(title, int(width * 12)))
+    ink: dict[str, Any] = {"color": INK, "parse_math": False}
+    figure.text(
+        0.15 / width, 1 - 0.1 / height, wrapped, va="top", fontsize=9.5, linespacing=1.25, **ink
+    )
+    for index, feature in enumerate(features):
+        row, column = divmod(index, columns)
+        bottom = height - TOP_IN - (row + 1) * panel_height - row * GAP_Y_IN - 0.3
+        axes = figure.add_axes(
+            (
+                (left + column * (PANEL_IN + GAP_X_IN)) / width,
+                bottom / height,
+                PANEL_IN / width,
+                panel_height / height,
+            )
+        )
+        here = effects[effects["feature"] == feature].set_index("parameter").loc[parameters]
+        _draw_panel(axes, here, feature, names if column == 0 else None)
+    return Drawing(figure, _alt(effects))
+
+
+def _row_name(effects: pd.DataFrame, parameter: str) -> str:
+    row = effects[effects["parameter"] == parameter].iloc[0]
+    if isinstance(row["lowest"], str):
+        return f"{parameter}\n{row['levels']} values"
+    ends = " to ".join(format_value(parameter, row[end]) for end in ("lowest", "highest"))
+    return f"{parameter}\n{ends}"
+
+
+def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    from musicgen_lab.analysis.features import FEATURES
+
+    ends = np.abs(rows[["change", "low", "high"]].to_numpy(float))
+    reach = float(np.nanmax(ends, initial=0.0))
+    limit = 1.12 * reach or 1.0
+    dot = DOT_PT / 72 / PANEL_IN * limit  # its radius along the axis
+    axes.set_facecolor("none")  # the paper's, light or dark
+    for y, (_, row) in enumerate(rows.iterrows()):
+        change, low, high = (float(row[name]) for name in ("change", "low", "high"))
+        if not math.isfinite(change):
+            axes.text(
+                0.5,
+                y,
+                _why_empty(row),
+                transform=axes.get_yaxis_transform(),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color=INK,
+            )
+            continue
+        axes.plot([0, 0], [y - 0.5, y + 0.5], color=MUTED, linewidth=0.8, zorder=0)
+        colour = HELD_COLOUR if row["conclusive"] else MUTED
+        for start, end in ((low, change - dot), (change + dot, high)):
+            if start < end:
+                axes.plot([start, end], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
+        face = colour if row["conclusive"] else "none"
+        axes.plot(change, y, "o", markersize=DOT_PT, color=colour, markerfacecolor=face)
+    axes.set_xlim(-limit, limit)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), names or [""] * len(rows))
+    if not reach:
+        axes.set_xticks([])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True, prune="both"))
+    axes.tick_params(labelsize=8.5, color=MUTED, labelcolor=INK, length=2.5)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(MUTED)
+    axes.tick_params(axis="y", length=0)
+    named = FEATURES[feature]
+    unit = textwrap.shorten(named.unit, 24, placeholder="…")
+    axes.set_title(named.label, fontsize=9.5, color=INK, loc="left", parse_math=False)
+    axes.set_xlabel(unit, fontsize=8.5, color=INK, parse_math=False)
+
+
+def _why_empty(row: pd.Series[Any]) -> str:
+    if "same in all" in row["note"]:
+        return "no difference at all"
+    return "too few seeds" if row["clips"] else "no values to compare"
+
+
+def _alt(effects: pd.DataFrame) -> str:
+    from musicgen_lab.analysis.features import FEATURES
+
+    parts = []
+    for row in effects.to_dict("records"):
+        feature = FEATURES[row["feature"]]
+        said = f"{row['parameter']} on {mid_sentence(feature.label)}"
+        if math.isfinite(row["change"]):
+            decimals = decimals_for((0.0, abs(row["change"])))
+            change = signed(row["change"], decimals, plus=True)
+            said += f" {with_unit(change, feature.unit)}"
+        said += "" if row["conclusive"] else ", nothing can be concluded"
+        parts.append(said)
+    return f"Effects with 95% intervals over seeds. {'; '.join(parts)}."

@@ -1,0 +1,1 @@
+"""Clips to listen to, with their pictures, as HTML."""

@@ -1,0 +1,102 @@
+"""`make_report`: a run folder becomes a notebook with its outputs and a page to pass on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.report.export import FORMATS, check_formats, write_page
+from musicgen_lab.report.notebook import check_parameters, run_notebook
+from musicgen_lab.report.sections import report_title
+from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.stats.study_tables import chosen_features
+
+NOTEBOOKS = Path(__file__).parent / "notebooks"
+NOTEBOOK = NOTEBOOKS / "sweep_report.ipynb"
+FOLDER_PARAMETER = "run_folder"
+
+
+def make_report(
+    folder: str | Path,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    features: Sequence[str] | None = None,
+    self_contained: bool = False,
+    formats: Sequence[str] = FORMATS,
+    progress: bool = True,
+) -> Path:
+    """Make a report of a run: `report.html` without code, and the `report.ipynb` behind it.
+
+    Papermill runs the notebook `sweep_report.ipynb` with the run folder as its parameter, in a
+    kernel of this interpreter. The page needs no network; its sounds and pictures lie beside it
+    in `listening/`. Neither file is touched unless the whole report could be made.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The run folder.
+    parameters : Mapping, optional
+        Other parameters of the notebook, by name.
+    title : str, optional
+        The heading, in place of the prompt.
+    features : sequence of str, optional
+        Which to look at; see `stats.study_tables.chosen_features` for the default ones.
+    self_contained : bool
+        Put the sounds and pictures inside the page, up to 32 MB, so that it is a single file.
+    formats : sequence of str
+        Which to keep: "html", "ipynb" or both. One that is not asked for is not written; it stays
+        as an earlier report left it. For a PDF, print the page from a browser.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    Path
+        Of `report.html`, or of `report.ipynb` where only that is kept.
+
+    Raises
+    ------
+    InvalidRequest
+        When the notebook has no parameter of a name that is given, there is no such feature or
+        format, or the sounds are too many to be put inside the page, or there is no page.
+    RunFolderError, RunFolderUnwritable
+        When there is no run in the folder, or it cannot be written.
+    ReportFailed
+        When the notebook ends in an error.
+    """
+    kept = check_formats(formats)
+    if self_contained and "html" not in kept:
+        raise InvalidRequest(
+            f"only the page can be self-contained; add html to the formats {', '.join(kept)}",
+            field="formats",
+            value=kept,
+        )
+    run = RunFolder.started(folder)
+    given = dict(parameters or {}) | ({"title": title} if title is not None else {})
+    if features is not None:
+        given["features"] = chosen_features(features)
+    check_report_parameters(given)
+    list(run.store.records())  # sets damaged files aside, and warns here rather than in the kernel
+    notebook = run_notebook(NOTEBOOK, run.path, {**given, FOLDER_PARAMETER: "."}, progress=progress)
+    heading = report_title((r.prompt for r in run.asked()), title or "")
+    return write_page(notebook, run.path, heading, self_contained=self_contained, formats=kept)
+
+
+def check_report_parameters(given: Mapping[str, Any]) -> None:
+    """Refuse parameters that the report does not have, and features that there are not.
+
+    Parameters
+    ----------
+    given : Mapping
+        By name.
+
+    Raises
+    ------
+    InvalidRequest
+        Naming those that there are.
+    """
+    check_parameters(NOTEBOOK, given, hidden=(FOLDER_PARAMETER,))
+    chosen_features(given.get("features"))

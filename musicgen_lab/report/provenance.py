@@ -1,0 +1,112 @@
+"""Who made the clips of a run, and how to make them again, as HTML for a notebook."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from musicgen_lab.figures.facets import records_of
+from musicgen_lab.request import SWEEP_ORDER
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+    from musicgen_lab.results import Results
+
+FACTS = {
+    "model": "model and revision",
+    "engine": "engine",
+    "device": "device",
+    "dtype": "precision",
+    "gpu": "GPU",
+    "lab_version": "MusicGen Lab",
+}
+
+
+def provenance(results: Results) -> HTML:
+    """Say who made the clips, and the command that makes them again.
+
+    Parameters
+    ----------
+    results : Results
+
+    Returns
+    -------
+    IPython.display.HTML
+    """
+    from IPython.display import HTML
+
+    made = [record for record in records_of(results) if record["status"] == "ok"]
+    rows = "".join(
+        f"<div><dt>{escape(label)}</dt><dd>{'<br>'.join(map(escape, values))}</dd></div>"
+        for name, label in FACTS.items()
+        if (values := _distinct(made, name))
+    )
+    name = f"How to make {results.folder.resolve().name} again"
+    commands = "\n\n".join(command(sweep["design"], results) for sweep in results.sweeps)
+    return HTML(
+        f'<dl class="facts">{rows}</dl>'
+        "<p>The same model, precision and kind of machine give the same samples, bit for bit. "
+        "Every clip's request, revision, times and checksum are in its file in "
+        "<code>clips/</code>.</p>"
+        f'<pre role="region" aria-label="{escape(name, quote=True)}" tabindex="0">'
+        f"{escape(commands)}</pre>"
+    )
+
+
+def command(design: Mapping[str, Any], results: Results) -> str:
+    """Return what makes a design again: a command for a grid, Python for a random design."""
+    fields: dict[str, Any] = dict(design["fields"])
+    made_with = [str(model).partition("@")[0] for model in results.frame["model"].dropna()]
+    folder = results.folder.resolve().name
+    if design["kind"] == "sample":
+        given = ", ".join(f"{name}={_python(value)}" for name, value in fields.items())
+        # Another field would draw other points, so that the model is the backend's.
+        model = "" if "model" in fields or not made_with else f":{made_with[0]}"
+        drawn = ", ".join(f"{name}={design[name]}" for name in ("seed", "replicates"))
+        return (
+            "import musicgen_lab as lab\n\n"
+            f"sweep = lab.Sweep.sample({design['n']}, {drawn}, {given})\n"
+            f"sweep.run(lab.connect({f'local{model}'!r}), {folder!r})"
+        )
+    fields.setdefault("model", made_with[:1])
+    words = ["musicgen-lab", "sweep"]
+    for name in sorted(fields, key=("prompt", *SWEEP_ORDER).index):
+        values = fields[name] if isinstance(fields[name], list | tuple) else [fields[name]]
+        option = f"--{name.replace('_', '-')}"
+        if name in ("prompt", "model"):
+            words += [word for value in values for word in (option, shlex.quote(str(value)))]
+        else:
+            words += [option, ",".join(_number(value) for value in values)]
+    words += _engine_options(records_of(results))
+    return " ".join([*words, "--out", shlex.quote(folder), "--report"])
+
+
+def _engine_options(records: list[dict[str, Any]]) -> list[str]:
+    """Return the options that say how clips were made, where all were made in one way."""
+    made = [record for record in records if record["status"] == "ok"]
+    ways = {(record["engine"], record["device"], record["dtype"]) for record in made}
+    if len(ways) != 1 or not all(isinstance(part, str) for part in next(iter(ways))):
+        return []
+    ((engine, device, dtype),) = ways
+    if engine.startswith("audiocraft"):
+        return ["--engine", "audiocraft"]
+    return [] if (device, dtype) == ("cpu", "float32") else ["--dtype", dtype]
+
+
+def _distinct(records: list[dict[str, Any]], name: str) -> list[str]:
+    values = dict.fromkeys(record[name] for record in records)
+    return [str(value) for value in values if isinstance(value, str)]
+
+
+def _number(value: float) -> str:
+    """Write a number so that the same one is read: 1.0 as 1, a seed with all its digits."""
+    return str(int(value)) if float(value).is_integer() else repr(value)
+
+
+def _python(value: Any) -> str:
+    """Write a design's field as it was given; ranges come back from JSON as lists."""
+    is_range = isinstance(value, list) and len(value) == 2 and not isinstance(value[0], str)
+    return repr(tuple(value)) if is_range else repr(value)

@@ -1,0 +1,124 @@
+"""Builds the frame of a run, and keeps it in the run folder as `results.parquet`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from musicgen_lab.runs.atomic_io import write_atomically
+from musicgen_lab.errors import MusicGenLabWarning, RunFolderUnwritable
+from musicgen_lab.request import REQUEST_FIELDS
+from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.runs.clip_store import ClipRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def build_frame(records: list[ClipRecord], run: RunFolder) -> pd.DataFrame:
+    """Build the frame, taking features from the saved one where they are still true."""
+    import pandas as pd
+
+    from musicgen_lab.analysis.features import FEATURES, FEATURES_VERSION
+    from musicgen_lab.runs.measuring import measure_files
+
+    known = _measured_before(run)
+    new = {
+        record.audio.sha256: run.store.folder / record.audio.file
+        for record in records
+        if record.audio is not None and record.audio.sha256 not in known
+    }
+    known |= dict(zip(new, measure_files("features", list(new.values())), strict=True))
+    rows = [
+        _row(record) | (known[record.audio.sha256] if record.audio is not None else {})
+        for record in records
+    ]
+    columns = [*_row_columns(), *FEATURES]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame = frame.astype(dict.fromkeys(("sample_rate_hz", "channels", "frames"), "Int64"))
+    frame = frame.astype({"gpu_s": float, "cost_usd": float})
+    types = {"number": "float64", "yes or no": "boolean", "text": "string"}
+    frame = frame.astype({name: types[feature.kind] for name, feature in FEATURES.items()})
+    frame.attrs["features_version"] = FEATURES_VERSION
+    _save(frame, run)
+    return frame
+
+
+def _row_columns() -> list[str]:
+    return [
+        "key",
+        *REQUEST_FIELDS,
+        "status",
+        "error",
+        "attempts",
+        "path",
+        "sample_rate_hz",
+        "channels",
+        "frames",
+        "duration_s",
+        "elapsed_s",
+        "engine",
+        "device",
+        "dtype",
+        "lab_version",
+        "gpu",
+        "gpu_s",
+        "cost_usd",
+        "created_at",
+        "audio_sha256",
+    ]
+
+
+def _row(record: ClipRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "key": record.key,
+        **record.request,
+        "status": record.status,
+        "error": f"{record.error.type}: {record.error.message}" if record.error else None,
+        "attempts": record.attempts,
+        "elapsed_s": record.elapsed_s,
+        "created_at": record.created_at,
+    }
+    if record.audio is not None:
+        row |= {
+            "path": f"clips/{record.audio.file}",
+            "sample_rate_hz": record.audio.sample_rate_hz,
+            "channels": record.audio.channels,
+            "frames": record.audio.frames,
+            "duration_s": record.audio.frames / record.audio.sample_rate_hz,
+            "audio_sha256": record.audio.sha256,
+        }
+    if record.provenance is not None:
+        made_by = ("engine", "device", "dtype", "lab_version")
+        row |= {name: record.provenance[name] for name in made_by}
+        paid = ("gpu", "gpu_s", "cost_usd")
+        row |= {name: record.provenance["details"].get(name) for name in paid}
+    return row
+
+
+def _measured_before(run: RunFolder) -> dict[str, dict[Any, Any]]:
+    """Return the features in the saved frame by the sound's checksum; none if it is out of date."""
+    import pandas as pd
+
+    from musicgen_lab.analysis.features import FEATURES, FEATURES_VERSION
+
+    try:
+        saved = pd.read_parquet(run.results_path)
+        if saved.attrs.get("features_version") != FEATURES_VERSION:
+            return {}
+        measured = saved.dropna(subset=["audio_sha256"]).drop_duplicates("audio_sha256")
+        columns = measured[list(FEATURES)].to_dict("records")
+        return dict(zip(measured["audio_sha256"], columns, strict=True))
+    except (OSError, ValueError, KeyError):
+        return {}  # missing, damaged or another program's: it is rebuilt
+
+
+def _save(frame: pd.DataFrame, run: RunFolder) -> None:
+    content = frame.to_parquet(index=False)
+    try:
+        if not run.results_path.exists() or run.results_path.read_bytes() != content:
+            write_atomically(run.results_path, content)
+    except RunFolderUnwritable as error:
+        warnings.warn(
+            f"{run.results_path.name} was not saved: {error}", MusicGenLabWarning, stacklevel=4
+        )

@@ -1,0 +1,1 @@
+"""Tables of a run: spread, effects, trends, interactions and their certainty."""

@@ -1,0 +1,177 @@
+"""Two runs against each other: clips in pairs that differ in the run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.figures.facets import format_value, records_of
+from musicgen_lab.formatting import decimals_for, signed, with_unit
+from musicgen_lab.request import SWEEP_ORDER
+from musicgen_lab.stats.study_tables import ALPHA, chosen_features, strongest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from musicgen_lab.results import Results
+
+RUN = "run"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two clips that were asked for alike.
+
+    Attributes
+    ----------
+    label : str
+        What sets the pair apart from the others, such as "temperature 0.7, seed 0".
+    a, b : str
+        Keys of the clips in the first and in the second run.
+    """
+
+    label: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs and the pairs of clips that they share.
+
+    Attributes
+    ----------
+    a, b : Results
+    apart : tuple of str
+        Request fields that have one value in each run, and another in the other: what is compared.
+    pairs : tuple of Pair
+        Finished clips of both runs that agree in every other field.
+    """
+
+    a: Results
+    b: Results
+    apart: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+
+    @classmethod
+    def of(cls, a: Results, b: Results) -> Comparison:
+        """Pair the clips of two runs.
+
+        Raises
+        ------
+        InvalidRequest
+            When no finished clip of one run has its counterpart in the other.
+        """
+        only = [{name: set(run.frame[name]) for name in SWEEP_ORDER} for run in (a, b)]
+        apart = tuple(
+            name
+            for name in SWEEP_ORDER
+            if len(only[0][name]) == len(only[1][name]) == 1 and only[0][name] != only[1][name]
+        )
+        same = [name for name in SWEEP_ORDER if name not in apart]
+        finished = [
+            {
+                tuple(record[name] for name in same): record
+                for record in records_of(run)
+                if record["status"] == "ok"
+            }
+            for run in (a, b)
+        ]
+        shared = [place for place in finished[0] if place in finished[1]]
+        if not shared:
+            raise InvalidRequest(
+                f"no clip of {a.folder} has a counterpart in {b.folder} that was asked for alike; "
+                "compare runs of the same prompts, values and seeds"
+            )
+        shown = [name for name in same if len({finished[0][place][name] for place in shared}) > 1]
+        pairs = tuple(
+            Pair(
+                ", ".join(
+                    f"{name} {format_value(name, finished[0][place][name])}" for name in shown
+                )
+                or "the only clip",
+                finished[0][place]["key"],
+                finished[1][place]["key"],
+            )
+            for place in shared
+        )
+        return cls(a, b, apart, pairs)
+
+    def names(self) -> tuple[str, str]:
+        """Say what each run is: its values of the fields that are compared, or its folder."""
+        if not self.apart:
+            first, second = (run.folder.resolve().name for run in (self.a, self.b))
+            return (first, second) if first != second else ("first run", "second run")
+        return tuple(  # type: ignore[return-value]
+            ", ".join(
+                f"{name} {format_value(name, run.frame[name].iloc[0])}" for name in self.apart
+            )
+            for run in (self.a, self.b)
+        )
+
+    def differences(self, features: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return by how much the second run differs from the first, pair by pair.
+
+        The seeds are the independent witnesses: each is asked once, by its mean over all cells.
+        p-values are corrected for the number of features (Holm).
+
+        Parameters
+        ----------
+        features : sequence of str, optional
+            See `musicgen_lab.stats.study_tables.chosen_features`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per feature, with the columns of
+            `musicgen_lab.stats.effects.main_effects`; ``change`` is second minus first.
+        """
+        import pandas as pd
+
+        from musicgen_lab.analysis.features import NUMBERS
+        from musicgen_lab.stats.effects import holm, main_effects
+
+        names = [name for name in chosen_features(features) if name in NUMBERS]
+        frames = [
+            run.frame[run.frame["key"].isin([getattr(pair, side) for pair in self.pairs])].assign(
+                **{RUN: index}
+            )
+            for index, (run, side) in enumerate(((self.a, "a"), (self.b, "b")))
+        ]
+        both = pd.concat(frames, ignore_index=True)
+        cells = [name for name in self.a.parameters if name not in self.apart]
+        table = main_effects(both, [RUN, *cells], names, alpha=ALPHA)
+        table = table[table["parameter"] == RUN].reset_index(drop=True)
+        adjusted = holm(table["p_value"].to_numpy())
+        return table.assign(p_adjusted=adjusted, conclusive=adjusted < ALPHA)
+
+
+def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[str]:
+    """Say the differences that hold, the surest first, and what cannot be told."""
+    from musicgen_lab.analysis.features import FEATURES
+
+    first, second = comparison.names()
+    said = []
+    for row in strongest(table):
+        feature = FEATURES[row["feature"]]
+        change, low, high = (float(row[name]) for name in ("change", "low", "high"))
+        decimals = decimals_for((0.0, max(abs(low), abs(high), abs(change))))
+        more = "higher" if change > 0 else "lower"
+        ends = sorted((abs(low), abs(high)))
+        said.append(
+            f"{feature.label} is {more} with {second} than with {first}: by "
+            f"{with_unit(signed(abs(change), decimals), feature.unit)} (95% interval "
+            f"{signed(ends[0], decimals)} to {signed(ends[1], decimals)}, {row['seeds']} seeds)."
+        )
+    untested = table[table["p_value"].isna()]
+    if len(untested) == len(table):
+        said.append(f"Nothing can be concluded: {_first(untested['note'])}.")
+    elif not said:
+        said.append(f"No difference in any of {len(table)} features could be told from chance.")
+    return said
+
+
+def _first(notes: Any) -> str:
+    return next((str(note) for note in notes if note), "no pair has a value")

@@ -1,0 +1,88 @@
+"""Clips stand where a reader expects them, whatever was swept."""
+
+from __future__ import annotations
+
+import pytest
+
+from musicgen_lab import Results, Sweep
+from musicgen_lab.figures.facets import describe, format_value, pages
+from tests.support.report_runs import make_run
+from tests.support.sines import SineBackend
+
+
+def laid_out(folder, **fields):
+    return pages(Results.open(make_run(folder, **fields)))
+
+
+def test_temperature_goes_down_and_cfg_coef_across(tmp_path):
+    (page,) = laid_out(tmp_path, cfg_coef=[5, 1], temperature=[1.3, 0.7, 1.0])
+    assert (page.row_field, page.column_field) == ("temperature", "cfg_coef")
+    assert (page.row_values, page.column_values) == ((0.7, 1.0, 1.3), (1.0, 5.0))
+    for panel in page.panels:
+        assert panel.record["temperature"] == page.row_values[panel.row]
+        assert panel.record["cfg_coef"] == page.column_values[panel.column]
+
+
+@pytest.mark.parametrize(
+    ("fields", "down", "across"),
+    [
+        ({"temperature": [0.7, 1], "seed": [0, 1]}, "temperature", "seed"),
+        ({"cfg_coef": [1, 3], "seed": [0, 1]}, "seed", "cfg_coef"),
+        ({"prompt": ["b", "a"], "seed": [0, 1]}, "prompt", "seed"),
+        ({"top_k": [50, 250], "temperature": [0.7, 1]}, "temperature", "top_k"),
+    ],
+)
+def test_other_fields_take_the_places_that_are_free(tmp_path, fields, down, across):
+    (page,) = laid_out(tmp_path, **fields)
+    assert (page.row_field, page.column_field) == (down, across)
+    assert page.row_values == tuple(fields[down])
+
+
+def test_every_combination_of_the_remaining_fields_is_a_page(tmp_path):
+    fields = {"temperature": [0.7, 1], "cfg_coef": [1, 3], "seed": [0, 1], "duration": [1, 2]}
+    found = laid_out(tmp_path, **fields)
+    assert [page.heading for page in found] == [
+        "duration 1 s, seed 0",
+        "duration 1 s, seed 1",
+        "duration 2 s, seed 0",
+        "duration 2 s, seed 1",
+    ]
+    keys = [panel.record["key"] for page in found for panel in page.panels]
+    assert len(keys) == len(set(keys)) == 16
+
+
+def test_what_was_not_made_keeps_its_place_and_what_failed_and_is_silent_says_so(tmp_path):
+    (page,) = laid_out(
+        tmp_path, temperature=[0.7, 1], cfg_coef=[1, 3], missing=[1], failed=[2], silent=[3]
+    )
+    assert [panel.status for panel in page.panels] == ["ok", "missing", "failed", "silent"]
+    assert page.panels[1].label == "temperature 0.7, cfg_coef 3"
+
+
+@pytest.mark.parametrize(("n", "shape"), [(1, (1, 1)), (3, (1, 3)), (5, (2, 3)), (8, (2, 4))])
+def test_one_swept_field_is_a_list_in_its_order(tmp_path, n, shape):
+    (page,) = laid_out(tmp_path, seed=list(reversed(range(n))))
+    assert page.is_list
+    assert (page.rows, page.columns) == shape
+    assert [panel.record["seed"] for panel in page.panels] == list(range(n))
+
+
+def test_a_random_design_is_a_list_and_not_a_grid_of_holes(tmp_path):
+    sweep = Sweep.sample(10, prompt="a", duration=1, temperature=(0.5, 1.5), cfg_coef=(1, 8))
+    (page,) = pages(sweep.run(SineBackend(), tmp_path, progress=False))
+    assert page.is_list
+    assert len(page.panels) == 10
+    temperatures = [panel.record["temperature"] for panel in page.panels]
+    assert temperatures == sorted(temperatures)
+
+
+def test_a_run_without_clips_has_no_pages(tmp_path):
+    assert laid_out(tmp_path, missing=[0]) == []
+
+
+def test_values_are_written_for_people():
+    assert format_value("temperature", 0.30000000000000004) == "0.3"
+    assert format_value("duration", 8.0) == "8 s"
+    assert format_value("prompt", "a" * 50) == "a" * 39 + "…"
+    assert format_value("prompt", "a" * 50, shorten=None) == "a" * 50
+    assert describe({"cfg_coef": 3.0, "seed": 1}) == "cfg_coef 3, seed 1"

@@ -1,0 +1,173 @@
+"""The spectrogram grid shows every clip on one scale, and nothing in it overlaps."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+
+from musicgen_lab import InvalidRequest, Results
+from musicgen_lab.figures.mel_pictures import MelPictures
+from musicgen_lab.figures.plots import spectrogram_grid
+from tests.support.report_runs import make_run
+
+TWO_BY_TWO = {"temperature": [0.7, 1.0], "cfg_coef": [1, 3]}
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A 2 x 2 run with a loud, a missing, a failed and a silent clip."""
+    folder = tmp_path_factory.mktemp("mixed")
+    kinds = {"loud": [0], "missing": [1], "failed": [2], "silent": [3]}
+    return Results.open(make_run(folder, **TWO_BY_TWO, **kinds))
+
+
+def panels(drawing):
+    return drawing.figure.axes[:-1]  # the last one is the colour bar
+
+
+def texts(drawing):
+    return [text.get_text() for text in drawing.figure.findobj(Text) if text.get_text()]
+
+
+def test_all_panels_share_one_colour_scale_that_the_bar_shows(tmp_path):
+    results = Results.open(make_run(tmp_path, **TWO_BY_TWO, loud=[0]))
+    drawing = spectrogram_grid(results)
+    limits = {image.get_clim() for axes in panels(drawing) for image in axes.images}
+    (limit,) = limits
+    assert limit[1] - limit[0] == 80
+    highest_db = max(axes.images[0].get_array().max() for axes in panels(drawing))
+    assert limit[1] - 10 < highest_db <= limit[1]
+    assert drawing.figure.axes[-1].get_ylim() == limit
+    assert "Level of a mel band (dB re full scale)" in texts(drawing)
+
+
+def test_a_quieter_clip_is_drawn_darker(tmp_path):
+    results = Results.open(make_run(tmp_path, seed=[0, 1], loud=[0]))
+    loud, soft = (axes.images[0].get_array().max() for axes in panels(spectrogram_grid(results)))
+    assert loud - soft == pytest.approx(20 * np.log10(5), abs=1.5)
+
+
+def test_failed_silent_and_missing_places_are_told_apart(mixed):
+    ok, missing, failed, silent = panels(spectrogram_grid(mixed))
+    assert ok.images and not ok.texts
+    assert not missing.images and not missing.patch.get_hatch()
+    assert failed.patch.get_hatch()
+    assert failed.texts[0].get_text() == "failed\nOutOfMemoryError"
+    assert silent.texts[0].get_text() == "silent"
+
+
+def test_the_axes_have_units_and_the_rows_and_columns_their_values(mixed):
+    said = texts(spectrogram_grid(mixed))
+    assert "Time (s)" in said
+    assert "Frequency (kHz), mel scale" in said
+    assert {"cfg_coef 1", "cfg_coef 3", "temperature\n0.7", "temperature\n1"} <= set(said)
+    assert "“calm guitar”" in said
+
+
+def test_the_frequency_axis_is_true(tmp_path):
+    """The tone of a clip at temperature 0 has 200 Hz: that is where it is drawn."""
+    results = Results.open(make_run(tmp_path, temperature=0))
+    (axes,) = panels(spectrogram_grid(results))
+    (image,) = axes.images
+    left, right, low, high = image.get_extent()
+    row = np.argmax(np.asarray(image.get_array()).mean(axis=1))
+    mel = low + (row + 0.5) / image.get_array().shape[0] * (high - low)
+    assert mel * 200 / 3 == pytest.approx(200, abs=20)  # straight below 1 kHz
+    assert left <= 0 and right == pytest.approx(1, abs=0.02)
+    assert axes.get_xlim() == (0, 1)
+
+
+def test_a_dollar_in_a_prompt_is_no_formula(tmp_path):
+    drawing = spectrogram_grid(Results.open(make_run(tmp_path, prompt="$x_1$ and $\\broken")))
+    assert drawing.png().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 3), (9, 9)])
+def test_no_text_overlaps_another_or_leaves_the_paper(tmp_path, rows, columns):
+    results = Results.open(
+        make_run(
+            tmp_path,
+            prompt="a rather long prompt that goes on and on about drums, bass and a piano " * 4,
+            temperature=[round(0.4 + 0.2 * row, 1) for row in range(rows)],
+            cfg_coef=[1.5 * (column + 1) for column in range(columns)],
+        )
+    )
+    drawing = spectrogram_grid(results)
+    figure = drawing.figure
+    figure.draw_without_rendering()
+    boxes = {
+        (text.get_text(), index): text.get_window_extent()
+        for index, text in enumerate(figure.findobj(Text))
+        if text.get_text().strip() and text.get_visible()
+    }
+    for (one, a), (other, b) in itertools.combinations(boxes.items(), 2):
+        assert not a.overlaps(b), (one, other)
+    paper = figure.bbox
+    for name, box in boxes.items():
+        assert box.x0 >= 0 and box.y0 >= 0, name
+        assert box.x1 <= paper.x1 and box.y1 <= paper.y1, name
+
+
+def test_a_page_is_chosen_by_the_fields_that_are_neither_down_nor_across(tmp_path):
+    results = Results.open(make_run(tmp_path, **TWO_BY_TWO, seed=[0, 7]))
+    assert "“calm guitar”\nseed 0" in texts(spectrogram_grid(results))
+    assert "“calm guitar”\nseed 7" in texts(spectrogram_grid(results, seed=7))
+    assert "all with seed 7" in spectrogram_grid(results, seed=7).alt
+    with pytest.raises(InvalidRequest, match="no grid has seed 1; there is seed 0 or seed 7"):
+        spectrogram_grid(results, seed=1)
+
+
+def test_a_run_without_clips_is_refused(tmp_path):
+    results = Results.open(make_run(tmp_path, missing=[0]))
+    with pytest.raises(InvalidRequest, match="there are no clips"):
+        spectrogram_grid(results)
+
+
+def test_the_alt_text_says_what_is_to_be_seen(mixed):
+    said = spectrogram_grid(mixed).alt
+    assert "temperature 0.7, 1 from top to bottom" in said
+    assert "cfg_coef 1, 3 from left to right" in said
+    assert "failed: temperature 1, cfg_coef 1" in said
+    assert "missing: temperature 0.7, cfg_coef 3" in said
+    assert "silent: temperature 1, cfg_coef 3" in said
+
+
+def test_the_dark_figure_has_dark_paper(mixed):
+    drawing = spectrogram_grid(mixed)
+    light, dark = (
+        Image.open(io.BytesIO(drawing.png(dark=dark))).convert("L").getpixel((2, 2))
+        for dark in (False, True)
+    )
+    assert light > 240
+    assert dark < 40
+
+
+def test_pictures_show_time_to_the_right_and_frequency_upwards_on_the_common_scale(tmp_path):
+    results = Results.open(make_run(tmp_path, temperature=0, duration=[1, 2], silent=[1]))
+    pictures = MelPictures(results)
+    tone, silence = (
+        np.asarray(Image.open(io.BytesIO(pictures.png(key))).convert("RGBA"), int)
+        for key in results.frame["key"]
+    )
+    bright = tone[..., :3].sum(axis=2)
+    assert np.argmax(bright.sum(axis=1)) > 0.8 * tone.shape[0]  # 200 Hz is near the bottom
+    half = tone.shape[1] // 2
+    assert np.all(tone[:, half + 10 :, 3] == 0)  # it lasts half as long as the other one
+    assert np.all(tone[:, : half - 10, 3] == 255)
+    assert np.all(silence[..., :3].sum(axis=2) < 10)
+
+
+def test_drawing_leaves_pyplot_alone():
+    code = (
+        "import sys; from musicgen_lab.figures import plots, spectrogram_grid;"
+        "import matplotlib.figure;"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

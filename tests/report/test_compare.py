@@ -1,0 +1,71 @@
+"""Two runs are compared in pairs that differ in the run alone."""
+
+from __future__ import annotations
+
+import pytest
+from bs4 import BeautifulSoup
+
+from musicgen_lab import InvalidRequest, Results
+from musicgen_lab.report.compare import make_comparison
+from musicgen_lab.stats.comparison import Comparison, difference_sentences
+from tests.support.report_runs import make_run
+
+FIELDS = {"temperature": [0.7, 1.3], "seed": range(4), "duration": 1}
+FEATURES = ["spectral_centroid_hz", "onset_rate_hz"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs that differ in cfg_coef: the tempo follows it, the pitch does not."""
+    folder = tmp_path_factory.mktemp("pair")
+    a = make_run(folder / "a", cfg_coef=2, failed=[0], **FIELDS)
+    b = make_run(folder / "b", cfg_coef=6, **FIELDS)
+    return a, b
+
+
+def test_clips_are_paired_by_all_that_was_asked_alike(runs):
+    comparison = Comparison.of(*map(Results.open, runs))
+    assert comparison.apart == ("cfg_coef",)
+    assert comparison.names() == ("cfg_coef 2", "cfg_coef 6")
+    assert len(comparison.pairs) == 7  # one clip failed, and so its pair is none
+    assert comparison.pairs[0].label == "temperature 0.7, seed 1"
+
+
+def test_a_difference_is_said_with_its_interval_and_none_is_made_up(runs):
+    comparison = Comparison.of(*map(Results.open, runs))
+    table = comparison.differences(["onset_rate_hz"])
+    (said,) = difference_sentences(comparison, table)
+    assert said.startswith("Onset rate is higher with cfg_coef 6 than with cfg_coef 2: by ")
+    assert "95% interval" in said and "4 seeds" in said
+
+
+def test_a_run_compared_with_itself_shows_nothing(runs):
+    results = Results.open(runs[1])
+    comparison = Comparison.of(results, results)
+    assert comparison.names() == ("first run", "second run")
+    table = comparison.differences(FEATURES)
+    assert not table["conclusive"].any()
+
+
+def test_runs_without_a_common_request_are_refused(runs, tmp_path):
+    other = make_run(tmp_path / "other", temperature=[0.9], seed=[7], duration=2)
+    with pytest.raises(InvalidRequest, match=r"no clip of .* has a counterpart"):
+        Comparison.of(Results.open(runs[0]), Results.open(other))
+
+
+def test_it_never_takes_the_place_of_a_runs_own_report(runs):
+    with pytest.raises(InvalidRequest, match="is a run and has a report of its own"):
+        make_comparison(*runs, runs[0], features=FEATURES, progress=False)
+    assert not (runs[0] / "report.html").exists()
+
+
+def test_the_page_lies_in_its_own_folder_with_its_sounds(runs, tmp_path):
+    path = make_comparison(*runs, tmp_path / "out", features=FEATURES, progress=False)
+    page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+    assert page.h1.get_text() == "cfg_coef 6 against cfg_coef 2"
+    assert "7 pairs of clips that were asked for alike but for cfg_coef" in page.get_text()
+    assert "Onset rate is higher with cfg_coef 6" in page.find(class_="findings").get_text()
+    assert len(page("audio")) == 14
+    for tag in page(["audio", "img"]):
+        assert (path.parent / tag["src"]).is_file()
+    assert str(tmp_path.parent) not in path.read_text(encoding="utf-8")

@@ -1,0 +1,299 @@
+"""A report is made whole or not at all, says what is true, and asks nothing of the network."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+import musicgen_lab.report.make
+from musicgen_lab import (
+    InvalidRequest,
+    ReportFailed,
+    Results,
+    RunFolderError,
+    Sweep,
+    make_report,
+)
+from musicgen_lab.errors import MusicGenLabWarning
+from musicgen_lab.listening.grid import listening_grid
+from musicgen_lab.report.figures import spectrogram_figures
+from musicgen_lab.report.provenance import command
+from musicgen_lab.report.sections import heading
+from musicgen_lab.report.tables import clip_table
+from tests.support.report_runs import make_run
+from tests.support.sines import SineBackend
+
+NOTEBOOK = musicgen_lab.report.make.NOTEBOOK
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return BeautifulSoup(report.read_text(encoding="utf-8"), "html.parser")
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+def use_template(monkeypatch, folder, *cells):
+    """Let reports be made from a notebook of these cells."""
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": spec})
+    for cell in ('run_folder = "."', *cells):
+        notebook.cells.append(nbformat.v4.new_code_cell(cell))
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    folder.mkdir()
+    nbformat.write(notebook, folder / "notebook.ipynb")
+    monkeypatch.setattr(musicgen_lab.report.make, "NOTEBOOK", folder / "notebook.ipynb")
+
+
+def test_it_lies_in_the_run_folder_even_if_that_has_braces_and_spaces_in_its_name(report):
+    assert "{" in str(report)
+    assert sorted(path.name for path in report.parent.glob("report.*")) == [
+        "report.html",
+        "report.ipynb",
+    ]
+
+
+def test_nothing_in_it_points_to_the_network(report):
+    page = report.read_text(encoding="utf-8")
+    assert not re.search(r"https?:|src=[\"']//|@import|url\(", page)
+
+
+def test_it_shows_no_code_and_no_path_of_this_machine(report, page):
+    assert "results = Results.open" not in page.get_text()
+    for path in (report, report.with_suffix(".ipynb")):
+        written = path.read_text(encoding="utf-8")
+        assert str(report.parent.parent) not in written
+        assert str(NOTEBOOK.parent) not in written
+
+
+def test_every_link_leads_to_a_file_beside_it(report, page):
+    links = [tag["src"] for tag in page(["img", "audio"])] + [a["href"] for a in page("a")]
+    files = [link for link in links if not link.startswith(("data:", "#"))]
+    assert len(files) == 7 * 3 + 1  # picture, player and WAV of each clip, and the table
+    for link in files:
+        assert (report.parent / link).is_file(), link
+
+
+def test_the_prompt_is_text_and_not_markup(page):
+    assert page.h1.get_text() == "“calm <b>guitar</b> & $5 {drums}”"
+    assert page.title.get_text() == page.h1.get_text()
+
+
+def test_it_counts_what_was_made_and_what_was_not(page):
+    said = page.find(class_="lead").get_text()
+    assert said == "7 clips, 14 s of audio; 1 silent; 1 failed; 1 not made yet."
+
+
+def test_it_says_every_parameter_the_model_and_who_made_it(page):
+    facts = {row.dt.get_text(): row.dd.get_text() for row in page.find(class_="facts")("div")}
+    assert facts["temperature"] == "0.7, 1, 1.3 (3 values)"
+    assert facts["cfg_coef"] == "1, 3, 5 (3 values)"
+    assert facts["seed"] == "0"
+    assert facts["model"] == "sines@1"
+    assert facts["made by"] == "sines 1 on cpu in float32"
+    assert "with MusicGen Lab" in facts["asked"]
+
+
+def test_parameters_that_do_nothing_are_said_to(tmp_path):
+    said = heading(Results.open(make_run(tmp_path, top_p=0.9))).data
+    assert "250 <small>(does nothing: top_p 0.9 replaces it)" in said
+
+
+def test_what_was_paid_is_said(tmp_path):
+    results = Results.open(make_run(tmp_path, seed=[0, 1]))
+    assert "cost" not in heading(results).data
+    results.frame = results.frame.assign(gpu="A10", gpu_s=2.5, cost_usd=0.001)
+    assert "<dt>cost</dt><dd>$0.0020 for 5.0 GPU-seconds on A10</dd>" in heading(results).data
+
+
+def test_every_panel_has_a_label_and_every_picture_and_player_a_description(page):
+    grid = page.find(class_="listening-grid")
+    assert len(grid("figure")) == 9
+    assert all(figure.figcaption.get_text().strip() for figure in grid("figure"))
+    assert all(image["alt"].startswith("Mel spectrogram: temp") for image in grid("img"))
+    assert all(player["aria-label"].startswith("Play temperature") for player in grid("audio"))
+    assert {player["preload"] for player in grid("audio")} == {"none"}
+    assert page.find(class_="figure").img["alt"]
+
+
+def test_failed_silent_missing_and_attenuated_clips_say_so(page):
+    figures = page.find(class_="listening-grid")("figure")
+    said = "\n".join(figure.get_text(" ") for figure in figures)
+    assert "OutOfMemoryError: no room for <it>" in said
+    assert "not made yet" in said
+    assert "silent" in said
+    assert "peaks 3.5 dB above full scale: played 3.5 dB quieter" in said
+
+
+def test_the_table_has_every_clip_with_a_dash_for_what_cannot_be_known(tmp_path):
+    results = Results.open(make_run(tmp_path, seed=[0, 1, 2], silent=[1], failed=[2]))
+    names = ["loudness_lufs", "spectral_centroid_hz", "rms_dbfs"]
+    table = BeautifulSoup(clip_table(results, names).data, "html.parser")
+    ok, silent, failed = (row.get_text("|") for row in table.tbody("tr"))
+    assert ok.count("–") == 0
+    assert silent.startswith("1|–|–|") and "|silent|" in silent
+    assert "failed: OutOfMemoryError: no room for <it>" in failed
+
+
+def test_a_run_without_clips_has_a_report_that_says_so(tmp_path):
+    results = Results.open(make_run(tmp_path, missing=[0]))
+    assert "0 clips, 0 s of audio; 1 not made yet." in heading(results).data
+    assert "No clip has been made yet" in listening_grid(results).data
+    assert "No clip has been made yet" in spectrogram_figures(results, level_range_db=80).data
+    assert "<tbody></tbody>" in clip_table(results).data
+
+
+def test_the_title_can_be_given(run):
+    html = make_report(run, title="A <new> look", progress=False).read_text(encoding="utf-8")
+    assert BeautifulSoup(html, "html.parser").h1.get_text() == "A <new> look"
+
+
+def test_a_single_file_holds_all_its_sounds_and_pictures(run):
+    page = make_report(run, self_contained=True, progress=False).read_text(encoding="utf-8")
+    shown = BeautifulSoup(page, "html.parser")
+    assert shown.audio["src"].startswith("data:audio/mpeg;base64,")
+    assert shown.audio["data-matched"].startswith("data:audio/mpeg;base64,")
+    assert not re.search(r'(src|href|data-matched)="(listening|clips|results)', page)
+
+
+def test_the_page_alone_can_be_kept_and_what_is_not_asked_for_is_left_alone(run):
+    (run / "report.ipynb").write_text("the notebook before")
+    page = make_report(run, formats=["html"], progress=False)
+    assert page == run / "report.html" and page.stat().st_size > 10_000
+    assert (run / "report.ipynb").read_text() == "the notebook before"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"formats": ["html", "docx"]}, r"^unknown format 'docx'; the formats are html and ipynb$"),
+        ({"formats": ["pdf"]}, r"unknown format 'pdf'; .*; for a PDF, print the page from a brows"),
+        ({"formats": []}, "give at least one format: html or ipynb"),
+        ({"formats": ["ipynb"], "self_contained": True}, "only the page can be self-contained"),
+    ],
+    ids=["unknown", "pdf", "none", "a notebook with its sounds inside"],
+)
+def test_formats_that_there_are_not_are_refused_before_anything_is_made(run, options, message):
+    with pytest.raises(InvalidRequest, match=message):
+        make_report(run, **options, progress=False)
+    assert not list(run.glob("report.*"))
+
+
+def test_features_can_be_chosen_and_those_not_known_are_refused(run):
+    page = make_report(run, features=["tempo_bpm", "rms_dbfs"], progress=False)
+    heads = (
+        BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").find(class_="clips").thead
+    )
+    assert "TempoBPM" in heads.get_text() and "Loudness" not in heads.get_text()
+    with pytest.raises(InvalidRequest, match="unknown feature 'tempo'"):
+        make_report(run, features=["tempo"], progress=False)
+
+
+def test_the_page_answers_in_the_order_in_which_a_reader_asks(page):
+    assert [head.get_text() for head in page(["h1", "h2"])][1:] == [
+        "What stands out",
+        "Listen",
+        "Where in the grid",
+        "Effects",
+        "Spectrograms",
+        "Every clip",
+        "Who made it, and how to make it again",
+    ]
+
+
+def test_the_command_that_makes_it_again_is_on_the_page(page):
+    words = shlex.split(page.find("pre").get_text())
+    assert words[:4] == ["musicgen-lab", "sweep", "--prompt", "calm <b>guitar</b> & $5 {drums}"]
+    assert "--temperature 0.7,1,1.3 --cfg-coef 1,3,5" in " ".join(words)
+
+
+def test_the_command_has_every_digit_and_says_how_the_clips_were_made(tmp_path):
+    fields = {"prompt": "a", "duration": 1, "cfg_coef": 3.3333333, "seed": [123456789, 4294967295]}
+    results = Sweep(**fields).run(SineBackend(), tmp_path, progress=False)
+    (design,) = (asked["design"] for asked in results.sweeps)
+    assert "--cfg-coef 3.3333333 --seed 123456789,4294967295" in command(design, results)
+    for way, option in [
+        (("audiocraft 1.3.0", "cpu", "float32"), " --engine audiocraft "),
+        (("musicgen-lab 1", "cpu", "bfloat16"), " --dtype bfloat16 "),
+        (("musicgen-lab 1", "cuda (NVIDIA A10)", "float32"), " --dtype float32 "),
+    ]:
+        results.frame[["engine", "device", "dtype"]] = way
+        assert option in command(design, results)
+    results.frame[["engine", "device", "dtype"]] = ("musicgen-lab 1", "cpu", "float32")
+    assert not re.search("--engine|--dtype", command(design, results))
+
+
+def test_a_damaged_clip_is_told_when_the_report_is_made(run, tmp_path, monkeypatch):
+    use_template(monkeypatch, tmp_path / "template", "1")
+    next((run / "clips").glob("*.wav")).write_bytes(b"not a sound")
+    with pytest.warns(MusicGenLabWarning, match="set-aside"):
+        make_report(run, progress=False)
+
+
+def test_a_random_design_is_made_again_by_the_same_lines_of_python(tmp_path):
+    sweep = Sweep.sample(4, prompt="a", seed=7, duration=1, temperature=(0.5, 1.5))
+    results = sweep.run(SineBackend(), tmp_path, progress=False)
+    (design,) = (asked["design"] for asked in results.sweeps)
+    again = command(design, results).splitlines()[2].partition(" = ")[2]
+    assert eval(again, {"lab": musicgen_lab}).requests == sweep.requests
+
+
+@pytest.mark.parametrize("name", ["titel", "run_folder", "level_range"])
+def test_a_parameter_that_the_notebook_does_not_have_is_refused(run, name):
+    with pytest.raises(
+        InvalidRequest, match=rf"no parameter '{name}'.* are title, features, level_range_db"
+    ):
+        make_report(run, parameters={name: "x"}, progress=False)
+    assert not (run / "report.html").exists()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match="holds no run"):
+        make_report(tmp_path, progress=False)
+
+
+def test_a_notebook_that_fails_is_one_line_and_leaves_everything_as_it_was(
+    run, tmp_path, monkeypatch, capfd
+):
+    (run / "report.html").write_text("the report before")
+    before = contents(run)
+    use_template(monkeypatch, tmp_path / "{braces}", "raise ValueError('first line\\nsecond')")
+    with pytest.raises(ReportFailed) as failure:
+        make_report(run, progress=False)
+    assert str(failure.value) == "the report could not be made: ValueError: first line second"
+    assert contents(run) == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_kernel_that_dies_is_one_line(run, tmp_path, monkeypatch):
+    use_template(monkeypatch, tmp_path / "dies", "import os; os._exit(1)")
+    with pytest.raises(ReportFailed, match=r"^the report could not be made: [^\n]+$"):
+        make_report(run, progress=False)
+    assert not (run / "report.html").exists()
+
+
+def test_the_notebook_is_run_by_this_interpreter_in_the_run_folder(run, tmp_path, monkeypatch):
+    cell = "import os, sys; print(sys.executable, os.getcwd(), run_folder, sep='\\n')"
+    use_template(monkeypatch, tmp_path / "asks", cell)
+    make_report(run, progress=False)
+    notebook = nbformat.read(run / "report.ipynb", as_version=4)
+    printed = notebook.cells[-1].outputs[0].text.splitlines()
+    assert printed == [sys.executable, str(run), "."]
+
+
+def contents(folder: Path):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

@@ -1,0 +1,215 @@
+"""A store never loses a finished clip and never trusts a file that is not whole."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from musicgen_lab.clip import Failure
+from musicgen_lab.errors import MusicGenLabWarning, RunFolderUnwritable
+from musicgen_lab.request import GenerationRequest
+from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.runs.clip_store import ClipStore
+from tests.support.sines import sine_clip
+
+
+def request(**fields):
+    return GenerationRequest(**{"prompt": "a", "duration": 1, "seed": 0, "model": "m@1", **fields})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ClipStore(tmp_path / "run" / "clips")
+
+
+def test_a_clip_comes_back_as_it_was(store):
+    clip = sine_clip(request())
+    store.put(clip)
+    again = ClipStore(store.folder).clip(clip.request.key())
+    np.testing.assert_array_equal(again.samples, clip.samples)
+    assert again.request == clip.request
+    assert again.provenance == clip.provenance
+    assert (again.sample_rate, again.elapsed_s) == (clip.sample_rate, clip.elapsed_s)
+
+
+def test_the_record_says_what_was_asked_and_who_made_it(store):
+    store.put(sine_clip(request()))
+    content = json.loads((store.folder / f"{request().key()}.json").read_text())
+    assert content["request"] == request().model_dump()
+    assert content["status"] == "ok"
+    assert content["provenance"]["engine"] == "sines 1"
+    assert content["audio"]["frames"] == 8000
+
+
+def test_a_failure_is_counted_and_a_later_success_replaces_it(store):
+    store.put(Failure(request(), "OutOfMemoryError", "no room"))
+    assert store.put(Failure(request(), "OutOfMemoryError", "no room")).attempts == 2
+    assert store.record(request().key()).error.message == "no room"
+    assert store.put(sine_clip(request())).attempts == 3
+    assert store.record(request().key()).status == "ok"
+
+
+def test_a_finished_clip_is_never_replaced(store):
+    store.put(sine_clip(request()))
+    store.put(Failure(request(), "Late", "another process failed at it"))
+    assert store.record(request().key()).status == "ok"
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "the sound is cut short": (".wav", _cut, "checksum"),
+    "one bit of the sound is another": (".wav", _flip, "checksum"),
+    "the sound is gone": (".wav", lambda path: path.unlink(), "missing"),
+    "the record is cut short": (".json", _cut, "damaged"),
+    "the record is empty": (".json", lambda path: path.write_text(""), "damaged"),
+    "the record is other JSON": (".json", lambda path: path.write_text("[1]"), "damaged"),
+    "the record is a photograph": (".json", lambda path: path.write_bytes(b"\xff\xd8"), "damaged"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_is_damaged_is_set_aside_with_a_warning_and_counts_as_not_there(store, damage):
+    suffix, harm, fault = DAMAGE[damage]
+    for seed in (0, 1):
+        store.put(sine_clip(request(seed=seed)))
+    harm(store.folder / f"{request().key()}{suffix}")
+    with pytest.warns(MusicGenLabWarning, match=fault):
+        records = list(ClipStore(store.folder).records())
+    assert [record.request["seed"] for record in records] == [1]
+    assert list((store.folder.parent / "set-aside").iterdir())
+    store.put(sine_clip(request()))
+    assert len(list(store.records())) == 2
+
+
+def test_a_record_under_another_name_is_not_trusted(store):
+    store.put(sine_clip(request()))
+    for suffix in (".wav", ".json"):
+        path = store.folder / f"{request().key()}{suffix}"
+        shutil.copy(path, path.with_stem("0" * 64))
+    with pytest.warns(MusicGenLabWarning, match="another request"):
+        assert store.record("0" * 64) is None
+    (store.folder / "notes.json").write_text("{}")
+    with pytest.warns(MusicGenLabWarning, match="not the key"):
+        assert len(list(store.records())) == 1
+
+
+def test_a_sound_without_its_record_is_not_there_yet_and_is_left_alone(store):
+    store.put(sine_clip(request()))
+    (store.folder / f"{request().key()}.json").unlink()
+    assert store.record(request().key()) is None
+    assert (store.folder / f"{request().key()}.wav").exists()
+
+
+def _write(folder, level, barrier):
+    barrier.wait()
+    store = ClipStore(folder)
+    for seed in range(12):
+        store.put(sine_clip(request(seed=seed), level=level))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(list(store.records())) > seed
+
+
+def test_two_processes_that_make_different_sounds_for_the_same_requests_do_no_harm(store):
+    """As two machines would: their samples differ in the last bits."""
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(3)
+    writers = [
+        spawn.Process(target=_write, args=(store.folder, 0.1 * level, barrier))
+        for level in (1, 2, 3)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert len(list(store.records())) == 12
+    assert not list(store.folder.glob(".*.tmp"))
+
+
+def _limit_file_size():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing fails with EFBIG instead
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def test_no_space_is_one_clear_error_and_finished_clips_are_kept(store):
+    store.put(sine_clip(request()))
+    code = (
+        "import sys; from pathlib import Path; from tests.runs.test_clip_store import *\n"
+        "try: ClipStore(Path(sys.argv[1])).put(sine_clip(request(seed=1)))\n"
+        "except RunFolderUnwritable as error: print(error)"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code, store.folder],
+        preexec_fn=_limit_file_size,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert printed.startswith("no space left for")
+    assert "finished clips are kept" in printed
+    assert printed.count("\n") == 1
+    assert len(list(ClipStore(store.folder).records())) == 1
+    assert not list(store.folder.glob(".*.tmp"))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 100 kB of its own."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(mount)]
+    if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    yield mount
+    subprocess.run(["umount", mount], check=True)
+
+
+def test_a_full_disk_is_one_clear_error_and_finished_clips_are_kept(small_disk):
+    store = ClipStore(small_disk / "clips")
+    for seed in (0, 1):
+        store.put(sine_clip(request(seed=seed)))  # 32 kB each
+    with pytest.raises(RunFolderUnwritable, match=r"no space left for .* run the same command"):
+        store.put(sine_clip(request(seed=2)))
+    assert len(list(store.records())) == 2
+
+
+def test_a_read_only_folder_is_one_clear_error_and_can_still_be_read(small_disk):
+    store = ClipStore(small_disk / "clips")
+    store.put(sine_clip(request()))
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(RunFolderUnwritable, match=f"cannot write to {store.folder}"):
+        store.put(sine_clip(request(seed=1)))
+    with pytest.raises(RunFolderUnwritable, match="cannot write to"):
+        RunFolder(small_disk).create()
+    assert len(list(ClipStore(store.folder).records())) == 1
+
+
+def test_leftovers_of_killed_processes_go_after_an_hour_and_fresh_ones_stay(store):
+    store.put(sine_clip(request()))
+    old, fresh = store.folder / ".old.wav.1.tmp", store.folder / ".new.wav.2.tmp"
+    for path in (old, fresh):
+        path.write_bytes(b"RIFF")
+    os.utime(old, (0, 0))
+    store.sweep_leftovers()
+    assert not old.exists()
+    assert fresh.exists()

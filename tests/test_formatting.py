@@ -1,0 +1,47 @@
+"""Numbers are written with the digits that a reader needs, and no more."""
+
+from __future__ import annotations
+
+import pytest
+
+from musicgen_lab.formatting import decimals_for, mid_sentence, signed, value, value_with_unit
+
+
+@pytest.mark.parametrize(
+    ("limits", "decimals"),
+    [((0, 0.5), 3), ((1, 9), 2), ((-60, -20), 1), ((100, 900), 0), ((0, 5000), 0), ((0, 0), 0)],
+)
+def test_three_digits_of_the_larger_limit_are_kept(limits, decimals):
+    assert decimals_for(limits) == decimals
+
+
+def test_limits_that_lie_close_together_have_one_more():
+    assert decimals_for((-23.48, -23.46)) == 2
+
+
+def test_minus_is_a_minus_sign_and_thousands_are_grouped():
+    assert signed(-1234.5, 1) == "−1,234.5"
+    assert signed(2, 1, plus=True) == "+2.0"
+
+
+def test_values_of_features_are_written_for_people():
+    assert [value(v) for v in (True, False, None, float("nan"), "G minor", 0.0)] == [
+        "yes", "no", "–", "–", "G minor", "0",
+    ]  # fmt: skip
+    assert [value(v) for v in (8233.4, -17.25, 0.25, 0.0012)] == [
+        "8,233",
+        "−17.2",
+        "0.25",
+        "0.0012",
+    ]
+
+
+def test_a_unit_follows_what_has_one():
+    assert value_with_unit(440.0, "Hz") == "440.0 Hz"
+    assert value_with_unit(0.5, "0 to 1") == "0.50"
+    assert value_with_unit(float("nan"), "Hz") == "–"
+
+
+def test_labels_stand_inside_a_sentence():
+    assert mid_sentence("Onset rate") == "onset rate"
+    assert mid_sentence("RMS level") == "RMS level"
