@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from musicgen_lab.engine.attention import attend
 from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.linear import Linear, make_linear
+from musicgen_lab.engine.positions import sinusoidal_positions
 from musicgen_lab.engine.rows import AttentionSpans, StepRows
 
 _NORM_EPS = 1e-5
@@ -180,19 +181,3 @@ def cache_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     On the CPU it is float32, as the kernel of attention knows no floats of 16 bits.
     """
     return torch.float32 if device.type == "cpu" else dtype
-
-
-def sinusoidal_positions(config: ModelConfig) -> Tensor:
-    """Return the position embedding of every step, as audiocraft computes it in float32.
-
-    Returns
-    -------
-    Tensor
-        (steps, dim), cosines first.
-    """
-    half = config.dim // 2
-    positions = torch.arange(config.max_steps, dtype=torch.float32)[:, None]
-    channels = torch.arange(half, dtype=torch.float32)[None]
-    max_period = torch.full([], config.max_period, dtype=torch.float32)
-    phase = positions / (max_period ** (channels / (half - 1)))
-    return config.positional_scale * torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)

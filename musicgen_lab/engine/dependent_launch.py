@@ -1,0 +1,54 @@
+# ruff: noqa: ANN001, ANN201 (the kernels' arguments are triton's own)
+"""Programmatic dependent launch: a kernel starts while the one before it still runs.
+
+On GPUs of compute capability 9.0 and later, a kernel that was launched with `launch_pdl=True` may
+start as soon as every program of the kernel before it has called `let_next_start` or has ended.
+Until it calls `wait_for_previous` it may touch only what was there before the step began, such as
+weights and the keys of earlier steps: here it asks for them, so that memory is read while the
+kernel before it is still busy. Every program of every kernel in a chain calls `wait_for_previous`,
+so that the end of one kernel means the end of all before it; the first kernel of a chain is
+launched without it.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+_CAPABILITY = (9, 0)
+
+
+def has_dependent_launch(device: torch.device) -> bool:
+    """Say whether a device can start a kernel before the one before it has ended."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _CAPABILITY
+
+
+@triton.jit  # type: ignore[misc, untyped-decorator]
+def let_next_start(DEPENDENT: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Allow the next kernel to start beside this one."""
+    if DEPENDENT:
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit  # type: ignore[misc, untyped-decorator]
+def wait_for_previous(DEPENDENT: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Wait until the kernel before this one has ended and its results can be read."""
+    if DEPENDENT:
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit  # type: ignore[misc, untyped-decorator]
+def prefetch(addresses, size):  # type: ignore[no-untyped-def]
+    """Ask for `size` bytes at each of a tensor of pointers to be brought into the L2 cache.
+
+    Both must be multiples of 16.
+    """
+    tl.inline_asm_elementwise(
+        "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
+        "=r,l,r",
+        [addresses.to(tl.int64), size],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
