@@ -130,7 +130,7 @@ class ModelConfig(BaseModel):
     @property
     def max_steps(self) -> int:
         """Steps of the longest clip that may be asked for."""
-        return int(DURATION_MAX_S * self.frame_rate) + self.delays[-1]
+        return self.count_steps(DURATION_MAX_S)
 
     @property
     def parameters(self) -> int:
@@ -138,6 +138,14 @@ class ModelConfig(BaseModel):
         per_layer = 8 * self.dim**2 + 2 * self.dim * self.ffn_dim + 6 * self.dim
         tables = self.codebooks * (2 * self.card + 1) * self.dim
         return self.layers * per_layer + tables + self.text_dim * self.dim + 3 * self.dim
+
+    def count_frames(self, duration_s: float) -> int:
+        """Return the codec frames of a clip, cut down to whole ones as audiocraft does."""
+        return int(duration_s * self.frame_rate)
+
+    def count_steps(self, duration_s: float) -> int:
+        """Return the LM steps of a clip: one for each frame, and the last codebook's delay."""
+        return self.count_frames(duration_s) + self.delays[-1]
 
     def save(self, folder: Path) -> None:
         """Write `config.json` into a model folder."""

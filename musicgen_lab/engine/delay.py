@@ -17,16 +17,6 @@ import torch
 from torch import Tensor
 
 
-def count_frames(duration_s: float, frame_rate: float) -> int:
-    """Return the codec frames of a clip, cut down to whole ones as audiocraft does."""
-    return int(duration_s * frame_rate)
-
-
-def count_steps(frames: int, delays: Sequence[int]) -> int:
-    """Return the LM steps that make a number of frames: one each, and the last codebook's lag."""
-    return frames + max(delays)
-
-
 def codes_are_due(step: Tensor, frames: Tensor, delays: Tensor) -> Tensor:
     """Say which codebooks have a code to make in a step; the others get the special token.
 
@@ -64,7 +54,7 @@ def delay(codes: Tensor, delays: Sequence[int], special_token: int) -> Tensor:
         (S + 1, K) tokens.
     """
     frames = codes.shape[1]
-    sequence = codes.new_full((count_steps(frames, delays) + 1, len(codes)), special_token)
+    sequence = codes.new_full((frames + max(delays) + 1, len(codes)), special_token)
     for k, lag in enumerate(delays):
         sequence[1 + lag : 1 + lag + frames, k] = codes[k]
     return sequence

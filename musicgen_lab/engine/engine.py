@@ -26,7 +26,6 @@ from musicgen_lab.engine.attention import kernel_works
 from musicgen_lab.engine.batch import Batch, Generation
 from musicgen_lab.engine.codec import Codec
 from musicgen_lab.engine.config import ModelConfig
-from musicgen_lab.engine.delay import count_frames, count_steps
 from musicgen_lab.engine.device import (
     ROWS_PER_SLOT,
     choose_device,
@@ -175,7 +174,7 @@ class Engine:
         with self._adding:
             self._tickets += 1
             self._waiting.append((self._tickets, request))
-            self._steps_total += self._count_steps(request)
+            self._steps_total += self.config.count_steps(request.duration)
             return self._tickets
 
     def cancel(self, ticket: int) -> None:
@@ -252,7 +251,9 @@ class Engine:
             dropped = [r for t, r in self._waiting if t in cancelled]
             self._waiting = deque(w for w in self._waiting if w[0] not in cancelled)
             leaving = [g for g in staying if g.ticket in cancelled]
-            self._steps_total -= sum(self._count_steps(request) for request in dropped)
+            self._steps_total -= sum(
+                self.config.count_steps(request.duration) for request in dropped
+            )
             self._steps_total -= sum(g.steps - g.steps_done for g in leaving)
             self._leave(leaving)
             taken = set() if self._batch is None else {g.slot for g in self._batch.generations}
@@ -263,7 +264,7 @@ class Engine:
 
     def _start(self, slot: int, ticket: int, request: GenerationRequest) -> Generation | None:
         """Prepare a slot for a request; its failure harms no other."""
-        started_s, steps = time.perf_counter(), self._count_steps(request)
+        started_s, steps = time.perf_counter(), self.config.count_steps(request.duration)
         try:
             keys_values = self.prompts[request.prompt]
             self._slots.start(slot, request.seed, steps, keys_values)
@@ -273,7 +274,7 @@ class Engine:
             self._finished[ticket] = failure
             self._steps_total -= steps
             return None
-        frames = count_frames(request.duration, self.config.frame_rate)
+        frames = self.config.count_frames(request.duration)
         spent_s, tokens = time.perf_counter() - started_s, keys_values.shape[3]
         return Generation(ticket, request, slot, frames, steps, tokens, spent_s)
 
@@ -301,10 +302,6 @@ class Engine:
         if leaving and self._batch is not None:
             staying = [g for g in self._batch.generations if g not in leaving]
             self._batch = self._slots.batch(staying)
-
-    def _count_steps(self, request: GenerationRequest) -> int:
-        frames = count_frames(request.duration, self.config.frame_rate)
-        return count_steps(frames, self.config.delays)
 
     def _report(self, clips: int) -> None:
         self._steps_done += clips

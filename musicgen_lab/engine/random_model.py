@@ -15,18 +15,11 @@ from musicgen_lab.engine.config import (
     LM_FILE,
     TEXT_ENCODER_FOLDER,
     WEIGHTS_FILE,
-    ModelConfig,
     Source,
     expected_shapes,
 )
 from musicgen_lab.engine.quiet import quiet
-
-RELEASED_SIZES = {  # width, layers, heads
-    "small": (1024, 24, 16),
-    "medium": (1536, 48, 24),
-    "large": (2048, 48, 32),
-}
-_TEXT_DIM = 768  # T5-base's
+from musicgen_lab.engine.released import T5_BASE_WIDTH, released_config
 
 
 def write_random_model(folder: Path, size: str) -> Path:
@@ -44,21 +37,8 @@ def write_random_model(folder: Path, size: str) -> Path:
     Path
         The folder.
     """
-    dim, layers, heads = RELEASED_SIZES[size]
-    config = ModelConfig(
-        dim=dim,
-        layers=layers,
-        heads=heads,
-        ffn_dim=4 * dim,
-        text_dim=_TEXT_DIM,
-        card=2048,
-        delays=[0, 1, 2, 3],
-        sample_rate=32_000,
-        frame_rate=50.0,
-        max_period=10_000.0,
-        dtype="float16",
-        source=Source(name=f"random {size}"),
-        license="none",
+    config = released_config(size).model_copy(
+        update={"source": Source(name=f"random {size}"), "license": "none"}
     )
     generator = torch.Generator().manual_seed(0)
     tensors = {
@@ -106,5 +86,5 @@ def _write_text_encoder(folder: Path) -> None:
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     vocabulary += [(letter, -4.0) for letter in letters]
     T5Tokenizer(vocab=vocabulary, extra_ids=0).save_pretrained(folder)
-    config = T5Config(vocab_size=len(vocabulary), d_model=_TEXT_DIM, num_layers=1)
+    config = T5Config(vocab_size=len(vocabulary), d_model=T5_BASE_WIDTH, num_layers=1)
     T5EncoderModel(config).save_pretrained(folder)

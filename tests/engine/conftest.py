@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from musicgen_lab.engine.convert import prepare
-from musicgen_lab.engine.delay import count_frames, undelay
+from musicgen_lab.engine.delay import undelay
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.reference import ReferenceEngine
 from musicgen_lab.request import GenerationRequest
@@ -64,7 +64,7 @@ def tokens_of(engine: Engine, request: GenerationRequest) -> torch.Tensor:
     engine.add(request)
     while not engine.step():
         pass
-    frames = count_frames(request.duration, engine.config.frame_rate)
+    frames = engine.config.count_frames(request.duration)
     return undelay(engine._slots.tokens[0], frames, engine.config.delays)
 
 

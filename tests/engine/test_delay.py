@@ -3,13 +3,8 @@
 import pytest
 import torch
 
-from musicgen_lab.engine.delay import (
-    codes_are_due,
-    count_frames,
-    count_steps,
-    delay,
-    undelay,
-)
+from musicgen_lab.engine.delay import codes_are_due, delay, undelay
+from musicgen_lab.engine.released import RELEASED_MODELS
 
 DELAYS = [[0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3], [0], [0, 2, 5]]
 
@@ -23,7 +18,6 @@ def test_sequence_length_places_and_order_are_audiocrafts(delays, frames):
     codes = torch.arange(len(delays) * frames).view(1, len(delays), frames)
     sequence, _, mask = pattern.build_pattern_sequence(codes, special_token=-1)
 
-    assert count_steps(frames, delays) == sequence.shape[-1] - 1
     steps = torch.arange(sequence.shape[-1] - 1)
     due = codes_are_due(steps, torch.full_like(steps, frames), torch.tensor(delays))
     assert torch.equal(due, mask[:, 1:].T)
@@ -32,6 +26,8 @@ def test_sequence_length_places_and_order_are_audiocrafts(delays, frames):
 
 
 def test_frames_are_cut_down_to_whole_ones_as_audiocraft_does():
-    assert count_frames(1.0, 50.0) == 50
-    assert count_frames(2.3, 50.0) == int(2.3 * 50)
-    assert count_frames(30.0, 50.0) == 1500
+    config = RELEASED_MODELS["facebook/musicgen-small"]
+
+    assert config.count_frames(1.0) == 50
+    assert config.count_frames(2.3) == int(2.3 * 50)
+    assert config.count_steps(30.0) == config.max_steps == 1503

@@ -40,7 +40,7 @@ def test_clips_come_as_they_finish_and_waiting_ones_take_their_slots(engine):
 
 def test_mixed_durations_cost_no_more_steps_than_full_slots_need(engine):
     requests = [sampled(duration=1.0 + 0.4 * (i % 4), seed=i) for i in range(12)]
-    work = sum(engine._count_steps(request) for request in requests)
+    work = sum(engine.config.count_steps(request.duration) for request in requests)
     for request in requests:
         engine.add(request)
     steps, done = 0, []
@@ -48,7 +48,7 @@ def test_mixed_durations_cost_no_more_steps_than_full_slots_need(engine):
         done += engine.step()
         steps += 1
 
-    longest = max(engine._count_steps(request) for request in requests)
+    longest = max(engine.config.count_steps(request.duration) for request in requests)
     assert steps <= work / engine.slots + longest
 
 

@@ -1,0 +1,148 @@
+"""`Capacity`: how many clips a memory holds at once, by the engine's own arithmetic.
+
+Keys and values are cached in blocks of a fixed number of steps. A clip gets the blocks of its whole
+length before its first step, so that it never runs out of them, and waits until as many are free.
+Without torch, so that a machine that only deploys the engine counts the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from musicgen_lab.engine.config import ModelConfig
+from musicgen_lab.request import DURATION_MAX_S, DURATION_MIN_S
+
+GIB = 2**30
+GPU_BLOCK_LEN = 64  # steps, or tokens of a prompt
+ROWS_PER_CLIP = 2  # with the prompt and without it
+PROMPT_TOKENS_USUAL = 64  # what most prompts stay under
+AUTO_CLIPS_MAX = 32
+
+GPU_MEMORY_BYTES = {
+    "T4": int(14.5 * GIB),
+    "L4": int(21.9 * GIB),
+    "A10": int(21.9 * GIB),
+    "L40S": int(44.3 * GIB),
+    "A100-40GB": int(39.3 * GIB),
+    "A100-80GB": int(79.1 * GIB),
+    "H100": int(79.0 * GIB),
+    "H200": int(139.7 * GIB),
+    "B200": int(178.3 * GIB),
+}
+"""What a GPU has for programs, in bytes, by Modal's names."""
+
+# What is needed beside the language model's weights and the cache:
+CONTEXT_BYTES = int(0.6 * GIB)  # CUDA's, with the kernels of torch, cuBLAS and cuDNN
+ENCODER_BYTES = int(0.45 * GIB)  # T5-base's encoder, float32
+CODEC_BYTES = int(0.25 * GIB)  # EnCodec's weights, float32
+WORKSPACE_BYTES = int(2.5 * GIB)  # decoding sound, and what recorded steps keep
+CACHE_SHARE = 0.95  # of what is left; the rest is lost between allocations
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The clips and the blocks of cached keys and values that an engine has room for.
+
+    Attributes
+    ----------
+    config : ModelConfig
+    max_clips : int
+        The most clips made at once.
+    blocks : int
+        Of the whole cache: clips and prompts take theirs from the same ones.
+    block_len : int
+        Steps, or tokens of a prompt, in a block.
+    """
+
+    config: ModelConfig
+    max_clips: int
+    blocks: int
+    block_len: int
+
+    def count_blocks(self, steps: int) -> int:
+        """Return the blocks of a row of so many steps, or of a prompt of so many tokens."""
+        return math.ceil(steps / self.block_len)
+
+    def clip_blocks(self, duration_s: float, prompt_tokens: int = PROMPT_TOKENS_USUAL) -> int:
+        """Return the blocks of a clip: two rows, and its prompt."""
+        steps = self.config.count_steps(duration_s)
+        return ROWS_PER_CLIP * self.count_blocks(steps) + self.count_blocks(prompt_tokens)
+
+    def clips(self, duration_s: float, prompt_tokens: int = PROMPT_TOKENS_USUAL) -> int:
+        """Return how many clips of one duration are made at once, each with its own prompt."""
+        return min(self.blocks // self.clip_blocks(duration_s, prompt_tokens), self.max_clips)
+
+
+def weight_bytes(config: ModelConfig, dtype_bytes: int) -> int:
+    """Return the memory of the language model's weights."""
+    return config.parameters * dtype_bytes
+
+
+def block_bytes(config: ModelConfig, dtype_bytes: int, block_len: int) -> int:
+    """Return the memory of a block: the keys and values of all layers."""
+    return 2 * config.layers * config.dim * dtype_bytes * block_len
+
+
+def plan_capacity(
+    config: ModelConfig,
+    cache_bytes: int,
+    *,
+    dtype_bytes: int,
+    block_len: int = GPU_BLOCK_LEN,
+    max_clips: int | Literal["auto"] = "auto",
+) -> Capacity:
+    """Cut memory into blocks: as many as it holds, but no more than the longest clips need.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    cache_bytes : int
+        The memory for cached keys and values.
+    dtype_bytes : int
+        Of a number in the cache.
+    block_len : int
+        Steps in a block.
+    max_clips : int or "auto"
+        The most clips made at once; "auto" takes as many of the shortest as fit, at most 32.
+
+    Returns
+    -------
+    Capacity
+        Of 0 clips where there is no room for one of any length and prompt.
+    """
+    blocks = cache_bytes // block_bytes(config, dtype_bytes, block_len)
+    whole = Capacity(config, blocks, blocks, block_len)
+    if not whole.clips(DURATION_MAX_S, config.max_steps):
+        return Capacity(config, 0, 0, block_len)
+    fitting = whole.clips(DURATION_MIN_S)
+    clips = min(fitting, AUTO_CLIPS_MAX) if max_clips == "auto" else max_clips
+    enough = max(
+        clips * whole.clip_blocks(DURATION_MAX_S),
+        whole.clip_blocks(DURATION_MAX_S, config.max_steps),  # one of any length and prompt
+    )
+    return Capacity(config, clips, min(blocks, enough), block_len)
+
+
+def capacity_on_gpu(
+    config: ModelConfig, memory_bytes: int, max_clips: int | Literal["auto"] = "auto"
+) -> Capacity:
+    """Return what an engine holds that has a GPU for itself and computes in 16 bits.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    memory_bytes : int
+        The GPU's, as in `GPU_MEMORY_BYTES`.
+    max_clips : int or "auto"
+        The most clips made at once.
+
+    Returns
+    -------
+    Capacity
+        Of 0 clips where the model does not fit.
+    """
+    taken = CONTEXT_BYTES + ENCODER_BYTES + CODEC_BYTES + WORKSPACE_BYTES + weight_bytes(config, 2)
+    cache_bytes = max(int((memory_bytes - taken) * CACHE_SHARE), 0)
+    return plan_capacity(config, cache_bytes, dtype_bytes=2, max_clips=max_clips)

@@ -1,0 +1,71 @@
+"""How many clips a memory holds, counted without torch and without weights."""
+
+import subprocess
+import sys
+
+from musicgen_lab.engine.capacity import (
+    AUTO_CLIPS_MAX,
+    GPU_MEMORY_BYTES,
+    block_bytes,
+    capacity_on_gpu,
+    plan_capacity,
+    weight_bytes,
+)
+from musicgen_lab.engine.released import RELEASED_MODELS
+
+LARGE = RELEASED_MODELS["facebook/musicgen-large"]
+
+
+def test_large_holds_at_least_25_clips_of_8_s_on_a_gpu_of_24_gb():
+    for gpu in ("A10", "L4"):
+        assert capacity_on_gpu(LARGE, GPU_MEMORY_BYTES[gpu]).clips(8.0) >= 25
+
+
+def test_every_released_model_holds_clips_of_30_s_on_a_gpu_of_24_gb():
+    for config in RELEASED_MODELS.values():
+        assert capacity_on_gpu(config, GPU_MEMORY_BYTES["A10"]).clips(30.0) >= 8
+
+
+def test_a_model_that_does_not_fit_holds_no_clip():
+    assert capacity_on_gpu(LARGE, weight_bytes(LARGE, 2)).max_clips == 0
+
+
+def test_blocks_hold_the_keys_and_values_of_both_rows_and_of_the_prompt():
+    capacity = plan_capacity(LARGE, 10**12, dtype_bytes=2, block_len=64)
+
+    assert LARGE.count_steps(8.0) == 403
+    assert capacity.clip_blocks(8.0, prompt_tokens=20) == 2 * 7 + 1
+    assert block_bytes(LARGE, 2, 64) == 64 * 48 * 2 * 2048 * 2
+
+
+def test_no_more_is_taken_than_the_longest_clips_need():
+    capacity = plan_capacity(LARGE, 10**12, dtype_bytes=2)
+
+    assert capacity.max_clips == AUTO_CLIPS_MAX
+    assert capacity.clips(30.0) == AUTO_CLIPS_MAX
+    assert capacity.blocks == AUTO_CLIPS_MAX * capacity.clip_blocks(30.0)
+
+
+def test_memory_for_few_long_clips_is_shared_by_more_short_ones():
+    blocks = 2 * (2 * 24 + 1)
+
+    capacity = plan_capacity(LARGE, blocks * block_bytes(LARGE, 2, 64), dtype_bytes=2)
+
+    assert capacity.clips(30.0) == 2
+    assert capacity.clips(8.0) == blocks // 15 == 6
+
+
+def test_one_clip_of_any_length_and_prompt_must_fit():
+    needed = (2 * 24 + 24) * block_bytes(LARGE, 2, 64)
+
+    assert plan_capacity(LARGE, needed, dtype_bytes=2).max_clips > 0
+    assert plan_capacity(LARGE, needed - 1, dtype_bytes=2).max_clips == 0
+    assert plan_capacity(LARGE, 10 * needed, dtype_bytes=2, max_clips=1).blocks == 72
+
+
+def test_counting_needs_no_torch():
+    program = (
+        "import sys, musicgen_lab.engine.capacity, musicgen_lab.engine.released; "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
