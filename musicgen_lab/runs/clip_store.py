@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from musicgen_lab.runs.atomic_io import folder_lock, stage, sync_folder, unwritable
 from musicgen_lab.clip import Clip, Failure, Provenance, decode_audio
 from musicgen_lab.errors import (
     InvalidRequest,
@@ -28,6 +27,7 @@ from musicgen_lab.errors import (
     RunFolderError,
 )
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.runs.atomic_io import folder_lock, stage, sync_folder, unwritable
 
 STALE_TEMPORARY_S = 3600.0  # older leftovers of a killed process are nobody's any more
 _KEY = re.compile(r"[0-9a-f]{64}")

@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.clip import decode_audio
 from musicgen_lab.errors import RunFolderUnwritable
+from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.errors import MusicGenLabWarning, RunFolderUnwritable
 from musicgen_lab.request import REQUEST_FIELDS
-from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.runs.clip_store import ClipRecord
+from musicgen_lab.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from musicgen_lab.runs.atomic_io import folder_lock, unwritable, write_atomically
 from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning, RunFolderError
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.runs.atomic_io import folder_lock, unwritable, write_atomically
 from musicgen_lab.runs.clip_store import ClipStore
 from musicgen_lab.version import VERSION
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from musicgen_lab.analysis.distances import SIGNATURE_VERSION
 from musicgen_lab.analysis.spectrogram import N_MELS, Array
-from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.errors import RunFolderUnwritable
+from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.runs.measuring import measure_files
 from musicgen_lab.runs.run_folder import RunFolder
 

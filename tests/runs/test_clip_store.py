@@ -18,8 +18,8 @@ import pytest
 from musicgen_lab.clip import Failure
 from musicgen_lab.errors import MusicGenLabWarning, RunFolderUnwritable
 from musicgen_lab.request import GenerationRequest
-from musicgen_lab.runs.run_folder import RunFolder
 from musicgen_lab.runs.clip_store import ClipStore
+from musicgen_lab.runs.run_folder import RunFolder
 from tests.support.sines import sine_clip
 
 
