@@ -18,12 +18,11 @@ Settings are environment variables, read when this file is deployed:
 | MUSICGEN_SCALEDOWN_WINDOW | 120 | seconds that an idle GPU is kept |
 | MUSICGEN_TIMEOUT | 600 | seconds that a clip may take |
 | MUSICGEN_MEMORY_SNAPSHOT | 1 | start containers from a snapshot of the imported program |
+| MUSICGEN_SECRET | | Modal secret with MUSICGEN_API_KEY, the key that clients must send |
 | MUSICGEN_PROXY_AUTH | 0 | 1 lets Modal ask for Modal-Key and Modal-Secret |
-| MUSICGEN_API_KEY | | the key that clients must send as a bearer token |
+| MUSICGEN_PUBLIC | 0 | 1 lets a service that had a key be deployed without one |
 """
 
-import asyncio
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,16 +30,27 @@ from typing import Any
 import modal
 
 if modal.is_local():  # the packages beside this file, wherever `modal` was started
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    PROJECT = Path(__file__).resolve().parents[1]
+    if not (PROJECT / "service" / "deployment.py").is_file():
+        raise SystemExit(
+            f"error: {Path(__file__).name} works inside a checkout of MusicGen Lab, beside its "
+            "folders service/ and musicgen_lab/; clone the repository and deploy from there"
+        )
+    sys.path.insert(0, str(PROJECT))
 
-from service.deployment import GPU_LOCK, WEB_LOCK, DeploymentSettings
+from service.deployment import API_KEY, GPU_LOCK, WEB_LOCK, DeploymentSettings, check_access
 
 MINUTES = 60  # seconds
 GIB = 1024  # MiB, Modal's unit of memory
 MODELS = "/models"
 STARTUP_S = 30 * MINUTES  # the first start of all fetches and converts the weights
 
-settings = DeploymentSettings.from_environment()
+try:
+    settings = DeploymentSettings.from_environment()
+    if modal.is_local() and {"deploy", "serve"} & set(sys.argv[1:2]):
+        print(check_access(settings))
+except ValueError as error:
+    raise SystemExit(f"error: {error}") from None
 app = modal.App(settings.app)
 
 # ## The images
@@ -64,7 +74,9 @@ web_image = base.uv_pip_install(
 
 # ## The weights
 #
-# They lie in a volume in the engine's own format, so that a container only reads them.
+# They lie in a volume in the engine's own format, so that a container only reads them. `prepare`
+# alone writes there: Modal runs one container of it, for one call at a time, so that nothing is
+# fetched twice however many containers want it, and a call that was killed leaves no lock behind.
 
 volume = modal.Volume.from_name(f"{settings.app}-models", create_if_missing=True)
 
@@ -76,14 +88,35 @@ volume = modal.Volume.from_name(f"{settings.app}-models", create_if_missing=True
     cpu=4,
     memory=32 * GIB,
     timeout=60 * MINUTES,
+    max_containers=1,
 )
 def prepare(model: str = settings.models[0]) -> str:
     """Fetch and convert a model's weights into the volume, once, and return where they are."""
     from musicgen_lab.engine.source import locate
+    from musicgen_lab.errors import ModelUnavailable
 
-    folder = locate(model).prepare()
+    volume.reload()
+    try:
+        folder = locate(model).prepare(on_stage=print)
+    except ModelUnavailable as error:
+        raise RuntimeError(str(error)) from None  # a class that every caller has
     volume.commit()
+    print(f"{model} is ready: {folder.relative_to(MODELS)} in the volume {settings.app}-models")
     return str(folder)
+
+
+def fetch(model: str) -> None:
+    """Have a model's weights in the volume as this container sees it."""
+    from musicgen_lab.engine.source import find_prepared
+    from musicgen_lab.errors import ModelUnavailable
+
+    volume.reload()
+    if find_prepared(model) is None:
+        try:
+            prepare.remote(model)
+        except RuntimeError as error:
+            raise ModelUnavailable(str(error)) from None
+        volume.reload()
 
 
 # ## The GPU class
@@ -91,7 +124,7 @@ def prepare(model: str = settings.models[0]) -> str:
 # Requests that come together share one running batch, each with its own parameters: Modal hands a
 # container up to `max_inputs` at once, and the engine lets each join between two steps. When more
 # come, Modal adds containers. A memory snapshot spares the imports; only the weights are loaded
-# onto the GPU at every start.
+# onto the GPU at every start. A start never fails: see `ModelContainer`.
 
 
 @app.cls(
@@ -113,7 +146,7 @@ class MusicGen:
 
     model: str = modal.parameter(default=settings.models[0])
 
-    @modal.enter(snap=True)
+    @modal.enter(snap=settings.memory_snapshot)
     def load_program(self) -> None:
         """Import what takes seconds to import, by opening the embedded model; touch no GPU."""
         from musicgen_lab.engine.engine import Engine
@@ -124,54 +157,45 @@ class MusicGen:
     @modal.enter(snap=False)
     def open_model(self) -> None:
         """Put the weights onto the GPU, fetching them where nobody did before."""
-        from musicgen_lab.backends.worker import EngineWorker
-        from musicgen_lab.engine.engine import Engine
-        from musicgen_lab.engine.source import locate
+        from musicgen_lab.backends.modal_container import ModelContainer
 
-        source = locate(self.model)
-        if source.prepared is None:
-            source.prepare()
-            volume.commit()
+        log_lines()
         device = "cuda" if settings.gpu else "cpu"
-        engine = Engine.open(source.prepare(), device=device)
-        self.engine = EngineWorker(engine, source.identity)
+        self.container = ModelContainer(self.model, device=device, fetch=fetch)
+        self.container.open()
 
     @modal.method()
-    async def generate(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Make one clip; a failure is returned, not raised, so that any version can read it."""
-        from musicgen_lab.backends.wire import FORMAT, pack, plain
-        from musicgen_lab.errors import InvalidRequest, ModelUnavailable
-        from musicgen_lab.request import GenerationRequest
-
-        try:
-            wanted = self.engine.resolve(GenerationRequest(**request))
-        except (InvalidRequest, ModelUnavailable) as error:
-            refused = {"error_type": type(error).__name__, "message": str(error), "elapsed_s": 0.0}
-            return plain({"format": FORMAT, "status": "failed", "request": request, **refused})
-        return pack(await asyncio.wrap_future(self.engine.submit(wanted)))
+    async def generate(self, request: dict[str, Any], request_id: str = "") -> dict[str, Any]:
+        """Make one clip; a failure is returned, not raised."""
+        return await self.container.generate(request, request_id)
 
     @modal.method()
     async def describe(self) -> dict[str, Any]:
         """Say what this container is doing."""
-        from musicgen_lab.backends.wire import plain
-
-        return plain(self.engine.describe())
+        return self.container.describe()
 
     @modal.exit()
     def close(self) -> None:
         """Let running clips finish."""
-        self.engine.close(drain_s=settings.timeout_s)
+        self.container.close(drain_s=settings.timeout_s)
+
+
+def log_lines() -> None:
+    """Log one line of JSON per request, for `modal app logs`."""
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 
 # ## What answers without a GPU
 #
 # `about` is what `musicgen_lab.connect("modal")` asks first. `web` is the web app; it waits for
-# the GPU class by name, and one small container does so for many clients.
+# the GPU class of its own app, and one small container does so for many clients.
 
 
 @app.function(image=web_image, env=settings.environment())
 def about() -> dict[str, Any]:
-    """Say which models are served, on what, and in which format."""
+    """Say which models are served, on what, to whom, and in which format."""
     from musicgen_lab.backends.wire import FORMAT, plain
 
     served = {
@@ -183,17 +207,18 @@ def about() -> dict[str, Any]:
         "clips_at_once": settings.clips_at_once,
         "containers_max": settings.containers_max,
         "scaledown_window_s": settings.scaledown_window_s,
+        "access": settings.access,
     }
     return plain(served)
 
 
-api_key = {name: os.environ[name] for name in ("MUSICGEN_API_KEY",) if os.environ.get(name)}
+secrets = [modal.Secret.from_name(settings.secret, required_keys=[API_KEY])]
 
 
 @app.function(
     image=web_image,
     env=settings.environment(),
-    secrets=[modal.Secret.from_dict(dict(api_key))],
+    secrets=secrets if settings.secret else [],
     timeout=settings.timeout_s + 5 * MINUTES,  # the GPU class's own, and a cold start
     scaledown_window=5 * MINUTES,
 )
@@ -207,8 +232,9 @@ def web() -> Any:
     from musicgen_lab.web.app import create_app
     from musicgen_lab.web.settings import WebSettings
 
+    log_lines()
     limits = replace(WebSettings.from_environment(), timeout_s=settings.timeout_s + 4 * MINUTES)
-    backend = ModalBackend(settings.app, about=about.local())
+    backend = ModalBackend(settings.app, MusicGen, about=about.local())
     return create_app(backend, settings=limits, served=settings.models)
 
 
@@ -256,5 +282,6 @@ def main(
     if answer["status"] != "ok":
         raise SystemExit(f"error: {answer['error_type']}: {answer['message']}")
     Path(out).write_bytes(answer["wav"])
-    print(f"seed {answer['request']['seed']}, {answer['elapsed_s']:.1f} s on the GPU")
+    device = answer["provenance"]["device"]
+    print(f"seed {answer['request']['seed']}, {answer['elapsed_s']:.1f} s on {device}")
     print(out)

@@ -6,14 +6,24 @@ Standard library alone: a machine that deploys needs nothing but modal.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from musicgen_lab.backends.gpus import ALIASES, GPUS
 
 GPU_LOCK = Path(__file__).with_name("gpu.lock")  # the packages of the GPU image
 WEB_LOCK = Path(__file__).with_name("web.lock")  # and of the web image
 MUSICGEN_LARGE = "facebook/musicgen-large@15ccdc92099879e47b6da12c350cdb71d4eab3ca"
 FOR_CPU = ("", "cpu", "none")  # ways to say "no GPU", for a small model or a test
+API_KEY = "MUSICGEN_API_KEY"  # what the secret holds
+APP_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")  # it is part of a host name
+COMMIT = re.compile(r"[0-9a-f]{40}")
+NOT_SERVED = re.compile(r"musicgen-.*(melody|style)")  # conditioned on sound, not on text alone
+
+Access = Literal["public", "key", "proxy"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +35,8 @@ class DeploymentSettings:
     app : str
         Name of the Modal app, and of the web address's host. MUSICGEN_APP.
     models : tuple of str
-        "name@revision" each; the first one is served when none is asked for, each from
-        containers of its own. MUSICGEN_MODELS, separated by commas.
+        "name@revision" each, a commit for a model on the Hub; the first one is served when none
+        is asked for, each from containers of its own. MUSICGEN_MODELS, separated by commas.
     gpu : tuple of str
         GPUs in the order of preference; empty for the CPU. MUSICGEN_GPU.
     cores : int
@@ -42,11 +52,16 @@ class DeploymentSettings:
         How long an idle GPU container is kept. MUSICGEN_SCALEDOWN_WINDOW.
     timeout_s : int
         How long a clip may take, in seconds. MUSICGEN_TIMEOUT.
+    memory_snapshot : bool
+        Whether containers start from a snapshot of the program with the weights in memory.
+        MUSICGEN_MEMORY_SNAPSHOT.
+    secret : str
+        Name of the Modal secret that holds MUSICGEN_API_KEY, the key that clients must send;
+        empty for none. MUSICGEN_SECRET.
     proxy_auth : bool
         Whether Modal itself asks for Modal-Key and Modal-Secret. MUSICGEN_PROXY_AUTH.
-    memory_snapshot : bool
-        Whether containers start from a snapshot of the imported program.
-        MUSICGEN_MEMORY_SNAPSHOT.
+    public : bool
+        Whether a service that had a key may be deployed anew without one. MUSICGEN_PUBLIC.
     """
 
     app: str = "musicgen"
@@ -58,8 +73,10 @@ class DeploymentSettings:
     containers_max: int = 4
     scaledown_window_s: int = 120
     timeout_s: int = 600
-    proxy_auth: bool = False
     memory_snapshot: bool = True
+    secret: str = ""
+    proxy_auth: bool = False
+    public: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> DeploymentSettings:
@@ -68,7 +85,7 @@ class DeploymentSettings:
         Raises
         ------
         ValueError
-            When one is not what it should be. The message names it.
+            When one is not what it should be. The message is one line that names it.
         """
 
         def number(name: str, default: int, low: int, high: int) -> int:
@@ -91,26 +108,27 @@ class DeploymentSettings:
                 raise ValueError(f"{name} must be 1 or 0, got {text!r}")
             return text in ("1", "true")
 
-        models = words("MUSICGEN_MODELS", cls.models)
-        unpinned = [model for model in models if not model.partition("@")[2]]
-        if unpinned or not models:
+        app = environment.get("MUSICGEN_APP", cls.app)
+        if not APP_NAME.fullmatch(app):
             raise ValueError(
-                f"MUSICGEN_MODELS must name models with their revisions, name@revision, got "
-                f"{', '.join(unpinned) or 'none'}"
+                "MUSICGEN_APP must be 1 to 40 lower-case letters, digits and hyphens, for it "
+                f"becomes part of the web address, got {app!r}"
             )
         gpu = words("MUSICGEN_GPU", cls.gpu)
         return cls(
-            app=environment.get("MUSICGEN_APP", cls.app),
-            models=models,
-            gpu=tuple(kind for kind in gpu if kind.lower() not in FOR_CPU),
+            app=app,
+            models=_check_models(words("MUSICGEN_MODELS", cls.models)),
+            gpu=_check_gpu(tuple(kind for kind in gpu if kind.lower() not in FOR_CPU)),
             cores=number("MUSICGEN_CORES", cls.cores, 1, 64),
             memory_gib=number("MUSICGEN_MEMORY_GIB", cls.memory_gib, 1, 336),
             clips_at_once=number("MUSICGEN_CLIPS_AT_ONCE", cls.clips_at_once, 1, 64),
             containers_max=number("MUSICGEN_CONTAINERS_MAX", cls.containers_max, 1, 1000),
             scaledown_window_s=number("MUSICGEN_SCALEDOWN_WINDOW", cls.scaledown_window_s, 2, 3600),
             timeout_s=number("MUSICGEN_TIMEOUT", cls.timeout_s, 10, 86400),
-            proxy_auth=switch("MUSICGEN_PROXY_AUTH", cls.proxy_auth),
             memory_snapshot=switch("MUSICGEN_MEMORY_SNAPSHOT", cls.memory_snapshot),
+            secret=environment.get("MUSICGEN_SECRET", cls.secret).strip(),
+            proxy_auth=switch("MUSICGEN_PROXY_AUTH", cls.proxy_auth),
+            public=switch("MUSICGEN_PUBLIC", cls.public),
         )
 
     def environment(self) -> dict[str, str | None]:
@@ -125,6 +143,86 @@ class DeploymentSettings:
             "MUSICGEN_CONTAINERS_MAX": str(self.containers_max),
             "MUSICGEN_SCALEDOWN_WINDOW": str(self.scaledown_window_s),
             "MUSICGEN_TIMEOUT": str(self.timeout_s),
-            "MUSICGEN_PROXY_AUTH": str(int(self.proxy_auth)),
             "MUSICGEN_MEMORY_SNAPSHOT": str(int(self.memory_snapshot)),
+            "MUSICGEN_SECRET": self.secret,
+            "MUSICGEN_PROXY_AUTH": str(int(self.proxy_auth)),
+            "MUSICGEN_PUBLIC": str(int(self.public)),
         }
+
+    @property
+    def access(self) -> Access:
+        """Who may use the web address: whoever has the key, a proxy token, or everybody."""
+        return "proxy" if self.proxy_auth else "key" if self.secret else "public"
+
+
+def _check_models(models: tuple[str, ...]) -> tuple[str, ...]:
+    if not models:
+        raise ValueError("MUSICGEN_MODELS must name at least one model, name@revision, got none")
+    for model in models:
+        name, _, revision = model.partition("@")
+        if not revision:
+            raise ValueError(
+                f"MUSICGEN_MODELS must name models with their revisions, name@revision, got {model}"
+            )
+        if "/" in name and not COMMIT.fullmatch(revision):
+            raise ValueError(
+                "MUSICGEN_MODELS must pin a model on the Hub by its commit of 40 hexadecimal "
+                f"digits, as its page lists them, got {model}"
+            )
+        if NOT_SERVED.search(name):
+            raise ValueError(
+                f"MUSICGEN_MODELS must name text models (small, medium, large, stereo), got {name}"
+            )
+    return models
+
+
+def _check_gpu(gpu: tuple[str, ...]) -> tuple[str, ...]:
+    for name in gpu:
+        if name not in GPUS and name not in ALIASES:
+            known = ", ".join(sorted({*GPUS, *ALIASES}))
+            raise ValueError(f"MUSICGEN_GPU must name GPUs of {known}, or cpu, got {name!r}")
+    return gpu
+
+
+def check_access(settings: DeploymentSettings) -> str:
+    """Return one line on who may use the web address; refuse to open one that was closed.
+
+    The service that is deployed now is asked for its own state, which starts one of its small
+    containers, and only where everybody could use the new one.
+
+    Raises
+    ------
+    ValueError
+        When everybody could, and not before, and MUSICGEN_PUBLIC does not say that this is meant.
+    """
+    if API_KEY in os.environ:
+        raise ValueError(
+            f"{API_KEY} is not taken from this shell, so that no other shell deploys without it: "
+            f"create a secret once, `modal secret create musicgen-key {API_KEY}=…`, deploy with "
+            f"MUSICGEN_SECRET=musicgen-key, and unset {API_KEY}"
+        )
+    if settings.access == "key":
+        return f"the web address needs the key in the Modal secret {settings.secret!r}"
+    if settings.access == "proxy":
+        return "the web address needs a proxy token of Modal's, Modal-Key and Modal-Secret"
+    if not settings.public and deployed_access(settings.app) in ("key", "proxy"):
+        raise ValueError(
+            f"{settings.app!r} is deployed with a key and would become public: deploy it with the "
+            "same MUSICGEN_SECRET or MUSICGEN_PROXY_AUTH, or with MUSICGEN_PUBLIC=1 if this is "
+            "meant"
+        )
+    return (
+        "the web address is PUBLIC: whoever knows it uses your GPUs; MUSICGEN_SECRET or "
+        "MUSICGEN_PROXY_AUTH=1 ask for a key"
+    )
+
+
+def deployed_access(app: str) -> str | None:
+    """Return who may use the app that is deployed under a name; None where none is."""
+    import modal
+
+    try:
+        about = modal.Function.from_name(app, "about").remote()
+    except modal.exception.Error:  # not deployed, or Modal cannot be reached: `deploy` says which
+        return None
+    return str(about.get("access"))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from musicgen_lab.backends.gpus import GPUS
 from musicgen_lab.backends.prices import CPU, Cost, Prices
 from musicgen_lab.request import GenerationRequest
 
@@ -18,19 +19,7 @@ START_S = 60.0  # of a container, weights included
 BANDWIDTH_SHARE = 0.5  # of the data sheet's, that reading the weights reaches
 WEIGHTS_BYTES = {"small": 0.84e9, "medium": 3.0e9, "large": 6.6e9}  # in 16 bits
 
-MEMORY_BYTES_PER_S: Mapping[str, float] = {
-    "T4": 0.32e12,
-    "L4": 0.30e12,
-    "A10": 0.60e12,
-    "L40S": 0.86e12,
-    "A100-40GB": 1.55e12,
-    "A100-80GB": 2.0e12,
-    "H100": 3.35e12,
-    "H200": 4.8e12,
-    "B200": 8.0e12,
-    CPU: 0.017e12,
-}
-"""Memory bandwidth by the makers' data sheets, in bytes per second."""
+CPU_BYTES_PER_S = 0.017e12  # of two cores
 
 
 class Estimate:
@@ -88,14 +77,15 @@ class Estimate:
 
     def _gpu_s(self, requests: Sequence[GenerationRequest], gpu: str) -> float | None:
         """Return the seconds of generating alone; None for models or GPUs of unknown size."""
-        if gpu not in MEMORY_BYTES_PER_S:
+        if gpu != CPU and gpu not in GPUS:
             return None
+        bytes_per_s = CPU_BYTES_PER_S if gpu == CPU else GPUS[gpu].bytes_per_s
         clips = min(len(requests), int(self._about["clips_at_once"]))
         total_s = 0.0
         for request in requests:
             kind = str(request.model).partition("@")[0].rpartition("-")[2]
             if kind not in WEIGHTS_BYTES:
                 return None
-            step_s = WEIGHTS_BYTES[kind] / (MEMORY_BYTES_PER_S[gpu] * BANDWIDTH_SHARE)
+            step_s = WEIGHTS_BYTES[kind] / (bytes_per_s * BANDWIDTH_SHARE)
             total_s += request.duration * FRAME_RATE_HZ * step_s / clips
         return total_s

@@ -36,8 +36,8 @@ class ModalBackend:
     ----------
     app : str
         Name of the deployed app.
-    cls : str
-        Name of its GPU class.
+    cls : str or modal.Cls
+        Name of its GPU class, or the class itself for code that is part of the same app.
     environment : str, optional
         Modal's environment; by default the active one.
     at_once : int
@@ -57,7 +57,7 @@ class ModalBackend:
     def __init__(
         self,
         app: str = APP,
-        cls: str = CLASS,
+        cls: str | Any = CLASS,
         *,
         environment: str | None = None,
         at_once: int = 1000,
@@ -177,7 +177,9 @@ class ModalBackend:
         import modal
 
         if identity not in self._models:
-            cls = modal.Cls.from_name(self._app, self._cls, environment_name=self._environment)
+            cls = self._cls
+            if isinstance(cls, str):
+                cls = modal.Cls.from_name(self._app, cls, environment_name=self._environment)
             self._models[identity] = cls(model=identity)
         return self._models[identity]
 

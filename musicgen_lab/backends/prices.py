@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from musicgen_lab.backends.gpus import ALIASES
 from musicgen_lab.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ USD_PER_S: Mapping[str, float] = {
     MEMORY: 0.00000222,
 }
 """Dollars per second: of a GPU, of one core ("CPU"), and of one GiB ("memory")."""
-
-_SAME = {"A10G": "A10", "A100": "A100-40GB", "H100!": "H100"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Prices:
                     field="prices",
                     value=usd,
                 )
-        renamed = {_SAME.get(name, name): float(usd) for name, usd in own.items()}
+        renamed = {ALIASES.get(name, name): float(usd) for name, usd in own.items()}
         return cls({**USD_PER_S, **renamed}, "your own prices")
 
     def find(self, device: str) -> str | None:
@@ -87,13 +86,13 @@ class Prices:
         gpus = self.usd_per_s.keys() - {CPU, MEMORY}
         if device in gpus:
             return device
-        if device in _SAME:
-            return _SAME[device]
+        if device in ALIASES:
+            return ALIASES[device]
         said = device.upper()
         for name in sorted(gpus, key=lambda name: (-len(name), name)):
             if all(part in said for part in name.upper().split("-")):
                 return name
-        return next((same for other, same in _SAME.items() if other in said), None)
+        return next((same for other, same in ALIASES.items() if other in said), None)
 
     def of_container(self, gpu: str, *, cores: float, memory_gib: float) -> float:
         """Return the dollars that a second of a container costs.

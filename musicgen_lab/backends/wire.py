@@ -35,7 +35,7 @@ def pack(result: Clip | Failure) -> dict[str, Any]:
     }
     if isinstance(result, Failure):
         error = {"error_type": result.error_type, "message": result.message}
-        return plain({**message, "status": "failed", **error})
+        return plain({**message, "status": "failed", **error, "traceback": result.traceback})
     made_by = asdict(result.provenance)
     return plain({**message, "status": "ok", "wav": result.wav_bytes(), "provenance": made_by})
 
@@ -94,7 +94,8 @@ def unpack(message: Mapping[str, Any], request: GenerationRequest) -> Clip | Fai
             "its answer was dropped"
         )
     if message["status"] == "failed":
-        return Failure(request, message["error_type"], message["message"], message["elapsed_s"])
+        error = message["error_type"], message["message"], message["elapsed_s"]
+        return Failure(request, *error, message.get("traceback", ""))
     samples, sample_rate = decode_audio(message["wav"])
     made_by = Provenance(**message["provenance"])
     return Clip(request, samples, sample_rate, made_by, message["elapsed_s"])

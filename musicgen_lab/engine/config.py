@@ -36,6 +36,8 @@ class Source(BaseModel):
         The hub's commit, where there is one.
     sha256 : dict of str to str
         File name to checksum of every weight file that was read.
+    parts : dict of str to Source
+        "text_encoder" and "codec", where they came from repositories of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +45,7 @@ class Source(BaseModel):
     name: str
     revision: str | None = None
     sha256: dict[str, str] = Field(default_factory=dict)
+    parts: dict[str, Source] = Field(default_factory=dict)
 
 
 class ModelConfig(BaseModel):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +55,8 @@ class Parts:
         Writes the T5 encoder and its tokenizer into a folder.
     files : list of Path
         The weight files that were read.
+    sources : dict of str to Source
+        "text_encoder" and "codec", where the checkpoint only names them.
     """
 
     architecture: dict[str, Any]
@@ -62,6 +65,7 @@ class Parts:
     codec_tensors: dict[str, Tensor]
     save_text_encoder: Callable[[Path], None]
     files: list[Path]
+    sources: dict[str, Source] = field(default_factory=dict)
 
 
 def prepare(
@@ -108,19 +112,18 @@ def prepare(
         license = _NON_COMMERCIAL if name.startswith("facebook/musicgen") else "unknown"
     parts = _read(source)
     stored = _stored_dtype(parts.tensors) if dtype == "auto" else dtype
-    checksums = {path.name: _sha256(path) for path in parts.files}
     config = _check_config(
         source,
         {
             **parts.architecture,
             "dtype": stored,
-            "source": Source(name=name, revision=revision, sha256=checksums),
+            "source": describe_source(name, revision, parts.files, parts.sources),
             "license": license,
         },
     )
     _check_tensors(source, config, parts.tensors)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=_prefix(out)) as temporary:
         folder = Path(temporary) / "model"
         _write(folder, config, parts)
         _open_once(folder)
@@ -134,6 +137,16 @@ def prepare(
                 "name another one"
             ) from None
     return out
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what a conversion that was killed left beside its place."""
+    for folder in out.parent.glob(f"{glob.escape(_prefix(out))}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prefix(out: Path) -> str:
+    return f".{out.name}."
 
 
 def _read(source: Path) -> Parts:
@@ -183,6 +196,14 @@ def _stored_dtype(tensors: Mapping[str, Tensor]) -> str:
     kinds = {tensor.dtype for tensor in tensors.values()}
     dtype = kinds.pop() if len(kinds) == 1 else torch.float32
     return str(dtype).removeprefix("torch.")
+
+
+def describe_source(
+    name: str, revision: str | None, files: Sequence[Path], parts: Mapping[str, Source] = {}
+) -> Source:
+    """Return what is recorded of the weight files that a model was made of."""
+    checksums = {path.name: _sha256(path) for path in files}
+    return Source(name=name, revision=revision, sha256=checksums, parts=dict(parts))
 
 
 def _sha256(path: Path) -> str:

@@ -11,8 +11,9 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from torch import Tensor
 
-from musicgen_lab.engine.config import ModelConfig
-from musicgen_lab.engine.convert import Parts, read_pickle
+from musicgen_lab.engine.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, ModelConfig, Source
+from musicgen_lab.engine.convert import Parts, describe_source, read_pickle
+from musicgen_lab.engine.hub import download_part, find_weights
 from musicgen_lab.errors import ModelUnavailable
 
 LM_CHECKPOINT = "state_dict.bin"
@@ -67,7 +68,7 @@ def read_audiocraft(source: Path) -> Parts:
     config, state = _open(lm_path)
     try:
         _refuse_other_kinds(lm_path, config)
-        codec_config, codec_tensors = _read_codec(codec_path)
+        codec_config, codec_tensors, codec_source = _read_codec(codec_path)
         architecture = _architecture(config, state, codec_config)
         tensors = _rename(state, architecture)
         t5_name = str(config["conditioners"]["description"]["t5"]["name"])
@@ -82,12 +83,19 @@ def read_audiocraft(source: Path) -> Parts:
         if name.startswith(f"{_TEXT}.t5.")
     }
 
-    def save_text_encoder(folder: Path) -> None:
-        local = source / "text_encoder"
-        copy_text_encoder(str(local) if local.is_dir() else t5_name, own_t5, folder)
+    sources = {} if codec_source is None else {CODEC_FOLDER: codec_source}
+    text_encoder = source / TEXT_ENCODER_FOLDER
+    if not text_encoder.is_dir():
+        text_encoder, revision = download_part(t5_name, tokenizer=True)
+        weights = find_weights(text_encoder)
+        sources[TEXT_ENCODER_FOLDER] = describe_source(t5_name, revision, weights)
 
+    def save_text_encoder(folder: Path) -> None:
+        copy_text_encoder(text_encoder, own_t5, folder)
+
+    files = [lm_path, codec_path]
     return Parts(
-        architecture, tensors, codec_config, codec_tensors, save_text_encoder, [lm_path, codec_path]
+        architecture, tensors, codec_config, codec_tensors, save_text_encoder, files, sources
     )
 
 
@@ -234,24 +242,27 @@ def name_as_audiocraft(tensors: Mapping[str, Tensor], config: ModelConfig) -> di
     return state
 
 
-def _read_codec(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the codec: by name, or an own one, as configuration and weights of `EncodecModel`."""
+def _read_codec(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Source | None]:
+    """Read the codec as configuration and weights of `EncodecModel`.
+
+    The last value says where it came from, where the checkpoint only names it.
+    """
     from musicgen_lab.engine.convert_codec import fetch_codec, read_seanet
 
     package = read_pickle(path)
     if "pretrained" in package:
         return fetch_codec(str(package["pretrained"]))
     config, state = _open(path)
-    return read_seanet(path, config, state)
+    return *read_seanet(path, config, state), None
 
 
-def copy_text_encoder(source: str, weights: Mapping[str, Tensor], folder: Path) -> None:
+def copy_text_encoder(source: Path, weights: Mapping[str, Tensor], folder: Path) -> None:
     """Write a T5 encoder and its tokenizer into a folder.
 
     Parameters
     ----------
-    source : str
-        A transformers folder, or a name on the hub.
+    source : Path
+        A folder that transformers wrote.
     weights : mapping of str to Tensor
         Finetuned weights that replace the source's; empty for none.
     folder : Path
@@ -259,7 +270,7 @@ def copy_text_encoder(source: str, weights: Mapping[str, Tensor], folder: Path) 
     Raises
     ------
     ModelUnavailable
-        When the source is not on this machine and cannot be fetched.
+        When the source is damaged.
     """
     from transformers import AutoTokenizer, T5EncoderModel
 
@@ -270,9 +281,7 @@ def copy_text_encoder(source: str, weights: Mapping[str, Tensor], folder: Path) 
             encoder.load_state_dict(weights, strict=False)
     except Exception as error:  # transformers raises nearly every type there is
         raise ModelUnavailable(
-            f"the text encoder {source} is not on this machine and could not be fetched "
-            f"({type(error).__name__}); connect once, or put it into a folder text_encoder/ "
-            "beside the checkpoint"
+            f"the text encoder in {source} is damaged ({type(error).__name__}); fetch it again"
         ) from None
     encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

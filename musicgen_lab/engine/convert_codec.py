@@ -11,31 +11,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from musicgen_lab.engine.config import Source
+from musicgen_lab.engine.convert import describe_source
+from musicgen_lab.engine.hub import download_part, find_weights
 from musicgen_lab.engine.quiet import quiet
 from musicgen_lab.errors import ModelUnavailable
 
 _NORM_NAMES = {"weight_g": "original0", "weight_v": "original1"}
 
 
-def fetch_codec(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Load a transformers EnCodec by its name on the hub, or from a folder.
+def fetch_codec(name: str) -> tuple[dict[str, Any], dict[str, Tensor], Source]:
+    """Fetch a transformers EnCodec that a checkpoint names; return it and where it came from.
 
     Raises
     ------
     ModelUnavailable
         When it is not on this machine and cannot be fetched.
     """
+    folder, revision = download_part(name)
     with quiet():
         from transformers import EncodecModel
 
         try:
-            model = EncodecModel.from_pretrained(name, dtype=torch.float32)
+            model = EncodecModel.from_pretrained(folder, dtype=torch.float32)
         except Exception as error:  # transformers raises nearly every type there is
             raise ModelUnavailable(
-                f"the codec {name} is not on this machine and could not be fetched "
-                f"({type(error).__name__}); connect once"
+                f"the codec {name} in {folder} is damaged ({type(error).__name__}); "
+                "delete that folder to fetch it again"
             ) from None
-    return model.config.to_diff_dict() | _sizes(model.config), model.state_dict()
+    source = describe_source(name, revision, find_weights(folder))
+    return model.config.to_diff_dict() | _sizes(model.config), model.state_dict(), source
 
 
 def _sizes(config: Any) -> dict[str, Any]:

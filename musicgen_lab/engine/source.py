@@ -6,16 +6,19 @@ Nothing here imports torch or opens weights, so a wrong name is told before anyt
 from __future__ import annotations
 
 import functools
+import getpass
 import hashlib
-import importlib.util
 import os
+import tempfile
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
+from filelock import FileLock
 
 from musicgen_lab.engine.config import CONFIG_FILE, ModelConfig, is_model_folder, load_config
+from musicgen_lab.engine.hub import download, find_revision
 from musicgen_lab.errors import ModelUnavailable, MusicGenLabWarning
 
 EMBEDDED = "demo"
@@ -29,7 +32,6 @@ MODELS_HOME = "MUSICGEN_LAB_MODELS"
 AUDIOCRAFT_FILES = ("state_dict.bin", "compression_state_dict.bin")
 TRANSFORMERS_FILES = ("*.json", "*.safetensors", "spiece.model")
 REVISION_DIGITS = 12
-HUB_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -71,25 +73,38 @@ class ModelSource:
         """Return what the model is like, or None where it is yet to be prepared."""
         return load_config(self.prepared) if self.prepared is not None else None
 
-    def prepare(self, out: Path | None = None) -> Path:
+    def prepare(
+        self, out: Path | None = None, *, on_stage: Callable[[str], None] = lambda stage: None
+    ) -> Path:
         """Return the model folder, fetching and converting the checkpoint on first use.
+
+        One process of this machine does so at a time; the others wait for it.
 
         Parameters
         ----------
         out : Path, optional
             Where to write it; in the folder of prepared models by default.
+        on_stage : callable
+            Called with a few words before each part of the work.
 
         Raises
         ------
         ModelUnavailable
             When the files are out of reach, damaged, or of a kind that is not served.
         """
+        folder = out or self._home
         if self.prepared is not None and out in (None, self.prepared):
             return self.prepared
-        from musicgen_lab.engine.convert import prepare
+        from musicgen_lab.engine.convert import prepare, remove_leftovers
 
-        checkpoint = self.fetch()
-        return prepare(checkpoint, out or self._home, name=self.name, revision=self.revision)
+        with self._sole_preparer(folder):
+            if out is None and self.prepared is not None:  # by who had the lock before
+                return self.prepared
+            remove_leftovers(folder)
+            on_stage(f"fetching {self.identity}")
+            checkpoint = self.fetch()
+            on_stage(f"converting {self.identity}")
+            return prepare(checkpoint, folder, name=self.name, revision=self.revision)
 
     def fetch(self) -> Path:
         """Return the folder with the model's own files, downloading them on first use.
@@ -101,35 +116,28 @@ class ModelSource:
         """
         if self.folder is not None:
             return self.folder
-        from huggingface_hub import snapshot_download
-
         _tell_licence(self.name)
-        patterns: tuple[str, ...] = AUDIOCRAFT_FILES
-        for offline in (True, False):
-            try:
-                if not offline and AUDIOCRAFT_FILES[0] not in _hub_files(self.name, self.revision):
-                    patterns = TRANSFORMERS_FILES
-                folder = Path(
-                    snapshot_download(
-                        self.name,
-                        revision=self.revision,
-                        allow_patterns=list(patterns),
-                        local_files_only=offline,
-                    )
-                )
-            except Exception as error:
-                if not offline:
-                    raise _unreachable(self.name, error) from error
-            else:
-                if not offline or is_checkpoint(folder):
-                    return folder
-        raise AssertionError("the loop returns or raises")
+        return download(
+            self.name, self.revision, is_whole=is_checkpoint, choose=_choose_checkpoint_files
+        )
+
+    def _sole_preparer(self, folder: Path) -> FileLock:
+        """Return the lock of who fetches and converts; the system frees it when its owner dies.
+
+        It lies on this machine's own disk: a network volume may know no locks.
+        """
+        digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:REVISION_DIGITS]
+        return FileLock(Path(tempfile.gettempdir()) / f"musicgen-lab-{getpass.getuser()}-{digest}")
 
 
 def models_home() -> Path:
     """Return the folder of prepared models: MUSICGEN_LAB_MODELS, or one in the user's cache."""
     chosen = os.environ.get(MODELS_HOME)
-    return Path(chosen) if chosen else platformdirs.user_cache_path("musicgen-lab") / "models"
+    if chosen:
+        return Path(chosen)
+    import platformdirs  # not in the web image of the service, which is told the folder
+
+    return platformdirs.user_cache_path("musicgen-lab") / "models"
 
 
 def prepared_models() -> list[ModelSource]:
@@ -172,11 +180,20 @@ def locate(name: str) -> ModelSource:
         if name in (source.identity, source.name):
             return source
     if _looks_like_hub_id(base):
-        return ModelSource(base, _hub_revision(base, revision), folder=None)
+        commit = find_revision(base, revision, cached_file=AUDIOCRAFT_FILES[0])
+        return ModelSource(base, commit, folder=None)
     raise ModelUnavailable(
         f"no model is called {name!r}; use {EMBEDDED}, {', '.join(RELEASED)}, "
         "any other Hub id (owner/name), or the path of a model or checkpoint folder"
     )
+
+
+def find_prepared(name: str) -> Path | None:
+    """Return the folder of a model that is prepared on this machine, without asking the Hub."""
+    if name.partition("@")[0] == EMBEDDED:
+        return locate(name).prepared
+    sources = prepared_models()
+    return next((s.folder for s in sources if name in (s.identity, s.name)), None)
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -184,6 +201,10 @@ def is_checkpoint(folder: Path) -> bool:
     in_audiocraft = all((folder / file).is_file() for file in AUDIOCRAFT_FILES)
     weights = any(folder.glob("*.safetensors"))
     return in_audiocraft or ((folder / CONFIG_FILE).is_file() and weights)
+
+
+def _choose_checkpoint_files(files: Sequence[str]) -> Sequence[str]:
+    return AUDIOCRAFT_FILES if AUDIOCRAFT_FILES[0] in files else TRANSFORMERS_FILES
 
 
 def _looks_like_hub_id(name: str) -> bool:
@@ -211,49 +232,6 @@ def _content_digest(folder: Path, stamps: tuple[tuple[Path, int, int], ...]) -> 
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _hub_revision(repository: str, revision: str) -> str:
-    """Return the commit that a Hub name stands for now, or the one on this machine if offline."""
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise ModelUnavailable(
-            f"{repository} lies on the Hugging Face Hub, which needs the local extra: "
-            "pip install 'musicgen-lab[local]'"
-        )
-    import huggingface_hub
-
-    try:
-        info = huggingface_hub.HfApi().model_info(
-            repository, revision=revision or None, timeout=HUB_TIMEOUT_S
-        )
-        return str(info.sha)
-    except huggingface_hub.errors.RepositoryNotFoundError as error:
-        raise ModelUnavailable(
-            f"the Hub has no model {repository}, or it is private; check the name, "
-            "or log in with `hf auth login`"
-        ) from error
-    except Exception as error:
-        for file in (AUDIOCRAFT_FILES[0], CONFIG_FILE):
-            cached = huggingface_hub.try_to_load_from_cache(
-                repository, file, revision=revision or None
-            )
-            if isinstance(cached, str):
-                return Path(cached).parent.name
-        raise _unreachable(repository, error) from error
-
-
-def _hub_files(repository: str, revision: str) -> list[str]:
-    from huggingface_hub import HfApi
-
-    return HfApi().list_repo_files(repository, revision=revision)
-
-
-def _unreachable(name: str, error: Exception) -> ModelUnavailable:
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return ModelUnavailable(
-        f"{name} is not on this machine and the Hugging Face Hub could not be reached "
-        f"({reason[:120]}); connect once to fetch it, or give the path of a checkpoint folder"
-    )
 
 
 @functools.cache

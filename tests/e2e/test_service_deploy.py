@@ -13,8 +13,7 @@ from tests.modal_server.server import modal_server
 def server(tmp_path_factory):
     """Deployed as the contract has it: `modal deploy app.py`, from the service's own folder."""
     with modal_server(tmp_path_factory.mktemp("modal")) as server:
-        key = {"MUSICGEN_API_KEY": "sesame"}
-        done = run_modal(server, "deploy", "app.py", cwd=PROJECT / "service", **key)
+        done = run_modal(server, "deploy", "app.py", cwd=PROJECT / "service")
         assert done.returncode == 0, done.stdout + done.stderr
         yield server
 
@@ -112,14 +111,6 @@ def test_the_web_app_has_its_label_its_key_and_no_gpu(servicer):
     assert function.max_concurrent_inputs == 200
     assert not function.resources.gpu_config.gpu_type
     assert function.timeout_secs > 600
-    secrets = [servicer.secrets[secret] for secret in function.secret_ids]
-    assert {"MUSICGEN_API_KEY": "sesame"} in secrets
-
-
-def test_the_key_is_in_no_container_but_the_web_apps(servicer):
-    for name in ("MusicGen.*", "prepare", "about"):
-        secrets = servicer.definition(deployed(servicer).functions[name]).secret_ids
-        assert not any("MUSICGEN_API_KEY" in servicer.secrets[secret] for secret in secrets)
 
 
 @pytest.mark.parametrize(("folder", "file"), [("service", "app.py"), (".", "service/app.py")])

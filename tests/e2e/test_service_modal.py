@@ -41,7 +41,7 @@ from tests.support.contract import blocks
 
 Result = api_pb2.GenericResult
 PROMPT = "calm acoustic guitar melody"
-OTHER_MODEL = "facebook/musicgen-small@test"
+OTHER_MODEL = "facebook/musicgen-small@4c8334b02c6ec4e8664a91979669a501ec497792"
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "remote_modal.ipynb"
 
 

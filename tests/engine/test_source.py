@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
 
+from musicgen_lab.engine.config import load_config
+from musicgen_lab.engine.hub import PINNED
 from musicgen_lab.engine.source import EMBEDDED_FOLDER, locate
 from musicgen_lab.errors import ModelUnavailable
 from tests.support.checkpoints import build_checkpoint
@@ -77,12 +81,100 @@ def test_a_hub_model_out_of_reach_is_one_clear_line(tmp_path):
     assert printed.count("\n") == 1
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def cache_checkpoint(cache):
+    """Put a checkpoint into the Hub's cache as if it had been fetched, and return its place."""
+    return build_checkpoint(cache / "hub" / "models--facebook--musicgen-small/snapshots" / COMMIT)
+
+
+PREPARE_COMMIT = f"""
+from musicgen_lab.engine.source import locate
+locate("facebook/musicgen-small@{COMMIT}").prepare(on_stage=lambda stage: print(stage, flush=True))
+"""
+HANG = """
+import time
+import musicgen_lab.engine.convert as convert
+def open_once(folder):
+    print("written", flush=True)
+    time.sleep(600)
+convert._open_once = open_once
+"""
+
+
+def start(code, cache, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "HF_HOME": str(cache), **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_of_processes_that_want_the_same_model_one_fetches_and_converts_it(tmp_path):
+    cache_checkpoint(tmp_path)
+    models = {"MUSICGEN_LAB_MODELS": str(tmp_path / "models")}
+    processes = [start(PREPARE_COMMIT, tmp_path, **models) for _ in range(2)]
+    printed = sorted(process.communicate()[0].splitlines() for process in processes)
+    name = f"facebook/musicgen-small@{COMMIT}"
+    assert printed == [[], [f"fetching {name}", f"converting {name}"]]
+    assert [process.returncode for process in processes] == [0, 0]
+
+
+def test_a_conversion_that_was_killed_leaves_nothing_behind_once_the_next_is_done(tmp_path):
+    cache_checkpoint(tmp_path)
+    models = {"MUSICGEN_LAB_MODELS": str(tmp_path / "models")}
+    with start(HANG + PREPARE_COMMIT, tmp_path, **models) as process:
+        while process.stdout.readline() != "written\n":
+            assert process.poll() is None
+        process.kill()
+    assert [path.name[0] for path in (tmp_path / "models").iterdir()] == ["."]
+    run_with_cache(PREPARE_COMMIT, tmp_path, **models).check_returncode()
+    left = [path.name for path in (tmp_path / "models").iterdir()]
+    assert left == [f"facebook--musicgen-small@{COMMIT}"]
+
+
+def test_a_commit_is_taken_at_its_word_until_it_is_fetched(tmp_path):
+    code = f"""
+from musicgen_lab.engine.source import find_prepared, locate
+source = locate("facebook/musicgen-small@{COMMIT}")
+print(source.identity, find_prepared(source.identity))
+"""
+    printed = run_with_cache(code, tmp_path, HF_ENDPOINT="http://127.0.0.1:9").stdout
+    assert printed == f"facebook/musicgen-small@{COMMIT} None\n"
+
+
+def test_the_text_encoder_and_the_codec_come_from_pinned_commits_and_their_checksums_are_kept(
+    tmp_path,
+):
+    """As with the released checkpoints, which only name them."""
+    checkpoint = cache_checkpoint(tmp_path)
+    environment = {"MUSICGEN_LAB_MODELS": str(tmp_path / "models"), "HF_HUB_OFFLINE": "1"}
+    run_with_cache(PREPARE_COMMIT, tmp_path, **environment).check_returncode()
+    (whole,) = (tmp_path / "models").iterdir()
+    for name, part in (("t5-base", "text_encoder"), ("facebook/encodec_32khz", "codec")):
+        repository = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        shutil.copytree(whole / part, repository / "snapshots" / PINNED[name])
+    torch.save({"pretrained": "facebook/encodec_32khz"}, checkpoint / "compression_state_dict.bin")
+    shutil.rmtree(checkpoint / "text_encoder")
+    shutil.rmtree(whole)
+
+    run_with_cache(PREPARE_COMMIT, tmp_path, **environment).check_returncode()
+
+    source = load_config(whole).source
+    assert source.revision == COMMIT and "state_dict.bin" in source.sha256
+    for name, part in (("t5-base", "text_encoder"), ("facebook/encodec_32khz", "codec")):
+        assert (source.parts[part].name, source.parts[part].revision) == (name, PINNED[name])
+        fetched = tmp_path / "hub" / f"models--{name.replace('/', '--')}/snapshots" / PINNED[name]
+        digest = hashlib.sha256((fetched / "model.safetensors").read_bytes()).hexdigest()
+        assert source.parts[part].sha256 == {"model.safetensors": digest}
+
+
 def test_a_hub_model_that_was_fetched_before_is_prepared_offline_and_its_licence_is_told_once(
     tmp_path,
 ):
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repository = tmp_path / "hub" / "models--facebook--musicgen-small"
-    build_checkpoint(repository / "snapshots" / commit)
+    commit, repository = COMMIT, cache_checkpoint(tmp_path).parents[1]
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "MUSICGEN_LAB_MODELS": str(tmp_path / "m")}

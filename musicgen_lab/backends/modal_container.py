@@ -1,0 +1,115 @@
+"""`ModelContainer`: what one GPU container of the service on Modal holds.
+
+A container whose model cannot be opened must not fail to start: Modal would start it again and
+again, for money. It starts, says in every answer what is wrong, and is idle soon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from musicgen_lab.backends.wire import FORMAT, pack, plain
+from musicgen_lab.errors import InvalidRequest, ModelUnavailable
+from musicgen_lab.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from musicgen_lab.backends.worker import EngineWorker
+
+SAID_OF_FAILURES = ("error_type", "message", "traceback")
+logger = logging.getLogger(__name__)
+
+
+class ModelContainer:
+    """A model that makes clips for the messages that reach one container.
+
+    Parameters
+    ----------
+    model : str
+        "name@revision".
+    device : str
+        As `Engine.open` takes it.
+    fetch : callable
+        Makes the model's weights lie in this container's folder of prepared models; raises
+        `ModelUnavailable` where they cannot be had.
+    """
+
+    def __init__(self, model: str, *, device: str, fetch: Callable[[str], None]) -> None:
+        self._model, self._device, self._fetch = model, device, fetch
+        self._worker: EngineWorker | None = None
+        self._error: Exception | None = None
+
+    def open(self) -> None:
+        """Open the model; what goes wrong is kept for the answers, and logged."""
+        from musicgen_lab.backends.worker import EngineWorker
+        from musicgen_lab.engine.engine import Engine
+        from musicgen_lab.engine.source import locate
+
+        try:
+            self._fetch(self._model)
+            source = locate(self._model)
+            engine = Engine.open(source.prepare(), device=self._device)
+            self._worker = EngineWorker(engine, source.identity)
+        except Exception as error:
+            self._error = error
+            logger.exception("the model %s cannot be served", self._model)
+
+    @property
+    def slots(self) -> int:
+        """Clips made at once; 1 where the model cannot be opened."""
+        return self._worker.slots if self._worker else 1
+
+    async def generate(self, fields: Mapping[str, Any], request_id: str) -> dict[str, Any]:
+        """Make one clip.
+
+        Parameters
+        ----------
+        fields : Mapping
+            Of a `GenerationRequest`.
+        request_id : str
+            Under which whoever asked has it in a log; empty for none.
+
+        Returns
+        -------
+        dict
+            A message of `musicgen_lab.backends.wire`. A failure is returned like a clip: an
+            exception could be read only by callers that have its class.
+        """
+        line: dict[str, Any] = {"request_id": request_id, "model": self._model}
+        message = await self._make(fields, line)
+        logger.info(json.dumps(line))
+        return message
+
+    def describe(self) -> dict[str, Any]:
+        """Return what this container is doing, or why it can do nothing, as plain values."""
+        if self._worker is None:
+            return plain({"model": self._model, "error": str(self._error)})
+        return plain(self._worker.describe())
+
+    def close(self, drain_s: float) -> None:
+        """Let running clips finish, at most so long."""
+        if self._worker is not None:
+            self._worker.close(drain_s=drain_s)
+
+    async def _make(self, fields: Mapping[str, Any], line: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if self._worker is None:
+                raise ModelUnavailable(str(self._error))
+            request = self._worker.resolve(GenerationRequest(**fields))
+            line |= {"duration": request.duration, "seed": request.seed}
+            result = await asyncio.wrap_future(self._worker.submit(request))
+            message = pack(result)
+            line |= {"status": message["status"], "elapsed_s": round(result.elapsed_s, 6)}
+            line |= {name: message[name] for name in SAID_OF_FAILURES if name in message}
+        except Exception as error:
+            expected = isinstance(error, InvalidRequest | ModelUnavailable)
+            said = {"error_type": type(error).__name__, "message": str(error)}
+            said["traceback"] = "" if expected else traceback.format_exc()
+            line |= {"status": "failed", **said}
+            failed = {"format": FORMAT, "status": "failed", "request": dict(fields)}
+            return plain({**failed, **said, "elapsed_s": 0.0})
+        return message
