@@ -1,5 +1,6 @@
 """What `modal deploy` registers, read back from the server, with the default settings."""
 
+import re
 import shutil
 
 import pytest
@@ -117,4 +118,4 @@ def test_the_web_app_has_its_label_its_key_and_no_gpu(servicer):
 def test_modal_serve_shows_the_web_address_until_it_is_ended(server, folder, file):
     done = run_modal(server, "serve", file, "--timeout", "1", cwd=PROJECT / folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "https://test--musicgen.modal.run" in done.stdout
+    assert re.search(r"http://127.0.0.1:\d+", done.stdout)

@@ -38,6 +38,7 @@ from tests.modal_server.deployed import (
 from tests.modal_server.server import modal_server
 from tests.support.command import MUSICGEN_LAB
 from tests.support.contract import blocks
+from tests.support.environments import base
 
 Result = api_pb2.GenericResult
 PROMPT = "calm acoustic guitar melody"
@@ -178,10 +179,10 @@ def test_prepare_fills_the_volume_before_the_first_request_does(server):
     assert [server.servicer.volumes[i] for i in server.servicer.committed] == ["musicgen-models"]
 
 
-def test_a_bad_option_is_refused_before_anything_is_started(server):
+def test_a_bad_option_is_refused_before_anything_is_started_where_the_package_is(server):
     before = len(server.servicer.calls)
     command = ["run", "service/app.py", "--prompt", "x", "--duration", "45"]
-    done = run_modal(server, *command, **settings())
+    done = run_modal(server, *command, machine=base, **settings())
     assert done.returncode != 0
     assert "duration must be a number from 1 to 30 seconds, got 45" in done.stdout + done.stderr
     assert len(server.servicer.calls) == before

@@ -11,8 +11,8 @@ from tests.modal_server.registry import Registry
 class Blobs(Registry):
     """The part of the protocol that hands out addresses, and what lies at them."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, folder):
+        super().__init__(folder)
         self.blobs, self.blob_url = {}, ""
 
     async def start_blobs(self):

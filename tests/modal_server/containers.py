@@ -1,42 +1,70 @@
 """Containers of the in-memory Modal server: real processes that run Modal's own container program.
 
-Each sees only what was uploaded for it: the mounted files lie in a folder of its own, in front of
-everything else on its path.
+Each runs in an environment with the packages of its image and no others, and sees only what was
+uploaded for it: the mounted files lie in a folder of its own, in front of everything else.
 """
 
 import os
+import shutil
 import subprocess
-import sys
+from contextvars import ContextVar
 from pathlib import Path
 
-from modal_proto import api_pb2
+TASK: ContextVar[str | None] = ContextVar("TASK", default=None)
+"""Id of the container that calls the server; None when a client does."""
+
+
+class ServicerForTask:
+    """The server as one container reaches it, on a port of its own: so it is known who calls."""
+
+    def __init__(self, servicer, task_id):
+        self.servicer, self.task_id = servicer, task_id
+
+    def __mapping__(self):
+        def bind(handler):
+            async def call(stream):
+                TASK.set(self.task_id)
+                await handler.func(stream)
+
+            return handler._replace(func=call)
+
+        return {path: bind(handler) for path, handler in self.servicer.__mapping__().items()}
 
 
 class Container:
     """One process that serves one function, with one set of class parameters."""
 
-    def __init__(self, folder: Path, arguments: api_pb2.ContainerArguments, environment):
-        folder.mkdir(parents=True)
-        path = folder / "arguments"
-        path.write_bytes(arguments.SerializeToString())
+    def __init__(self, task_id, function_id, folder: Path):
+        self.task_id, self.function_id, self.folder = task_id, function_id, folder
         self.log = folder / "log"
-        root = environment.pop("ROOT")
+        self.volumes = {}  # volume id -> MountedVolume
+        self.inputs = set()  # ids of those that it works on
+        self.served = False  # whether it was ever given an input
+        self.retired = False  # whether it is to take no more
+        self.killed = False
+        self.cancelled = []  # ids of inputs that it has yet to be told are cancelled
+        self.process = None
+
+    def start(self, environment, client, arguments, variables):
+        """Start the container program with the Python of an environment."""
+        path = self.folder / "arguments"
+        path.write_bytes(arguments.SerializeToString())
+        root = self.folder / "root"
         # The same number of threads as here: samples are the same bits only then.
-        inherited = {
-            name: os.environ[name]
-            for name in ("PATH", "HOME", "OMP_NUM_THREADS")
-            if name in os.environ
-        }
+        names = ("HOME", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+        inherited = {name: os.environ[name] for name in names if name in os.environ}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "modal._container_entrypoint"],
+                [environment / "bin" / "python", "-m", "modal._container_entrypoint"],
                 cwd=root,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={
                     **inherited,
-                    **environment,
-                    "PYTHONPATH": root,
+                    "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
+                    "PYTHONPATH": f"{root}:{client}",
+                    "PYTHONUNBUFFERED": "1",
+                    **variables,
                     "MODAL_CONTAINER_ARGUMENTS_PATH": str(path),
                     "MODAL_IS_REMOTE": "1",
                     "MODAL_TASK_ID": arguments.task_id,
@@ -44,16 +72,62 @@ class Container:
                 },
             )
 
+    def text(self):
+        """Return what it wrote so far."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
     def kill(self):
-        self.process.kill()
-        self.process.wait()
+        self.killed = True
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+    def open_files(self, folder):
+        """Return the files below a folder that the process has open."""
+        handles = Path(f"/proc/{self.process.pid}/fd").glob("*")
+        paths = [handle.readlink() for handle in handles if handle.is_symlink()]
+        return [path for path in paths if path.is_relative_to(folder)]
 
 
-def write_mounts(root: Path, mounts, contents) -> Path:
+class MountedVolume:
+    """A volume as one container has it: what others commit is seen after a reload, not before."""
+
+    def __init__(self, committed: Path, folder: Path):
+        self.committed, self.folder = committed, folder
+        committed.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
+        self.synchronised = {}  # the files of both, as of the last commit or reload
+        self.reload()
+
+    def reload(self):
+        """See what others committed; as on Modal, what is written here is committed first."""
+        self.commit()
+        self.synchronised = copy_changes(self.committed, self.folder, self.synchronised)
+
+    def commit(self):
+        """Let others see what was written or removed here since the last time."""
+        self.synchronised = copy_changes(self.folder, self.committed, self.synchronised)
+
+
+def copy_changes(source, target, before):
+    """Do to the target what was done to the source since its files were `before`; return them."""
+    files = {}
+    for path in source.rglob("*"):
+        if path.is_file():
+            files[path.relative_to(source)] = (path.stat().st_mtime_ns, path.stat().st_size)
+    for name in (name for name in files if files[name] != before.get(name)):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / name, target / name)
+    for name in before.keys() - files.keys():
+        (target / name).unlink(missing_ok=True)
+    return files
+
+
+def write_mounts(root: Path, mounts, contents):
     """Write the files that were uploaded, at the places they have below /root."""
+    root.mkdir(parents=True)
     for files in mounts:
         for file in files:
             path = root / Path(file.filename).relative_to("/root")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(contents[file.sha256_hex])
-    return root

@@ -2,26 +2,22 @@
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 from modal._serialization import deserialize_data_format
 from modal.client import _Client
 
 from musicgen_lab.engine.source import locate
-
-PROJECT = Path(__file__).parents[2]
-MODAL = Path(sys.executable).with_name("modal")
+from tests.support.environments import PROJECT, caller
 
 
 def settings():
     return {"MUSICGEN_MODELS": locate("demo").identity, "MUSICGEN_GPU": "cpu"}
 
 
-def run_modal(server, *arguments, cwd=PROJECT, **environment):
-    """Return the finished `modal` command, with its output as text."""
+def run_modal(server, *arguments, cwd=PROJECT, machine=caller, **environment):
+    """Return the finished `modal` command, its output as text, by default with modal alone."""
     return subprocess.run(
-        [MODAL, *map(str, arguments)],
+        [machine() / "bin" / "modal", *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, **server.environment, "COLUMNS": "200", **environment},
         capture_output=True,

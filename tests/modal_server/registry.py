@@ -1,8 +1,10 @@
 """What the in-memory Modal server was told: apps, functions and classes."""
 
+import asyncio
 import base64
 import json
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from google.protobuf.empty_pb2 import Empty
@@ -12,6 +14,7 @@ from modal_proto import api_pb2
 from tests.modal_server.resources import BUILDER, Resources
 
 TOKEN_ID, TOKEN_SECRET, ENVIRONMENT = "ak-test", "as-test", "main"
+LOG_INTERVAL_S = 0.2  # between two looks at what containers wrote
 
 
 @dataclass
@@ -19,15 +22,17 @@ class App:
     name: str
     functions: dict = field(default_factory=dict)  # tag -> function id
     classes: dict = field(default_factory=dict)  # tag -> class id
-    published: bool = False
+    published: bool = False  # whether it is deployed, and so can be found by its name
+    stopped: bool = False
 
 
 class Registry(Resources):
     """The part of the protocol that deploys and looks up."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, folder):
+        super().__init__(folder)
         self.apps, self.functions = {}, {}
+        self.web_urls = {}  # function id -> address
         self.bound = {}  # bound function id -> (function id, serialized parameters)
 
     def definition(self, function_id):
@@ -63,7 +68,6 @@ class Registry(Resources):
             )
             for name, method in function.method_definitions.items()
         }
-        label = function.webhook_config.requested_suffix
         return api_pb2.FunctionHandleMetadata(
             function_name=function.function_name,
             function_type=function.function_type,
@@ -71,7 +75,7 @@ class Registry(Resources):
             definition_id=f"de-{function_id}",
             class_parameter_info=function.class_parameter_info,
             method_handle_metadata=methods,
-            web_url=f"https://test--{label}.modal.run" if label else "",
+            web_url=self.web_urls.get(function_id, ""),
             supported_input_formats=self.definition(function_id).supported_input_formats,
             supported_output_formats=self.definition(function_id).supported_output_formats,
         )
@@ -90,7 +94,8 @@ class Registry(Resources):
             api_pb2.Object(object_id=i, volume_metadata=api_pb2.VolumeMetadata())
             for i in self.volumes
         ]
-        objects += [api_pb2.Object(object_id=i) for i in (*self.secrets, *self.images)]
+        others = (*self.secrets, *self.images, *self.dicts)
+        objects += [api_pb2.Object(object_id=i) for i in others]
         objects += [
             api_pb2.Object(object_id=i, mount_handle_metadata=api_pb2.MountHandleMetadata())
             for i in self.mounts
@@ -156,20 +161,50 @@ class Registry(Resources):
         app = self.apps[request.app_id]
         app.functions, app.classes = dict(request.function_ids), dict(request.class_ids)
         app.published = request.app_state == api_pb2.APP_STATE_DEPLOYED
+        # The next input goes to a container of this version; the others end when they are done.
+        await self.retire(app)
         await stream.send_message(
             api_pb2.AppPublishResponse(url="https://modal.com/apps/test", deployed_at=time.time())
         )
 
     async def AppClientDisconnect(self, stream):
-        await stream.recv_message()
+        app = self.apps[(await stream.recv_message()).app_id]
+        if not app.published:
+            app.stopped = True
+            await self.stop(app)
         await stream.send_message(Empty())
+
+    def functions_of(self, app):
+        """Return the ids of an app's functions, those of classes with parameters included."""
+        plain = set(app.functions.values())
+        return plain | {bound for bound, (function_id, _) in self.bound.items()
+                        if function_id in plain}  # fmt: skip
+
+    def app_of(self, function_id):
+        """Return the id of the app that a function belongs to."""
+        plain = self.bound.get(function_id, (function_id,))[0]
+        return next(i for i, app in self.apps.items() if plain in app.functions.values())
 
     async def AppHeartbeat(self, stream):
         await stream.recv_message()
         await stream.send_message(Empty())
 
     async def AppGetLogs(self, stream):
-        await stream.recv_message()
+        """Send what the app's containers write until the app is stopped."""
+        app = self.apps[(await stream.recv_message()).app_id]
+        sent = defaultdict(int)
+        while True:
+            stopped = app.stopped
+            for container in list(self.tasks.values()):
+                if container.function_id in self.functions_of(app) and container.log.exists():
+                    text = container.log.read_text(errors="replace")[sent[container.task_id] :]
+                    sent[container.task_id] += len(text)
+                    item = api_pb2.TaskLogs(data=text, timestamp=time.time())
+                    batch = api_pb2.TaskLogsBatch(task_id=container.task_id, items=[item])
+                    await stream.send_message(batch)
+            if stopped:
+                break
+            await asyncio.sleep(LOG_INTERVAL_S)
         await stream.send_message(api_pb2.TaskLogsBatch(app_done=True))
 
     # Functions and classes
@@ -194,6 +229,8 @@ class Registry(Resources):
         self.apps[request.app_id].functions[self.definition(function_id).function_name] = (
             function_id
         )
+        if self.definition(function_id).webhook_config.type and function_id not in self.web_urls:
+            self.web_urls[function_id] = await self.start_web(function_id)
         answer = api_pb2.FunctionCreateResponse(
             function_id=function_id,
             function_data=self.function_data(function_id),
@@ -250,7 +287,3 @@ class Registry(Resources):
                 bound_function_id=bound_id, handle_metadata=self.metadata(bound_id)
             )
         )
-
-    async def ContainerHello(self, stream):
-        await stream.recv_message()
-        await stream.send_message(Empty())
