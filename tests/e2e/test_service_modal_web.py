@@ -1,10 +1,7 @@
-"""The web function's own app over HTTP, its clips made by the GPU class on the in-memory server."""
+"""The web function over HTTP, its clips made by the GPU class, on the in-memory Modal server."""
 
 import http.client
 import json
-import os
-import subprocess
-import sys
 from urllib.parse import urlsplit
 
 import httpx2
@@ -13,19 +10,8 @@ import pytest
 from musicgen_lab.backends.http import HttpBackend
 from musicgen_lab.clip import Clip
 from musicgen_lab.request import GenerationRequest
-from tests.modal_server.deployed import deploy, is_clip, settings
+from tests.modal_server.deployed import clips_sent, deploy, is_clip, running_functions
 from tests.modal_server.server import modal_server
-
-PROGRAM = """
-import socket, uvicorn
-from service import app
-with socket.socket() as listening:
-    listening.bind(("127.0.0.1", 0))
-    listening.listen()
-    print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
-    web = uvicorn.Config(app.web.local(), log_level="error")
-    uvicorn.Server(web).run(sockets=[listening])
-"""
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +23,12 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(server):
-    environment = {**os.environ, **server.environment, **settings()}
-    command = [sys.executable, "-c", PROGRAM]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as web:
-        try:
-            yield web.stdout.readline().strip()
-        finally:
-            web.terminate()
+    return server.web_url("musicgen")
 
 
 def test_health_is_answered_without_waking_a_gpu(server, address):
     assert httpx2.get(f"{address}/health").json() == {"status": "ok", "model": "demo"}
-    assert not server.servicer.calls and not server.servicer.containers
+    assert running_functions(server) == {"web"}
 
 
 def test_a_clip_comes_through_the_web_app_from_the_gpu_class(server, address):
@@ -58,7 +38,7 @@ def test_a_clip_comes_through_the_web_app_from_the_gpu_class(server, address):
     backend.close()
     assert isinstance(clip, Clip), clip
     assert clip.provenance.details["gpu_s"] > 0
-    assert len(server.servicer.calls) == 1
+    assert len(clips_sent(server)) == 1
 
 
 def test_a_client_that_leaves_frees_its_place_on_modal(server, address):
@@ -75,7 +55,7 @@ def test_a_client_that_leaves_frees_its_place_on_modal(server, address):
 
 
 def test_bad_input_is_refused_before_a_gpu_hears_of_it(server, address):
-    before = len(server.servicer.calls)
+    before = len(clips_sent(server))
     answer = httpx2.post(f"{address}/generate_endpoint", json={"prompt": "x", "duration": 45})
     assert answer.status_code == 422 and answer.json()["field"] == "duration"
-    assert len(server.servicer.calls) == before
+    assert len(clips_sent(server)) == before

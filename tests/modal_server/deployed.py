@@ -44,6 +44,18 @@ def is_clip(given):
     return given.method_name == "generate"
 
 
+def clips_sent(server):
+    """Return the inputs so far that ask for a clip."""
+    calls = list(server.servicer.calls.values())
+    return [given for call in calls for _, given in call.inputs.values() if is_clip(given)]
+
+
+def running_functions(server):
+    """Return the names of the functions that have a container."""
+    servicer = server.servicer
+    return {servicer.definition(function_id).function_name for function_id in servicer.containers}
+
+
 def request_in(given):
     """Return the request that an input to `generate` carries."""
     (request,), _ = deserialize_data_format(given.args, given.data_format, None)

@@ -54,6 +54,11 @@ class ModalServer:
 
         self._run(wait())
 
+    def web_url(self, app, function="web"):
+        """Return the address of a deployed app's web function."""
+        (deployed,) = (a for a in self.servicer.apps.values() if a.published and a.name == app)
+        return self.servicer.web_urls[deployed.functions[function]]
+
     def close(self):
         for container in list(self.servicer.tasks.values()):
             container.kill()
