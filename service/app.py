@@ -101,7 +101,7 @@ def prepare(model: str = settings.models[0]) -> str:
     except ModelUnavailable as error:
         raise RuntimeError(str(error)) from None  # a class that every caller has
     volume.commit()
-    print(f"{model} is ready: {folder.relative_to(MODELS)} in the volume {settings.app}-models")
+    print(f"{model} is ready in {folder}; {MODELS} is the volume {settings.app}-models")
     return str(folder)
 
 

@@ -11,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import soundfile
@@ -23,7 +24,6 @@ from musicgen_lab.clip import Clip
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.source import locate
 from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
-from musicgen_lab.report.notebook import run_notebook
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.sweep import Sweep
 from tests.modal_server.deployed import (
@@ -36,7 +36,6 @@ from tests.modal_server.deployed import (
     use,
 )
 from tests.modal_server.server import modal_server
-from tests.support.command import MUSICGEN_LAB
 from tests.support.contract import blocks
 from tests.support.environments import base
 
@@ -194,7 +193,7 @@ def test_another_process_finds_the_service_by_name_and_ctrl_c_stops_it_on_modal_
     out = tmp_path / "run"
     command = ["sweep", "--backend", "modal", "--prompt", PROMPT, "--duration", "1,30", "--seed", 7]
     with subprocess.Popen(
-        [MUSICGEN_LAB, *map(str, command), "--out", out],
+        [base() / "bin" / "musicgen-lab", *map(str, command), "--out", out],
         env={**os.environ, **server.environment},
         stderr=subprocess.PIPE,
         text=True,
@@ -211,15 +210,24 @@ def test_another_process_finds_the_service_by_name_and_ctrl_c_stops_it_on_modal_
     assert sent in server.servicer.cancelled
 
 
-def test_the_notebook_plans_with_costs_runs_resumes_and_says_what_it_cost(
-    server, tmp_path, monkeypatch
-):
-    """Modal's synchronous map refuses to run inside a notebook's event loop; this must not."""
-    use(server, monkeypatch)
+def test_the_notebook_plans_with_costs_runs_resumes_and_says_what_it_cost(server, tmp_path):
+    """Modal's synchronous map refuses to run inside a notebook's event loop; this must not.
+
+    It is run as a person runs it who has installed the package without its extras.
+    """
     given = {"duration": 1, "temperatures": [0.7, 1.3], "cfg_coefs": [3], "seeds": 1}
-    done = run_notebook(NOTEBOOK, tmp_path, {**given, "run_folder": str(tmp_path / "run")})
-    _Client._set_env_client(None)
-    said = [json.dumps(cell.get("outputs", [])) for cell in done.cells]
+    parameters = json.dumps({**given, "run_folder": str(tmp_path / "run")})
+    done = subprocess.run(
+        [base() / "bin" / "papermill", NOTEBOOK, tmp_path / "done.ipynb", "--parameters_yaml",
+         parameters, "--cwd", tmp_path],
+        env={**os.environ, **server.environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    cells = nbformat.read(tmp_path / "done.ipynb", as_version=4).cells
+    said = [json.dumps(cell.get("outputs", [])) for cell in cells]
     plan, resumed = (text for text in said if "already there" in text)
     assert "to make         2" in plan  # the cost too, where the model and the GPU are known
     assert "already there   2" in resumed
