@@ -125,7 +125,7 @@ class HttpBackend:
         self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
     ) -> Iterator[Result]:
         """Make a clip or a failure of every request, in the order of finishing."""
-        return generate_by_submitting(self, requests, at_once=self._at_once)
+        return generate_by_submitting(self.submit, requests, at_once=self._at_once)
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
         """Return None: nothing is known of the machine behind the address."""

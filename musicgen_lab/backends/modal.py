@@ -80,6 +80,12 @@ class ModalBackend:
         place = f" in {self._environment}" if self._environment else ""
         return f"modal ({self._app}{place})"
 
+    @property
+    def slots(self) -> int:
+        """Clips that all its containers together make at once."""
+        about = self._about()
+        return int(about["clips_at_once"]) * int(about["containers_max"])
+
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with the deployed model and its revision.
 
@@ -97,6 +103,12 @@ class ModalBackend:
         self._about()  # whoever speaks another format is told before anything is made
         return self._loop.start(self._make(request))
 
+    def progress(self, future: Future[Result]) -> None:
+        """Return None: Modal does not tell of a call that is not finished."""
+
+    def check(self) -> None:
+        """Return: whether Modal takes a request is known when it is sent."""
+
     def generate(
         self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
     ) -> Iterator[Result]:
@@ -106,7 +118,7 @@ class ModalBackend:
         as a service that is gone, is raised.
         """
         try:
-            yield from generate_by_submitting(self, requests, at_once=self._at_once)
+            yield from generate_by_submitting(self.submit, requests, at_once=self._at_once)
         finally:
             self._loop.settle(CANCEL_S)
 

@@ -7,129 +7,107 @@ may leave.
 from __future__ import annotations
 
 import queue
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
 
-from musicgen_lab.backends import Backend
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
 from musicgen_lab.request import GenerationRequest
 
 Result = Clip | Failure
+RETRY_AFTER_S = 5  # where nothing better is known
 
 
-class Busy(BackendUnavailable):
-    """Too many requests are waiting already.
+class RetryLater(BackendUnavailable):
+    """A backend that takes no request now; the same request is worth sending again.
 
     Parameters
     ----------
     message : str
         One sentence.
     retry_after_s : int
-        In how many whole seconds a place is likely to be free.
+        In how many whole seconds.
     """
 
-    def __init__(self, message: str, *, retry_after_s: int) -> None:
+    def __init__(self, message: str, *, retry_after_s: int = RETRY_AFTER_S) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
-class Closing(BackendUnavailable):
+class Busy(RetryLater):
+    """Too many requests are waiting already."""
+
+
+class Closing(RetryLater):
     """The backend is shutting down; what it had not finished is not made."""
 
 
-@runtime_checkable
+class EngineLost(RetryLater):
+    """The engine's device no longer works; another process must take over."""
+
+
+class ModelLoading(RetryLater):
+    """The model is being loaded and will not be ready while a client waits.
+
+    Parameters
+    ----------
+    retry_after_s : int
+        In how many whole seconds it is likely to be ready.
+    """
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            f"the model is being loaded; send the request again in {retry_after_s} s, or with the "
+            "header Prefer: respond-async now",
+            retry_after_s=retry_after_s,
+        )
+
+
 class Submits(Protocol):
-    """A backend that takes one request at a time, from any thread, and answers with a future."""
+    """What the web app serves: it takes one request at a time, from any thread."""
+
+    @property
+    def slots(self) -> int:
+        """Clips made at once; more of them wait."""
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with its model named and its revision fixed."""
 
     def submit(self, request: GenerationRequest) -> Future[Result]:
-        """Start on a resolved request; cancel the future to give its place away."""
+        """Start on a resolved request; cancelling the future frees its slot."""
+
+    def progress(self, future: Future[Result]) -> tuple[int, int] | None:
+        """Return the steps done and the steps in all of what was submitted.
+
+        None where the backend cannot see into clips in the making.
+        """
+
+    def check(self) -> None:
+        """Return where a request would be taken now; nobody else is asked.
+
+        Raises
+        ------
+        BackendUnavailable
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the model's process says of itself, which may start one.
+
+        Raises
+        ------
+        BackendUnavailable
+        """
 
     def close(self, drain_s: float = 0.0) -> None:
         """Take nothing more, wait so long for what runs, then fail the rest with `Closing`."""
 
 
-class PooledBackend:
-    """Any backend, asked for one clip at a time from a few threads.
-
-    Parameters
-    ----------
-    backend : Backend
-    threads : int
-        Requests made at once.
-    waiting_max : int or None
-        Requests that may wait beyond those; None for any number.
-    """
-
-    def __init__(
-        self, backend: Backend, *, threads: int = 1, waiting_max: int | None = None
-    ) -> None:
-        self._backend, self._threads, self._waiting_max = backend, threads, waiting_max
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="backend")
-        self._futures: set[Future[Result]] = set()
-        self._lock = threading.Lock()
-        self._closing = False
-
-    def resolve(self, request: GenerationRequest) -> GenerationRequest:
-        """Return what the backend makes of it."""
-        return self._backend.resolve(request)
-
-    def submit(self, request: GenerationRequest) -> Future[Result]:
-        """Start on a request when a thread is free. One that has started cannot be cancelled.
-
-        Raises
-        ------
-        Busy
-            When `waiting_max` requests wait already.
-        Closing
-            After `close`.
-        """
-        with self._lock:
-            if self._closing:
-                raise Closing("the service is shutting down; send the request again in a moment")
-            if self._waiting_max is not None and (
-                len(self._futures) >= self._threads + self._waiting_max
-            ):
-                raise Busy(
-                    f"{len(self._futures)} requests are being made or wait, which is the limit; "
-                    "try again in 1 s",
-                    retry_after_s=1,
-                )
-            future = self._pool.submit(self._make, request)
-            self._futures.add(future)
-        future.add_done_callback(self._forget)
-        return future
-
-    def close(self, drain_s: float = 0.0) -> None:
-        """Take nothing more, wait up to `drain_s` seconds, and cancel what has not started."""
-        with self._lock:
-            self._closing = True
-            running = set(self._futures)
-        wait(running, timeout=drain_s)
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _make(self, request: GenerationRequest) -> Result:
-        return next(iter(self._backend.generate([request])))
-
-    def _forget(self, future: Future[Result]) -> None:
-        with self._lock:
-            self._futures.discard(future)
-
-
-def submitting(backend: Backend | Submits, *, waiting_max: int | None = None) -> Submits:
-    """Return the backend itself where it takes single requests, else one that does it for it."""
-    if isinstance(backend, Submits):
-        return backend
-    return PooledBackend(backend, waiting_max=waiting_max)
-
-
 def generate_by_submitting(
-    backend: Submits, requests: Iterable[GenerationRequest], *, at_once: int
+    submit: Callable[[GenerationRequest], Future[Result]],
+    requests: Iterable[GenerationRequest],
+    *,
+    at_once: int,
 ) -> Iterator[Result]:
     """Yield the results of submitted requests in the order of finishing, `at_once` in flight.
 
@@ -144,7 +122,7 @@ def generate_by_submitting(
                 request = next(source, None)
                 more = request is not None
                 if request is not None:
-                    future = backend.submit(request)
+                    future = submit(request)
                     in_flight.add(future)
                     future.add_done_callback(finished.put)
             if in_flight:

@@ -1,28 +1,27 @@
 """`EngineWorker`: an engine that a thread of its own keeps stepping, for callers that come and go.
 
 A web server or a Modal container submits requests whenever they arrive; each gets a future, and
-all of them share the engine's batch. Cancelling a future frees its place within one step.
+all of them share the engine's batch. Cancelling a future frees its slot within one step.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from musicgen_lab.backends import OnProgress
 from musicgen_lab.backends.submitting import (
-    Busy,
     Closing,
+    EngineLost,
     Result,
     generate_by_submitting,
     resolve_served,
 )
-from musicgen_lab.clip import Failure, Provenance
+from musicgen_lab.clip import Clip, Failure, Provenance
 from musicgen_lab.request import GenerationRequest
 
 
@@ -33,25 +32,36 @@ class SteppedEngine(Protocol):
     provenance: Provenance
 
     def add(self, request: GenerationRequest) -> int:
-        """Queue a request and return its ticket; from any thread."""
+        """Queue a request and return its id; from any thread."""
 
-    def cancel(self, ticket: int) -> None:
+    def cancel(self, request_id: int, /) -> None:
         """Drop a request; nothing is returned for it."""
+
+    def count_steps(self, request: GenerationRequest) -> int:
+        """Return the steps that a request takes."""
+
+    def steps_done_of(self, request_id: int, /) -> int:
+        """Return the steps made for a request so far; from any thread."""
 
     def step(self) -> list[Result]:
         """Take one step and return what is finished."""
 
+    def device_works(self) -> bool:
+        """Say whether the device still computes."""
+
 
 @dataclass
-class _Place:
-    """A request on its way through the engine."""
-
-    future: Future[Result]
-    ticket: int
+class _InFlight:
+    request: GenerationRequest
+    request_id: int
+    steps_done: int = 0  # as last told: the engine forgets a clip before it is decoded
 
 
 class EngineWorker:
     """One engine and the thread that steps it. A `Backend` that serves one model.
+
+    An error may leave the engine's device unable to compute anything more. The worker then fails
+    what is in flight as `EngineLost`, takes no more requests, and its process should end.
 
     Parameters
     ----------
@@ -59,22 +69,27 @@ class EngineWorker:
         Nobody else may step it.
     model : str
         Its model as "name@revision".
-    waiting_max : int or None
-        Requests that may wait beyond those in the batch; None for any number.
+    on_broken : callable, optional
+        Called once, in the worker's thread, after the device was found to be lost.
 
     Attributes
     ----------
     slots : int
         Clips made at once.
+    broken : bool
+        Whether the device was found to be lost.
     """
 
     def __init__(
-        self, engine: SteppedEngine, model: str, *, waiting_max: int | None = None
+        self,
+        engine: SteppedEngine,
+        model: str,
+        *,
+        on_broken: Callable[[], None] | None = None,
     ) -> None:
-        self.slots, self.model = engine.slots, model
-        self._engine, self._waiting_max = engine, waiting_max
-        self._places: dict[int, _Place] = {}  # by the identity of a request of the engine's own
-        self._requests: dict[int, GenerationRequest] = {}  # keeps those identities from reuse
+        self.slots, self.model, self.broken = engine.slots, model, False
+        self._engine, self._on_broken = engine, on_broken
+        self._in_flight: dict[Future[Result], _InFlight] = {}
         self._changed = threading.Condition()
         self._closing = self._stopped = False
         self._busy_s, self._made = 0.0, 0
@@ -117,35 +132,67 @@ class EngineWorker:
 
         Raises
         ------
-        Busy
-            When `waiting_max` requests wait already.
         Closing
-            When the engine is being closed.
+            When the worker is being closed.
+        EngineLost
+            When its device is lost.
         """
-        own = request.model_copy()
+        own = request.model_copy()  # so that equal requests can be told apart
         future: Future[Result] = Future()
         with self._changed:
-            if self._closing:
-                raise Closing("the service is shutting down; send the request again in a moment")
-            if self._waiting_max is not None and (
-                len(self._places) >= self.slots + self._waiting_max
-            ):
-                raise Busy(
-                    f"{len(self._places)} requests are being made or wait, which is the limit; "
-                    f"try again in {self._retry_after_s()} s",
-                    retry_after_s=self._retry_after_s(),
-                )
-            self._requests[id(own)] = own
-            self._places[id(own)] = _Place(future, self._engine.add(own))
+            self.check()
+            self._in_flight[future] = _InFlight(own, self._engine.add(own))
             self._changed.notify_all()
-        future.add_done_callback(lambda done: self._leave(id(own)) if done.cancelled() else None)
+        future.add_done_callback(lambda done: self._drop(done) if done.cancelled() else None)
         return future
+
+    def progress(self, future: Future[Result]) -> tuple[int, int] | None:
+        """Return the steps done and the steps in all of a request that is not finished."""
+        with self._changed:
+            making = self._in_flight.get(future)
+        if making is None:
+            return None
+        steps_done = self._engine.steps_done_of(making.request_id)
+        making.steps_done = max(making.steps_done, steps_done)
+        return making.steps_done, self._engine.count_steps(making.request)
 
     def generate(
         self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
     ) -> Iterator[Result]:
         """Make a clip or a failure of every request, in the order of finishing."""
-        return generate_by_submitting(self, requests, at_once=self.slots)
+        return generate_by_submitting(self.submit, requests, at_once=self.slots)
+
+    def check(self) -> None:
+        """Return where a request would be taken now.
+
+        Raises
+        ------
+        EngineLost, Closing
+        """
+        if self.broken:
+            raise EngineLost(
+                f"{self._engine.provenance.device} stopped working and this process must be "
+                "started again; send the request again in a moment"
+            )
+        if self._closing:
+            raise Closing("the service is shutting down; send the request again in a moment")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it is doing: `model`, `device`, `slots`, `in_flight`, `made`.
+
+        Raises
+        ------
+        EngineLost, Closing
+        """
+        with self._changed:
+            self.check()
+            return {
+                "model": self.model,
+                "device": self._engine.provenance.device,
+                "slots": self.slots,
+                "in_flight": len(self._in_flight),
+                "made": self._made,
+            }
 
     def close(self, drain_s: float = 0.0) -> None:
         """Take nothing more, wait up to `drain_s` seconds for what runs, and end the thread.
@@ -154,76 +201,81 @@ class EngineWorker:
         """
         with self._changed:
             self._closing = True
-            self._changed.wait_for(lambda: not self._places, timeout=drain_s)
+            self._changed.wait_for(lambda: not self._in_flight, timeout=drain_s)
             self._stopped = True
-            unfinished = list(self._places.values())
-            self._places.clear()
-            self._requests.clear()
             self._changed.notify_all()
-        for place in unfinished:
-            self._engine.cancel(place.ticket)
-            if place.future.set_running_or_notify_cancel():
-                place.future.set_exception(Closing("the service shut down before this was made"))
+            unfinished = dict(self._in_flight)
+        for future, making in unfinished.items():
+            self._engine.cancel(making.request_id)
+            self._finish(future, Closing("the service shut down before this was made"))
         if threading.current_thread() is not self._thread:
             self._thread.join()
-
-    def describe(self) -> dict[str, Any]:
-        """Return what it is doing: `model`, `device`, `slots`, `in_flight`, `made`."""
-        with self._changed:
-            return {
-                "model": self.model,
-                "device": self._engine.provenance.device,
-                "slots": self.slots,
-                "in_flight": len(self._places),
-                "made": self._made,
-            }
-
-    def _retry_after_s(self) -> int:
-        return max(1, math.ceil(self._busy_s / self._made)) if self._made else 1
-
-    def _leave(self, identity: int) -> None:
-        with self._changed:
-            place = self._places.pop(identity, None)
-            self._requests.pop(identity, None)
-            self._changed.notify_all()
-        if place is not None:
-            self._engine.cancel(place.ticket)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._places or self._stopped)
+                self._changed.wait_for(lambda: self._in_flight or self._stopped)
                 if self._stopped:
                     return
-            started_s = time.perf_counter()
-            try:
-                results = self._engine.step()
-            except Exception as error:  # of the engine as a whole: nobody may wait for ever
-                self._fail_all(error)
-                continue
-            elapsed_s = time.perf_counter() - started_s
+            results = self._step()
+            failure = next((result for result in results if isinstance(result, Failure)), None)
+            if failure is not None and not self._engine.device_works():
+                self._break([result for result in results if isinstance(result, Clip)], failure)
+                return
+            self._hand_over(results)
+
+    def _step(self) -> list[Result]:
+        started_s = time.perf_counter()
+        try:
+            results = self._engine.step()
+        except Exception as error:  # of the engine as a whole: nobody may wait for ever
             with self._changed:
-                self._busy_s += elapsed_s
-                self._made += len(results)
-            for result in results:
-                self._hand_over(result)
-
-    def _hand_over(self, result: Result) -> None:
+                in_flight = list(self._in_flight.values())
+            for making in in_flight:
+                self._engine.cancel(making.request_id)
+            return [Failure.from_error(making.request, error) for making in in_flight]
         with self._changed:
-            place = self._places.pop(id(result.request), None)
-            self._requests.pop(id(result.request), None)
-            self._changed.notify_all()
-        if place is None or not place.future.set_running_or_notify_cancel():
-            return  # its caller has left
-        place.future.set_result(result)
+            self._busy_s += time.perf_counter() - started_s
+            self._made += len(results)
+        return results
 
-    def _fail_all(self, error: Exception) -> None:
+    def _break(self, clips: Sequence[Clip], cause: Failure) -> None:
+        """Hand over what was finished, fail the rest, and take nothing more."""
+        self._hand_over(clips)
         with self._changed:
-            requests, self._requests = self._requests, {}
-            places, self._places = self._places, {}
+            self.broken = True
+            in_flight = dict(self._in_flight)
+        message = f"the device stopped working ({cause.error_type}: {cause.message})"
+        for future, making in in_flight.items():
+            self._finish(
+                future,
+                Failure(making.request, EngineLost.__name__, message, traceback=cause.traceback),
+            )
+        if self._on_broken is not None:
+            self._on_broken()
+
+    def _hand_over(self, results: Sequence[Result]) -> None:
+        with self._changed:
+            futures = {id(making.request): future for future, making in self._in_flight.items()}
+        for result in results:
+            future = futures.get(id(result.request))
+            if future is not None:  # its caller has not left
+                self._finish(future, result)
+
+    def _drop(self, future: Future[Result]) -> None:
+        with self._changed:
+            making = self._in_flight.pop(future, None)
             self._changed.notify_all()
-        for identity, place in places.items():
-            self._engine.cancel(place.ticket)
-            if place.future.set_running_or_notify_cancel():
-                failure = Failure.from_error(requests[identity], error)
-                place.future.set_result(failure)
+        if making is not None:
+            self._engine.cancel(making.request_id)
+
+    def _finish(self, future: Future[Result], result: Result | Closing) -> None:
+        with self._changed:
+            making = self._in_flight.pop(future, None)
+            self._changed.notify_all()
+        if making is None or not future.set_running_or_notify_cancel():
+            return
+        if isinstance(result, Closing):
+            future.set_exception(result)
+        else:
+            future.set_result(result)

@@ -95,5 +95,5 @@ def serve(
             slots=read_slots(slots),
             cuda_graphs=cuda_graphs,
         ).result()
-    running = EngineWorker(engine, source.identity, waiting_max=settings.waiting_max)
-    serve_backend(running, host=host, port=port, settings=settings)
+    worker = EngineWorker(engine, source.identity)
+    serve_backend(worker, host=host, port=port, settings=settings)

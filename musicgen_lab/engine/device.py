@@ -123,6 +123,17 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def device_works(device: torch.device) -> bool:
+    """Say whether a device still computes: after some errors a CUDA context is lost for good."""
+    try:
+        torch.ones(1, device=device).add_(1).item()  # which waits for the result
+    except torch.OutOfMemoryError:
+        return True
+    except RuntimeError:
+        return False
+    return True
+
+
 def weight_bytes(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> int:
     """Return the memory that the weights will take, in bytes, by their headers."""
 

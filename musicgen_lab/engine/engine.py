@@ -31,6 +31,7 @@ from musicgen_lab.engine.device import (
     choose_device,
     choose_dtype,
     choose_slots,
+    device_works,
 )
 from musicgen_lab.engine.model import Model
 from musicgen_lab.engine.prompts import Prompts
@@ -176,6 +177,20 @@ class Engine:
             self._waiting.append((self._tickets, request))
             self._steps_total += self.config.count_steps(request.duration)
             return self._tickets
+
+    def count_steps(self, request: GenerationRequest) -> int:
+        """Return the steps that a request takes."""
+        return self.config.count_steps(request.duration)
+
+    def steps_done_of(self, ticket: int) -> int:
+        """Return the steps made for a request so far; 0 while it waits. From any thread."""
+        batch = self._batch
+        generations = [] if batch is None else batch.generations
+        return next((g.steps_done for g in generations if g.ticket == ticket), 0)
+
+    def device_works(self) -> bool:
+        """Say whether the device still computes, which it may not after an error of a step."""
+        return device_works(self.transformer.device)
 
     def cancel(self, ticket: int) -> None:
         """Drop a request, wherever it is; nothing is returned for it."""

@@ -17,14 +17,13 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from musicgen_lab.backends import Backend
+from musicgen_lab.backends.jobs import Jobs, LocalJobs
 from musicgen_lab.backends.submitting import (
     Busy,
     Closing,
     Result,
     Submits,
     resolve_served,
-    submitting,
 )
 from musicgen_lab.backends.wire import FORMAT
 from musicgen_lab.clip import Failure
@@ -36,6 +35,7 @@ from musicgen_lab.request import (
     unknown_field,
 )
 from musicgen_lab.version import VERSION
+from musicgen_lab.web.admission import Admission
 from musicgen_lab.web.openapi import GENERATE, HEALTH, MODELS, document
 from musicgen_lab.web.request_log import RequestLog
 from musicgen_lab.web.responses import (
@@ -55,8 +55,9 @@ INTEGERS = {name for name in REQUEST_FIELDS if (limit_of(name) or {}).get("type"
 
 
 def create_app(
-    backend: Backend | Submits,
+    backend: Submits,
     *,
+    jobs: Jobs | None = None,
     settings: WebSettings | None = None,
     served: Sequence[str] | None = None,
 ) -> FastAPI:
@@ -64,8 +65,10 @@ def create_app(
 
     Parameters
     ----------
-    backend : Backend
-        Who makes the clips. One with a `submit` method serves many requests at once.
+    backend : Submits
+        Who makes the clips.
+    jobs : Jobs, optional
+        Who makes those that nobody waits for; by default the backend, in this process.
     settings : WebSettings, optional
         By default those of the environment.
     served : sequence of str, optional
@@ -78,14 +81,15 @@ def create_app(
         An ASGI app. `app.state.backend` is what it submits to; whoever runs the app closes it.
     """
     chosen = settings or WebSettings.from_environment()
-    submits = submitting(backend, waiting_max=chosen.waiting_max)
+    admission = Admission(backend, chosen.waiting_max)
+    jobs = jobs or LocalJobs(admission.submit, backend.progress, kept_s=3600, kept_max=64)
     models = list(served or [str(backend.resolve(GenerationRequest(prompt="any")).model)])
     app = FastAPI(
         title="MusicGen Lab",
         version=VERSION,
         description="Music from a text description, by MusicGen.",
     )
-    app.state.backend, app.state.settings = submits, chosen
+    app.state.backend = backend
     app.add_middleware(RequestLog)
 
     @app.exception_handler(Refusal)
@@ -126,7 +130,7 @@ def create_app(
             raise Refusal(422, str(error), field="model", limit={"enum": models}) from None
         warnings = ignored_by_choice(wanted, fields)
         request.state.log |= {"duration": wanted.duration, "seed": wanted.seed}
-        result = await make(wanted, submits, request, chosen.timeout_s)
+        result = await make(wanted, admission, request, chosen.timeout_s)
         if isinstance(result, Failure):
             raise refuse_failure(result)
         return await asyncio.to_thread(
@@ -147,7 +151,7 @@ def create_app(
         body: dict[str, Any] = {"status": "ok", "model": models[0].partition("@")[0]}
         if deep:
             check_key(request, chosen)
-            body["backend"] = await look_deeper(submits, chosen.timeout_s)
+            body["backend"] = await look_deeper(backend, chosen.timeout_s)
         return json_response(body)
 
     @app.get("/models", **MODELS)
@@ -228,7 +232,7 @@ def parse_fields(body: bytes) -> dict[str, Any]:
 
 
 async def make(
-    wanted: GenerationRequest, backend: Submits, request: Request, timeout_s: float
+    wanted: GenerationRequest, admission: Admission, request: Request, timeout_s: float
 ) -> Result:
     """Make a clip while its client waits; a client that leaves gives its place away.
 
@@ -238,7 +242,7 @@ async def make(
         429, 503 or 504.
     """
     try:
-        future = asyncio.wrap_future(backend.submit(wanted))
+        future = asyncio.wrap_future(admission.submit(wanted))
     except Busy as error:
         retry = {"Retry-After": str(error.retry_after_s)}
         raise Refusal(429, str(error), retry) from None
@@ -285,14 +289,8 @@ async def look_deeper(backend: Submits, timeout_s: float) -> dict[str, Any]:
     Refusal
         503 when it cannot be reached.
     """
-    describe = getattr(backend, "describe", None)
-    if describe is None:
-        return {}
     try:
-        described: dict[str, Any] = await asyncio.wait_for(
-            asyncio.to_thread(describe), timeout=timeout_s
-        )
-        return described
+        return await asyncio.wait_for(asyncio.to_thread(backend.describe), timeout=timeout_s)
     except BackendUnavailable as error:
         raise _unavailable(error) from None
     except TimeoutError:

@@ -21,7 +21,7 @@ JSON = "application/json"
 SOUNDS = {"audio/wav": "WAV", "audio/flac": "FLAC", "audio/mpeg": "MP3"}
 RETRY_AFTER_S = 5
 MESSAGE_MAX = 500  # characters of somebody else's words
-LOST_ON_THE_WAY = ("ContainerLost", "ResourceExhausted")  # as the Modal backend has it
+LOST_ON_THE_WAY = ("ContainerLost", "EngineLost", "ResourceExhausted")  # nothing was made
 SampleFormat = Literal["PCM_16", "FLOAT"]
 
 

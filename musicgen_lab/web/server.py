@@ -8,7 +8,6 @@ import socket
 
 import uvicorn
 
-from musicgen_lab.backends import Backend
 from musicgen_lab.backends.submitting import Submits
 from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.web.app import create_app
@@ -18,7 +17,7 @@ ANSWER_S = 5  # for the last answers to be written, after the backend has given 
 
 
 def serve(
-    backend: Backend | Submits,
+    backend: Submits,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -31,7 +30,7 @@ def serve(
 
     Parameters
     ----------
-    backend : Backend
+    backend : Submits
         Who makes the clips.
     host : str
         Address to listen on; 127.0.0.1 is for this machine alone.

@@ -2,7 +2,6 @@
 
 import socket
 import threading
-from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 from musicgen_lab.backends.http import HttpBackend
 from musicgen_lab.backends.submitting import Busy
+from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
 from musicgen_lab.request import GenerationRequest
@@ -18,7 +18,8 @@ from musicgen_lab.sweep import Sweep
 from musicgen_lab.web.app import create_app
 from musicgen_lab.web.settings import WebSettings
 from tests.support.serving import running, serving
-from tests.support.sines import MODEL, SineBackend, sine_clip
+from tests.support.sine_engine import SineEngine, sine_worker
+from tests.support.sines import MODEL, sine_clip
 
 
 def make(backend, **fields):
@@ -41,7 +42,7 @@ def connect():
 
 
 def test_a_clip_arrives_sample_for_sample_with_its_provenance(connect):
-    with serving(SineBackend()) as address:
+    with serving(sine_worker()) as address:
         clip = make(connect(address), seed=3, cfg_coef=60.0)
     made = sine_clip(GenerationRequest(prompt="x", duration=1, seed=3, cfg_coef=60.0))
     np.testing.assert_array_equal(clip.samples, made.samples)
@@ -49,55 +50,48 @@ def test_a_clip_arrives_sample_for_sample_with_its_provenance(connect):
 
 
 def test_a_sweep_keeps_its_failures_as_rows_and_resumes(connect, tmp_path):
-    served = SineBackend(failures=1)
+    engine = SineEngine(failures=1)
     sweep = Sweep(prompt=["a", "fail"], temperature=[0.5, 1.0], cfg_coef=[1, 3], duration=1)
-    with serving(served) as address:
+    with serving(sine_worker(engine)) as address:
         backend = connect(address)
         first = sweep.run(backend, tmp_path / "run", progress=False).frame
         assert list(first["status"]).count("failed") == 1
         (error,) = first["error"].dropna()
-        assert error == "OutOfMemoryError: no room for it"
+        assert error == "MemoryError: no room for it"
         again = sweep.run(backend, tmp_path / "run", progress=False).frame
     assert set(again["status"]) == {"ok"}
-    assert len(served.made) == 9  # eight, and the failed one once more
+    assert len(engine.made) == 9  # eight, and the failed one once more
 
 
 def test_a_full_service_is_asked_again_when_it_said_and_work_is_never_doubled(connect):
-    class FullAtFirst(SineBackend):
+    class FullAtFirst(EngineWorker):
         refusals = 2
 
         def submit(self, request):
             if self.refusals:
                 self.refusals -= 1
                 raise Busy("full", retry_after_s=1)
-            self.made.append(request)
-            future = Future()
-            future.set_result(sine_clip(request))
-            return future
+            return super().submit(request)
 
-        def close(self, drain_s=0.0): ...
-
-    served = FullAtFirst()
-    with serving(served) as address:
+    engine = SineEngine()
+    with serving(FullAtFirst(engine, MODEL)) as address:
         assert isinstance(make(connect(address)), Clip)
-    assert len(served.made) == 1
+    assert len(engine.made) == 1
 
 
 def test_patience_ends_and_the_request_is_a_failure(connect):
-    class Full(SineBackend):
+    class Full(EngineWorker):
         def submit(self, request):
             raise Busy("9 requests wait", retry_after_s=1)
 
-        def close(self, drain_s=0.0): ...
-
-    with serving(Full()) as address:
+    with serving(Full(SineEngine(), MODEL)) as address:
         failure = make(connect(address, patience_s=0))
     assert isinstance(failure, Failure) and "9 requests wait" in failure.message
 
 
 def test_a_long_call_is_followed_where_modal_redirects_it(connect):
     """Modal answers 303 after 150 s, to the same address with a query, again and again."""
-    inner = create_app(SineBackend())
+    inner = create_app(sine_worker())
     outer, polls, answers = FastAPI(), [], {}
     outer.state.backend = inner.state.backend
 
@@ -121,7 +115,7 @@ def test_a_long_call_is_followed_where_modal_redirects_it(connect):
 
 
 def test_a_redirect_to_another_host_never_gets_the_key(connect):
-    app = create_app(SineBackend())
+    app = create_app(sine_worker())
     other = FastAPI()
     other.state.backend = app.state.backend
 
@@ -175,17 +169,17 @@ def test_an_address_that_is_none_is_refused(connect, address):
 
 
 def test_a_wrong_key_and_a_right_one(connect):
-    with serving(SineBackend(), settings=WebSettings(api_key="sesame")) as address:
+    with serving(sine_worker(), settings=WebSettings(api_key="sesame")) as address:
         with pytest.raises(BackendUnavailable, match="MUSICGEN_API_KEY"):
             make(connect(address, api_key="other"))
         assert isinstance(make(connect(address, api_key="sesame")), Clip)
 
 
 def test_another_model_and_another_format_are_refused_by_name(connect):
-    with serving(SineBackend()) as address, pytest.raises(ModelUnavailable, match=MODEL):
+    with serving(sine_worker()) as address, pytest.raises(ModelUnavailable, match=MODEL):
         make(connect(address), model="facebook/musicgen-large")
     app = FastAPI()
-    app.state.backend = create_app(SineBackend()).state.backend
+    app.state.backend = create_app(sine_worker()).state.backend
     app.get("/models")(lambda: JSONResponse({"format": 99, "models": [MODEL]}))
     with running(app) as address, pytest.raises(BackendUnavailable, match="speaks format 99"):
         make(connect(address))

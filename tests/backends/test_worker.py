@@ -1,18 +1,18 @@
 """An engine stepped by a thread of its own, with the embedded model: real steps."""
 
 import threading
-from concurrent.futures import wait
 
 import numpy as np
 import pytest
 
-from musicgen_lab.backends.submitting import Busy, Closing, PooledBackend
+from musicgen_lab.backends.submitting import Closing, EngineLost
 from musicgen_lab.backends.worker import EngineWorker
-from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.clip import Clip
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.request import GenerationRequest
-from tests.support.demo_engine import open_demo
-from tests.support.sines import SineBackend, sine_clip
+from tests.support.demo_engine import open_demo, open_engine
+from tests.support.sine_engine import SineEngine, sine_worker
+from tests.support.sines import MODEL
 
 
 def ask(backend, seed=0, **fields):
@@ -22,9 +22,9 @@ def ask(backend, seed=0, **fields):
 
 @pytest.fixture(scope="module")
 def demo():
-    running = open_demo(slots=4)
-    yield running
-    running.close()
+    worker = open_demo(slots=4)
+    yield worker
+    worker.close()
 
 
 def test_requests_from_many_threads_get_the_clip_they_would_have_got_alone(demo):
@@ -85,86 +85,104 @@ def test_another_model_is_refused_and_its_own_name_is_enough(demo):
         ask(demo, model="facebook/musicgen-large")
 
 
-class GatedEngine:
-    """An engine whose every step waits for the test, and which can break as a whole."""
-
-    slots = 1
+class GatedEngine(SineEngine):
+    """An engine whose every step waits for the test, and which can fail as a whole."""
 
     def __init__(self):
-        self.provenance = sine_clip(GenerationRequest(prompt="x")).provenance
-        self.gate, self.queue, self.broken = threading.Semaphore(0), [], False
+        super().__init__()
+        self.gate, self.error, self.works = threading.Semaphore(0), None, True
 
-    def add(self, request):
-        self.queue.append(request)
-        return len(self.queue)
-
-    def cancel(self, ticket): ...
+    def device_works(self):
+        return self.works
 
     def step(self):
         self.gate.acquire()
-        if self.broken:
-            self.broken = False
-            raise RuntimeError("the device is gone")
-        return [sine_clip(self.queue.pop(0))]
+        if self.error is not None:
+            raise self.error
+        return super().step()
 
 
 @pytest.fixture
 def gated():
     engine = GatedEngine()
-    running = EngineWorker(engine, "sines@1", waiting_max=1)
-    yield engine, running
+    worker = sine_worker(engine)
+    yield engine, worker
     engine.gate.release(10)
-    running.close()
+    worker.close()
 
 
-def test_beyond_the_limit_a_request_is_refused_until_a_place_is_free(gated):
-    engine, running = gated
-    first, second = (running.submit(ask(running, seed)) for seed in (1, 2))
-    with pytest.raises(Busy, match="2 requests are being made or wait") as refused:
-        running.submit(ask(running, 3))
-    assert refused.value.retry_after_s >= 1
-    engine.gate.release(2)
-    wait([first, second])
-    third = running.submit(ask(running, 3))
-    engine.gate.release()
-    assert third.result().request.seed == 3
-
-
-def test_an_engine_that_breaks_fails_what_it_had_and_goes_on(gated):
-    engine, running = gated
-    engine.broken = True
-    future = running.submit(ask(running))
+def test_an_engine_that_fails_as_a_whole_fails_what_it_had_and_goes_on(gated):
+    engine, worker = gated
+    engine.error = RuntimeError("no such kernel")
+    future = worker.submit(ask(worker))
     engine.gate.release()
     failure = future.result()
-    assert isinstance(failure, Failure) and failure.message == "the device is gone"
-    engine.queue.clear()
-    after = running.submit(ask(running))
+    assert (failure.error_type, failure.message) == ("RuntimeError", "no such kernel")
+    assert "Traceback" in failure.traceback
+    engine.error = None
+    after = worker.submit(ask(worker))
     engine.gate.release()
-    assert isinstance(after.result(), Clip)
+    assert isinstance(after.result(), Clip) and not worker.broken
+
+
+def test_a_clip_that_fails_alone_changes_nothing_for_the_others(gated):
+    engine, worker = gated
+    futures = [worker.submit(ask(worker, prompt=prompt)) for prompt in ("fail", "guitar")]
+    engine.gate.release(2)
+    failure, clip = (future.result() for future in futures)
+    assert failure.error_type == "MemoryError" and isinstance(clip, Clip) and not worker.broken
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_device_that_is_lost_fails_everything_as_retryable_and_takes_nothing_more(alone):
+    engine, called = GatedEngine(), threading.Event()
+    engine.slots = 2
+    worker = EngineWorker(engine, MODEL, on_broken=called.set)
+    prompts = ["finished", "fail", "waits"]
+    futures = [worker.submit(ask(worker, prompt=prompt)) for prompt in prompts]
+    engine.works = False
+    if not alone:
+        engine.error = RuntimeError("an illegal memory access")
+    engine.gate.release()
+    results = [future.result() for future in futures]
+    assert isinstance(results[0], Clip) == alone  # what was finished by then is not lost
+    for failure in results[1:]:
+        assert failure.error_type == "EngineLost" and "stopped working" in failure.message
+        assert "Traceback" in failure.traceback
+    assert called.wait(60) and worker.broken
+    for refused in (worker.check, worker.describe, lambda: worker.submit(ask(worker))):
+        with pytest.raises(EngineLost, match="must be started again"):
+            refused()
+    worker.close()
+
+
+def test_progress_is_told_in_steps_until_a_request_is_finished():
+    engine, seen = open_engine(slots=1), []
+    worker = EngineWorker(engine, MODEL)
+    request = ask(worker)
+    with worker._changed:  # the worker's thread waits until the callback is there
+        future = worker.submit(request)
+        engine.on_progress = lambda _: seen.append(worker.progress(future))
+    assert isinstance(future.result(), Clip)
+    steps = engine.count_steps(request)
+    assert seen == [(done, steps) for done in range(1, steps + 1)]
+    assert worker.progress(future) is None
+    worker.close()
 
 
 def test_closing_fails_what_is_not_finished_and_takes_nothing_more(gated):
-    engine, running = gated
-    future = running.submit(ask(running))
+    engine, worker = gated
+    future = worker.submit(ask(worker))
     threading.Timer(0, engine.gate.release).start()  # the step that the thread is in must end
-    running.close(drain_s=0)
+    worker.close(drain_s=0)
     assert isinstance(future.exception(), Closing) or isinstance(future.result(), Clip)
     with pytest.raises(Closing, match="shutting down"):
-        running.submit(ask(running))
+        worker.submit(ask(worker))
 
 
 def test_closing_with_time_to_drain_finishes_what_runs(gated):
-    engine, running = gated
-    futures = [running.submit(ask(running, seed)) for seed in (1, 2)]
+    engine, worker = gated
+    futures = [worker.submit(ask(worker, seed)) for seed in (1, 2)]
     engine.gate.release(2)
-    running.close(drain_s=60)
+    worker.close(drain_s=60)
     assert all(isinstance(future.result(), Clip) for future in futures)
-
-
-def test_any_backend_can_be_asked_for_one_clip_at_a_time():
-    pooled = PooledBackend(SineBackend(), waiting_max=10)
-    request = pooled.resolve(GenerationRequest(prompt="x", duration=1))
-    assert pooled.submit(request).result().request == request
-    pooled.close()
-    with pytest.raises(Closing):
-        pooled.submit(request)

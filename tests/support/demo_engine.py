@@ -12,6 +12,6 @@ def open_engine(slots=SLOTS) -> Engine:
     return Engine.open(locate("demo").prepare(), device="cpu", dtype="float32", slots=slots)
 
 
-def open_demo(*, slots=SLOTS, waiting_max=None) -> EngineWorker:
+def open_demo(*, slots=SLOTS) -> EngineWorker:
     """Return that engine with a thread that steps it."""
-    return EngineWorker(open_engine(slots), locate("demo").identity, waiting_max=waiting_max)
+    return EngineWorker(open_engine(slots), locate("demo").identity)

@@ -13,19 +13,32 @@ from musicgen_lab.backends.submitting import Busy, Closing
 from musicgen_lab.clip import Failure
 from musicgen_lab.web.settings import WebSettings
 from tests.support.serving import serving
-from tests.support.sines import SineBackend, sine_clip
+from tests.support.sine_engine import SineEngine, sine_worker
+from tests.support.sines import MODEL, sine_clip
 
 BODY = {"prompt": "x", "duration": 1, "seed": 1}
 WAIT_S = 60  # for what must happen; nothing is asserted about how long it takes
 
 
-class HeldBackend(SineBackend):
+class HeldBackend:
     """Takes requests and makes nothing of them until it is told."""
 
+    slots = 1
+
     def __init__(self):
-        super().__init__()
         self.futures, self.taken, self.left = [], threading.Semaphore(0), threading.Semaphore(0)
         self.refusal = None
+
+    def resolve(self, request):
+        return request.with_model(MODEL)
+
+    def progress(self, future):
+        return None
+
+    def check(self): ...
+
+    def describe(self):
+        return {"in_flight": 3}
 
     def submit(self, request):
         if self.refusal is not None:
@@ -57,7 +70,7 @@ def test_a_client_that_leaves_frees_its_place_and_no_other_is_harmed():
         leaving.close()
         assert backend.left.acquire(timeout=WAIT_S)
         (waiting,) = [future for future in backend.futures if not future.cancelled()]
-        waiting.set_result(sine_clip(waiting.request.with_model("sines@1")))
+        waiting.set_result(sine_clip(waiting.request))
         assert staying.getresponse().status == 200
 
 
@@ -82,17 +95,38 @@ def test_a_request_that_cannot_be_taken_is_told_when_to_come_back(refusal, statu
     assert str(refusal) == answer.json()["detail"]
 
 
+def test_beyond_the_limit_a_request_is_refused_until_a_place_is_free():
+    backend = HeldBackend()
+    with serving(backend, settings=WebSettings(waiting_max=1)) as address:
+        making, waiting = send(address), send(address)
+        assert all(backend.taken.acquire(timeout=WAIT_S) for _ in range(2))
+        answer = httpx2.post(f"{address}/generate_endpoint", json=BODY)
+        assert answer.status_code == 429 and int(answer.headers["Retry-After"]) >= 1
+        assert "2 requests are being made or wait" in answer.json()["detail"]
+        first = backend.futures[0]
+        first.set_result(sine_clip(first.request))
+        assert making.getresponse().status == 200
+        third = send(address)
+        assert backend.taken.acquire(timeout=WAIT_S)
+        waiting.close(), third.close()
+
+
 @pytest.mark.parametrize(
     ("error_type", "status"),
-    [("Timeout", 504), ("ContainerLost", 503), ("ResourceExhausted", 503), ("RemoteError", 502)],
+    [
+        ("Timeout", 504),
+        ("ContainerLost", 503),
+        ("EngineLost", 503),
+        ("ResourceExhausted", 503),
+        ("RemoteError", 502),
+    ],
 )
 def test_what_befell_a_request_on_modal_is_not_blamed_on_it(error_type, status):
-    class Unlucky(SineBackend):
-        def generate(self, requests):
-            for request in requests:
-                yield Failure(request, error_type, "its container was lost")
+    class Unlucky(SineEngine):
+        def make(self, request):
+            return Failure(request, error_type, "its container was lost")
 
-    with serving(Unlucky()) as address:
+    with serving(sine_worker(Unlucky())) as address:
         answer = httpx2.post(f"{address}/generate_endpoint", json=BODY)
     assert answer.status_code == status and "was lost" in answer.json()["detail"]
     assert answer.json()["error_type"] == error_type
@@ -110,10 +144,6 @@ def test_what_runs_when_the_backend_closes_is_answered_503():
 
 
 def test_health_asks_deeper_only_when_told():
-    class Deep(HeldBackend):
-        def describe(self):
-            return {"in_flight": 3}
-
-    with serving(Deep()) as address:
+    with serving(HeldBackend()) as address:
         assert "backend" not in httpx2.get(f"{address}/health").json()
         assert httpx2.get(f"{address}/health?deep=1").json()["backend"] == {"in_flight": 3}

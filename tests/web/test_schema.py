@@ -1,28 +1,30 @@
 """The OpenAPI document against the running app: schemathesis makes up requests of every kind."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import settings
 
 from tests.support.serving import running
-from tests.support.sines import SineBackend, sine_clip
+from tests.support.sine_engine import SineEngine, sine_worker
+from tests.support.sines import sine_clip
 
 schemathesis = pytest.importorskip("schemathesis")
 
 
-class ShortSines(SineBackend):
+class ShortSines(SineEngine):
     """Sines a hundredth as long, so that hundreds of requests take seconds."""
 
-    def generate(self, requests, on_progress=None):
-        for request in requests:
-            short = sine_clip(request.model_copy(update={"duration": request.duration / 100}))
-            yield short.__class__(request, short.samples, 8_000, short.provenance, 0.01)
+    def make(self, request):
+        short = sine_clip(request.model_copy(update={"duration": request.duration / 100}))
+        return replace(short, request=request)
 
 
 @pytest.fixture(scope="module")
 def api():
     from musicgen_lab.web.app import create_app
 
-    app = create_app(ShortSines())
+    app = create_app(sine_worker(ShortSines()))
     with running(app) as address:
         yield schemathesis.openapi.from_url(f"{address}/openapi.json")
 

@@ -1,0 +1,196 @@
+"""`Jobs`: requests that nobody waits for; their clients come back with an id."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from musicgen_lab.backends.submitting import Result
+from musicgen_lab.clip import Failure
+from musicgen_lab.errors import MusicGenLabError
+from musicgen_lab.request import GenerationRequest
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+EXPIRED_IDS_MAX = 10_000  # of which "it is gone" is said rather than "there is none"
+
+
+class JobUnknown(MusicGenLabError):
+    """No job has this id."""
+
+
+class JobExpired(MusicGenLabError):
+    """The job has ended, and its result is no longer kept."""
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """What has become of a job.
+
+    Attributes
+    ----------
+    state : {"queued", "running", "done", "failed", "cancelled"}
+    steps_done, steps : int or None
+        Of the language model; None where the backend cannot see into clips in the making.
+    result : Clip or Failure or None
+        A clip with "done", a failure with "failed".
+    warnings : tuple of str
+        As given to `start`.
+    """
+
+    state: State
+    steps_done: int | None = None
+    steps: int | None = None
+    result: Result | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Jobs(Protocol):
+    """Requests that are made while nobody waits. Methods block, and may be called by any thread."""
+
+    def start(self, request: GenerationRequest, warnings: Sequence[str] = ()) -> str:
+        """Start on a resolved request.
+
+        Parameters
+        ----------
+        request : GenerationRequest
+        warnings : sequence of str
+            To be handed back with its status: fields that were sent and cannot act.
+
+        Returns
+        -------
+        str
+            Its id, of letters, digits, "-" and "_". Whoever has it may see and cancel the job.
+
+        Raises
+        ------
+        BackendUnavailable
+            When it is not taken, such as `Busy`.
+        """
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return what has become of a job.
+
+        Raises
+        ------
+        JobUnknown
+            When there is none of this id.
+        JobExpired
+            When its result is no longer kept.
+        BackendUnavailable
+            When that cannot be found out now.
+        """
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """Stop a job that has not ended, and return its status; one that has ended stays as it is.
+
+        Raises
+        ------
+        JobUnknown, JobExpired, BackendUnavailable
+            As with `status`.
+        """
+
+
+@dataclass
+class _Job:
+    request: GenerationRequest
+    warnings: tuple[str, ...]
+    future: Future[Result]
+    steps: int | None
+    ended_s: float = 0.0  # by the monotonic clock
+
+
+class LocalJobs:
+    """Jobs of a backend in this process; they are lost when it ends.
+
+    Parameters
+    ----------
+    submit : callable
+        A backend's: takes a resolved request, returns a future.
+    progress : callable
+        A backend's: returns the steps done and the steps in all of such a future, or None.
+    kept_s : float
+        How long a job is kept after it has ended.
+    kept_max : int
+        Ended jobs kept at most; the oldest goes first. A clip of 30 s takes 4 MB.
+    """
+
+    def __init__(
+        self,
+        submit: Callable[[GenerationRequest], Future[Result]],
+        progress: Callable[[Future[Result]], tuple[int, int] | None],
+        *,
+        kept_s: float,
+        kept_max: int,
+    ) -> None:
+        self._submit, self._progress = submit, progress
+        self._kept_s, self._kept_max = kept_s, kept_max
+        self._running: dict[str, _Job] = {}
+        self._ended: OrderedDict[str, _Job] = OrderedDict()  # the oldest first
+        self._expired: deque[str] = deque(maxlen=EXPIRED_IDS_MAX)
+        self._lock = threading.Lock()
+
+    def start(self, request: GenerationRequest, warnings: Sequence[str] = ()) -> str:
+        """Submit a request and return the id of its job."""
+        job_id, future = secrets.token_urlsafe(16), self._submit(request)
+        _, steps = self._progress(future) or (0, None)
+        with self._lock:
+            self._running[job_id] = _Job(request, tuple(warnings), future, steps)
+        future.add_done_callback(lambda _: self._end(job_id))
+        return job_id
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return what has become of a job."""
+        job = self._find(job_id)
+        if not job.future.done():
+            steps_done, _ = self._progress(job.future) or (None, None)
+            state: State = "running" if steps_done else "queued"
+            return JobStatus(state, steps_done, job.steps, warnings=job.warnings)
+        if job.future.cancelled():
+            return JobStatus("cancelled", steps=job.steps, warnings=job.warnings)
+        error = job.future.exception()
+        if isinstance(error, Exception):
+            failure = Failure.from_error(job.request, error)
+            return JobStatus("failed", steps=job.steps, result=failure, warnings=job.warnings)
+        result = job.future.result()
+        if isinstance(result, Failure):
+            return JobStatus("failed", steps=job.steps, result=result, warnings=job.warnings)
+        return JobStatus("done", job.steps, job.steps, result, job.warnings)
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """Free the slot of a job that has not ended, and return its status."""
+        self._find(job_id).future.cancel()
+        return self.status(job_id)
+
+    def _find(self, job_id: str) -> _Job:
+        with self._lock:
+            self._expire()
+            job = self._running.get(job_id) or self._ended.get(job_id)
+            if job is not None:
+                return job
+            if job_id in self._expired:
+                raise JobExpired(
+                    f"the result of job {job_id} is no longer kept: the last {self._kept_max} "
+                    f"are, for {self._kept_s:g} s each; send the request again"
+                )
+        raise JobUnknown(f"there is no job {job_id!r}; jobs are lost when the service restarts")
+
+    def _end(self, job_id: str) -> None:
+        with self._lock:
+            job = self._ended[job_id] = self._running.pop(job_id)
+            job.ended_s = time.monotonic()
+            self._expire()
+
+    def _expire(self) -> None:
+        oldest_s = time.monotonic() - self._kept_s
+        while self._ended:
+            job_id, job = next(iter(self._ended.items()))
+            if len(self._ended) <= self._kept_max and job.ended_s > oldest_s:
+                return
+            del self._ended[job_id]
+            self._expired.append(job_id)

@@ -1,0 +1,55 @@
+"""An engine that makes a sine of every request in one step, and a worker over it."""
+
+import itertools
+
+from musicgen_lab.backends.worker import EngineWorker
+from musicgen_lab.clip import Failure
+from tests.support.sines import MODEL, PROVENANCE, sine_clip
+
+STEPS = 2  # what a clip is said to take
+
+
+class SineEngine:
+    """Makes sines; prompts that start with "fail" fail, as often as told."""
+
+    provenance = PROVENANCE
+
+    def __init__(self, *, slots=1, failures=1_000_000):
+        self.slots, self.failures, self.made = slots, failures, []
+        self._ids, self._waiting = itertools.count(), {}
+
+    def add(self, request):
+        request_id = next(self._ids)
+        self._waiting[request_id] = request
+        return request_id
+
+    def cancel(self, request_id):
+        self._waiting.pop(request_id, None)
+
+    def count_steps(self, request):
+        return STEPS
+
+    def steps_done_of(self, request_id):
+        return 0
+
+    def device_works(self):
+        return True
+
+    def step(self):
+        taken = [self._waiting.pop(i) for i in list(self._waiting)[: self.slots]]
+        return [self.make(request) for request in taken if request is not None]
+
+    def make(self, request):
+        self.made.append(request)
+        if request.prompt.startswith("fail") and self.failures > 0:
+            self.failures -= 1
+            try:
+                raise MemoryError("no room for it")
+            except MemoryError as error:
+                return Failure.from_error(request, error, 0.01)
+        return sine_clip(request)
+
+
+def sine_worker(engine=None):
+    """Return a worker over an engine of sines."""
+    return EngineWorker(engine or SineEngine(), MODEL)
