@@ -13,7 +13,7 @@ Settings are environment variables, read when this file is deployed:
 | MUSICGEN_GPU | A10,A100 | GPUs in the order of preference; cpu for none |
 | MUSICGEN_CORES | 2 | CPU cores beside the GPU |
 | MUSICGEN_MEMORY_GIB | 16 | GiB of memory beside the GPU |
-| MUSICGEN_CLIPS_AT_ONCE | 12 | clips per container before Modal adds another one |
+| MUSICGEN_CLIPS_AT_ONCE | | clips per container; as many as its GPU holds |
 | MUSICGEN_CONTAINERS_MAX | 4 | GPU containers per model at most |
 | MUSICGEN_SCALEDOWN_WINDOW | 120 | seconds that an idle GPU is kept |
 | MUSICGEN_TIMEOUT | 600 | seconds that a clip may take |
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import modal
+import modal.experimental
 
 if modal.is_local():  # the packages beside this file, wherever `modal` was started
     PROJECT = Path(__file__).resolve().parents[1]
@@ -61,7 +62,12 @@ app = modal.App(settings.app)
 # are mounted when a container starts, so that a change of them builds nothing.
 
 OWN_SOURCE = ["**/*.pyc", "**/__pycache__"]
-MODEL_HOME = {"MUSICGEN_LAB_MODELS": MODELS, "HF_HUB_CACHE": "/tmp/hub"}
+MODEL_HOME = {
+    "MUSICGEN_LAB_MODELS": MODELS,
+    "HF_HUB_CACHE": "/tmp/hub",
+    "TRITON_CACHE_DIR": f"{MODELS}/compiled/triton",
+    "NUMBA_CACHE_DIR": f"{MODELS}/compiled/numba",
+}
 base = modal.Image.debian_slim(python_version="3.11")
 gpu_image = (
     base.uv_pip_install(requirements=[str(GPU_LOCK)], extra_options="--no-deps")
@@ -121,10 +127,14 @@ def fetch(model: str) -> None:
 
 # ## The GPU class
 #
-# Requests that come together share one running batch, each with its own parameters: Modal hands a
-# container up to `max_inputs` at once, and the engine lets each join between two steps. When more
-# come, Modal adds containers. A memory snapshot spares the imports; only the weights are loaded
-# onto the GPU at every start. A start never fails: see `ModelContainer`.
+# Requests that come together share one running batch, each with its own parameters, and each joins
+# between two steps. How many a container takes is the number of the longest clips that its GPU
+# holds, so that no clip waits inside one container while another could start: Modal adds
+# containers by the smallest GPU that it may give us (`target_inputs`), and each container sets its
+# own limit, at most `max_inputs`, by the GPU that it got.
+#
+# A memory snapshot holds the imported program and the weights, which are put onto the GPU after
+# it. A start never fails: see `ModelContainer`.
 
 
 @app.cls(
@@ -140,29 +150,29 @@ def fetch(model: str) -> None:
     max_containers=settings.containers_max,
     enable_memory_snapshot=settings.memory_snapshot,
 )
-@modal.concurrent(max_inputs=settings.clips_at_once + 4, target_inputs=settings.clips_at_once)
+@modal.concurrent(max_inputs=settings.clips_most, target_inputs=settings.clips_least)
 class MusicGen:
     """One model on one GPU."""
 
     model: str = modal.parameter(default=settings.models[0])
 
     @modal.enter(snap=settings.memory_snapshot)
-    def load_program(self) -> None:
-        """Import what takes seconds to import, by opening the embedded model; touch no GPU."""
-        from musicgen_lab.engine.engine import Engine
-        from musicgen_lab.engine.source import EMBEDDED, locate
-
-        Engine.open(locate(EMBEDDED).prepare(), device="cpu", slots=1)
-
-    @modal.enter(snap=False)
-    def open_model(self) -> None:
-        """Put the weights onto the GPU, fetching them where nobody did before."""
+    def load_model(self) -> None:
+        """Read the weights into memory, fetching them where nobody did before; touch no GPU."""
         from musicgen_lab.backends.modal_container import ModelContainer
 
         log_lines()
         device = "cuda" if settings.gpu else "cpu"
-        self.container = ModelContainer(self.model, device=device, fetch=fetch)
+        self.container = ModelContainer(self.model, device=device, fetch=fetch, on_broken=retire)
+        self.container.load()
+
+    @modal.enter(snap=False)
+    def open_model(self) -> None:
+        """Put the weights onto the GPU, make a first clip, and take as many more as fit."""
         self.container.open()
+        clips = min(self.container.slots, settings.clips_most)
+        modal.experimental.set_local_input_concurrency(clips)
+        volume.commit()  # kernels that were compiled
 
     @modal.method()
     async def generate(self, request: dict[str, Any], request_id: str = "") -> dict[str, Any]:
@@ -178,6 +188,11 @@ class MusicGen:
     def close(self) -> None:
         """Let running clips finish."""
         self.container.close(drain_s=settings.timeout_s)
+
+
+def retire() -> None:
+    """Take no more inputs: Modal ends this container when it has answered those that it has."""
+    modal.experimental.stop_fetching_inputs()
 
 
 def log_lines() -> None:
@@ -204,7 +219,7 @@ def about() -> dict[str, Any]:
         "gpu": list(settings.gpu),
         "cores": settings.cores,
         "memory_gib": settings.memory_gib,
-        "clips_at_once": settings.clips_at_once,
+        "clips_at_once": settings.clips_by_gpu,
         "containers_max": settings.containers_max,
         "scaledown_window_s": settings.scaledown_window_s,
         "access": settings.access,

@@ -23,6 +23,21 @@ APP_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")  # it is part of a hos
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NOT_SERVED = re.compile(r"musicgen-.*(melody|style)")  # conditioned on sound, not on text alone
 
+CPU = "CPU"
+CLIPS_MAX = 32  # of the engine
+CLIPS_ON_CPU = 8
+LONGEST_CLIPS: Mapping[str, Mapping[str, int]] = {
+    "small": dict.fromkeys(GPUS, CLIPS_MAX),
+    "medium": {**dict.fromkeys(GPUS, CLIPS_MAX), "T4": 7, "L4": 16, "A10": 16},
+    "large": {
+        **dict.fromkeys(GPUS, CLIPS_MAX), "T4": 3, "L4": 9, "A10": 9, "L40S": 28, "A100-40GB": 24
+    },
+}
+"""Clips of 30 s that a GPU holds at once, by the model's size, as `engine.capacity` counts them.
+
+Written down because a machine that deploys has not got what that module imports; a test compares.
+"""
+
 Access = Literal["public", "key", "proxy"]
 
 
@@ -43,9 +58,8 @@ class DeploymentSettings:
         CPU cores beside the GPU. MUSICGEN_CORES.
     memory_gib : int
         Memory beside the GPU. MUSICGEN_MEMORY_GIB.
-    clips_at_once : int
-        Clips that a container is meant to make at once before Modal adds another.
-        MUSICGEN_CLIPS_AT_ONCE.
+    clips_at_once : int or None
+        Clips that a container makes at once, instead of as many as fit. MUSICGEN_CLIPS_AT_ONCE.
     containers_max : int
         GPU containers per model. MUSICGEN_CONTAINERS_MAX.
     scaledown_window_s : int
@@ -69,7 +83,7 @@ class DeploymentSettings:
     gpu: tuple[str, ...] = ("A10", "A100")
     cores: int = 2
     memory_gib: int = 16
-    clips_at_once: int = 12
+    clips_at_once: int | None = None
     containers_max: int = 4
     scaledown_window_s: int = 120
     timeout_s: int = 600
@@ -121,7 +135,11 @@ class DeploymentSettings:
             gpu=_check_gpu(tuple(kind for kind in gpu if kind.lower() not in FOR_CPU)),
             cores=number("MUSICGEN_CORES", cls.cores, 1, 64),
             memory_gib=number("MUSICGEN_MEMORY_GIB", cls.memory_gib, 1, 336),
-            clips_at_once=number("MUSICGEN_CLIPS_AT_ONCE", cls.clips_at_once, 1, 64),
+            clips_at_once=(
+                number("MUSICGEN_CLIPS_AT_ONCE", CLIPS_MAX, 1, CLIPS_MAX)
+                if environment.get("MUSICGEN_CLIPS_AT_ONCE")
+                else None
+            ),
             containers_max=number("MUSICGEN_CONTAINERS_MAX", cls.containers_max, 1, 1000),
             scaledown_window_s=number("MUSICGEN_SCALEDOWN_WINDOW", cls.scaledown_window_s, 2, 3600),
             timeout_s=number("MUSICGEN_TIMEOUT", cls.timeout_s, 10, 86400),
@@ -139,7 +157,7 @@ class DeploymentSettings:
             "MUSICGEN_GPU": ",".join(self.gpu) or "cpu",
             "MUSICGEN_CORES": str(self.cores),
             "MUSICGEN_MEMORY_GIB": str(self.memory_gib),
-            "MUSICGEN_CLIPS_AT_ONCE": str(self.clips_at_once),
+            "MUSICGEN_CLIPS_AT_ONCE": str(self.clips_at_once or ""),
             "MUSICGEN_CONTAINERS_MAX": str(self.containers_max),
             "MUSICGEN_SCALEDOWN_WINDOW": str(self.scaledown_window_s),
             "MUSICGEN_TIMEOUT": str(self.timeout_s),
@@ -150,9 +168,45 @@ class DeploymentSettings:
         }
 
     @property
+    def clips_by_gpu(self) -> dict[str, dict[str, int]]:
+        """Clips that a container makes at once, by model and by GPU, or "CPU"."""
+        return {
+            model: {
+                gpu: self.clips_at_once or count_clips(model, gpu) for gpu in self.gpu or [CPU]
+            }
+            for model in self.models
+        }
+
+    @property
+    def clips_least(self) -> int:
+        """Clips at once of a container that has the smallest GPU for its model."""
+        return min(clips for by_gpu in self.clips_by_gpu.values() for clips in by_gpu.values())
+
+    @property
+    def clips_most(self) -> int:
+        """Clips at once that any container may take; what it really takes, it finds out."""
+        return self.clips_at_once or CLIPS_MAX
+
+    @property
     def access(self) -> Access:
         """Who may use the web address: whoever has the key, a proxy token, or everybody."""
         return "proxy" if self.proxy_auth else "key" if self.secret else "public"
+
+
+def count_clips(model: str, gpu: str) -> int:
+    """Return how many of the longest clips a GPU holds at once: a model of unknown size is large.
+
+    Parameters
+    ----------
+    model : str
+        "name@revision".
+    gpu : str
+        As Modal names it, or "CPU".
+    """
+    if gpu == CPU:
+        return CLIPS_ON_CPU
+    size = model.partition("@")[0].rpartition("-")[2]
+    return LONGEST_CLIPS.get(size, LONGEST_CLIPS["large"])[ALIASES.get(gpu, gpu)]
 
 
 def _check_models(models: tuple[str, ...]) -> tuple[str, ...]:

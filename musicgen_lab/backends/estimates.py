@@ -7,6 +7,7 @@ of the weights over the memory's bandwidth. No number here was measured on Modal
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,20 +30,21 @@ class Estimate:
     ----------
     about : Mapping
         What the service says of itself: `gpu` (names in the order of preference), `cores`,
-        `memory_gib`, `clips_at_once`, `containers_max`, `scaledown_window_s`.
+        `memory_gib`, `clips_at_once` (by model and GPU), `containers_max`, `scaledown_window_s`.
     prices : Prices
     """
 
     def __init__(self, about: Mapping[str, Any], prices: Prices) -> None:
         self._about, self._prices = about, prices
-        self._gpus = [prices.find(name) or name for name in about["gpu"] or [CPU]]
+        self._gpus = {prices.find(name) or name: name for name in about["gpu"] or [CPU]}
 
     def wait_s(self, requests: Sequence[GenerationRequest]) -> float | None:
         """Return the seconds to wait with all the containers that may start; None if unknown."""
-        gpu_s = self._gpu_s(requests, self._gpus[0])
+        first = next(iter(self._gpus))
+        gpu_s = self._gpu_s(requests, first)
         if gpu_s is None or not requests:
             return gpu_s
-        return START_S + gpu_s / self._containers(requests)
+        return START_S + gpu_s / self._containers(requests, first)
 
     def cost(self, requests: Sequence[GenerationRequest]) -> Cost | None:
         """Return what making them costs, each container's start and idle time counted.
@@ -67,23 +69,32 @@ class Estimate:
             return None
         if requests:
             unused_s = START_S + self._about["scaledown_window_s"]
-            gpu_s += self._containers(requests) * unused_s
+            gpu_s += self._containers(requests, gpu) * unused_s
         return Cost(gpu, gpu_s, gpu_s * self.usd_per_s(gpu), self._prices.priced_at)
 
-    def _containers(self, requests: Sequence[GenerationRequest]) -> int:
+    def _containers(self, requests: Sequence[GenerationRequest], gpu: str) -> int:
         """Return how many containers Modal is likely to start."""
-        wanted = math.ceil(len(requests) / int(self._about["clips_at_once"]))
-        return min(wanted, int(self._about["containers_max"]))
+        by_model = Counter(str(request.model) for request in requests)
+        most = int(self._about["containers_max"])
+        return sum(
+            min(math.ceil(clips / self._clips_at_once(model, gpu)), most)
+            for model, clips in by_model.items()
+        )
+
+    def _clips_at_once(self, model: str, gpu: str) -> int:
+        return int(self._about["clips_at_once"][model][self._gpus[gpu]])
 
     def _gpu_s(self, requests: Sequence[GenerationRequest], gpu: str) -> float | None:
         """Return the seconds of generating alone; None for models or GPUs of unknown size."""
         if gpu != CPU and gpu not in GPUS:
             return None
         bytes_per_s = CPU_BYTES_PER_S if gpu == CPU else GPUS[gpu].bytes_per_s
-        clips = min(len(requests), int(self._about["clips_at_once"]))
         total_s = 0.0
+        by_model = Counter(str(request.model) for request in requests)
         for request in requests:
-            kind = str(request.model).partition("@")[0].rpartition("-")[2]
+            model = str(request.model)
+            clips = min(by_model[model], self._clips_at_once(model, gpu))
+            kind = model.partition("@")[0].rpartition("-")[2]
             if kind not in WEIGHTS_BYTES:
                 return None
             step_s = WEIGHTS_BYTES[kind] / (bytes_per_s * BANDWIDTH_SHARE)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
 
 APP, CLASS, ABOUT = "musicgen", "MusicGen", "about"
+CONTAINER_LOST = ("ContainerLost", "EngineLost")  # it says nothing of the request: tried again
+TRIES = 3
 POLL_S = 50.0  # Modal answers "not yet" after this long, and is asked again
 CANCEL_S = 10.0  # for telling Modal what is no longer wanted
 
@@ -30,7 +32,8 @@ class ModalBackend:
     """The service that `modal deploy service/app.py` deployed, called by name.
 
     All requests are in flight at once: Modal gives each to a container that has room, and adds
-    containers. It works inside notebooks.
+    containers. A request whose container is lost is sent again, at most twice; a clip's provenance
+    has `containers_lost`. It works inside notebooks.
 
     Parameters
     ----------
@@ -196,6 +199,15 @@ class ModalBackend:
         return self._models[identity]
 
     async def _make(self, request: GenerationRequest) -> Result:
+        for lost in range(TRIES):
+            result = await self._try(request)
+            if isinstance(result, Clip):
+                return self._with_cost(result, containers_lost=lost)
+            if result.error_type not in CONTAINER_LOST:
+                return result
+        return replace(result, message=f"{result.message} (so it went {TRIES} times)")
+
+    async def _try(self, request: GenerationRequest) -> Result:
         try:
             model = await self._model(str(request.model))
             call = await _spawn(model, request)
@@ -204,25 +216,24 @@ class ModalBackend:
             except asyncio.CancelledError:
                 await asyncio.shield(call.cancel.aio())
                 raise
-            return self._with_cost(unpack(answer, request))
+            return unpack(answer, request)
         except BackendUnavailable:
             raise
         except Exception as error:
             raise_unavailable(error, self._app, self._environment)
             return Failure(request, *describe_failure(error))
 
-    def _with_cost(self, result: Result) -> Result:
+    def _with_cost(self, clip: Clip, *, containers_lost: int = 0) -> Clip:
         """Return a clip that says what it took, by the GPU that made it."""
-        if not isinstance(result, Clip):
-            return result
-        made_by = result.provenance
+        made_by = clip.provenance
+        details: dict[str, Any] = {**made_by.details, "containers_lost": containers_lost}
         gpu = self._prices.find(made_by.device)
-        if gpu is None:
-            return result
-        gpu_s = result.elapsed_s  # the clip's share of its batch
-        usd = gpu_s * Estimate(self._about(), self._prices).usd_per_s(gpu)
-        cost = {"gpu": gpu, "gpu_s": gpu_s, "cost_usd": usd, "priced_at": self._prices.priced_at}
-        return replace(result, provenance=replace(made_by, details={**made_by.details, **cost}))
+        if gpu is not None:
+            gpu_s = clip.elapsed_s  # the clip's share of its batch
+            usd = gpu_s * Estimate(self._about(), self._prices).usd_per_s(gpu)
+            details |= {"gpu": gpu, "gpu_s": gpu_s, "cost_usd": usd}
+            details["priced_at"] = self._prices.priced_at
+        return replace(clip, provenance=replace(made_by, details=details))
 
 
 async def _spawn(model: Any, request: GenerationRequest) -> Any:

@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.backends.wire import FORMAT, pack, plain
+from musicgen_lab.clip import Failure
 from musicgen_lab.errors import InvalidRequest, ModelUnavailable
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.request import DURATION_MIN_S, GenerationRequest
 
 if TYPE_CHECKING:
     from musicgen_lab.backends.worker import EngineWorker
+    from musicgen_lab.engine.model import Model
 
 SAID_OF_FAILURES = ("error_type", "message", "traceback")
 logger = logging.getLogger(__name__)
@@ -36,27 +38,65 @@ class ModelContainer:
     fetch : callable
         Makes the model's weights lie in this container's folder of prepared models; raises
         `ModelUnavailable` where they cannot be had.
+    on_broken : callable
+        Called once the device no longer works: this container should end.
     """
 
-    def __init__(self, model: str, *, device: str, fetch: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str,
+        fetch: Callable[[str], None],
+        on_broken: Callable[[], None],
+    ) -> None:
         self._model, self._device, self._fetch = model, device, fetch
+        self._on_broken = on_broken
+        self._loaded: Model | None = None
         self._worker: EngineWorker | None = None
         self._error: Exception | None = None
 
+    def load(self) -> None:
+        """Import the program and read the weights into memory, before a snapshot is taken of it.
+
+        What goes wrong is logged and left to `open`: a snapshot must not keep it for ever.
+        """
+        try:
+            self._loaded = self._read()
+        except Exception:
+            logger.exception("the model %s could not be read", self._model)
+
     def open(self) -> None:
-        """Open the model; what goes wrong is kept for the answers, and logged."""
+        """Put the model onto the device and make a clip of a second with it.
+
+        That compiles and records what would else be compiled for the first caller. What goes wrong
+        is kept for the answers, and logged.
+        """
         from musicgen_lab.backends.worker import EngineWorker
         from musicgen_lab.engine.engine import Engine
-        from musicgen_lab.engine.source import locate
 
         try:
-            self._fetch(self._model)
-            source = locate(self._model)
-            engine = Engine.open(source.prepare(), device=self._device)
-            self._worker = EngineWorker(engine, source.identity)
+            model = self._loaded or self._read()
+            engine = Engine.from_model(model, device=self._device)
+            request = GenerationRequest(prompt="warm-up", duration=DURATION_MIN_S, seed=0)
+            for result in engine.generate([request.with_model(self._model)]):
+                if isinstance(result, Failure):
+                    raise RuntimeError(f"{result.error_type}: {result.message}")
+            self._worker = EngineWorker(engine, self._model, on_broken=self._on_broken)
         except Exception as error:
             self._error = error
             logger.exception("the model %s cannot be served", self._model)
+        self._loaded = None  # its memory is free now
+
+    def _read(self) -> Model:
+        import musicgen_lab.engine.engine  # noqa: F401  # takes seconds, before a snapshot
+        from musicgen_lab.engine.model import Model
+        from musicgen_lab.engine.source import locate
+
+        self._fetch(self._model)
+        model = Model(locate(self._model).prepare())
+        model.load()
+        return model
 
     @property
     def slots(self) -> int:
