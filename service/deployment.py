@@ -30,7 +30,12 @@ LONGEST_CLIPS: Mapping[str, Mapping[str, int]] = {
     "small": dict.fromkeys(GPUS, CLIPS_MAX),
     "medium": {**dict.fromkeys(GPUS, CLIPS_MAX), "T4": 7, "L4": 16, "A10": 16},
     "large": {
-        **dict.fromkeys(GPUS, CLIPS_MAX), "T4": 3, "L4": 9, "A10": 9, "L40S": 28, "A100-40GB": 24
+        **dict.fromkeys(GPUS, CLIPS_MAX),
+        "T4": 3,
+        "L4": 9,
+        "A10": 9,
+        "L40S": 28,
+        "A100-40GB": 24,
     },
 }
 """Clips of 30 s that a GPU holds at once, by the model's size, as `engine.capacity` counts them.
@@ -171,9 +176,7 @@ class DeploymentSettings:
     def clips_by_gpu(self) -> dict[str, dict[str, int]]:
         """Clips that a container makes at once, by model and by GPU, or "CPU"."""
         return {
-            model: {
-                gpu: self.clips_at_once or count_clips(model, gpu) for gpu in self.gpu or [CPU]
-            }
+            model: {gpu: self.clips_at_once or count_clips(model, gpu) for gpu in self.gpu or [CPU]}
             for model in self.models
         }
 

@@ -205,7 +205,9 @@ class ModalBackend:
                 return self._with_cost(result, containers_lost=lost)
             if result.error_type not in CONTAINER_LOST:
                 return result
-        return replace(result, message=f"{result.message} (so it went {TRIES} times)")
+            if lost + 1 == TRIES:
+                return replace(result, message=f"{result.message}; it went so {TRIES} times")
+        raise AssertionError("the loop returns")
 
     async def _try(self, request: GenerationRequest) -> Result:
         try:

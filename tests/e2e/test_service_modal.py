@@ -90,28 +90,29 @@ def test_one_deployment_serves_several_models_side_by_side(server, backend):
 def test_a_sweep_keeps_every_accident_as_a_row_and_is_resumed(
     server, backend, tmp_path, monkeypatch
 ):
-    """A lost container, a failed request, one that took too long, and a result that is gone."""
+    """Three lost containers, a failed request, one that took too long, a result that is gone."""
     # Modal's client says that a result is gone only when the time of its question is over.
     monkeypatch.setattr("musicgen_lab.backends.modal.POLL_S", 2.0)
     sweep = Sweep(prompt=PROMPT, temperature=[0.7, 1, 1.3], seed=range(3), duration=1)
     accidents = {
-        (1.3, 0): "lose",
-        (1.3, 1): Result(status=Result.GENERIC_STATUS_FAILURE, exception="no room"),
-        (0.7, 0): Result(status=Result.GENERIC_STATUS_TIMEOUT, exception="600 s"),
-        (0.7, 1): "expire",
+        (1.3, 0): ["lose", "lose", "lose"],
+        (1.3, 1): [Result(status=Result.GENERIC_STATUS_FAILURE, exception="no room")],
+        (0.7, 0): [Result(status=Result.GENERIC_STATUS_TIMEOUT, exception="600 s")],
+        (0.7, 1): ["expire"],
     }
 
     def spoil(input_id, given):
         if not is_clip(given):
             return None
         request = request_in(given)
-        return accidents.pop((request["temperature"], request["seed"]), None)
+        left = accidents.get((request["temperature"], request["seed"]))
+        return left.pop() if left else None
 
     server.servicer.on_deliver = spoil
     first = sweep.run(backend, tmp_path / "run", progress=False).frame
-    assert accidents == {}
+    assert not any(accidents.values())
     lost, failed, expired, late = sorted(first["error"].dropna())
-    assert lost.startswith("ContainerLost:") and "run the sweep again" in lost
+    assert lost.startswith("ContainerLost:") and "it went so 3 times" in lost
     assert failed.startswith("RemoteError:") and "no room" in failed and "modal app logs" in failed
     assert expired.startswith("ResultExpired:") and "run the sweep again" in expired
     assert late.startswith("Timeout:") and "MUSICGEN_TIMEOUT" in late
@@ -123,6 +124,26 @@ def test_a_sweep_keeps_every_accident_as_a_row_and_is_resumed(
     assert sorted(results.frame["attempts"]) == [1] * 5 + [2] * 4
     taken = results.frame[results.frame["attempts"] == 2]
     assert f"{taken['gpu_s'].sum():,.1f} s of CPU" in plan.beside(results)
+
+
+def test_the_clips_of_a_container_that_is_killed_in_a_sweep_are_made_by_another(server, backend):
+    requests = [
+        backend.resolve(GenerationRequest(prompt=PROMPT, duration=1, seed=20 + seed))
+        for seed in range(4)
+    ]
+    lost = []
+
+    def kill_once(input_id, given):
+        if is_clip(given) and request_in(given)["seed"] == 22 and not lost:
+            lost.append(input_id)
+            return "lose"
+        return None
+
+    server.servicer.on_deliver = kill_once
+    results = list(backend.generate(requests))
+    assert lost and all(isinstance(result, Clip) for result in results), results
+    counts = {c.request.seed: c.provenance.details["containers_lost"] for c in results}
+    assert counts == {20: 0, 21: 0, 22: 1, 23: 0}
 
 
 def test_a_request_that_is_cancelled_here_is_cancelled_on_modal_and_frees_its_place(

@@ -2,7 +2,10 @@
 
 import pytest
 
-from service.deployment import MUSICGEN_LARGE, DeploymentSettings
+from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX, GPU_MEMORY_BYTES, capacity_on_gpu
+from musicgen_lab.engine.released import released_config
+from musicgen_lab.request import DURATION_MAX_S
+from service.deployment import LONGEST_CLIPS, MUSICGEN_LARGE, DeploymentSettings
 
 
 def test_the_defaults_are_what_the_contract_says():
@@ -11,6 +14,25 @@ def test_the_defaults_are_what_the_contract_says():
         "facebook/musicgen-large@"
     )
     assert settings.gpu == ("A10", "A100") and settings.scaledown_window_s == 120
+
+
+def test_clips_at_once_are_the_longest_clips_that_the_engine_says_a_gpu_holds():
+    """The written table against the engine's arithmetic; stereo models may need a little more."""
+    for size, table in LONGEST_CLIPS.items():
+        models = [released_config(size, stereo=stereo) for stereo in (False, True)]
+        counted = {
+            gpu: min(capacity_on_gpu(model, memory).clips(DURATION_MAX_S) for model in models)
+            for gpu, memory in GPU_MEMORY_BYTES.items()
+        }
+        assert table == counted, size
+
+
+def test_modal_adds_containers_by_the_smallest_gpu_and_a_container_may_take_more():
+    settings = DeploymentSettings.from_environment({"MUSICGEN_GPU": "A10,A100"})
+    assert settings.clips_by_gpu == {MUSICGEN_LARGE: {"A10": 9, "A100": 24}}
+    assert (settings.clips_least, settings.clips_most) == (9, AUTO_CLIPS_MAX)
+    settings = DeploymentSettings.from_environment({"MUSICGEN_CLIPS_AT_ONCE": "5"})
+    assert (settings.clips_least, settings.clips_most) == (5, 5)
 
 
 def test_what_the_containers_are_told_is_what_was_deployed():
@@ -24,7 +46,10 @@ def test_what_the_containers_are_told_is_what_was_deployed():
     ("name", "value"),
     [("MUSICGEN_MODELS", "facebook/musicgen-large"), ("MUSICGEN_MODELS", ""),
      ("MUSICGEN_SCALEDOWN_WINDOW", "1"), ("MUSICGEN_SCALEDOWN_WINDOW", "two"),
-     ("MUSICGEN_TIMEOUT", "-5"), ("MUSICGEN_PROXY_AUTH", "maybe")],
+     ("MUSICGEN_TIMEOUT", "-5"), ("MUSICGEN_PROXY_AUTH", "maybe"), ("MUSICGEN_GPU", "A1000"),
+     ("MUSICGEN_MODELS", "facebook/musicgen-large@main"), ("MUSICGEN_APP", "My App"),
+     ("MUSICGEN_MODELS", f"facebook/musicgen-melody@{40 * 'a'}"), ("MUSICGEN_PUBLIC", "yes"),
+     ("MUSICGEN_MODELS", f"facebook/musicgen-style@{40 * 'a'}"), ("MUSICGEN_CLIPS_AT_ONCE", "64")],
 )  # fmt: skip
 def test_a_setting_that_cannot_be_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):

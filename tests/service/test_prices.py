@@ -14,7 +14,8 @@ from service.deployment import MUSICGEN_LARGE
 from tests.support.sines import sine_clip
 
 ABOUT = {
-    "format": 1, "models": [MUSICGEN_LARGE], "gpu": ["A10", "A100"], "clips_at_once": {MUSICGEN_LARGE: {"A10": 12, "A100": 24}},
+    "format": 1, "models": [MUSICGEN_LARGE], "gpu": ["A10", "A100"],
+    "clips_at_once": {MUSICGEN_LARGE: {"A10": 12, "A100": 24}},
     "containers_max": 4, "scaledown_window_s": 120, "cores": 2, "memory_gib": 16,
 }  # fmt: skip
 BESIDE_USD_PER_S = 2 * USD_PER_S["CPU"] + 16 * USD_PER_S["memory"]
@@ -50,7 +51,9 @@ def test_the_cores_and_the_memory_beside_the_gpu_are_paid_for_too():
     backend = ModalBackend(about=ABOUT)
     cost = backend.estimate_cost(requests(backend, 12))
     assert cost.usd == pytest.approx(cost.gpu_s * (USD_PER_S["A10"] + BESIDE_USD_PER_S))
-    on_cpu = ModalBackend(about={**ABOUT, "gpu": [], "clips_at_once": {MUSICGEN_LARGE: {"CPU": 8}}}).estimate_cost(requests(backend, 12))
+    on_cpu = ModalBackend(
+        about={**ABOUT, "gpu": [], "clips_at_once": {MUSICGEN_LARGE: {"CPU": 8}}}
+    ).estimate_cost(requests(backend, 12))
     assert on_cpu.usd == pytest.approx(on_cpu.gpu_s * BESIDE_USD_PER_S)
 
 
