@@ -87,7 +87,8 @@ class ModalBackend:
     def slots(self) -> int:
         """Clips that all its containers together make at once."""
         about = self._about()
-        return int(about["clips_at_once"]) * int(about["containers_max"])
+        clips = sum(min(by_gpu.values()) for by_gpu in about["clips_at_once"].values())
+        return int(clips) * int(about["containers_max"])
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with the deployed model and its revision.

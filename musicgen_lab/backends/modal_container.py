@@ -82,7 +82,7 @@ class ModelContainer:
             for result in engine.generate([request.with_model(self._model)]):
                 if isinstance(result, Failure):
                     raise RuntimeError(f"{result.error_type}: {result.message}")
-            self._worker = EngineWorker(engine, self._model)
+            self._worker = EngineWorker(engine, self._model, on_broken=self._on_broken)
         except Exception as error:
             self._error = error
             logger.exception("the model %s cannot be served", self._model)
