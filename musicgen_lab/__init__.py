@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from musicgen_lab.results import Results
     from musicgen_lab.runs.clip_store import ClipStore
     from musicgen_lab.sweep import Sweep
+
+# Threads of OpenMP that wait for each other spin for milliseconds before they sleep. Where another
+# program wants the processor they keep it from the thread they wait for, and a clip takes ten times
+# as long. The runtime reads this when torch loads it; a setting of the user's own is left alone.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 # Imported when first used, so that `import musicgen_lab` costs next to nothing.
 _HOMES = {

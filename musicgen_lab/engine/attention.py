@@ -59,9 +59,18 @@ def attend(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
     attended = torch.empty_like(qkv[:, 0])
     tensors = (qkv, cache, spans.block_tables, spans.context_lens, attended)
     with _one_at_a_time:
+        _start_numba()
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         _attend_rows(*[tensor.numpy() for tensor in tensors])
     return attended
+
+
+@functools.cache
+def _start_numba() -> None:
+    """Start numba's threads; torch shares their OpenMP runtime, and would lose its own limit."""
+    threads = torch.get_num_threads()
+    numba.set_num_threads(1)
+    torch.set_num_threads(threads)
 
 
 @functools.cache

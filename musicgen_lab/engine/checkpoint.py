@@ -19,7 +19,7 @@ from torch import Tensor
 from musicgen_lab.engine.config import LM_FILE, ModelConfig, expected_shapes, load_config
 from musicgen_lab.errors import ModelUnavailable
 
-READERS = 4  # threads that read one file
+READERS = 8  # threads that read one file
 PIECE_BYTES = 32 * 2**20  # that each reads at once
 STORED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 

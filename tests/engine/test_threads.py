@@ -1,0 +1,59 @@
+"""The engine's threads: no more than the user allows, and none that spin for long."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+COUNT_THREADS = """
+import json, sys
+import musicgen_lab as lab
+import torch
+import numba
+
+if len(sys.argv) > 1:
+    torch.set_num_threads(int(sys.argv[1]))
+before = torch.get_num_threads()
+backend = lab.connect("local", device="cpu", slots=1)
+request = lab.GenerationRequest(prompt="piano", duration=1, seed=1)
+(clip,) = backend.generate([backend.resolve(request)])
+print(json.dumps([before, torch.get_num_threads(), numba.get_num_threads()]))
+"""
+READ_SPIN = """
+import json, os
+import musicgen_lab
+
+names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+print(json.dumps({name: os.environ[name] for name in names if name in os.environ}))
+"""
+
+
+def run(program, *arguments, **environment):
+    """Run a program in a new process, and return the JSON that it prints."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(
+        command, env={**kept, **environment}, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"), [(["1"], {}), ([], {"OMP_NUM_THREADS": "1"})]
+)
+def test_a_limit_of_one_thread_still_holds_after_a_clip(arguments, environment):
+    assert run(COUNT_THREADS, *arguments, **environment) == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("environment", "spin"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "1000"}),
+        ({"GOMP_SPINCOUNT": "5"}, {"GOMP_SPINCOUNT": "5"}),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, {"OMP_WAIT_POLICY": "PASSIVE"}),
+    ],
+)
+def test_waiting_threads_spin_for_a_bounded_time_unless_the_user_says_otherwise(environment, spin):
+    assert run(READ_SPIN, **environment) == spin
