@@ -23,6 +23,7 @@ from musicgen_lab.request import GenerationRequest
 
 if TYPE_CHECKING:
     from musicgen_lab.engine.bench_engines import BenchEngine
+    from musicgen_lab.engine.bench_profile import KernelClass
 
 PROMPT = "upbeat electronic dance music with heavy bass"
 SIZES = ("small", "medium", "large")
@@ -64,6 +65,29 @@ def make_work(clips: int, grid: tuple[int, int] | None, seconds: float) -> list[
     ]
 
 
+def profile_lab(
+    folder: Path,
+    *,
+    clips: int,
+    grid: tuple[int, int] | None,
+    seconds: float,
+    device: str,
+    dtype: str,
+    slots: int | Literal["auto"],
+    cuda_graphs: bool,
+) -> list[KernelClass]:
+    """Say which classes of kernels the lab engine's time goes into, for work as in `run`."""
+    from musicgen_lab.engine.bench_engines import LabEngine
+    from musicgen_lab.engine.bench_profile import profile
+    from musicgen_lab.engine.engine import Engine
+
+    work = make_work(clips, grid, seconds)
+    opened = Engine.open(folder, device=device, dtype=dtype, slots=slots, cuda_graphs=cuda_graphs)
+    engine = LabEngine(opened, len(work))
+    engine.make(work)  # a warm-up of every shape
+    return profile(lambda: engine.make(work), opened.transformer.device)
+
+
 @contextmanager
 def model_of_size(size: str, model: Path | None) -> Iterator[Path]:
     """Lend a model folder: the one given, or one with random weights of a released size.
@@ -98,6 +122,7 @@ def run(
     cuda_graphs: bool = True,
     rounds: int = 3,
     peer_seconds: float | None = None,
+    busy: int = 0,
 ) -> list[BenchRow]:
     """Time engines on the same work, interleaved, after a warm-up.
 
@@ -122,6 +147,8 @@ def run(
     peer_seconds : float, optional
         Time the other engines on clips of this length and extrapolate. That flatters them: their
         later steps are slower than their first.
+    busy : int
+        Processes that compute beside while the engines are timed.
 
     Returns
     -------
@@ -137,6 +164,8 @@ def run(
     """
     if rounds < 1 or clips < 1 or (grid and min(grid) < 1):
         raise InvalidRequest("rounds, clips and both sides of the grid must be at least 1")
+    if busy < 0:
+        raise InvalidRequest(f"busy must be at least 0, got {busy}", field="busy", value=busy)
     from musicgen_lab.engine import bench_engines
 
     work = make_work(clips, grid, seconds)
@@ -159,12 +188,13 @@ def run(
             engine.make(make_work(1, None, WARM_UP_S))
             memory = bench_engines.used_memory(device) - before
             contestants.append(_Contestant(engine, memory, []))
-        for _ in range(rounds):
-            for contestant in contestants:
-                mine = work if contestant.engine.name == "lab" else peer_work
-                before = bench_engines.used_memory(device)
-                contestant.rounds.append(_time(contestant.engine, mine))
-                contestant.memory += max(bench_engines.used_memory(device) - before, 0)
+        with bench_engines.busy_processes(busy):
+            for _ in range(rounds):
+                for contestant in contestants:
+                    mine = work if contestant.engine.name == "lab" else peer_work
+                    before = bench_engines.used_memory(device)
+                    contestant.rounds.append(_time(contestant.engine, mine))
+                    contestant.memory += max(bench_engines.used_memory(device) - before, 0)
     rows = [
         _row(c, size, work, work if c.engine.name == "lab" else peer_work, config, bandwidth)
         for c in contestants
@@ -209,13 +239,20 @@ def _row(
         peak_memory_mb=contestant.memory / 1e6,
         ratio_to_audiocraft=None,
         floor_fraction=floor_s / total_s,
+        read_speed_gb_s=bandwidth / 1e9,
         timed=f"{timed_clips} of {len(work)} clips, {timed_steps} of {steps} steps",
     )
 
 
 def _bytes_per_step(config: ModelConfig, dtype: str, clips: int, steps: int) -> float:
-    """Return what a step must read: every weight as stored, and half of the final cache."""
-    weights = config.parameters * ITEM_BYTES[config.dtype]
+    """Return what a step must read, in bytes: weights once, and the mean of the growing caches.
+
+    The embeddings, of which a step reads a few rows, and what makes a prompt's keys and values are
+    not counted. On the CPU float32 is computed from weights as they are stored.
+    """
+    layer = 6 * config.dim**2 + 2 * config.dim * config.ffn_dim
+    parameters = config.layers * layer + config.codebooks * config.card * config.dim
+    weights = parameters * min(ITEM_BYTES[config.dtype], ITEM_BYTES[dtype])
     cache = 2 * clips * 2 * config.layers * config.dim * ITEM_BYTES[dtype] * steps / 2
     return weights + cache
 

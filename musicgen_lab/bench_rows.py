@@ -33,6 +33,8 @@ class BenchRow:
         How many times faster than audiocraft's loop; None where that did not run.
     floor_fraction : float
         Least time that reading the weights and the cache takes, over the time it took.
+    read_speed_gb_s : float
+        Measured reading speed of the memory that the floor counts with, in GB per second.
     timed : str
         How much of the work was timed; the rest is extrapolated.
     """
@@ -49,6 +51,7 @@ class BenchRow:
     peak_memory_mb: float
     ratio_to_audiocraft: float | None
     floor_fraction: float
+    read_speed_gb_s: float
     timed: str
 
 
@@ -81,7 +84,10 @@ def format_table(rows: Sequence[BenchRow]) -> str:
         for line in [head, *lines]
     ]
     first = rows[0]
-    title = f"{first.size}: {first.clips} clips of {first.seconds:g} s, {first.device}"
+    title = (
+        f"{first.size}: {first.clips} clips of {first.seconds:g} s, {first.device}, "
+        f"floor at {first.read_speed_gb_s:.0f} GB/s"
+    )
     notes = [f"{row.engine}: {row.dtype}, timed {row.timed}" for row in rows]
     return "\n".join([title, *table, *notes])
 

@@ -7,9 +7,11 @@ import sys
 import warnings
 from dataclasses import dataclass
 
+import psutil
 import pytest
 
 from musicgen_lab.cli import main
+from musicgen_lab.engine.bench_profile import classify
 
 FIELDS = [
     "engine",
@@ -24,6 +26,7 @@ FIELDS = [
     "peak_memory_mb",
     "ratio_to_audiocraft",
     "floor_fraction",
+    "read_speed_gb_s",
     "timed",
 ]
 
@@ -87,20 +90,63 @@ def test_the_table_for_people_ends_with_the_machine():
 
     assert done.code == 0, done.err
     title, head, row, note, machine = done.out.splitlines()
-    assert title == "demo: 1 clips of 1 s, cpu"
+    assert title.startswith("demo: 1 clips of 1 s, cpu, floor at ")
     assert head.split()[0] == "engine"
     assert row.split()[0] == "lab"
     assert note.startswith("lab: float32, timed 1 of 1 clips")
     assert "cores" in machine
 
 
+def test_a_profile_divides_the_time_among_classes_of_kernels():
+    done = bench("--profile", "--json")
+
+    assert done.code == 0, done.err
+    classes = {row["name"]: row for row in map(json.loads, done.out.splitlines())}
+    assert {"products", "codec", "normalisation", "sampling"} <= classes.keys()
+    assert sum(row["share"] for row in classes.values()) == pytest.approx(1.0)
+    assert classes["normalisation"]["count"] >= 53 * 3 * 5  # three per layer and step
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name"),
+    [
+        ("attend_rows", "attention"),
+        ("multiply_rows", "products"),
+        ("sm80_xmma_gemm_f32f32_f32f32_f32_tn_n_tilesize32x32x8_stage3", "products"),
+        ("nvjet_tst_128x8_64x12_4x1_v_bz_TNT", "products"),
+        ("sm80_xmma_fprop_implicit_gemm_f32f32_f32f32_f32_nchwkcrs_nchw", "codec"),
+        ("void elemWiseRNNcell<float, float, float, (cudnnRNNMode_t)2>", "codec"),
+        ("add_and_normalise_rows", "normalisation"),
+        ("void at::native::sbtopk::gatherTopK<float, unsigned int, 2>", "sampling"),
+        ("Memcpy DtoD (Device -> Device)", "copies"),
+        ("void something_new", "other"),
+    ],
+)
+def test_a_kernel_is_classed_by_its_name(kernel, name):
+    assert classify(kernel) == name
+
+
+def test_a_busy_machine_is_made_and_left_as_it_was():
+    done = bench("--engines", "lab", "--rounds", "1", "--busy", "2", "--json")
+
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["engine"] == "lab"
+    assert not psutil.Process().children()
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--engines", "lab,nonsense"), ("--grid", "5by5"), ("--size", "huge"), ("--rounds", "0")],
+    [
+        ("--busy", "-1"),
+        ("--engines", "lab,nonsense"),
+        ("--grid", "5by5"),
+        ("--size", "huge"),
+        ("--rounds", "0"),
+    ],
 )
 def test_what_cannot_be_timed_is_refused_by_name(option, value):
     done = bench(option, value)
 
     assert done.code == 2
-    assert value.rpartition(",")[2] in done.err or "at least 1" in done.err
+    assert value.rpartition(",")[2] in done.err or "at least" in done.err
     assert len(done.err.splitlines()) == 1

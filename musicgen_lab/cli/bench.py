@@ -36,6 +36,10 @@ SIZES = ("demo", "small", "medium", "large")
 @cuda_graphs_option
 @click.option("--rounds", default=3, show_default=True, help="The median counts.")
 @click.option("--peer-seconds", type=float, help="Time the others on shorter clips; flatters them.")
+@click.option("--busy", default=0, show_default=True, help="Processes that compute beside.")
+@click.option(
+    "--profile", is_flag=True, help="Instead: what kernels the lab engine's time goes into."
+)
 @click.option(
     "--mixed",
     is_flag=True,
@@ -55,6 +59,8 @@ def bench(
     cuda_graphs: bool,
     rounds: int,
     peer_seconds: float | None,
+    busy: int,
+    profile: bool,
     mixed: bool,
     as_json: bool,
 ) -> None:
@@ -85,6 +91,24 @@ def bench(
         click.echo(json.dumps(asdict(cost)) if as_json else f"{label}: {cost}")
         click.echo(describe_machine(), err=as_json)
         return
+    if profile:
+        from musicgen_lab.engine.bench_profile import format_profile
+
+        with benchmark.model_of_size(label, folder) as opened:
+            classes = benchmark.profile_lab(
+                opened,
+                clips=clips,
+                grid=_read_grid(grid),
+                seconds=seconds,
+                device=device,
+                dtype=dtype,
+                slots=read_slots(slots),
+                cuda_graphs=cuda_graphs,
+            )
+        lines = [json.dumps(asdict(each)) for each in classes]
+        click.echo("\n".join(lines) if as_json else format_profile(classes))
+        click.echo(describe_machine(), err=as_json)
+        return
     rows = benchmark.run(
         size=label,
         model=folder,
@@ -98,6 +122,7 @@ def bench(
         cuda_graphs=cuda_graphs,
         rounds=rounds,
         peer_seconds=peer_seconds,
+        busy=busy,
     )
     click.echo(format_json(rows) if as_json else format_table(rows))
     click.echo(describe_machine(), err=as_json)

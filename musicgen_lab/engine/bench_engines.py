@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -219,18 +222,43 @@ def memory_bandwidth(device: str) -> float:
     Returns
     -------
     float
-        Bytes per second, the best of several readings of 512 MB.
+        Bytes per second, the best of several sums over a buffer far larger than any cache.
     """
     from musicgen_lab.engine.device import choose_device
 
     place = choose_device(device)
-    values = torch.ones(128 * 2**20, device=place)
+    on_gpu = place.type == "cuda"
+    values = torch.ones((2**30 if on_gpu else 2**29) // 4, device=place)
+    if on_gpu:
+        return values.nbytes / min(_time_on_gpu(values.sum) for _ in range(10))
     best_s = float("inf")
     for _ in range(5):
         started_s = time.perf_counter()
         values.sum().item()
         best_s = min(best_s, time.perf_counter() - started_s)
     return values.nbytes / best_s
+
+
+def _time_on_gpu(work: Callable[[], object]) -> float:
+    """Return the seconds that the current device takes, without the host's part."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1000
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Let other processes compute meanwhile, to see what another load costs."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 def used_memory(device: str) -> int:
