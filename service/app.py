@@ -74,9 +74,11 @@ gpu_image = (
     .env(MODEL_HOME)
     .add_local_python_source("musicgen_lab", "service", ignore=OWN_SOURCE)
 )
-web_image = base.uv_pip_install(
-    requirements=[str(WEB_LOCK)], extra_options="--no-deps"
-).add_local_python_source("musicgen_lab", "service")
+web_image = (
+    base.uv_pip_install(requirements=[str(WEB_LOCK)], extra_options="--no-deps")
+    .env({"MUSICGEN_LAB_MODELS": MODELS})
+    .add_local_python_source("musicgen_lab", "service")
+)
 
 # ## The weights
 #
@@ -85,6 +87,7 @@ web_image = base.uv_pip_install(
 # fetched twice however many containers want it, and a call that was killed leaves no lock behind.
 
 volume = modal.Volume.from_name(f"{settings.app}-models", create_if_missing=True)
+jobs = modal.Dict.from_name(f"{settings.app}-jobs", create_if_missing=True)
 
 
 @app.function(
@@ -175,9 +178,13 @@ class MusicGen:
         volume.commit()  # kernels that were compiled
 
     @modal.method()
-    async def generate(self, request: dict[str, Any], request_id: str = "") -> dict[str, Any]:
+    async def generate(
+        self, request: dict[str, Any], request_id: str = "", report: bool = False
+    ) -> dict[str, Any]:
         """Make one clip; a failure is returned, not raised."""
-        return await self.container.generate(request, request_id)
+        return await self.container.generate(
+            request, request_id, write_progress if report else None
+        )
 
     @modal.method()
     async def describe(self) -> dict[str, Any]:
@@ -188,6 +195,14 @@ class MusicGen:
     def close(self) -> None:
         """Let running clips finish."""
         self.container.close(drain_s=settings.timeout_s)
+
+
+async def write_progress(steps_done: int, steps: int) -> None:
+    """Write down how far the job is that asks now."""
+    from musicgen_lab.backends.modal_jobs import progress_key
+
+    job_id = str(modal.current_function_call_id())
+    await jobs.put.aio(progress_key(job_id), [steps_done, steps])
 
 
 def retire() -> None:
@@ -234,23 +249,30 @@ secrets = [modal.Secret.from_name(settings.secret, required_keys=[API_KEY])]
     image=web_image,
     env=settings.environment(),
     secrets=secrets if settings.secret else [],
+    volumes={MODELS: volume.with_mount_options(read_only=True)},
+    max_containers=1,  # so that it alone counts the requests that wait
     timeout=settings.timeout_s + 5 * MINUTES,  # the GPU class's own, and a cold start
     scaledown_window=5 * MINUTES,
 )
-@modal.concurrent(max_inputs=200)
+@modal.concurrent(max_inputs=1000)
 @modal.asgi_app(label=settings.app, requires_proxy_auth=settings.proxy_auth)
 def web() -> Any:
     """Answer `POST /generate_endpoint` and `GET /health`."""
     from dataclasses import replace
 
     from musicgen_lab.backends.modal import ModalBackend
+    from musicgen_lab.backends.modal_jobs import ModalJobs
+    from musicgen_lab.backends.modal_preparation import Preparation
     from musicgen_lab.web.app import create_app
     from musicgen_lab.web.settings import WebSettings
 
     log_lines()
     limits = replace(WebSettings.from_environment(), timeout_s=settings.timeout_s + 4 * MINUTES)
-    backend = ModalBackend(settings.app, MusicGen, about=about.local())
-    return create_app(backend, settings=limits, served=settings.models)
+    weights = Preparation(volume, prepare)
+    backend = ModalBackend(settings.app, MusicGen, about=about.local(), require=weights.require)
+    return create_app(
+        backend, settings=limits, served=settings.models, jobs=ModalJobs(backend, jobs)
+    )
 
 
 # ## From the command line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,12 @@ from musicgen_lab.backends.estimates import Estimate
 from musicgen_lab.backends.event_loop import EventLoop
 from musicgen_lab.backends.modal_errors import describe_failure, raise_unavailable
 from musicgen_lab.backends.prices import Cost, Prices
-from musicgen_lab.backends.submitting import Result, generate_by_submitting, resolve_served
+from musicgen_lab.backends.submitting import (
+    REQUEST_ID,
+    Result,
+    generate_by_submitting,
+    resolve_served,
+)
 from musicgen_lab.backends.wire import check_format, plain, unpack
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
@@ -50,6 +55,9 @@ class ModalBackend:
         in the dated list of `musicgen_lab.backends.prices`.
     about : Mapping, optional
         What the service says of itself, where it is known; it is asked otherwise.
+    require : async callable, optional
+        Awaited with a request's model before the request is sent; raises `ModelLoading` where it
+        cannot be made yet.
 
     Raises
     ------
@@ -66,6 +74,7 @@ class ModalBackend:
         at_once: int = 1000,
         prices: Mapping[str, float] | None = None,
         about: Mapping[str, Any] | None = None,
+        require: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         if at_once < 1:
             raise InvalidRequest(
@@ -74,7 +83,7 @@ class ModalBackend:
         self._app, self._cls, self._environment, self._at_once = app, cls, environment, at_once
         self._prices = Prices.with_own(prices)
         self._loop = EventLoop("modal backend")
-        self._known_about = about
+        self._known_about, self._require = about, require
         self._models: dict[str, Any] = {}  # by identity: the class with its parameter
 
     @property
@@ -105,7 +114,7 @@ class ModalBackend:
     def submit(self, request: GenerationRequest) -> Future[Result]:
         """Send a resolved request; cancelling the future cancels it on Modal too."""
         self._about()  # whoever speaks another format is told before anything is made
-        return self._loop.start(self._make(request))
+        return self._loop.start(self._make(request, REQUEST_ID.get()))
 
     def progress(self, future: Future[Result]) -> None:
         """Return None: Modal does not tell of a call that is not finished."""
@@ -153,11 +162,44 @@ class ModalBackend:
             return described
 
         try:
-            return self._loop.wait(ask())
+            described = self._loop.wait(ask())
         except Exception as error:
-            raise_unavailable(error, self._app, self._environment)
+            self.raise_unavailable(error)
             failure = describe_failure(error)
             raise BackendUnavailable(f"{failure[0]}: {failure[1]}") from error
+        if "error" in described:  # its model cannot be opened, or its device is lost
+            raise BackendUnavailable(described["error"])
+        return described
+
+    def spawn(self, request: GenerationRequest, *, report: bool) -> Any:
+        """Send a resolved request and return Modal's call for it; nobody waits for it here.
+
+        Parameters
+        ----------
+        request : GenerationRequest
+        report : bool
+            Whether the GPU class writes down how far it is.
+        """
+        request_id = REQUEST_ID.get()
+
+        async def send() -> Any:
+            model = await self._model(str(request.model))
+            return await _spawn(model, request, request_id=request_id, report=report)
+
+        try:
+            return self._loop.wait(send())
+        except Exception as error:
+            self.raise_unavailable(error)
+            raise BackendUnavailable(": ".join(describe_failure(error))) from error
+
+    def raise_unavailable(self, error: Exception) -> None:
+        """Raise what an error of Modal's means where it concerns every request.
+
+        Raises
+        ------
+        BackendUnavailable
+        """
+        raise_unavailable(error, self._app, self._environment)
 
     def close(self, drain_s: float = 0.0) -> None:
         """Cancel what is in flight, here and on Modal."""
@@ -179,7 +221,7 @@ class ModalBackend:
             try:
                 about = self._loop.wait(ask())
             except Exception as error:
-                raise_unavailable(error, self._app, self._environment)
+                self.raise_unavailable(error)
                 raise BackendUnavailable(
                     f"the app {self._app!r} could not say what it serves "
                     f"({': '.join(describe_failure(error))}); see `modal app logs {self._app}`"
@@ -199,21 +241,23 @@ class ModalBackend:
             self._models[identity] = cls(model=identity)
         return self._models[identity]
 
-    async def _make(self, request: GenerationRequest) -> Result:
+    async def _make(self, request: GenerationRequest, request_id: str) -> Result:
         for lost in range(TRIES):
-            result = await self._try(request)
+            result = await self._try(request, request_id)
             if isinstance(result, Clip):
-                return self._with_cost(result, containers_lost=lost)
+                return self.add_cost(result, containers_lost=lost)
             if result.error_type not in CONTAINER_LOST:
                 return result
             if lost + 1 == TRIES:
                 return replace(result, message=f"{result.message}; it went so {TRIES} times")
         raise AssertionError("the loop returns")
 
-    async def _try(self, request: GenerationRequest) -> Result:
+    async def _try(self, request: GenerationRequest, request_id: str) -> Result:
         try:
+            if self._require is not None:
+                await self._require(str(request.model))
             model = await self._model(str(request.model))
-            call = await _spawn(model, request)
+            call = await _spawn(model, request, request_id=request_id)
             try:
                 answer = await _wait_for(call)
             except asyncio.CancelledError:
@@ -223,10 +267,10 @@ class ModalBackend:
         except BackendUnavailable:
             raise
         except Exception as error:
-            raise_unavailable(error, self._app, self._environment)
+            self.raise_unavailable(error)
             return Failure(request, *describe_failure(error))
 
-    def _with_cost(self, clip: Clip, *, containers_lost: int = 0) -> Clip:
+    def add_cost(self, clip: Clip, *, containers_lost: int = 0) -> Clip:
         """Return a clip that says what it took, by the GPU that made it."""
         made_by = clip.provenance
         details: dict[str, Any] = {**made_by.details, "containers_lost": containers_lost}
@@ -239,9 +283,11 @@ class ModalBackend:
         return replace(clip, provenance=replace(made_by, details=details))
 
 
-async def _spawn(model: Any, request: GenerationRequest) -> Any:
+async def _spawn(model: Any, request: GenerationRequest, **options: Any) -> Any:
     """Return the call for a request; one that is cancelled meanwhile is cancelled on Modal too."""
-    spawning = asyncio.ensure_future(model.generate.spawn.aio(plain(request.model_dump())))
+    spawning = asyncio.ensure_future(
+        model.generate.spawn.aio(plain(request.model_dump()), **options)
+    )
     try:
         return await asyncio.shield(spawning)
     except asyncio.CancelledError:

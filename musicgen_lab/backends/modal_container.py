@@ -10,18 +10,20 @@ import asyncio
 import json
 import logging
 import traceback
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from musicgen_lab.backends.wire import FORMAT, pack, plain
 from musicgen_lab.clip import Failure
-from musicgen_lab.errors import InvalidRequest, ModelUnavailable
+from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
 from musicgen_lab.request import DURATION_MIN_S, GenerationRequest
 
 if TYPE_CHECKING:
     from musicgen_lab.backends.worker import EngineWorker
     from musicgen_lab.engine.model import Model
 
+Report: TypeAlias = "Callable[[int, int], Awaitable[None]]"
+REPORT_EVERY_S = 1.0
 SAID_OF_FAILURES = ("error_type", "message", "traceback")
 logger = logging.getLogger(__name__)
 
@@ -103,7 +105,9 @@ class ModelContainer:
         """Clips made at once; 1 where the model cannot be opened."""
         return self._worker.slots if self._worker else 1
 
-    async def generate(self, fields: Mapping[str, Any], request_id: str) -> dict[str, Any]:
+    async def generate(
+        self, fields: Mapping[str, Any], request_id: str, report: Report | None
+    ) -> dict[str, Any]:
         """Make one clip.
 
         Parameters
@@ -112,6 +116,8 @@ class ModelContainer:
             Of a `GenerationRequest`.
         request_id : str
             Under which whoever asked has it in a log; empty for none.
+        report : async callable or None
+            Awaited with the steps done and the steps in all, at most once a second.
 
         Returns
         -------
@@ -120,7 +126,7 @@ class ModelContainer:
             exception could be read only by callers that have its class.
         """
         line: dict[str, Any] = {"request_id": request_id, "model": self._model}
-        message = await self._make(fields, line)
+        message = await self._make(fields, line, report)
         logger.info(json.dumps(line))
         return message
 
@@ -128,20 +134,33 @@ class ModelContainer:
         """Return what this container is doing, or why it can do nothing, as plain values."""
         if self._worker is None:
             return plain({"model": self._model, "error": str(self._error)})
-        return plain(self._worker.describe())
+        try:
+            return plain(self._worker.describe())
+        except BackendUnavailable as error:
+            return plain({"model": self._model, "error": str(error)})
 
     def close(self, drain_s: float) -> None:
         """Let running clips finish, at most so long."""
         if self._worker is not None:
             self._worker.close(drain_s=drain_s)
 
-    async def _make(self, fields: Mapping[str, Any], line: dict[str, Any]) -> dict[str, Any]:
+    async def _make(
+        self, fields: Mapping[str, Any], line: dict[str, Any], report: Report | None
+    ) -> dict[str, Any]:
         try:
             if self._worker is None:
                 raise ModelUnavailable(str(self._error))
             request = self._worker.resolve(GenerationRequest(**fields))
             line |= {"duration": request.duration, "seed": request.seed}
-            result = await asyncio.wrap_future(self._worker.submit(request))
+            making = self._worker.submit(request)
+            waiting = asyncio.wrap_future(making)
+            try:
+                while report is not None and not waiting.done():
+                    await report(*(self._worker.progress(making) or (0, 0)))
+                    await asyncio.wait([waiting], timeout=REPORT_EVERY_S)
+                result = await waiting
+            finally:
+                making.cancel()  # where Modal cancels this input
             message = pack(result)
             line |= {"status": message["status"], "elapsed_s": round(result.elapsed_s, 6)}
             line |= {name: message[name] for name in SAID_OF_FAILURES if name in message}

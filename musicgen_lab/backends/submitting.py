@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 from musicgen_lab.clip import Clip, Failure
@@ -16,6 +17,9 @@ from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
 from musicgen_lab.request import GenerationRequest
 
 Result = Clip | Failure
+REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="")
+"""Under which the request that is being answered now is logged, also where its clip is made."""
+
 RETRY_AFTER_S = 5  # where nothing better is known
 
 

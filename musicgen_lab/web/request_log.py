@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from musicgen_lab.backends import submitting
 from musicgen_lab.web.responses import Refusal
 
 REQUEST_ID = "X-Request-Id"
@@ -37,6 +38,7 @@ class RequestLog:
             "path": scope["path"],
             "status": None,
         }
+        submitting.REQUEST_ID.set(request_id)
         scope.setdefault("state", {})
         scope["state"] |= {"request_id": request_id, "log": line}
 

@@ -109,7 +109,7 @@ def test_the_web_app_has_its_label_its_key_and_no_gpu(servicer):
     function = find(servicer, "web").function
     assert function.webhook_config.requested_suffix == "musicgen"
     assert not function.webhook_config.requires_proxy_auth
-    assert function.max_concurrent_inputs == 200
+    assert function.max_concurrent_inputs == 1000
     assert not function.resources.gpu_config.gpu_type
     assert function.timeout_secs > 600
 

@@ -11,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import modal
 import nbformat
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from modal._serialization import serialize
 from modal.client import _Client
 from modal_proto import api_pb2
 
+from musicgen_lab.backends.jobs import JobUnknown
 from musicgen_lab.backends.modal import ModalBackend
+from musicgen_lab.backends.modal_jobs import ModalJobs
 from musicgen_lab.clip import Clip
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.source import locate
@@ -161,6 +164,43 @@ def test_a_request_that_is_cancelled_here_is_cancelled_on_modal_and_frees_its_pl
     (sent,) = [i for call in server.servicer.calls.values() for i, (_, given) in call.inputs.items()
                if is_clip(given) and request_in(given)["duration"] == 30]  # fmt: skip
     assert sent in server.servicer.cancelled
+
+
+def wait_for(jobs, job_id, *states):
+    """Return the first status of a job that is one of these."""
+    while True:
+        status = jobs.status(job_id)
+        if status.state in states:
+            return status
+        assert status.state in ("queued", "running"), status
+
+
+def test_a_job_is_a_call_on_modal_that_tells_its_progress_and_keeps_its_result(backend):
+    jobs = ModalJobs(backend, modal.Dict.from_name("musicgen-jobs"))
+    request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=8, seed=40))
+    job_id = jobs.start(request, warnings=["top_k does nothing"])
+    running = wait_for(jobs, job_id, "running", "done")
+    done = wait_for(jobs, job_id, "done")
+    assert running.steps_done <= running.steps == done.steps_done == done.steps
+    assert isinstance(done.result, Clip) and done.result.request == request
+    assert done.warnings == ("top_k does nothing",)
+    assert ModalJobs(ModalBackend(), modal.Dict.from_name("musicgen-jobs")).status(job_id) == done
+
+
+def test_a_job_that_is_cancelled_frees_its_slot_and_an_id_of_nobodys_is_none(server, backend):
+    jobs = ModalJobs(backend, modal.Dict.from_name("musicgen-jobs"))
+    request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=30, seed=41))
+    job_id = jobs.start(request)
+    wait_for(jobs, job_id, "running")
+    assert jobs.cancel(job_id).state == "cancelled"
+    (sent,) = (i for i in server.servicer.calls[job_id].inputs)
+    assert sent in server.servicer.cancelled
+    while backend.describe()["in_flight"]:
+        time.sleep(0.02)
+    with pytest.raises(JobUnknown):
+        jobs.status(f"{job_id}/progress")
+    with pytest.raises(JobUnknown):
+        jobs.status("fc-000000")
 
 
 def test_the_documents_run_command_works_as_it_stands_from_the_services_folder(server, tmp_path):

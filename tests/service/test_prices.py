@@ -74,7 +74,7 @@ def test_a_clip_costs_what_the_gpu_that_made_it_costs(device, gpu):
     backend = ModalBackend(about=ABOUT)
     clip = sine_clip(requests(backend, 1)[0])
     clip = replace(clip, provenance=replace(clip.provenance, device=device), elapsed_s=2.0)
-    details = backend._with_cost(clip).provenance.details
+    details = backend.add_cost(clip).provenance.details
     assert (details["gpu"], details["gpu_s"]) == (gpu, 2.0)
     assert details["cost_usd"] == pytest.approx(2 * (USD_PER_S[gpu] + BESIDE_USD_PER_S))
 

@@ -1,0 +1,88 @@
+"""`ModalJobs`: jobs that are calls of the deployed GPU class, and outlive whoever started them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from musicgen_lab.backends.jobs import JobExpired, JobStatus, JobUnknown
+from musicgen_lab.backends.modal import ModalBackend
+from musicgen_lab.backends.modal_errors import describe_failure
+from musicgen_lab.backends.wire import plain, unpack
+from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.errors import BackendUnavailable
+from musicgen_lab.request import GenerationRequest
+
+
+class ModalJobs:
+    """`Jobs` over spawned calls: an id is that of a call, and Modal keeps its result for 7 days.
+
+    Parameters
+    ----------
+    backend : ModalBackend
+        Who sends the requests.
+    entries : modal.Dict
+        Under a job's id, what was asked: an id that is not in it belongs to no job of this app.
+        Under the id and "/progress", which the GPU class writes, the steps done and the steps in
+        all.
+    """
+
+    def __init__(self, backend: ModalBackend, entries: Any) -> None:
+        self._backend, self._entries = backend, entries
+
+    def start(self, request: GenerationRequest, warnings: Sequence[str] = ()) -> str:
+        """Spawn a call for a resolved request and return its id."""
+        call = self._backend.spawn(request, report=True)
+        job = {"request": request.model_dump(), "warnings": list(warnings), "cancelled": False}
+        self._entries.put(call.object_id, plain(job))
+        return str(call.object_id)
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return what has become of a job."""
+        import modal
+
+        job = self._find(job_id)
+        warnings = tuple(job["warnings"])
+        steps_done, steps = self._entries.get(progress_key(job_id)) or (None, None)
+        if job["cancelled"]:
+            return JobStatus("cancelled", steps_done, steps, warnings=warnings)
+        request = GenerationRequest(**job["request"])
+        try:
+            result = unpack(modal.FunctionCall.from_id(job_id).get(timeout=0), request)
+        except TimeoutError:  # the builtin one: it is still being made
+            state: Any = "queued" if steps_done is None else "running"
+            return JobStatus(state, steps_done, steps, warnings=warnings)
+        except modal.exception.OutputExpiredError:
+            raise JobExpired(
+                f"the result of job {job_id} is no longer kept: Modal keeps it for 7 days; send "
+                "the request again"
+            ) from None
+        except BackendUnavailable:
+            raise
+        except Exception as error:
+            self._backend.raise_unavailable(error)
+            result = Failure(request, *describe_failure(error))
+        if isinstance(result, Clip):
+            clip = self._backend.add_cost(result)
+            return JobStatus("done", steps, steps, clip, warnings)
+        return JobStatus("failed", steps_done, steps, result, warnings)
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """Cancel the call of a job that has not ended, and return its status."""
+        import modal
+
+        if self.status(job_id).state in ("queued", "running"):
+            self._entries.put(job_id, {**self._find(job_id), "cancelled": True})
+            modal.FunctionCall.from_id(job_id).cancel()
+        return self.status(job_id)
+
+    def _find(self, job_id: str) -> dict[str, Any]:
+        job: dict[str, Any] | None = self._entries.get(job_id)
+        if job is None or "request" not in job:
+            raise JobUnknown(f"there is no job {job_id!r} of this service")
+        return job
+
+
+def progress_key(job_id: str) -> str:
+    """Return the key under which the GPU class writes how far a job is."""
+    return f"{job_id}/progress"

@@ -1,0 +1,131 @@
+"""What a deployment does that cannot serve: one clear line, no crash loop, no GPU for nothing."""
+
+import shutil
+import subprocess
+
+import httpx2
+import pytest
+from modal.client import _Client
+
+from musicgen_lab.backends.modal import ModalBackend
+from musicgen_lab.clip import Failure
+from musicgen_lab.request import GenerationRequest
+from tests.modal_server.deployed import deploy, run_modal, running_functions, use
+from tests.modal_server.server import modal_server
+from tests.support.environments import PROJECT, caller
+
+UNFETCHED = f"facebook/musicgen-small@{40 * 'a'}"
+
+
+@pytest.fixture
+def server(tmp_path):
+    with modal_server(tmp_path / "modal") as server:
+        yield server
+        server.servicer.print_logs()
+
+
+def test_a_model_that_cannot_be_had_is_said_in_every_answer_by_a_container_that_stays(
+    server, monkeypatch
+):
+    deploy(server, MUSICGEN_MODELS=UNFETCHED)
+    use(server, monkeypatch)
+    backend = ModalBackend()
+    for seed in range(2):
+        request = backend.resolve(GenerationRequest(prompt="x", duration=1, seed=seed))
+        (failure,) = backend.generate([request])
+        assert isinstance(failure, Failure) and failure.error_type == "ModelUnavailable"
+        assert "the Hugging Face Hub could not be reached" in failure.message
+    backend.close()
+    _Client._set_env_client(None)
+    names = [
+        server.servicer.definition(container.function_id).function_name
+        for container in server.servicer.tasks.values()
+    ]
+    assert names.count("MusicGen.*") == 1
+
+
+def test_the_web_app_has_missing_weights_prepared_without_a_gpu_and_says_why_they_are_not(server):
+    deploy(server, MUSICGEN_MODELS=UNFETCHED)
+    address = server.web_url("musicgen")
+
+    def ask():
+        body = {"prompt": "x", "duration": 1}
+        return httpx2.post(f"{address}/generate_endpoint", json=body, timeout=280)
+
+    answer = ask()
+    assert answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0
+    assert "the model is being loaded" in answer.json()["detail"]
+    while "the model is being loaded" in answer.json()["detail"]:
+        answer = ask()
+    assert answer.status_code == 503
+    assert "could not be prepared" in answer.json()["detail"]
+    assert "MusicGen.*" not in running_functions(server)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MUSICGEN_GPU", "A1000"),
+        ("MUSICGEN_MODELS", f"facebook/musicgen-melody@{40 * 'a'}"),
+        ("MUSICGEN_API_KEY", "sesame"),
+    ],
+)
+def test_what_is_known_to_be_wrong_when_deploying_is_refused_in_one_line(server, name, value):
+    done = run_modal(server, "deploy", "service/app.py", **{name: value})
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and name in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_app_py_alone_says_what_it_needs_in_one_line(server, tmp_path):
+    shutil.copy(PROJECT / "service" / "app.py", tmp_path)
+    done = run_modal(server, "deploy", "app.py", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: app.py works inside a checkout of MusicGen Lab")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_service_that_had_a_key_is_not_made_public_unless_that_is_meant(server):
+    secret = [caller() / "bin" / "modal", "secret", "create", "musicgen-key", "MUSICGEN_API_KEY=k"]
+    subprocess.run(secret, env={**server.environment}, check=True, capture_output=True)
+    closed = deploy(server, MUSICGEN_SECRET="musicgen-key")
+    assert "needs the key in the Modal secret 'musicgen-key'" in closed.stdout
+    address = server.web_url("musicgen")
+    answer = httpx2.post(f"{address}/generate_endpoint", json={"prompt": "x"}, timeout=280)
+    assert answer.status_code == 401
+    refused = run_modal(server, "deploy", "service/app.py", MUSICGEN_GPU="cpu")
+    assert refused.returncode == 1 and "would become public" in refused.stderr
+    opened = deploy(server, MUSICGEN_PUBLIC="1")
+    assert "the web address is PUBLIC" in opened.stdout
+
+
+def test_a_secret_that_does_not_exist_is_refused(server):
+    done = run_modal(server, "deploy", "service/app.py", MUSICGEN_SECRET="nowhere")
+    assert done.returncode != 0 and "nowhere" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {
+            "MUSICGEN_APP": "mine", "MUSICGEN_GPU": "H100!,L4", "MUSICGEN_CORES": "4",
+            "MUSICGEN_MEMORY_GIB": "32", "MUSICGEN_CLIPS_AT_ONCE": "3",
+            "MUSICGEN_CONTAINERS_MAX": "9", "MUSICGEN_SCALEDOWN_WINDOW": "30",
+            "MUSICGEN_TIMEOUT": "900", "MUSICGEN_MEMORY_SNAPSHOT": "0",
+            "MUSICGEN_PROXY_AUTH": "1", "MUSICGEN_PUBLIC": "1",
+        },
+        {"MUSICGEN_GPU": "cpu", "MUSICGEN_MEMORY_SNAPSHOT": "true"},
+    ],
+)  # fmt: skip
+def test_every_setting_can_be_deployed_at_another_value_than_its_default(server, other):
+    done = run_modal(server, "deploy", "service/app.py", **other)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (app,) = (app for app in server.servicer.apps.values() if app.published)
+    function = server.servicer.definition(app.functions["MusicGen.*"])
+    assert function.checkpointing_enabled == (other["MUSICGEN_MEMORY_SNAPSHOT"] != "0")
+    environment = {}
+    for secret in function.secret_ids:
+        environment |= server.servicer.secrets[secret]
+    assert {name: environment[name] for name in other if other[name] != "true"} == {
+        name: value for name, value in other.items() if value != "true"
+    }
