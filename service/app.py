@@ -17,6 +17,8 @@ Settings are environment variables, read when this file is deployed:
 | MUSICGEN_CONTAINERS_MAX | 4 | GPU containers per model at most |
 | MUSICGEN_SCALEDOWN_WINDOW | 120 | seconds that an idle GPU is kept |
 | MUSICGEN_TIMEOUT | 600 | seconds that a clip may take |
+| MUSICGEN_WAITING | 256 | requests that may wait for a GPU; more are answered 429 |
+| MUSICGEN_ALLOWED_ORIGINS | | origins whose web pages may call the service from a browser |
 | MUSICGEN_MEMORY_SNAPSHOT | 1 | start containers from a snapshot of the imported program |
 | MUSICGEN_SECRET | | Modal secret with MUSICGEN_API_KEY, the key that clients must send |
 | MUSICGEN_PROXY_AUTH | 0 | 1 lets Modal ask for Modal-Key and Modal-Secret |
@@ -39,7 +41,14 @@ if modal.is_local():  # the packages beside this file, wherever `modal` was star
         )
     sys.path.insert(0, str(PROJECT))
 
-from service.deployment import API_KEY, GPU_LOCK, WEB_LOCK, DeploymentSettings, check_access
+from service.deployment import (
+    API_KEY,
+    GPU_LOCK,
+    WEB_INPUTS_MAX,
+    WEB_LOCK,
+    DeploymentSettings,
+    check_access,
+)
 
 MINUTES = 60  # seconds
 GIB = 1024  # MiB, Modal's unit of memory
@@ -254,7 +263,7 @@ secrets = [modal.Secret.from_name(settings.secret, required_keys=[API_KEY])]
     timeout=settings.timeout_s + 5 * MINUTES,  # the GPU class's own, and a cold start
     scaledown_window=5 * MINUTES,
 )
-@modal.concurrent(max_inputs=1000)
+@modal.concurrent(max_inputs=WEB_INPUTS_MAX)
 @modal.asgi_app(label=settings.app, requires_proxy_auth=settings.proxy_auth)
 def web() -> Any:
     """Answer `POST /generate_endpoint` and `GET /health`."""
@@ -267,7 +276,11 @@ def web() -> Any:
     from musicgen_lab.web.settings import WebSettings
 
     log_lines()
-    limits = replace(WebSettings.from_environment(), timeout_s=settings.timeout_s + 4 * MINUTES)
+    limits = replace(
+        WebSettings.from_environment(),
+        timeout_s=settings.timeout_s + 4 * MINUTES,
+        waiting_max=settings.waiting_max,
+    )
     weights = Preparation(volume, prepare)
     backend = ModalBackend(settings.app, MusicGen, about=about.local(), require=weights.require)
     return create_app(

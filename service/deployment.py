@@ -20,6 +20,8 @@ MUSICGEN_LARGE = "facebook/musicgen-large@15ccdc92099879e47b6da12c350cdb71d4eab3
 FOR_CPU = ("", "cpu", "none")  # ways to say "no GPU", for a small model or a test
 API_KEY = "MUSICGEN_API_KEY"  # what the secret holds
 APP_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")  # it is part of a host name
+ORIGIN = re.compile(r"https?://[^/\s]+")
+WEB_INPUTS_MAX = 1000  # that Modal gives the web container at once
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NOT_SERVED = re.compile(r"musicgen-.*(melody|style)")  # conditioned on sound, not on text alone
 
@@ -71,6 +73,11 @@ class DeploymentSettings:
         How long an idle GPU container is kept. MUSICGEN_SCALEDOWN_WINDOW.
     timeout_s : int
         How long a clip may take, in seconds. MUSICGEN_TIMEOUT.
+    waiting_max : int
+        Requests that may wait beyond those being made; more are answered 429. MUSICGEN_WAITING.
+    allowed_origins : tuple of str
+        Whose web pages may call the service from a browser, such as "https://example.org".
+        MUSICGEN_ALLOWED_ORIGINS, separated by commas.
     memory_snapshot : bool
         Whether containers start from a snapshot of the program with the weights in memory.
         MUSICGEN_MEMORY_SNAPSHOT.
@@ -92,6 +99,8 @@ class DeploymentSettings:
     containers_max: int = 4
     scaledown_window_s: int = 120
     timeout_s: int = 600
+    waiting_max: int = 256
+    allowed_origins: tuple[str, ...] = ()
     memory_snapshot: bool = True
     secret: str = ""
     proxy_auth: bool = False
@@ -148,6 +157,8 @@ class DeploymentSettings:
             containers_max=number("MUSICGEN_CONTAINERS_MAX", cls.containers_max, 1, 1000),
             scaledown_window_s=number("MUSICGEN_SCALEDOWN_WINDOW", cls.scaledown_window_s, 2, 3600),
             timeout_s=number("MUSICGEN_TIMEOUT", cls.timeout_s, 10, 86400),
+            waiting_max=number("MUSICGEN_WAITING", cls.waiting_max, 0, WEB_INPUTS_MAX // 2),
+            allowed_origins=_check_origins(words("MUSICGEN_ALLOWED_ORIGINS", ())),
             memory_snapshot=switch("MUSICGEN_MEMORY_SNAPSHOT", cls.memory_snapshot),
             secret=environment.get("MUSICGEN_SECRET", cls.secret).strip(),
             proxy_auth=switch("MUSICGEN_PROXY_AUTH", cls.proxy_auth),
@@ -166,6 +177,8 @@ class DeploymentSettings:
             "MUSICGEN_CONTAINERS_MAX": str(self.containers_max),
             "MUSICGEN_SCALEDOWN_WINDOW": str(self.scaledown_window_s),
             "MUSICGEN_TIMEOUT": str(self.timeout_s),
+            "MUSICGEN_WAITING": str(self.waiting_max),
+            "MUSICGEN_ALLOWED_ORIGINS": ",".join(self.allowed_origins),
             "MUSICGEN_MEMORY_SNAPSHOT": str(int(self.memory_snapshot)),
             "MUSICGEN_SECRET": self.secret,
             "MUSICGEN_PROXY_AUTH": str(int(self.proxy_auth)),
@@ -239,6 +252,16 @@ def _check_gpu(gpu: tuple[str, ...]) -> tuple[str, ...]:
             known = ", ".join(sorted({*GPUS, *ALIASES}))
             raise ValueError(f"MUSICGEN_GPU must name GPUs of {known}, or cpu, got {name!r}")
     return gpu
+
+
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin):
+            raise ValueError(
+                "MUSICGEN_ALLOWED_ORIGINS must name origins such as https://example.org, "
+                f"separated by commas, got {origin!r}"
+            )
+    return origins
 
 
 def check_access(settings: DeploymentSettings) -> str:
