@@ -5,6 +5,7 @@ Nothing here imports torch or opens weights, so a wrong name is told before anyt
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import getpass
 import hashlib
@@ -14,8 +15,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock
 
 from musicgen_lab.engine.config import CONFIG_FILE, ModelConfig, is_model_folder, load_config
 from musicgen_lab.engine.hub import download, find_revision
@@ -121,11 +120,13 @@ class ModelSource:
             self.name, self.revision, is_whole=is_checkpoint, choose=_choose_checkpoint_files
         )
 
-    def _sole_preparer(self, folder: Path) -> FileLock:
+    def _sole_preparer(self, folder: Path) -> contextlib.AbstractContextManager[object]:
         """Return the lock of who fetches and converts; the system frees it when its owner dies.
 
         It lies on this machine's own disk: a network volume may know no locks.
         """
+        from filelock import FileLock  # not in the web image of the service, which prepares nothing
+
         digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:REVISION_DIGITS]
         return FileLock(Path(tempfile.gettempdir()) / f"musicgen-lab-{getpass.getuser()}-{digest}")
 
