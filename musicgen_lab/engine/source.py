@@ -143,9 +143,13 @@ def models_home() -> Path:
 
 def prepared_models() -> list[ModelSource]:
     """Return the embedded model and every model prepared on this machine."""
-    folders = sorted(models_home().glob("*@*")) if models_home().is_dir() else []
-    sources = [locate(EMBEDDED)]
-    for folder in folders:
+    return [locate(EMBEDDED), *_fetched_models()]
+
+
+def _fetched_models() -> list[ModelSource]:
+    """Return the models in the folder of prepared models."""
+    sources = []
+    for folder in sorted(models_home().glob("*@*")) if models_home().is_dir() else []:
         if is_model_folder(folder):
             name, _, revision = folder.name.rpartition("@")
             sources.append(ModelSource(name.replace("--", "/"), revision, folder))
@@ -177,7 +181,7 @@ def locate(name: str) -> ModelSource:
                 f"ask for {EMBEDDED} to use it"
             )
         return source
-    for source in prepared_models()[1:]:
+    for source in _fetched_models():
         if name in (source.identity, source.name):
             return source
     if _looks_like_hub_id(base):
@@ -193,8 +197,7 @@ def find_prepared(name: str) -> Path | None:
     """Return the folder of a model that is prepared on this machine, without asking the Hub."""
     if name.partition("@")[0] == EMBEDDED:
         return locate(name).prepared
-    sources = prepared_models()
-    return next((s.folder for s in sources if name in (s.identity, s.name)), None)
+    return next((s.folder for s in _fetched_models() if name in (s.identity, s.name)), None)
 
 
 def is_checkpoint(folder: Path) -> bool:
