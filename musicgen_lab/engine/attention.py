@@ -4,8 +4,8 @@ On the CPU, torch's attention and its matrix products choose their kernels by th
 by strides, and by where a buffer starts in memory, and each choice changes the last bits of a row.
 They also take twice as long as it takes to read the keys and values, on which a large batch spends
 most of its time. The kernel here reads them once, each row and head by itself, in one order of
-additions whatever stands beside it, and rows of all lengths go into one call. `attention_cuda` has
-the same for NVIDIA's GPUs. Elsewhere it is torch's attention with a mask.
+additions whatever stands beside it, and rows of all lengths go into one call. Elsewhere it is
+torch's attention with a mask; `attention_triton` has a kernel like this one for NVIDIA's GPUs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import math
 import threading
-import warnings
 from collections.abc import Callable
 
 import numba
@@ -23,7 +22,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from musicgen_lab.engine.rows import AttentionSpans
-from musicgen_lab.errors import MusicGenLabWarning
 
 _REORDERED = {"reassoc", "contract"}  # sums may be vectorised; not finite stays not finite
 _one_at_a_time = threading.Lock()  # not all of numba's threading layers take calls from two threads
@@ -48,12 +46,7 @@ def attend(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
         (B, H, D), in the precision of the cache.
     """
     qkv = qkv.to(cache.dtype)
-    kernel = attention_by(cache.device)
-    if kernel == "triton":
-        from musicgen_lab.engine.attention_cuda import attend_on_cuda
-
-        return attend_on_cuda(qkv, cache, spans)
-    if kernel == "torch":
+    if cache.device.type != "cpu":
         return attend_masked(qkv, cache, spans)
     qkv = qkv.contiguous()  # other strides would be another kernel, with other last bits
     attended = torch.empty_like(qkv[:, 0])
@@ -71,41 +64,6 @@ def _start_numba() -> None:
     threads = torch.get_num_threads()
     numba.set_num_threads(1)
     torch.set_num_threads(threads)
-
-
-@functools.cache
-def kernel_works(device: torch.device) -> bool:
-    """Say whether `engine.attention_cuda` can be had on a device, after a trial.
-
-    It needs triton, which comes with torch on Linux, and triton a C compiler.
-    """
-    if device.type != "cuda":
-        return False
-    try:
-        from musicgen_lab.engine.attention_cuda import attend_on_cuda
-
-        one = torch.ones(1, dtype=torch.long, device=device)
-        cache = torch.ones(2, 2, 1, 1, 64, device=device)
-        attend_on_cuda(cache[0, :1], cache, AttentionSpans(one[:, None], one))
-    except torch.OutOfMemoryError:  # says nothing about the kernel
-        raise
-    except Exception as error:  # whatever compilers and drivers say
-        reason = str(error).strip().partition("\n")[0]
-        warnings.warn(
-            f"triton cannot make kernels here ({reason}); clips will take longer, and may differ "
-            "in their last bits beside others. A C compiler such as gcc is what it mostly lacks",
-            MusicGenLabWarning,
-            stacklevel=2,
-        )
-        return False
-    return True
-
-
-def attention_by(device: torch.device) -> str:
-    """Return whose kernel `attend` uses on a device: their last bits differ."""
-    if kernel_works(device):
-        return "triton"
-    return "numba" if device.type == "cpu" else "torch"
 
 
 def attend_masked(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:

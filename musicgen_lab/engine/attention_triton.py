@@ -27,7 +27,7 @@ from musicgen_lab.engine.dependent_launch import (
 )
 from musicgen_lab.engine.rows import AttentionSpans
 
-KEYS = 64
+KEYS = 32
 _PROGRAMS = 256  # enough to fill a GPU
 _SEGMENTS_MAX = 8
 _WARPS = 4

@@ -1,13 +1,12 @@
-# ruff: noqa: ANN001, ANN201 (the kernels' arguments are triton's own)
+# ruff: noqa: ANN201 (triton's functions return what they like)
 """Programmatic dependent launch: a kernel starts while the one before it still runs.
 
 On GPUs of compute capability 9.0 and later, a kernel that was launched with `launch_pdl=True` may
 start as soon as every program of the kernel before it has called `let_next_start` or has ended.
-Until it calls `wait_for_previous` it may touch only what was there before the step began, such as
-weights and the keys of earlier steps: here it asks for them, so that memory is read while the
-kernel before it is still busy. Every program of every kernel in a chain calls `wait_for_previous`,
-so that the end of one kernel means the end of all before it; the first kernel of a chain is
-launched without it.
+Until it calls `wait_for_previous` it may read only what was there before the step began, such as
+weights and the keys of earlier steps. Every program of every kernel in a chain calls
+`wait_for_previous`, so that the end of one kernel means the end of all before it; the first kernel
+of a chain is launched without it.
 """
 
 from __future__ import annotations
@@ -36,19 +35,3 @@ def wait_for_previous(DEPENDENT: tl.constexpr):  # type: ignore[no-untyped-def]
     """Wait until the kernel before this one has ended and its results can be read."""
     if DEPENDENT:
         tl.extra.cuda.gdc_wait()
-
-
-@triton.jit  # type: ignore[misc, untyped-decorator]
-def prefetch(addresses, size):  # type: ignore[no-untyped-def]
-    """Ask for `size` bytes at each of a tensor of pointers to be brought into the L2 cache.
-
-    Both must be multiples of 16.
-    """
-    tl.inline_asm_elementwise(
-        "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
-        "=r,l,r",
-        [addresses.to(tl.int64), size],
-        dtype=tl.int32,
-        is_pure=False,
-        pack=1,
-    )

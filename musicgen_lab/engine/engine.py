@@ -22,7 +22,6 @@ from typing import Literal
 import torch
 
 from musicgen_lab.clip import Clip, Failure
-from musicgen_lab.engine.attention import kernel_works
 from musicgen_lab.engine.batch import Batch, Generation
 from musicgen_lab.engine.codec import Codec
 from musicgen_lab.engine.config import ModelConfig
@@ -39,6 +38,7 @@ from musicgen_lab.engine.provenance import describe_engine
 from musicgen_lab.engine.slots import Slots
 from musicgen_lab.engine.text import TextEncoder
 from musicgen_lab.engine.transformer import Transformer
+from musicgen_lab.engine.triton_support import triton_works
 from musicgen_lab.engine.upload import move_weights
 from musicgen_lab.request import GenerationRequest
 
@@ -73,7 +73,7 @@ class Engine:
         self.config, self.slots = config, slots
         self.on_progress: Callable[[int], None] | None = None
         self.transformer, self._codec = transformer, codec
-        recorded = cuda_graphs and kernel_works(transformer.device)
+        recorded = cuda_graphs and triton_works(transformer.device)
         self._slots = Slots(transformer, slots, record=recorded)
         self.prompts = Prompts(text_encoder, transformer)
         self._batch: Batch | None = None
@@ -138,7 +138,7 @@ class Engine:
         config = model.config
         chosen = choose_slots(slots, config, model.lm, place, precision)
         with move_weights(model.lm, place, precision) as weights:
-            kernel_works(place)  # compiled while the weights are on their way
+            triton_works(place)  # compiled while the weights are on their way
             text_encoder = TextEncoder(model.text_encoder, model.lm, place)
             codec = Codec(
                 model.codec,

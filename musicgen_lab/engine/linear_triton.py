@@ -21,12 +21,11 @@ from torch import Tensor
 from musicgen_lab.engine.dependent_launch import (
     has_dependent_launch,
     let_next_start,
-    prefetch,
     wait_for_previous,
 )
 
 _PROGRAMS = 128  # of one product: about one for each multiprocessor of an H100
-_ROWS_MAX = 64
+_ROWS_MIN, _ROWS_MAX = 16, 64  # that a program pads to
 _K_MIN = 128  # of one split
 
 
@@ -79,6 +78,8 @@ class SplitLinear:
     ----------
     weight : Tensor
         (N, K), contiguous.
+    rows : int
+        The most rows of a call. Every call pads to the same number, at most 64 at a time.
     bias : Tensor or None
         (N,); for a product that is not split.
     gelu : bool
@@ -92,6 +93,7 @@ class SplitLinear:
         weight: Tensor,
         bias: Tensor | None = None,
         *,
+        rows: int,
         split: bool = True,
         gelu: bool = False,
         tiles: Tiles | None = None,
@@ -101,6 +103,7 @@ class SplitLinear:
         self._tiles = tiles or choose_tiles(n, k, weight.itemsize, split=split)
         blocks = triton.cdiv(k, self._tiles.block_k)
         self._k_per_split = triton.cdiv(blocks, self._tiles.splits) * self._tiles.block_k
+        self._block_rows = min(max(triton.next_power_of_2(rows), _ROWS_MIN), _ROWS_MAX)
         self._dependent = has_dependent_launch(weight.device)
 
     def __call__(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -120,8 +123,7 @@ class SplitLinear:
         """
         (rows, k), n, tiles = x.shape, len(self._weight), self._tiles
         out = torch.empty(tiles.splits, rows, n, device=x.device, dtype=dtype)
-        block_rows = min(max(triton.next_power_of_2(rows), 16), _ROWS_MAX)
-        grid = (triton.cdiv(n, tiles.block_n), tiles.splits, triton.cdiv(rows, block_rows))
+        grid = (triton.cdiv(n, tiles.block_n), tiles.splits, triton.cdiv(rows, self._block_rows))
         multiply_rows[grid](
             x,
             self._weight,
@@ -130,7 +132,7 @@ class SplitLinear:
             rows,
             n,
             k,
-            ROWS=block_rows,
+            ROWS=self._block_rows,
             BLOCK_N=tiles.block_n,
             BLOCK_K=tiles.block_k,
             K_PER_SPLIT=self._k_per_split,
@@ -171,8 +173,6 @@ def multiply_rows(  # type: ignore[no-untyped-def]
     first = tl.program_id(1) * K_PER_SPLIT
     weights = weight + column.to(tl.int64)[:, None] * k + first
     let_next_start(DEPENDENT)
-    if DEPENDENT and EVEN:
-        prefetch(weights, K_PER_SPLIT * weight.dtype.element_ty.primitive_bitwidth // 8)
     wait_for_previous(DEPENDENT)
     weights += step[None, :]
     activations = x + row[:, None] * k + first + step[None, :]

@@ -20,7 +20,7 @@ from musicgen_lab.engine.dependent_launch import (
 
 Norm = tuple[Tensor, Tensor]  # weight and bias, (dim,)
 NORM_EPS = 1e-5
-_WARPS = 4
+_COLUMNS_PER_WARP = 128
 
 
 def embed(
@@ -63,7 +63,7 @@ def embed(
         CODEBOOKS=codebooks,
         SIZE=triton.next_power_of_2(dim),
         DEPENDENT=has_dependent_launch(x.device),
-        num_warps=_WARPS,
+        num_warps=_warps_for(dim),
     )
     return x, normed
 
@@ -99,10 +99,15 @@ def add_and_normalise(partials: Tensor, x: Tensor, norm: Norm) -> Tensor:
         SPLITS=len(partials),
         SIZE=triton.next_power_of_2(dim),
         DEPENDENT=dependent,
-        num_warps=_WARPS,
+        num_warps=_warps_for(dim),
         launch_pdl=dependent,
     )
     return normed
+
+
+def _warps_for(dim: int) -> int:
+    warps: int = triton.next_power_of_2(dim) // _COLUMNS_PER_WARP
+    return min(max(warps, 1), 16)
 
 
 @triton.jit  # type: ignore[misc, untyped-decorator]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from musicgen_lab.clip import Provenance
-from musicgen_lab.engine.attention import attention_by
 from musicgen_lab.engine.device import describe_device
 from musicgen_lab.engine.transformer import Transformer
+from musicgen_lab.engine.triton_support import triton_works
 from musicgen_lab.version import VERSION
 
 
@@ -37,7 +37,14 @@ def describe_engine(transformer: Transformer, *, slots: int, cuda_graphs: bool) 
             "threads": torch.get_num_threads(),
             "cpu": torch.backends.cpu.get_cpu_capability(),
             "slots": slots,
-            "attention": attention_by(transformer.device),
+            "kernels": _kernels_of(transformer.device),
             "cuda_graphs": cuda_graphs,
         },
     )
+
+
+def _kernels_of(device: torch.device) -> str:
+    """Return whose kernels take a step on a device: their last bits differ."""
+    if triton_works(device):
+        return "triton"
+    return "numba" if device.type == "cpu" else "torch"

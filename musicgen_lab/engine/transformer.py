@@ -3,16 +3,19 @@
 The same function as audiocraft's, written for a batch whose rows have nothing in common: each has
 its own length and its own prompt. A row's numbers depend on that row alone:
 
-- linear layers are `engine.linear`'s;
-- attention is `engine.attention`'s: over exactly a row's own length, and over exactly its own
-  prompt, with keys and values made once per prompt;
+- linear layers give a row the same bits whatever the other rows are;
+- attention runs over exactly a row's own length, and over exactly its own prompt, with keys and
+  values made once per prompt;
 - rows without a prompt (the null half of classifier-free guidance) skip cross-attention: their
   keys and values are zero (the text is zeroed and there are no biases), and so is its result.
+
+A step is torch's operations with the layers of `engine.linear` and `engine.attention` (`TorchStep`,
+the reference), or on a GPU the kernels of `engine.transformer_triton`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,49 +24,14 @@ from torch.nn import functional as F
 
 from musicgen_lab.engine.attention import attend
 from musicgen_lab.engine.config import ModelConfig
-from musicgen_lab.engine.linear import Linear, make_linear
+from musicgen_lab.engine.linear import Linear, PlainLinear, make_linear
 from musicgen_lab.engine.positions import sinusoidal_positions
 from musicgen_lab.engine.rows import AttentionSpans, StepRows
+from musicgen_lab.engine.triton_support import triton_works
 
 _NORM_EPS = 1e-5
 
-
-class _Layer:
-    """The weights of one layer, pre-norm."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], prefix: str, make: _LinearMaker) -> None:
-        self.norms = {
-            name: (
-                make.tensor(tensors[f"{prefix}.{name}.weight"]),
-                make.tensor(tensors[f"{prefix}.{name}.bias"]),
-            )
-            for name in ("self_norm", "cross_norm", "ffn_norm")
-        }
-        self.self_qkv = make.linear(tensors[f"{prefix}.self_qkv.weight"])
-        self.self_out = make.linear(tensors[f"{prefix}.self_out.weight"])
-        self.cross_q = make.linear(tensors[f"{prefix}.cross_q.weight"])
-        self.cross_kv = make.linear(tensors[f"{prefix}.cross_kv.weight"])
-        self.cross_out = make.linear(tensors[f"{prefix}.cross_out.weight"])
-        self.ffn_in = make.linear(tensors[f"{prefix}.ffn_in.weight"])
-        self.ffn_out = make.linear(tensors[f"{prefix}.ffn_out.weight"])
-
-    def norm(self, name: str, x: Tensor) -> Tensor:
-        """Normalise (B, dim)."""
-        weight, bias = self.norms[name]
-        return F.layer_norm(x, weight.shape, weight, bias, _NORM_EPS)
-
-
-@dataclass(frozen=True)
-class _LinearMaker:
-    device: torch.device
-    dtype: torch.dtype
-    rows: int
-
-    def tensor(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, self.dtype)
-
-    def linear(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
-        return make_linear(weight, bias, device=self.device, dtype=self.dtype, rows=self.rows)
+TakeStep = Callable[[StepRows, Tensor, Tensor], Tensor]  # as `Transformer.step`
 
 
 class Transformer:
@@ -92,12 +60,11 @@ class Transformer:
     ) -> None:
         self.config, self.device, self.dtype = config, device, dtype
         make = _LinearMaker(device, dtype, rows)
-        self._embedding = make.tensor(tensors["embedding"])  # (K, card + 1, dim)
-        self._positions = sinusoidal_positions(config).to(device, dtype)  # (steps, dim)
-        self._layers = [_Layer(tensors, f"layers.{i}", make) for i in range(config.layers)]
-        self._out_norm = tuple(make.tensor(tensors[f"out_norm.{p}"]) for p in ("weight", "bias"))
-        bias = tensors["heads.bias"] if config.bias_proj else None
-        self._heads = make.linear(tensors["heads.weight"], bias)  # to (B, K * card)
+        weights = (tensors[f"layers.{i}.cross_kv.weight"] for i in range(config.layers))
+        # The rows are the tokens of one prompt, always together: they may depend on each other.
+        make_cross_kv = make.linear if device.type == "cpu" else make.plain_linear
+        self._cross_kv = [make_cross_kv(weight) for weight in weights]
+        self._take_step = _make_step(config, tensors, device=device, dtype=dtype, rows=rows)
         self._cache_dtype = cache_dtype(device, dtype)
 
     def make_cache(self, blocks: int, block_len: int) -> Tensor:
@@ -127,7 +94,7 @@ class Transformer:
         """
         c = self.config
         text = text.to(self.device, self.dtype)
-        projected = torch.stack([layer.cross_kv(text) for layer in self._layers])
+        projected = torch.stack([cross_kv(text) for cross_kv in self._cross_kv])
         split = projected.view(c.layers, len(text), 2, c.heads, c.head_dim)  # (L, T, 2, H, D)
         return split.permute(0, 2, 3, 1, 4).to(self._cache_dtype)  # (L, 2, H, T, D)
 
@@ -148,6 +115,48 @@ class Transformer:
         Tensor
             (B, K, card) logits, float32.
         """
+        return self._take_step(rows, cache, prompt_cache)
+
+
+def _make_step(
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    rows: int,
+) -> TakeStep:
+    """Return what takes a step on a device; the parameters are those of `Transformer`."""
+    if triton_works(device):
+        from musicgen_lab.engine.transformer_triton import TritonStep
+
+        return TritonStep(config, tensors, device=device, dtype=dtype, rows=rows)
+    return TorchStep(config, tensors, device=device, dtype=dtype, rows=rows)
+
+
+class TorchStep:
+    """A step by torch's operations; the parameters are those of `Transformer`."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: Mapping[str, Tensor],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        rows: int,
+    ) -> None:
+        self._config, self._dtype = config, dtype
+        make = _LinearMaker(device, dtype, rows)
+        self._embedding = make.tensor(tensors["embedding"])  # (K, card + 1, dim)
+        self._positions = sinusoidal_positions(config).to(device, dtype)  # (steps, dim)
+        self._layers = [_Layer(tensors, f"layers.{i}", make) for i in range(config.layers)]
+        self._out_norm = tuple(make.tensor(tensors[f"out_norm.{p}"]) for p in ("weight", "bias"))
+        bias = tensors["heads.bias"] if config.bias_proj else None
+        self._heads = make.linear(tensors["heads.weight"], bias)  # to (B, K * card)
+
+    def __call__(self, rows: StepRows, cache: Tensor, prompt_cache: Tensor) -> Tensor:
+        """Take a step, as `Transformer.step` does."""
         x = self._embed(rows.tokens) + self._positions[rows.spans.context_lens - 1]  # (B, dim)
         prompted = len(rows.prompt_spans.context_lens)
         for index, layer in enumerate(self._layers):
@@ -160,19 +169,59 @@ class Transformer:
             x = x + layer.ffn_out(F.gelu(layer.ffn_in(layer.norm("ffn_norm", x))))
         weight, bias = self._out_norm
         logits = self._heads(F.layer_norm(x, weight.shape, weight, bias, _NORM_EPS))
-        return logits.float().view(len(x), self.config.codebooks, self.config.card)
+        return logits.float().view(len(x), self._config.codebooks, self._config.card)
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Add up the embeddings of a step's codes: (B, K) to (B, dim)."""
         x = self._embedding[0, tokens[:, 0]]
-        for k in range(1, self.config.codebooks):
+        for k in range(1, self._config.codebooks):
             x = x + self._embedding[k, tokens[:, k]]
         return x
 
     def _attend(self, qkv: Tensor, kinds: int, cache: Tensor, spans: AttentionSpans) -> Tensor:
         """Attend with queries, or queries, keys and values: (B, kinds * dim) to (B, dim)."""
-        qkv = qkv.view(len(qkv), kinds, self.config.heads, -1)  # (B, kinds, H, D)
-        return attend(qkv, cache, spans).flatten(1).to(self.dtype)
+        qkv = qkv.view(len(qkv), kinds, self._config.heads, -1)  # (B, kinds, H, D)
+        return attend(qkv, cache, spans).flatten(1).to(self._dtype)
+
+
+class _Layer:
+    """The weights of one layer, pre-norm."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str, make: _LinearMaker) -> None:
+        self.norms = {
+            name: (
+                make.tensor(tensors[f"{prefix}.{name}.weight"]),
+                make.tensor(tensors[f"{prefix}.{name}.bias"]),
+            )
+            for name in ("self_norm", "cross_norm", "ffn_norm")
+        }
+        self.self_qkv = make.linear(tensors[f"{prefix}.self_qkv.weight"])
+        self.self_out = make.linear(tensors[f"{prefix}.self_out.weight"])
+        self.cross_q = make.linear(tensors[f"{prefix}.cross_q.weight"])
+        self.cross_out = make.linear(tensors[f"{prefix}.cross_out.weight"])
+        self.ffn_in = make.linear(tensors[f"{prefix}.ffn_in.weight"])
+        self.ffn_out = make.linear(tensors[f"{prefix}.ffn_out.weight"])
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        """Normalise (B, dim)."""
+        weight, bias = self.norms[name]
+        return F.layer_norm(x, weight.shape, weight, bias, _NORM_EPS)
+
+
+@dataclass(frozen=True)
+class _LinearMaker:
+    device: torch.device
+    dtype: torch.dtype
+    rows: int
+
+    def tensor(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype)
+
+    def plain_linear(self, weight: Tensor) -> Linear:
+        return PlainLinear(self.tensor(weight), None)
+
+    def linear(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
+        return make_linear(weight, bias, device=self.device, dtype=self.dtype, rows=self.rows)
 
 
 def cache_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:

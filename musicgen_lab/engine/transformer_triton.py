@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,27 +30,34 @@ class _Layer:
         self.self_norm, self.cross_norm, self.ffn_norm = (
             weights.norm(f"{prefix}.{name}") for name in ("self_norm", "cross_norm", "ffn_norm")
         )
-        self.self_qkv = SplitLinear(weights[f"{prefix}.self_qkv.weight"])
-        self.self_out = SplitLinear(weights[f"{prefix}.self_out.weight"])
-        self.cross_q = SplitLinear(weights[f"{prefix}.cross_q.weight"])
-        self.cross_out = SplitLinear(weights[f"{prefix}.cross_out.weight"])
-        self.ffn_in = SplitLinear(weights[f"{prefix}.ffn_in.weight"], split=False, gelu=True)
-        self.ffn_out = SplitLinear(weights[f"{prefix}.ffn_out.weight"])
+        self.self_qkv = weights.linear(f"{prefix}.self_qkv")
+        self.self_out = weights.linear(f"{prefix}.self_out")
+        self.cross_q = weights.linear(f"{prefix}.cross_q")
+        self.cross_out = weights.linear(f"{prefix}.cross_out")
+        self.ffn_in = weights.linear(f"{prefix}.ffn_in", split=False, gelu=True)
+        self.ffn_out = weights.linear(f"{prefix}.ffn_out")
 
 
+@dataclass(frozen=True)
 class _Weights:
     """A model's tensors, on the device and in the precision of the step."""
 
-    def __init__(
-        self, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self._tensors, self._device, self._dtype = tensors, device, dtype
+    tensors: Mapping[str, Tensor]
+    device: torch.device
+    dtype: torch.dtype
+    rows: int
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[name].to(self._device, self._dtype).contiguous()
+        return self.tensors[name].to(self.device, self.dtype).contiguous()
 
     def norm(self, name: str) -> Norm:
         return self[f"{name}.weight"], self[f"{name}.bias"]
+
+    def linear(
+        self, name: str, *, biased: bool = False, split: bool = True, gelu: bool = False
+    ) -> SplitLinear:
+        bias = self[f"{name}.bias"] if biased else None
+        return SplitLinear(self[f"{name}.weight"], bias, rows=self.rows, split=split, gelu=gelu)
 
 
 class TritonStep:
@@ -75,13 +83,12 @@ class TritonStep:
         dtype: torch.dtype,
         rows: int,
     ) -> None:
-        weights = _Weights(tensors, device, dtype)
+        weights = _Weights(tensors, device, dtype, rows)
         self._config, self._device = config, device
         self._embedding = weights["embedding"]  # (K, card + 1, dim)
         self._positions = sinusoidal_positions(config).to(device, dtype)  # (steps, dim)
         self._layers = [_Layer(weights, f"layers.{i}") for i in range(config.layers)]
-        bias = weights["heads.bias"] if config.bias_proj else None
-        self._heads = SplitLinear(weights["heads.weight"], bias, split=False)  # to (B, K * card)
+        self._heads = weights.linear("heads", biased=config.bias_proj, split=False)  # K * card
         # What follows each layer's residual: the next one's first norm, the output's at the end.
         self._next_norms = [layer.self_norm for layer in self._layers[1:]]
         self._next_norms.append(weights.norm("out_norm"))

@@ -1,24 +1,55 @@
-"""Runs the CUDA kernel of attention in triton's interpreter: `python -m … FROM TO`.
+"""The CUDA kernels in triton's interpreter, for a process of its own.
 
-FROM holds a list of (qkv, cache, block_tables, context_lens); TO gets a list of (result, cache). It
-is a process of its own, as triton must be told before it is imported.
+triton must be told before it is imported, so the functions here import what uses it when called.
 """
 
 import os
-import sys
-
-os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 
-from musicgen_lab.engine.attention_cuda import attend_on_cuda
-from musicgen_lab.engine.rows import AttentionSpans
+from musicgen_lab.engine.config import ModelConfig
+from musicgen_lab.engine.rows import AttentionSpans, StepRows
 
-cases = torch.load(sys.argv[1], weights_only=True)
-torch.save(
-    [
-        (attend_on_cuda(qkv, cache, AttentionSpans(block_tables, context_lens)), cache)
-        for qkv, cache, block_tables, context_lens in cases
-    ],
-    sys.argv[2],
-)
+CPU = torch.device("cpu")
+
+
+def begin():
+    """Tell triton to interpret kernels."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    torch.set_num_threads(1)
+
+
+def attend(qkv, cache, block_tables, context_lens, segments):
+    """Attention, and the cache after it."""
+    from musicgen_lab.engine.attention_triton import Attention
+
+    cache = cache.clone()
+    attention = Attention(len(context_lens), cache.shape[2], cache.shape[4], CPU)
+    attention._segments = segments
+    return attention(qkv, cache, AttentionSpans(block_tables, context_lens)), cache
+
+
+def multiply(x, weight, bias, rows, tiles=None, gelu=False):
+    """A product of rows."""
+    from musicgen_lab.engine.linear_triton import SplitLinear, Tiles
+
+    tiles = tiles and Tiles(*tiles)
+    return SplitLinear(weight, bias, rows=rows, gelu=gelu, tiles=tiles)(x)
+
+
+def add_and_norm(partials, x, weight, bias):
+    """The residual stream after adding to it, and it normalised."""
+    from musicgen_lab.engine.norm_triton import add_and_normalise
+
+    x = x.clone()
+    return x, add_and_normalise(partials, x, (weight, bias))
+
+
+def step(config, tensors, tokens, spans, prompt_spans, cache, prompt_cache):
+    """A step of a model for five rows, and the cache after it."""
+    from musicgen_lab.engine.transformer_triton import TritonStep
+
+    cache, model_config = cache.clone(), ModelConfig.model_validate_json(config)
+    take_step = TritonStep(model_config, tensors, device=CPU, dtype=torch.float32, rows=5)
+    rows = StepRows(tokens, AttentionSpans(*spans), AttentionSpans(*prompt_spans))
+    return take_step(rows, cache, prompt_cache), cache

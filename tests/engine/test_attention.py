@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.engine import transformer
-from musicgen_lab.engine.attention import attend, attend_masked, kernel_works
+from musicgen_lab.engine.attention import attend, attend_masked
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.rows import AttentionSpans
+from musicgen_lab.engine.triton_support import triton_works
 from musicgen_lab.errors import MusicGenLabWarning
 from musicgen_lab.request import GenerationRequest
 
@@ -141,7 +142,7 @@ def test_it_works_where_nothing_can_be_written_to_keep_the_kernel():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_where_no_kernel_can_be_made_for_a_gpu_the_user_is_told():
     with pytest.warns(MusicGenLabWarning, match="triton cannot make kernels here"):
-        assert not kernel_works(torch.device("cuda"))
+        assert not triton_works(torch.device("cuda"))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

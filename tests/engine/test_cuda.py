@@ -5,14 +5,21 @@ import pytest
 import torch
 
 from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
-from musicgen_lab.engine.attention import attend, kernel_works
+from musicgen_lab.engine.attention import attend
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.rows import AttentionSpans
+from musicgen_lab.engine.triton_support import triton_works
 from musicgen_lab.request import GenerationRequest
 from tests.engine.test_attention import BLOCK_LEN, BLOCK_TABLES, CONTEXT_LENS, drawn, spans_of
 
+pytest.importorskip("triton", reason="triton comes with torch on Linux only")
+
+from musicgen_lab.engine.attention_triton import Attention
+from musicgen_lab.engine.linear_triton import SplitLinear
+
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
+GPU = torch.device("cuda")
 LONG = "a long piano piece, " * 20
 REQUESTS = [
     GenerationRequest(prompt=prompt, duration=duration, cfg_coef=cfg_coef, seed=seed, **fields)
@@ -45,12 +52,29 @@ def test_attention_is_that_of_the_cpu(size):
     cache[:, BLOCK_TABLES[0][0], :, CONTEXT_LENS[0] :] = float("nan")  # what lies beyond
     spans, on_gpu = spans_of(), cache.cuda()
 
-    assert kernel_works(torch.device("cuda"))
+    assert triton_works(GPU)
+    attention = Attention(5, 4, size, GPU)
     spans_on_gpu = AttentionSpans(spans.block_tables.cuda(), spans.context_lens.cuda())
-    attended = attend(qkv.cuda(), on_gpu, spans_on_gpu)
+    attended = attention(qkv.flatten(1)[None].cuda(), on_gpu, spans_on_gpu)
 
-    assert torch.allclose(attended.cpu(), attend(qkv, cache, spans), atol=1e-6)
+    assert torch.allclose(attended.cpu(), attend(qkv, cache, spans).flatten(1), atol=1e-6)
     assert torch.equal(on_gpu.cpu().nan_to_num(), cache.nan_to_num())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("shape", [(6144, 2048), (2048, 8192), (192, 768), (300, 160)])  # (N, K)
+def test_a_rows_product_has_the_same_bits_beside_any_number_of_others(shape, dtype):
+    weight = (drawn(*shape) / shape[1] ** 0.5).to(GPU, dtype)
+    x = drawn(64, shape[1], seed=1).to(GPU, dtype)
+    multiply = SplitLinear(weight, rows=64)
+
+    whole = multiply(x)
+
+    expected = x.double() @ weight.double().T
+    assert (whole.sum(0) - expected).norm() <= 1e-5 * expected.norm() * (1 + len(whole))
+    for rows in (1, 2, 15, 16, 17, 50, 63):
+        assert torch.equal(multiply(x[:rows]), whole[:, :rows])
+        assert torch.equal(multiply(x[rows:].clone()), whole[:, rows:])
 
 
 def test_greedy_clips_are_those_of_the_cpu_in_float32():
@@ -94,3 +118,20 @@ def test_a_clip_alone_is_the_same_in_a_full_batch(dtype, cuda_graphs):
     assert together.keys() == alone.keys()
     for seed, samples in together.items():
         assert np.array_equal(samples, alone[seed])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_clip_is_the_same_joining_late(dtype):
+    engine = open_engine(dtype)
+    alone = {seed: clip for r in REQUESTS for seed, clip in made(engine, [r]).items()}
+
+    together = []
+    for request in REQUESTS:
+        engine.add(request)
+        for _ in range(9):
+            together += engine.step()
+    while len(together) < len(REQUESTS):
+        together += engine.step()
+
+    for clip in together:
+        assert np.array_equal(clip.samples, alone[clip.request.seed])

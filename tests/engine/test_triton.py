@@ -1,0 +1,242 @@
+"""The kernels for NVIDIA's GPUs, without one: their numbers, and that they compile.
+
+triton's interpreter runs them on the CPU, and its compiler makes machine code for GPUs that are not
+there.
+"""
+
+import math
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from musicgen_lab.engine.attention import attend
+from musicgen_lab.engine.config import ModelConfig, Source, expected_shapes
+from musicgen_lab.engine.rows import AttentionSpans, StepRows
+from musicgen_lab.engine.transformer import TorchStep
+from tests.engine import interpreted
+from tests.engine.test_attention import BLOCK_LEN, BLOCK_TABLES, CONTEXT_LENS, drawn, spans_of
+
+triton = pytest.importorskip("triton", reason="triton comes with torch on Linux only")
+
+SPANS = (torch.tensor(BLOCK_TABLES), torch.tensor(CONTEXT_LENS))
+CONFIG = ModelConfig(
+    dim=48,
+    layers=2,
+    heads=3,
+    ffn_dim=96,
+    text_dim=16,
+    card=20,
+    delays=[0, 1],
+    bias_proj=True,
+    sample_rate=32_000,
+    frame_rate=50.0,
+    dtype="float32",
+    source=Source(name="random"),
+)
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Functions of `tests.engine.interpreted`, run with their arguments in triton's interpreter."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=interpreted.begin) as process:
+        yield lambda function, *arguments: process.submit(function, *arguments).result()
+
+
+def parts_of(tensor, count):
+    """Cut a tensor into partial sums: (count, *shape)."""
+    parts = drawn(count, *tensor.shape, seed=7)
+    parts[0] += tensor - parts.sum(0)
+    return parts
+
+
+@pytest.mark.parametrize("segments", [1, 4])
+@pytest.mark.parametrize("kinds", [1, 3])
+@pytest.mark.parametrize("size", [16, 40])  # 40 is no power of two, as the head of some models
+def test_attention_is_that_of_the_cpu(run, size, kinds, segments):
+    qkv, cache = drawn(5, kinds, 4, size), drawn(2, 10, 4, BLOCK_LEN, size, seed=1)
+    cache[:, BLOCK_TABLES[0][0], :, CONTEXT_LENS[0] :] = float("nan")  # what lies beyond
+
+    parts = parts_of(qkv.flatten(1), 2)
+    attended, written = run(interpreted.attend, parts, cache, *SPANS, segments)
+
+    assert torch.allclose(attended, attend(qkv, cache, spans_of()).flatten(1), atol=2e-6)
+    assert torch.allclose(written, cache, atol=2e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
+def test_attention_in_16_bits_is_computed_in_float32(run, dtype):
+    qkv = drawn(1, 5, 3 * 2 * 64).to(dtype)
+    cache = drawn(2, 10, 2, BLOCK_LEN, 64, seed=1).to(dtype)
+
+    attended, _ = run(interpreted.attend, qkv, cache, *SPANS, 2)
+
+    assert attended.dtype == dtype
+    expected = attend(qkv.float().view(5, 3, 2, 64), cache.float(), spans_of()).flatten(1)
+    assert torch.allclose(attended.float(), expected, rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+@pytest.mark.parametrize("segments", [1, 4])
+def test_no_keys_give_zeros_and_what_is_not_finite_stays_in_its_row(run, segments):
+    qkv, cache = drawn(1, 5, 2 * 40), drawn(2, 10, 2, BLOCK_LEN, 40, seed=1)
+    cache[:, BLOCK_TABLES[1][0], :, 5] = float("inf")
+    lengths = torch.tensor([*CONTEXT_LENS[:4], 0])
+
+    attended, _ = run(interpreted.attend, qkv, cache, SPANS[0], lengths, segments)
+
+    assert torch.equal(attended[4], torch.zeros_like(attended[4]))
+    assert not attended[1].isfinite().any()
+    assert attended[[0, 2, 3]].isfinite().all()
+
+
+@pytest.mark.parametrize("segments", [1, 4])
+def test_a_row_attends_with_the_same_bits_alone(run, segments):
+    qkv, cache = drawn(2, 5, 3 * 2 * 40), drawn(2, 10, 2, BLOCK_LEN, 40, seed=1)
+
+    together, _ = run(interpreted.attend, qkv, cache, *SPANS, segments)
+
+    for row in (1, 4):
+        spans = [part[[row]] for part in SPANS]
+        alone, _ = run(interpreted.attend, qkv[:, [row]], cache, *spans, segments)
+        assert torch.equal(alone[0], together[row])
+
+
+@pytest.mark.parametrize("tiles", [None, (16, 32, 3, 4, 2), (64, 16, 2, 4, 2)])
+@pytest.mark.parametrize("shape", [(64, 64), (100, 48), (160, 640)])  # (N, K)
+def test_the_parts_of_a_product_add_up_to_it(run, shape, tiles):
+    weight, x = drawn(*shape), drawn(20, shape[1], seed=1)
+
+    parts = run(interpreted.multiply, x, weight, None, len(x), tiles)
+
+    assert tiles is None or len(parts) == tiles[2]
+    assert torch.allclose(parts.sum(0), x @ weight.T, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 16, 17, 63, 65])
+def test_a_rows_product_has_the_same_bits_beside_any_number_of_others(run, rows):
+    weight, x = drawn(100, 160), drawn(70, 160, seed=1)
+
+    whole = run(interpreted.multiply, x, weight, None, len(x))
+    few = run(interpreted.multiply, x[:rows].clone(), weight, None, len(x))
+
+    assert torch.equal(few, whole[:, :rows])
+
+
+def test_bias_and_gelu_follow_an_undivided_product(run):
+    weight, bias, x = drawn(100, 48) / 7, drawn(100, seed=2), drawn(5, 48, seed=1)
+
+    (product,) = run(interpreted.multiply, x, weight, bias, len(x), (64, 32, 1, 4, 2), True)
+
+    assert torch.allclose(product, F.gelu(F.linear(x, weight, bias)), atol=1e-5)
+
+
+def test_a_product_is_added_to_the_residual_and_the_sum_normalised(run):
+    x, partials = drawn(5, 48), drawn(3, 4, 48, seed=1)  # the fifth row has none
+    weight, bias = drawn(48, seed=2), drawn(48, seed=3)
+    expected = x.clone()
+    expected[:4] += partials.sum(0)
+
+    added, normed = run(interpreted.add_and_norm, partials, x, weight, bias)
+
+    assert torch.allclose(added, expected, atol=1e-6)
+    assert torch.allclose(normed, F.layer_norm(expected, (48,), weight, bias), atol=1e-5)
+
+
+@pytest.fixture
+def weights():
+    """A tiny model's."""
+    return {
+        name: drawn(*shape, seed=seed) / math.sqrt(shape[-1])
+        for seed, (name, shape) in enumerate(expected_shapes(CONFIG).items())
+    }
+
+
+TOKENS = torch.randint(0, 20, (5, 2), generator=torch.Generator().manual_seed(0))
+PROMPT_SPANS = (torch.tensor([[1], [0]]), torch.tensor([7, 12]))  # the first two rows have one
+CACHES = (drawn(2, 2, 10, 3, BLOCK_LEN, 16, seed=99), drawn(2, 2, 2, 3, 12, 16, seed=98))
+
+
+def test_a_step_is_that_of_torch(run, weights):
+    config = CONFIG.model_dump_json()
+
+    logits, written = run(interpreted.step, config, weights, TOKENS, SPANS, PROMPT_SPANS, *CACHES)
+
+    cache = CACHES[0].clone()
+    take_step = TorchStep(
+        CONFIG, weights, device=torch.device("cpu"), dtype=torch.float32, rows=len(TOKENS)
+    )
+    rows = StepRows(TOKENS, AttentionSpans(*SPANS), AttentionSpans(*PROMPT_SPANS))
+    expected = take_step(rows, cache, CACHES[1])
+    assert torch.allclose(logits, expected, atol=1e-5 * expected.abs().max().item())
+    assert torch.allclose(written, cache, atol=1e-5)
+
+
+def test_a_rows_step_has_the_same_bits_alone(run, weights):
+    config = CONFIG.model_dump_json()
+
+    def step(rows, prompted):
+        spans, prompt_spans = ([part[rows] for part in SPANS], [p[prompted] for p in PROMPT_SPANS])
+        logits, _ = run(
+            interpreted.step, config, weights, TOKENS[rows], spans, prompt_spans, *CACHES
+        )
+        return logits
+
+    together = step([0, 1, 2, 3, 4], [0, 1])
+
+    assert torch.equal(step([1], [1])[0], together[1])
+    assert torch.equal(step([3, 4], []), together[3:])
+
+
+POINTERS = {"tokens": "i64", "lengths": "i64", "block_tables": "i64", "context_lens": "i64"}
+POINTERS |= dict.fromkeys(["partials", "scratch"], "fp32") | {"finished": "i32"}
+SIZES = ["rows", "n", "k", "dim", "codebook_stride", "added_rows", "head_dim"]
+SIZES += ["table_stride", "block_stride", "head_stride"]
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("capability", [80, 86, 90])  # A100; A10, L4, L40S; H100, H200
+def test_the_kernels_compile_for_gpus_that_are_not_here(dtype, capability, tmp_path, monkeypatch):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from musicgen_lab.engine.attention_triton import KEYS, attend_rows
+    from musicgen_lab.engine.linear_triton import choose_tiles, multiply_rows
+    from musicgen_lab.engine.norm_triton import add_and_normalise_rows, embed_rows
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    dependent = capability >= 90
+    tiles = choose_tiles(2048, 2048, 4 if dtype == "fp32" else 2, split=True)
+    product = {"BLOCK_N": tiles.block_n, "BLOCK_K": tiles.block_k, "ROWS": 64, "EVEN": True}
+    product |= {"K_PER_SPLIT": 2048 // tiles.splits, "GELU": True, "bias": None}
+    attention = {"SPLITS": 4, "KINDS": 3, "SIZE": 64, "KEYS": KEYS, "BLOCK_LEN": 64, "SEGMENTS": 4}
+    for kernel, constants, options in (
+        (multiply_rows, product, {"num_warps": tiles.warps, "num_stages": tiles.stages}),
+        (add_and_normalise_rows, {"SPLITS": 4, "SIZE": 2048}, {}),
+        (embed_rows, {"CODEBOOKS": 4, "SIZE": 2048}, {}),
+        (attend_rows, attention, {}),
+    ):
+        constants = constants | {"DEPENDENT": dependent}
+        signature = {
+            name: "constexpr"
+            if name in constants
+            else "i32"
+            if name in SIZES
+            else "fp32"
+            if name in ("eps", "scale")
+            else "*" + POINTERS.get(name, dtype)
+            for name in kernel.arg_names
+        }
+        divisible = {
+            (index,): [["tt.divisibility", 16]]
+            for index, (name, kind) in enumerate(signature.items())
+            if kind.startswith("*") or name in ("n", "k", "dim", "head_dim")
+        }
+        source = ASTSource(kernel, signature, constants, divisible)
+
+        compiled = triton.compile(source, GPUTarget("cuda", capability, 32), options)
+
+        assert len(compiled.asm["cubin"]) > 1000
+        assert compiled.metadata.shared <= 99 * 1024 or capability != 86  # what a block has there
