@@ -41,6 +41,19 @@ def test_a_clip_comes_through_the_web_app_from_the_gpu_class(server, address):
     assert len(clips_sent(server)) == 1
 
 
+def test_a_request_is_logged_under_its_id_by_the_web_app_and_where_its_clip_is_made(
+    server, address
+):
+    body = {"prompt": "x", "duration": 1, "seed": 6}
+    answer = httpx2.post(f"{address}/generate_endpoint", json=body, timeout=280)
+    assert answer.status_code == 200
+    request_id = answer.headers["X-Request-Id"]
+    for function, status in (("web", 200), ("MusicGen.*", "ok")):
+        lines = [line for line in server.servicer.log(function).splitlines() if request_id in line]
+        (logged,) = map(json.loads, lines)
+        assert logged["status"] == status and logged["seed"] == 6, function
+
+
 def test_a_client_that_leaves_frees_its_place_on_modal(server, address):
     delivered = []
     server.servicer.on_deliver = lambda input_id, given: (
