@@ -1,8 +1,9 @@
-"""How measured numbers are written for people."""
+"""How fields, numbers and units are written for people."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -69,3 +70,17 @@ def value_with_unit(measured: Any, unit: str) -> str:
     """Write a feature's value with its unit, where it has one and is known."""
     text = value(measured)
     return with_unit(text, unit) if text not in ("–", "yes", "no") else text
+
+
+def describe(fields: Mapping[str, Any]) -> str:
+    """Say fields and their values in a line, such as "temperature 0.7, seed 0"."""
+    return ", ".join(f"{name} {format_value(name, value)}" for name, value in fields.items())
+
+
+def format_value(name: str, value: Any, *, shorten: int | None = 40) -> str:
+    """Write a request field's value for people, with its unit and without needless digits."""
+    if isinstance(value, str):
+        too_long = shorten is not None and len(value) > shorten
+        return f"{value[: shorten - 1].rstrip()}…" if too_long and shorten else value
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{text} s" if name == "duration" else text

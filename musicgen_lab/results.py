@@ -1,4 +1,4 @@
-"""`Results`: the tidy frame of a run, one row per clip, with its parameters and features."""
+"""`Results`: what a person holds of a run in a notebook: tables, figures and clips to listen to."""
 
 from __future__ import annotations
 
@@ -6,77 +6,86 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from musicgen_lab.analysis.features import numeric_features
 from musicgen_lab.clip import Clip
-from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.questions import Questions
-from musicgen_lab.runs.frame import build_frame
-from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.runs.run_table import RunTable
 
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
 
     from musicgen_lab.figures.drawing import Drawing
+    from musicgen_lab.stats.study_tables import StudyTables
 
 
-class Results(Questions):
+class Results:
     """The results of a run folder: every clip that sweeps made or tried there.
 
     Attributes
     ----------
-    folder : Path
-        The run folder.
-    frame : pandas.DataFrame
-        One row per clip: `key`, every field of the request, `status` ("ok" or "failed"), `error`,
-        `attempts`, `path` of the sound relative to the folder, its format, `elapsed_s`, who made
-        it, and its features (`musicgen_lab.analysis.features`). The same as `results.parquet`.
-    missing : int
-        Clips that were asked for and not tried yet.
+    table : RunTable
+        The data that all methods read.
     """
 
-    def __init__(self, run: RunFolder, frame: pd.DataFrame, missing: int) -> None:
-        self._run = run
-        self.frame = frame
-        self.missing = missing
+    def __init__(self, table: RunTable) -> None:
+        self.table = table
 
     @classmethod
     def open(cls, folder: str | Path) -> Results:
-        """Read a run folder, measure what is not measured yet, and save the frame as Parquet.
+        """Read a run folder, measure clips that are new, and save the frame as Parquet.
 
         Raises
         ------
         RunFolderError
             When there is no run in the folder.
         """
-        run = RunFolder.started(folder)
-        records = {record.key: record for record in run.store.records()}
-        asked = [request.key() for request in run.asked()]
-        order = [key for key in asked if key in records]
-        order += [key for key in records if key not in set(asked)]
-        frame = build_frame([records[key] for key in order], run)
-        return cls(run, frame, missing=sum(key not in records for key in asked))
+        return cls(RunTable.open(folder))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A copy of the table, one row per clip; the same as `results.parquet`.
+
+        Columns: `key`, every field of the request, `status` ("ok" or "failed"), `error`,
+        `attempts`, `path` of the sound relative to the folder, its format, `elapsed_s`, who made
+        it, and its features (`musicgen_lab.analysis.features`).
+        """
+        return self.table.frame.copy()
+
+    @property
+    def missing(self) -> int:
+        """Requested clips that have not been tried yet."""
+        return self.table.missing
 
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return self._run.path
+        return self.table.folder
 
     @property
     def results_path(self) -> Path:
         """The frame as Parquet."""
-        return self._run.results_path
+        return self.table.run.results_path
 
     @property
     def sweeps(self) -> list[dict[str, Any]]:
-        """What was asked of the folder, the oldest first: `design`, `asked_at`, `lab_version`."""
-        keep = {"design", "asked_at", "lab_version"}
-        return [sweep.model_dump(include=keep) for sweep in self._run.sweeps]
+        """The sweeps of the folder, the oldest first: `design`, `asked_at`, `lab_version`."""
+        return self.table.sweeps
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """The request's fields that take more than one value here."""
+        return self.table.swept
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The swept fields that make the cells: all but the seed, whose clips are replicates."""
+        return self.table.parameters
 
     def __repr__(self) -> str:
-        failed = int((self.frame["status"] == "failed").sum())
+        failed = int((self.table.frame["status"] == "failed").sum())
         axes = " x ".join(self.swept) or "one request"
         return (
-            f"<Results of {axes}: {len(self.frame) - failed} clips, {failed} failed, "
+            f"<Results of {axes}: {len(self.table.frame) - failed} clips, {failed} failed, "
             f"{self.missing} missing, in {self.folder}>"
         )
 
@@ -88,10 +97,10 @@ class Results(Questions):
         KeyError
             When that request has no finished clip.
         """
-        return self._run.store.clip(key)
+        return self.table.clip(key)
 
     def select(self, **fields: Any) -> Results:
-        """Return the results of the rows whose fields have the given values.
+        """Return the results of the rows whose columns have the given values.
 
         Parameters
         ----------
@@ -103,31 +112,140 @@ class Results(Questions):
         InvalidRequest
             When a column is unknown, or no row is left.
         """
-        rows = self.frame
-        for name, wanted in fields.items():
-            if name not in rows.columns:
-                raise InvalidRequest(
-                    f"unknown column {name!r}; the columns are {', '.join(rows.columns)}",
-                    field=name,
-                )
-            values = (
-                [wanted] if isinstance(wanted, str) or not hasattr(wanted, "__iter__") else wanted
-            )
-            rows = rows[rows[name].isin(list(values))]
-            if rows.empty:
-                there = ", ".join(str(value) for value in self.frame[name].unique()[:12])
-                raise InvalidRequest(
-                    f"no clip has {name} {wanted!r} together with the rest; there is {there}",
-                    field=name,
-                    value=wanted,
-                )
-        return Results(self._run, rows.reset_index(drop=True), missing=0)
+        return Results(self.table.select(**fields))
+
+    def summary(self, feature: str, *, confidence: float = 0.95) -> pd.DataFrame:
+        """Return a feature's mean and spread over seeds in every cell.
+
+        Parameters
+        ----------
+        feature : str
+            One of `musicgen_lab.analysis.features.FEATURES`.
+        confidence : float
+            Of the interval.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per cell: the swept fields, then `mean`, `sd` (over seeds, NaN for one), `n`
+            (clips with a value), and `low` and `high`, the interval of the mean (NaN
+            under three), in the feature's unit.
+
+        Raises
+        ------
+        InvalidRequest
+            When there is no such feature.
+        """
+        from musicgen_lab.stats.summary import summarise
+
+        (feature,) = numeric_features([feature])
+        cell = list(self.parameters) or ["prompt"]
+        return summarise(self.table.frame, cell, feature, confidence=confidence)
+
+    def effects(
+        self, features: Sequence[str] | None = None, *, alpha: float = 0.05
+    ) -> pd.DataFrame:
+        """Return how much every swept parameter moves every feature, and how certain that is.
+
+        The same table as in `plot_effects` and in the report: effects and interactions are
+        corrected together.
+
+        Parameters
+        ----------
+        features : sequence of str, optional
+            `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given. Fewer make each claim
+            easier to prove.
+        alpha : float
+            The chance of any false claim in the study.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As `musicgen_lab.stats.study_tables.StudyTables.effects`; without rows where nothing but
+            the seed is swept.
+
+        Raises
+        ------
+        InvalidRequest
+            When there is no such feature.
+        """
+        return _study(self.table, features, alpha).effects.copy()
+
+    def trends(self, features: Sequence[str] | None = None, *, alpha: float = 0.05) -> pd.DataFrame:
+        """Return how steadily every feature rises or falls with every swept number.
+
+        Works for designs without a grid too. The table is that of
+        `musicgen_lab.stats.trends.trends`; parameters and errors are those of `effects`.
+        """
+        return _study(self.table, features, alpha).trends.copy()
+
+    def interactions(
+        self, features: Sequence[str] | None = None, *, alpha: float = 0.05
+    ) -> pd.DataFrame:
+        """Return whether the effect of one swept parameter depends on another.
+
+        One row for every feature and every two parameters that are numbers and fully crossed, as
+        `musicgen_lab.stats.study_tables.StudyTables.interactions`; parameters and errors are those
+        of `effects`.
+        """
+        return _study(self.table, features, alpha).interactions.copy()
+
+    def distances(self, distance: str = "mel_cepstral_db") -> pd.DataFrame:
+        """Return how far every clip is from every other (`stats.distances.clip_distances`)."""
+        from musicgen_lab.stats.distances import clip_distances
+
+        return clip_distances(self.table, distance)
+
+    def cell_distances(self, distance: str = "mel_cepstral_db") -> pd.DataFrame:
+        """Return the mean distance between every two cells (`stats.distances.cell_distances`)."""
+        from musicgen_lab.stats.distances import cell_distances
+
+        return cell_distances(self.table, distance)
+
+    def diversity(self) -> pd.DataFrame:
+        """Return how different the seeds of every cell are (`stats.distances.diversity`)."""
+        from musicgen_lab.stats.distances import diversity
+
+        return diversity(self.table)
+
+    def map_coordinates(self, features: Sequence[str] | None = None) -> pd.DataFrame:
+        """Lay the clips out on a plane (`stats.principal_map.map_coordinates`)."""
+        from musicgen_lab.stats.principal_map import map_coordinates
+
+        return map_coordinates(self.table, features)
+
+    def text_similarity(self, source: str = "laion/larger_clap_music") -> pd.DataFrame:
+        """Return how similar every clip and its prompt are, by a CLAP model.
+
+        Needs the `perceptual` extra and, the first time, a network; values are kept in the run
+        folder.
+
+        Parameters
+        ----------
+        source : str
+            The model: a Hub id or a folder; see `musicgen_lab.analysis.perceptual.Clap`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per clip: `key`, the swept fields, `prompt` and `text_similarity`, -1 to 1 (NaN
+            for failed and silent clips).
+
+        Raises
+        ------
+        ModelUnavailable
+            When the extra is missing, or the model is not there and cannot be fetched.
+        """
+        from musicgen_lab.runs.derived import text_similarities
+
+        similarities = text_similarities(self.table, source)
+        return self._identified().assign(text_similarity=similarities)
 
     def aesthetics(self, source: str = "facebook/audiobox-aesthetics") -> pd.DataFrame:
         """Return how good every clip sounds, as Meta's Audiobox Aesthetics judges it.
 
-        Needs the `perceptual` extra and, the first time, a network; what is known is kept in the
-        run folder. The weights are licensed CC-BY 4.0.
+        Needs the `perceptual` extra and, the first time, a network; values are kept in the run
+        folder. The weights are licensed CC-BY 4.0.
 
         Parameters
         ----------
@@ -148,44 +266,55 @@ class Results(Questions):
         ModelUnavailable
             When the extra is missing, or the model is not there and cannot be fetched.
         """
-        from musicgen_lab.runs.aesthetics import aesthetic_scores
+        from musicgen_lab.runs.derived import aesthetic_scores
 
-        columns = list(dict.fromkeys(["key", *self.swept, "prompt"]))
-        scores = aesthetic_scores(self.frame, self._run, source)
-        return self.frame[columns].assign(**scores)
+        return self._identified().assign(**aesthetic_scores(self.table, source))
 
     def listen(self, features: Sequence[str] | None = None, *, matched: bool = False) -> HTML:
-        """Show every clip with its picture, a player and its values (`listening.listen`)."""
+        """Show every clip with its picture, a player and its values (`listening.grid.listen`)."""
         from musicgen_lab.listening.grid import listen
 
-        return listen(self, features=features, matched=matched)
+        return listen(self.table, features=features, matched=matched)
 
-    def spectrograms(self, **fixed: Any) -> Drawing:
-        """Draw all spectrograms on one scale (`plots.spectrogram_grid`)."""
-        from musicgen_lab.figures.plots import spectrogram_grid
+    def plot_spectrograms(self, **fixed: Any) -> Drawing:
+        """Draw all spectrograms on one scale (`figures.spectrogram_grid.plot_spectrograms`)."""
+        from musicgen_lab.figures.spectrogram_grid import plot_spectrograms
 
-        return spectrogram_grid(self, **fixed)
+        return plot_spectrograms(self.table, **fixed)
 
-    def heatmap(self, feature: str, **fixed: Any) -> Drawing:
-        """Draw a feature over the grid with its spread (`plots.heatmap`)."""
-        from musicgen_lab.figures.plots import heatmap
+    def plot_heatmap(self, feature: str, **fixed: Any) -> Drawing:
+        """Draw a feature over the grid with its spread (`figures.heatmap.plot_heatmap`)."""
+        from musicgen_lab.figures.heatmap import plot_heatmap
 
-        return heatmap(self, feature, **fixed)
+        return plot_heatmap(self.table, feature, **fixed)
 
-    def effects_plot(self, features: Sequence[str] | None = None) -> Drawing:
-        """Draw the effects of every swept parameter with intervals (`plots.effects`)."""
-        from musicgen_lab.figures.plots import effects
+    def plot_effects(self, features: Sequence[str] | None = None) -> Drawing:
+        """Draw the effects of every swept parameter (`figures.effects.plot_effects`)."""
+        from musicgen_lab.figures.effects import plot_effects
 
-        return effects(self, features)
+        return plot_effects(self.table, features)
 
-    def map(self, colour_by: str | None = None, features: Sequence[str] | None = None) -> Drawing:
-        """Draw all clips near those that are alike (`plots.clip_map`)."""
-        from musicgen_lab.figures.plots import clip_map
+    def plot_map(
+        self, colour_by: str | None = None, features: Sequence[str] | None = None
+    ) -> Drawing:
+        """Draw all clips near those that are alike (`figures.clip_map.plot_map`)."""
+        from musicgen_lab.figures.clip_map import plot_map
 
-        return clip_map(self, colour_by, features)
+        return plot_map(self.table, colour_by, features)
 
-    def compare(self, a: str, b: str, features: Sequence[str] | None = None) -> Drawing:
-        """Draw the clips of two keys side by side with their difference (`plots.compare`)."""
-        from musicgen_lab.figures.plots import compare
+    def plot_pair(self, a: str, b: str, features: Sequence[str] | None = None) -> Drawing:
+        """Draw the clips of two keys with their difference (`figures.pair.plot_pair`)."""
+        from musicgen_lab.figures.pair import plot_pair
 
-        return compare(self.clip(a), self.clip(b), features)
+        return plot_pair(self.clip(a), self.clip(b), features)
+
+    def _identified(self) -> pd.DataFrame:
+        """Return what identifies each clip: its key, swept fields and prompt."""
+        return self.table.frame[list(dict.fromkeys(["key", *self.swept, "prompt"]))]
+
+
+def _study(table: RunTable, features: Sequence[str] | None, alpha: float) -> StudyTables:
+    from musicgen_lab.stats.study_tables import StudyTables
+
+    names = None if features is None else numeric_features(features)
+    return StudyTables.of(table, names, alpha=alpha)

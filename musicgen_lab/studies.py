@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.errors import InvalidRequest, MusicGenLabError
 from musicgen_lab.report.make import check_report_parameters, make_report
+from musicgen_lab.report.sentences import find
 from musicgen_lab.request import REQUEST_FIELDS
 from musicgen_lab.runs.run_folder import refuse_run
-from musicgen_lab.stats.study_tables import what_stands_out
+from musicgen_lab.stats.study_tables import StudyTables
 from musicgen_lab.sweep import Sweep
 from musicgen_lab.yaml_file import load_yaml
 
@@ -199,5 +200,5 @@ def _run(study: Study, backend: Backend, folder: Path, *, progress: bool) -> Out
             study, error=f"no clip could be made: {failures['error'].iloc[0]}", failed=len(failures)
         )
     make_report(folder, parameters=study.parameters, title=study.title or None, progress=progress)
-    found = what_stands_out(results, study.parameters.get("features"))
-    return Outcome(study, clips=made, failed=len(failures), held=tuple(found.held))
+    findings = find(StudyTables.of(results.table, study.parameters.get("features")))
+    return Outcome(study, clips=made, failed=len(failures), held=tuple(findings.significant))

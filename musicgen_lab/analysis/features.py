@@ -7,7 +7,7 @@ has no level either. The methods and their sources are in the modules that measu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from musicgen_lab.analysis import levels, loudness, pitch, rhythm, structure, timbre
 from musicgen_lab.analysis.spectrogram import Array, mel_from_power
+from musicgen_lab.errors import InvalidRequest
 
 FEATURES_VERSION = 2
 """Raised when a feature's numbers change, so that stored ones are measured again."""
@@ -27,6 +28,11 @@ class Feature(NamedTuple):
     unit: str
     description: str
     kind: Literal["number", "yes or no", "text"] = "number"
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference between two values: LU for LUFS, dB for dBFS."""
+        return {"LUFS": "LU", "dBFS": "dB"}.get(self.unit, self.unit)
 
 
 FEATURES: Mapping[str, Feature] = MappingProxyType(
@@ -161,6 +167,65 @@ FEATURES: Mapping[str, Feature] = MappingProxyType(
 
 NUMBERS = tuple(name for name, feature in FEATURES.items() if feature.kind == "number")
 """The features that are numbers, and can be averaged and compared."""
+
+DEFAULT_FEATURES = (
+    "loudness_lufs",
+    "spectral_centroid_hz",
+    "onset_rate_hz",
+    "silence_ratio",
+    "spectral_flatness",
+    "harmonic_ratio",
+    "pitch_class_entropy",
+    "self_similarity",
+)
+"""What a study looks at unless told otherwise: few, as each one more makes all less certain."""
+
+
+def chosen_features(features: Iterable[str] | None = None) -> list[str]:
+    """Return the names of the features to look at.
+
+    Parameters
+    ----------
+    features : str or iterable of str, optional
+        One or several; `DEFAULT_FEATURES` if not given.
+
+    Raises
+    ------
+    InvalidRequest
+        When one is unknown, or none is given.
+    """
+    if features is None:
+        return list(DEFAULT_FEATURES)
+    chosen = list(dict.fromkeys([features] if isinstance(features, str) else features))
+    for name in chosen:
+        if name not in FEATURES:
+            raise InvalidRequest(
+                f"unknown feature {name!r}; the features are {', '.join(FEATURES)}",
+                field="features",
+                value=name,
+            )
+    if not chosen:
+        raise InvalidRequest("give at least one feature", field="features")
+    return chosen
+
+
+def numeric_features(features: Iterable[str]) -> list[str]:
+    """Return the names of the features to average.
+
+    Raises
+    ------
+    InvalidRequest
+        As `chosen_features`, and when one is a text and has no mean.
+    """
+    chosen = chosen_features(features)
+    for name in chosen:
+        if FEATURES[name].kind == "text":
+            raise InvalidRequest(
+                f"{name} is a {FEATURES[name].unit} and has no mean: count its values in the frame",
+                field="features",
+                value=name,
+            )
+    return chosen
 
 
 def measure(samples: Array, sample_rate: int) -> dict[str, float | bool | str | None]:

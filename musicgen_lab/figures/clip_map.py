@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from musicgen_lab.analysis.features import FEATURES
+from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
-from musicgen_lab.figures.facets import format_value
+from musicgen_lab.formatting import format_value
+from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.principal_map import map_coordinates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,18 +24,36 @@ TEXTS_MAX = len(MARKERS)
 LOADINGS_SHOWN = 3
 
 
-def draw_map(placed: pd.DataFrame, colour_by: str) -> Drawing:
-    """Draw a map of clips; see `musicgen_lab.plots.clip_map`.
+def plot_map(
+    table: RunTable, colour_by: str | None = None, features: Sequence[str] | None = None
+) -> Drawing:
+    """Draw all clips on a plane, those with like features near each other.
 
     Parameters
     ----------
-    placed : pandas.DataFrame
-        As of `Results.map_coordinates`.
-    colour_by : str
-        One of its columns: a number, or a text with up to eight values.
+    table : RunTable
+    colour_by : str, optional
+        A swept field; the first one if not given.
+    features : sequence of str, optional
+        All that are numbers if not given.
+
+    Raises
+    ------
+    InvalidRequest
+        When the field is not swept, there is no such feature, or too few clips sound.
     """
     from matplotlib.figure import Figure
 
+    swept = table.swept
+    colour_by = colour_by or next(iter(table.parameters or swept), None)
+    if colour_by not in swept:
+        raise InvalidRequest(
+            f"colour_by must be a swept field, got {colour_by!r}; swept are "
+            f"{', '.join(swept) or 'none'}",
+            field="colour_by",
+            value=colour_by,
+        )
+    placed = map_coordinates(table, features)
     shown = placed[placed["x"].notna()]
     figure = Figure(figsize=(7.4, 5.6), dpi=120, facecolor=PAPER)
     axes = figure.add_axes((0.12, 0.15, 0.66, 0.75), facecolor="none")  # the paper's
@@ -79,8 +102,6 @@ def _scatter(axes: Axes, shown: pd.DataFrame, colour_by: str, values: list[Any])
 
 
 def _strongest(loadings: dict[str, list[float]], which: int) -> str:
-    from musicgen_lab.analysis.features import FEATURES
-
     ordered = sorted(loadings, key=lambda name: -abs(loadings[name][which]))[:LOADINGS_SHOWN]
     return ", ".join(
         f"{'+' if loadings[name][which] > 0 else '−'} {FEATURES[name].label}" for name in ordered

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from musicgen_lab.analysis.features import FEATURES
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
-from musicgen_lab.figures.facets import format_value
-from musicgen_lab.formatting import decimals_for, mid_sentence, signed, with_unit
+from musicgen_lab.formatting import decimals_for, format_value, mid_sentence, signed, with_unit
+from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.study_tables import StudyTables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,16 +28,27 @@ GAP_X_IN, GAP_Y_IN = 0.3, 0.85
 TOP_IN, BOTTOM_IN, RIGHT_IN = 0.75, 0.3, 0.25
 
 
-def draw_effects(effects: pd.DataFrame) -> Drawing:
-    """Draw a table of effects; see `musicgen_lab.plots.effects`.
+def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Drawing:
+    """Draw how much each swept parameter moves each feature, with 95% intervals.
+
+    One panel per feature, in its unit, with a dot and an interval per parameter: the mean at the
+    parameter's highest level minus that at its lowest, over seeds. Filled where the effect is
+    significant after correction (`StudyTables`), hollow where it is inconclusive.
 
     Parameters
     ----------
-    effects : pandas.DataFrame
-        As of `musicgen_lab.stats.study_tables.effects_of`.
+    table : RunTable
+    features : sequence of str, optional
+        `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given.
+
+    Raises
+    ------
+    InvalidRequest
+        When there is no such feature, or no parameter but the seed is swept.
     """
     from matplotlib.figure import Figure
 
+    effects = StudyTables.of(table, features).effects
     if effects.empty:
         raise InvalidRequest(
             "there are no effects to draw: nothing but the seed was swept", field="results"
@@ -86,8 +100,6 @@ def _row_name(effects: pd.DataFrame, parameter: str) -> str:
 def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] | None) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    from musicgen_lab.analysis.features import FEATURES
-
     ends = np.abs(rows[["change", "low", "high"]].to_numpy(float))
     reach = float(np.nanmax(ends, initial=0.0))
     limit = 1.12 * reach or 1.0
@@ -127,7 +139,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] |
     axes.spines["bottom"].set_color(MUTED)
     axes.tick_params(axis="y", length=0)
     named = FEATURES[feature]
-    unit = textwrap.shorten(named.unit, 24, placeholder="…")
+    unit = textwrap.shorten(named.difference_unit, 24, placeholder="…")
     axes.set_title(named.label, fontsize=9.5, color=INK, loc="left", parse_math=False)
     axes.set_xlabel(unit, fontsize=8.5, color=INK, parse_math=False)
 
@@ -139,8 +151,6 @@ def _why_empty(row: pd.Series[Any]) -> str:
 
 
 def _alt(effects: pd.DataFrame) -> str:
-    from musicgen_lab.analysis.features import FEATURES
-
     parts = []
     for row in effects.to_dict("records"):
         feature = FEATURES[row["feature"]]
@@ -148,7 +158,7 @@ def _alt(effects: pd.DataFrame) -> str:
         if math.isfinite(row["change"]):
             decimals = decimals_for((0.0, abs(row["change"])))
             change = signed(row["change"], decimals, plus=True)
-            said += f" {with_unit(change, feature.unit)}"
+            said += f" {with_unit(change, feature.difference_unit)}"
         said += "" if row["conclusive"] else ", nothing can be concluded"
         parts.append(said)
     return f"Effects with 95% intervals over seeds. {'; '.join(parts)}."

@@ -1,73 +1,79 @@
-"""Where each clip of a run stands in a grid of panels, for figures and for listening alike."""
+"""Where the clips of a run stand in a grid of facets, for figures and for listening alike."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-from musicgen_lab.request import SWEEP_ORDER
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.formatting import describe
+from musicgen_lab.runs.run_table import RunTable, distinct_values
 
-if TYPE_CHECKING:
-    from musicgen_lab.results import Results
-
-GRID_PANELS_MAX = 144
-LIST_PANELS_MAX = 48
+GRID_FACETS_MAX = 144
+LIST_FACETS_MAX = 48
 GRID_FILLED_MIN = 0.5
-"""A grid with a smaller share of its places filled, as a random design has, becomes a list."""
+"""A grid with a smaller share of its facets filled, as a random design has, becomes a list."""
+
+Record = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One clip's place, or the place of one that is not there.
+class Facet:
+    """One panel of a grid.
 
     Attributes
     ----------
     row, column : int
         From the top and from the left, from 0.
-    record : Mapping or None
-        The clip's row of the frame; None where nothing was asked or nothing made yet.
+    records : tuple of Mapping
+        Rows of the table: one clip, or all seeds of a cell; empty where none was made yet.
     label : str
         The values that set it apart, such as "temperature 0.7, cfg_coef 3".
     """
 
     row: int
     column: int
-    record: Mapping[str, Any] | None
+    records: tuple[Record, ...]
     label: str
+
+    @property
+    def record(self) -> Record | None:
+        """The clip's row of the table, where the facet shows one clip."""
+        return self.records[0] if self.records else None
 
     @property
     def status(self) -> str:
         """What there is to show: "ok", "silent", "failed" or "missing"."""
-        if self.record is None:
-            return "missing"
-        if self.record["status"] != "ok":
-            return "failed"
-        return "silent" if self.record["is_silent"] is True else "ok"
+        finished = [record for record in self.records if record["status"] == "ok"]
+        if not finished:
+            return "failed" if self.records else "missing"
+        return "silent" if all(record["is_silent"] is True for record in finished) else "ok"
 
 
 @dataclass(frozen=True)
-class Page:
-    """One grid or list of panels.
+class FacetGrid:
+    """One grid or list of facets.
 
     Attributes
     ----------
-    panels : tuple of Panel
+    facets : tuple of Facet
         Row by row.
     rows, columns : int
         How many there are.
     row_field, column_field : str or None
-        The request field that changes downwards and across; both None for a list, whose panels
-        stand in order and say their values themselves.
+        The request field that changes downwards and across; None where nothing does. Both are None
+        for a list, whose facets stand in order and have their values as labels.
     row_values, column_values : tuple
         Values of those fields, one for each row and column.
     fixed : Mapping
-        Swept fields that have one value on the whole page.
+        Swept fields that have one value in the whole grid.
     """
 
-    panels: tuple[Panel, ...]
+    facets: tuple[Facet, ...]
     rows: int
     columns: int
     row_field: str | None = None
@@ -78,61 +84,70 @@ class Page:
 
     @property
     def is_list(self) -> bool:
-        """Whether the panels stand in order, each with its own values."""
+        """Whether the facets stand in order, each with its own values."""
         return self.row_field is None and self.column_field is None
 
     @property
     def heading(self) -> str:
-        """What the whole page has in common, such as "seed 0"; empty where that is nothing."""
+        """What the whole grid has in common, such as "seed 0"; may be empty."""
         return describe(self.fixed)
 
 
-def pages(results: Results) -> list[Page]:
-    """Lay out the clips of a run.
+def clip_grids(table: RunTable) -> list[FacetGrid]:
+    """Lay out the clips of a run, one in each facet.
 
     Temperature goes down and cfg_coef across where they are swept; otherwise the next swept fields
-    take their places, in the order of `SWEEP_ORDER`. Every combination of the fields that remain,
-    seeds among them, is a page of its own. One swept field, a random design, and a grid of more
-    than 144 places become lists.
-
-    Parameters
-    ----------
-    results : Results
+    in the order of `SWEEP_ORDER` do. Every combination of the remaining fields, seeds among them,
+    has a grid of its own. One swept field, a random design, and a grid of more than 144 facets
+    become lists.
 
     Returns
     -------
-    list of Page
+    list of FacetGrid
         Empty for a run without clips.
     """
-    records = records_of(results)
-    if not records:
+    if not table.records:
         return []
-    down, across = axes_of(results.swept)
-    if down is None or across is None or not worth_a_grid(records, down, across):
-        return _list_pages(records, results.swept)
-    rest = [name for name in results.swept if name not in (down, across)]
-    return [
-        _grid_page(records, down, across, dict(zip(rest, combination, strict=True)))
-        for combination in itertools.product(*(values_of(records, name) for name in rest))
-        if any(_matches(record, rest, combination) for record in records)
-    ]
+    down, across = _axes(table.swept)
+    if down is None or across is None or not _is_worth_a_grid(table.records, down, across):
+        return _lists(table)
+    return [grid for grid in _grids(table, table.swept, down, across) if _is_filled(grid)]
 
 
-def records_of(results: Results) -> list[dict[str, Any]]:
-    """Return the rows of a run's frame, each by column."""
-    return [
-        {str(name): value for name, value in record.items()}
-        for record in results.frame.to_dict("records")
-    ]
+def cell_grids(table: RunTable) -> list[FacetGrid]:
+    """Lay out the cells of a run, all seeds of a cell in one facet.
+
+    As `clip_grids`, except that one swept field goes across.
+
+    Returns
+    -------
+    list of FacetGrid
+        Empty for a run without clips, and where they form no grid, as in a random design.
+    """
+    down, across = _axes(table.parameters)
+    if across is None:
+        down, across = None, down
+    if not table.records or not _is_worth_a_grid(table.records, down, across):
+        return []
+    return _grids(table, table.parameters, down, across)
 
 
-def values_of(records: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
-    """Return a field's distinct values: numbers rising, texts in their order."""
-    values = list(dict.fromkeys(record[name] for record in records))
-    return values if any(isinstance(value, str) for value in values) else sorted(values)
+def matching(grids: Sequence[tuple[Mapping[str, Any], T]], fixed: Mapping[str, Any]) -> T:
+    """Return the first of several grids whose fixed fields have the given values.
+
+    Raises
+    ------
+    InvalidRequest
+        When there is none.
+    """
+    for values, grid in grids:
+        if all(values.get(name) == value for name, value in fixed.items()):
+            return grid
+    choices = " or ".join(describe(values) for values, _ in grids if values) or "one grid only"
+    raise InvalidRequest(f"no grid has {describe(fixed)}; there is {choices}")
 
 
-def axes_of(swept: Sequence[str]) -> tuple[str | None, str | None]:
+def _axes(swept: Sequence[str]) -> tuple[str | None, str | None]:
     """Return the swept fields that go down and across; None where too few are swept."""
     down = "temperature" if "temperature" in swept else None
     across = "cfg_coef" if "cfg_coef" in swept else None
@@ -142,79 +157,75 @@ def axes_of(swept: Sequence[str]) -> tuple[str | None, str | None]:
     return down, across
 
 
-def worth_a_grid(
-    records: Sequence[Mapping[str, Any]], down: str | None, across: str | None
-) -> bool:
-    """Tell whether a grid of two fields is small enough to read, and more filled than empty."""
+def _is_worth_a_grid(records: tuple[Record, ...], down: str | None, across: str | None) -> bool:
+    """Tell whether a grid of two fields is small enough to read, and mostly filled."""
     names = [name for name in (down, across) if name is not None]
-    places = math.prod(len(values_of(records, name)) for name in names)
+    size = math.prod(len(distinct_values(records, name)) for name in names)
     filled = len({tuple(record[name] for name in names) for record in records})
-    return places <= GRID_PANELS_MAX and filled >= GRID_FILLED_MIN * places
+    return size <= GRID_FACETS_MAX and filled >= GRID_FILLED_MIN * size
 
 
-def describe(fields: Mapping[str, Any]) -> str:
-    """Say fields and their values in a line, such as "temperature 0.7, seed 0"."""
-    return ", ".join(f"{name} {format_value(name, value)}" for name, value in fields.items())
+def _is_filled(grid: FacetGrid) -> bool:
+    return any(facet.records for facet in grid.facets)
 
 
-def format_value(name: str, value: Any, *, shorten: int | None = 40) -> str:
-    """Write a request field's value for people, with its unit and without needless digits."""
-    if isinstance(value, str):
-        too_long = shorten is not None and len(value) > shorten
-        return f"{value[: shorten - 1].rstrip()}…" if too_long and shorten else value
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return f"{text} s" if name == "duration" else text
+def _grids(
+    table: RunTable, fields: Sequence[str], down: str | None, across: str | None
+) -> list[FacetGrid]:
+    """Lay out one grid for every combination of the fields that are neither down nor across."""
+    axes = [name for name in (down, across) if name is not None]
+    rest = [name for name in fields if name not in axes]
+    names = [*axes, *rest]
+    by_values: dict[tuple[Any, ...], list[Record]] = {}
+    for record in table.records:
+        by_values.setdefault(tuple(record[name] for name in names), []).append(record)
+    row_values = table.values(down) if down else [None]
+    column_values = table.values(across) if across else [None]
+    grids = []
+    for combination in itertools.product(*(table.values(name) for name in rest)):
+        fixed = dict(zip(rest, combination, strict=True))
+        facets = []
+        for (i, row), (j, column) in itertools.product(
+            enumerate(row_values), enumerate(column_values)
+        ):
+            axis_values = {name: v for name, v in ((down, row), (across, column)) if name}
+            values = axis_values | fixed
+            records = tuple(by_values.get(tuple(values.values()), ()))
+            facets.append(Facet(i, j, records, describe(values)))
+        grids.append(
+            FacetGrid(
+                tuple(facets),
+                rows=len(row_values),
+                columns=len(column_values),
+                row_field=down,
+                column_field=across,
+                row_values=tuple(row_values),
+                column_values=tuple(column_values),
+                fixed=fixed,
+            )
+        )
+    return grids
 
 
-def _matches(record: Mapping[str, Any], names: Sequence[str], values: Sequence[Any]) -> bool:
-    return all(record[name] == value for name, value in zip(names, values, strict=True))
-
-
-def _grid_page(
-    records: Sequence[Mapping[str, Any]], down: str, across: str, fixed: dict[str, Any]
-) -> Page:
-    row_values, column_values = values_of(records, down), values_of(records, across)
-    here = {
-        (record[down], record[across]): record
-        for record in records
-        if _matches(record, list(fixed), list(fixed.values()))
-    }
-    panels = tuple(
-        Panel(i, j, here.get((row, column)), describe({down: row, across: column} | fixed))
-        for i, row in enumerate(row_values)
-        for j, column in enumerate(column_values)
-    )
-    return Page(
-        panels,
-        rows=len(row_values),
-        columns=len(column_values),
-        row_field=down,
-        column_field=across,
-        row_values=tuple(row_values),
-        column_values=tuple(column_values),
-        fixed=fixed,
-    )
-
-
-def _list_pages(records: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> list[Page]:
+def _lists(table: RunTable) -> list[FacetGrid]:
     ranks = {
-        name: {value: rank for rank, value in enumerate(values_of(records, name))}
-        for name in SWEEP_ORDER
-        if name in swept
+        name: {value: rank for rank, value in enumerate(table.values(name))} for name in table.swept
     }
     ordered = sorted(
-        records, key=lambda record: [rank[record[name]] for name, rank in ranks.items()]
+        table.records, key=lambda record: [rank[record[name]] for name, rank in ranks.items()]
     )
     return [
-        _list_page(ordered[start : start + LIST_PANELS_MAX], list(ranks))
-        for start in range(0, len(ordered), LIST_PANELS_MAX)
+        _list(ordered[start : start + LIST_FACETS_MAX], list(ranks))
+        for start in range(0, len(ordered), LIST_FACETS_MAX)
     ]
 
 
-def _list_page(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Page:
+def _list(records: Sequence[Record], names: Sequence[str]) -> FacetGrid:
     columns = len(records) if len(records) <= 4 else min((4, 3), key=lambda n: -len(records) % n)
-    panels = tuple(
-        Panel(i // columns, i % columns, record, describe({name: record[name] for name in names}))
+    facets = tuple(
+        Facet(
+            i // columns, i % columns, (record,), describe({name: record[name] for name in names})
+        )
         for i, record in enumerate(records)
     )
-    return Page(panels, rows=math.ceil(len(records) / columns), columns=columns)
+    return FacetGrid(facets, rows=math.ceil(len(records) / columns), columns=columns)

@@ -4,51 +4,162 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from musicgen_lab.figures.cells import Cell, CellPage
+from musicgen_lab.analysis.features import FEATURES, NUMBERS, Feature
+from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
-from musicgen_lab.figures.facets import describe, format_value
-from musicgen_lab.formatting import decimals_for, mid_sentence, signed
+from musicgen_lab.figures.facets import Facet, FacetGrid, cell_grids, matching
+from musicgen_lab.formatting import decimals_for, describe, format_value, mid_sentence, signed
+from musicgen_lab.runs.run_table import RunTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from musicgen_lab.analysis.features import Feature
 
 COLOUR_MAP = "viridis"  # even in lightness, and told apart by colour-blind readers
 NOTHING_FACE = "#d9d7de"
 DARK_TEXT, LIGHT_TEXT = "#141418", "#ffffff"
 
 
-def draw_heatmap(page: CellPage, feature: Feature, limits: tuple[float, float] | None) -> Drawing:
-    """Draw one page of cells; see `musicgen_lab.plots.heatmap`.
+@dataclass(frozen=True)
+class Cell:
+    """A feature over the seeds of one cell.
+
+    Attributes
+    ----------
+    facet : Facet
+        Where it stands, with its clips.
+    mean : float
+        NaN where no clip has a value.
+    sd : float
+        Standard deviation over seeds; NaN for fewer than two values.
+    n, failed, silent : int
+        Clips with a value, clips that failed, and silent ones among the finished.
+    """
+
+    facet: Facet
+    mean: float
+    sd: float
+    n: int
+    failed: int
+    silent: int
+
+    @classmethod
+    def of(cls, facet: Facet, feature: str) -> Cell:
+        """Summarise a feature over the clips of a facet."""
+        values = [_value(record, feature) for record in facet.records if record["status"] == "ok"]
+        finite = [value for value in values if math.isfinite(value)]
+        n = len(finite)
+        mean = sum(finite) / n if n else math.nan
+        sd = math.sqrt(sum((v - mean) ** 2 for v in finite) / (n - 1)) if n > 1 else math.nan
+        failed = sum(record["status"] == "failed" for record in facet.records)
+        silent = sum(record["is_silent"] is True for record in facet.records)
+        return cls(facet, mean, sd, n, failed, silent)
+
+    @property
+    def status(self) -> str:
+        """What there is to show: "ok", "silent", "failed" or "missing"."""
+        if self.n:
+            return "ok"
+        if self.failed:
+            return "failed"
+        return "silent" if self.silent else "missing"
+
+
+@dataclass(frozen=True)
+class CellGrid:
+    """The cells of a grid, row by row, and how they are laid out."""
+
+    facets: FacetGrid
+    cells: tuple[Cell, ...]
+
+    @property
+    def most(self) -> int:
+        """The largest number of values in a cell."""
+        return max(cell.n for cell in self.cells)
+
+
+def plot_heatmap(table: RunTable, feature: str, **fixed: Any) -> Drawing:
+    """Draw a feature over the grid: mean over seeds, spread and count in every cell.
+
+    Cells whose clips all failed are hatched; silent ones and those not made yet are told apart.
+    All grids of a run share one colour scale.
 
     Parameters
     ----------
-    page : CellPage
-    feature : Feature
-        Whose means the cells hold.
-    limits : tuple of float or None
-        The colour scale's ends, shared by all pages; None where no cell has a value.
+    table : RunTable
+    feature : str
+        One of `musicgen_lab.analysis.features.FEATURES`.
+    **fixed
+        As in `plot_spectrograms`, without the seed.
+
+    Raises
+    ------
+    InvalidRequest
+        When there is no such feature, no clip, no grid to lay out, or no grid with the values in
+        `fixed`.
     """
+    heatmaps = plot_heatmaps(table, feature)
+    if not heatmaps:
+        raise InvalidRequest(
+            f"a heatmap needs a grid of clips, and {table.folder} holds none; "
+            "plot_effects and plot_map draw other designs",
+            field="results",
+        )
+    return matching(heatmaps, fixed)
+
+
+def plot_heatmaps(table: RunTable, feature: str) -> list[tuple[Mapping[str, Any], Drawing]]:
+    """Draw `plot_heatmap` for every combination of the fields that are neither down nor across.
+
+    Returns
+    -------
+    list of (fields, Drawing)
+        Empty where the clips form no grid.
+    """
+    if feature not in FEATURES:
+        raise InvalidRequest(
+            f"unknown feature {feature!r}; the features are {', '.join(FEATURES)}", field=feature
+        )
+    if feature not in NUMBERS:
+        raise InvalidRequest(
+            f"{feature} is not a number and has no mean; choose one of {', '.join(NUMBERS)}",
+            field=feature,
+        )
+    grids = [
+        CellGrid(grid, tuple(Cell.of(facet, feature) for facet in grid.facets))
+        for grid in cell_grids(table)
+    ]
+    means = [cell.mean for grid in grids for cell in grid.cells if cell.n]
+    limits = (min(means), max(means)) if means else None
+    return [(grid.facets.fixed, _draw(grid, FEATURES[feature], limits)) for grid in grids]
+
+
+def _value(record: Mapping[str, Any], feature: str) -> float:
+    value = record[feature]
+    return float(value) if isinstance(value, bool | int | float) else math.nan
+
+
+def _draw(grid: CellGrid, feature: Feature, limits: tuple[float, float] | None) -> Drawing:
+    """Draw one grid of cells on a colour scale that all grids share."""
     from matplotlib.figure import Figure
 
-    layout = _Layout.around(page, feature)
+    layout = _Layout.around(grid, feature)
     figure = Figure(figsize=(layout.width, layout.height), dpi=120, facecolor=PAPER)
     axes = figure.add_axes(layout.grid())
-    axes.set_xlim(0, len(page.column_values))
-    axes.set_ylim(len(page.row_values), 0)
+    axes.set_xlim(0, len(grid.facets.column_values))
+    axes.set_ylim(len(grid.facets.row_values), 0)
     size = 9.5 if layout.is_roomy else 8.0
-    _label(figure, axes, page, layout, size)
+    _label(figure, axes, grid, layout, size)
     decimals = decimals_for(limits)
-    for cell in page.cells:
-        _draw_cell(axes, cell, page, limits, decimals, layout, size)
+    for cell in grid.cells:
+        _draw_cell(axes, cell, grid, limits, decimals, layout, size)
     if limits is not None:
         _add_colour_bar(figure, feature, limits, layout, size)
-    return Drawing(figure, _alt(page, feature, decimals))
+    return Drawing(figure, _alt(grid, feature, decimals))
 
 
 @dataclass(frozen=True)
@@ -65,19 +176,19 @@ class _Layout:
     bottom: float = 0.3
 
     @classmethod
-    def around(cls, page: CellPage, feature: Feature) -> _Layout:
-        columns, rows = len(page.column_values), len(page.row_values)
+    def around(cls, grid: CellGrid, feature: Feature) -> _Layout:
+        columns, rows = len(grid.facets.column_values), len(grid.facets.row_values)
         roomy = columns <= 5
         cell_width = {1: 3.0, 2: 1.9}.get(columns, 1.35) if roomy else 0.88
         left = 0.3
-        if page.row_field:
-            heads = [_head(page.row_field, value) for value in page.row_values]
-            left = 0.35 + 0.095 * max(map(len, [page.row_field, *heads]))
+        if grid.facets.row_field:
+            heads = [_head(grid.facets.row_field, value) for value in grid.facets.row_values]
+            left = 0.35 + 0.095 * max(map(len, [grid.facets.row_field, *heads]))
         width = left + columns * cell_width + cls.right
-        said = f"{feature.label} ({feature.unit}): mean ± standard deviation over seeds{_n(page)}"
+        said = f"{feature.label} ({feature.unit}): mean ± standard deviation over seeds{_n(grid)}"
         lines = textwrap.wrap(said, int(width * 11.5))
-        if page.fixed:
-            lines += textwrap.wrap(describe(page.fixed), int(width * 11.5), max_lines=2)
+        if grid.facets.fixed:
+            lines += textwrap.wrap(describe(grid.facets.fixed), int(width * 11.5), max_lines=2)
         return cls(
             title="\n".join(lines),
             cell_width=cell_width,
@@ -117,16 +228,12 @@ def _head(name: str, value: Any) -> str:
     return text if len(text) <= 14 else f"{text[:13].rstrip()}…"
 
 
-def _most(page: CellPage) -> int:
-    return max(cell.n for cell in page.cells)
+def _n(grid: CellGrid) -> str:
+    counts = {cell.n for cell in grid.cells if cell.status == "ok"}
+    return f"; n = {grid.most}{'' if len(counts) == 1 else ' unless said'}" if counts else ""
 
 
-def _n(page: CellPage) -> str:
-    counts = {cell.n for cell in page.cells if cell.status == "ok"}
-    return f"; n = {_most(page)}{'' if len(counts) == 1 else ' unless said'}" if counts else ""
-
-
-def _label(figure: Figure, axes: Axes, page: CellPage, layout: _Layout, size: float) -> None:
+def _label(figure: Figure, axes: Axes, grid: CellGrid, layout: _Layout, size: float) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -141,23 +248,23 @@ def _label(figure: Figure, axes: Axes, page: CellPage, layout: _Layout, size: fl
         **(ink | {"fontsize": 10.5}),
     )
     top = 1 - (layout.top - 0.42) / layout.height
-    if page.column_field:
+    if grid.facets.column_field:
         middle = (layout.left + layout.columns * layout.cell_width / 2) / layout.width
-        figure.text(middle, top, page.column_field, ha="center", va="center", **ink)
-        for j, value in enumerate(page.column_values):
-            text = _head(page.column_field, value)
+        figure.text(middle, top, grid.facets.column_field, ha="center", va="center", **ink)
+        for j, value in enumerate(grid.facets.column_values):
+            text = _head(grid.facets.column_field, value)
             axes.text(j + 0.5, -0.1, text, ha="center", va="bottom", **ink)
-    if page.row_field:
-        axes.text(-0.12, -0.1, page.row_field, ha="right", va="bottom", **ink)
-        for i, value in enumerate(page.row_values):
-            text = _head(page.row_field, value)
+    if grid.facets.row_field:
+        axes.text(-0.12, -0.1, grid.facets.row_field, ha="right", va="bottom", **ink)
+        for i, value in enumerate(grid.facets.row_values):
+            text = _head(grid.facets.row_field, value)
             axes.text(-0.12, i + 0.5, text, ha="right", va="center", **ink)
 
 
 def _draw_cell(
     axes: Axes,
     cell: Cell,
-    page: CellPage,
+    grid: CellGrid,
     limits: tuple[float, float] | None,
     decimals: int,
     layout: _Layout,
@@ -169,11 +276,14 @@ def _draw_cell(
     # A little paper between the cells, the same on every side.
     gap_x, gap_y = 0.02 / layout.cell_width, 0.02 / layout.cell_height
     place = Rectangle(
-        (cell.column + gap_x, cell.row + gap_y), 1 - 2 * gap_x, 1 - 2 * gap_y, linewidth=0
+        (cell.facet.column + gap_x, cell.facet.row + gap_y),
+        1 - 2 * gap_x,
+        1 - 2 * gap_y,
+        linewidth=0,
     )
     axes.add_patch(place)
     middle: dict[str, Any] = {"ha": "center", "parse_math": False}
-    x, y = cell.column + 0.5, cell.row + 0.5
+    x, y = cell.facet.column + 0.5, cell.facet.row + 0.5
     if cell.status != "ok":
         if cell.status == "missing":
             place.set(facecolor="none", edgecolor=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
@@ -197,7 +307,7 @@ def _draw_cell(
     # WCAG: black has more contrast than white from a relative luminance of 0.179 on.
     middle["color"] = DARK_TEXT if luminance > 0.179 else LIGHT_TEXT
     lines = [] if math.isnan(cell.sd) else [f"± {cell.sd:,.{decimals}f}"]
-    notes = _cell_notes(cell, page)
+    notes = _cell_notes(cell, grid)
     if notes:
         lines.append(notes)
     lift = 0.09 * len(lines)
@@ -222,13 +332,13 @@ def _draw_cell(
         )
 
 
-def _cell_notes(cell: Cell, page: CellPage) -> str:
+def _cell_notes(cell: Cell, grid: CellGrid) -> str:
     """Say what sets a cell's clips apart from the others': fewer, failed, silent."""
     if cell.failed:
         return f"n {cell.n}, {cell.failed} failed"
     if cell.silent:
         return f"n {cell.n}, {cell.silent} silent"
-    return f"n {cell.n}" if cell.n < _most(page) else ""
+    return f"n {cell.n}" if cell.n < grid.most else ""
 
 
 def _add_colour_bar(
@@ -260,16 +370,16 @@ def _add_colour_bar(
     bar.outline.set_visible(False)  # type: ignore[operator]
 
 
-def _alt(page: CellPage, feature: Feature, decimals: int) -> str:
+def _alt(grid: CellGrid, feature: Feature, decimals: int) -> str:
     """Say the means of every cell, row by row, and what is not there."""
     parts = [
-        f"Heatmap of {mid_sentence(feature.label)} in {feature.unit}, mean over seeds{_n(page)}"
+        f"Heatmap of {mid_sentence(feature.label)} in {feature.unit}, mean over seeds{_n(grid)}"
     ]
-    if page.fixed:
-        parts.append(f"with {describe(page.fixed)}")
+    if grid.facets.fixed:
+        parts.append(f"with {describe(grid.facets.fixed)}")
     parts += [
-        f"{cell.label or 'the only cell'}: "
+        f"{cell.facet.label or 'the only cell'}: "
         + (signed(cell.mean, decimals) if cell.status == "ok" else cell.status)
-        for cell in page.cells
+        for cell in grid.cells
     ]
     return "; ".join(parts) + "."

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from musicgen_lab.analysis.spectrogram import (
-    FLOOR_DB,
-    HOP_S,
-    N_MELS,
-    WINDOW_S,
-    MelSpectrogram,
-    hz_to_mel,
-    mel_spectrogram_db,
-)
-
-if TYPE_CHECKING:
-    from musicgen_lab.results import Results
+from musicgen_lab.analysis.spectrogram import FLOOR_DB, HOP_S, N_MELS, MelSpectrogram, hz_to_mel
+from musicgen_lab.runs.run_table import RunTable
 
 COLOUR_MAP = "magma"  # its lightness rises evenly: true in grey and for colour-blind readers
 LEVEL_RANGE_DB = 80.0
@@ -32,13 +21,13 @@ class MelPictures:
 
     Parameters
     ----------
-    results : Results
+    table : RunTable
     level_range_db : float > 0
         From the lightest colour down to the darkest, in dB.
 
     Attributes
     ----------
-    by_key : dict of str to MelSpectrogram
+    by_key : Mapping of str to MelSpectrogram
         By the clip's key.
     level_limits_db : tuple of float
         Darkest and lightest level, in dB re full scale, the same for every clip. The lightest is
@@ -50,23 +39,16 @@ class MelPictures:
         frequency axis, in mels on Slaney's scale.
     """
 
-    def __init__(self, results: Results, *, level_range_db: float = LEVEL_RANGE_DB) -> None:
-        made = results.frame[results.frame["status"] == "ok"]
+    def __init__(self, table: RunTable, *, level_range_db: float = LEVEL_RANGE_DB) -> None:
+        made = table.frame[table.frame["status"] == "ok"]
         self.duration_s = float(made["duration_s"].max()) if len(made) else 1.0
         rate_hz = int(made["sample_rate_hz"].max()) if len(made) else 2
         half_band = float(hz_to_mel(np.array(rate_hz / 2))) / (N_MELS + 1) / 2
         self.mel_limits = (half_band, (2 * N_MELS + 1) * half_band)
-        hop_s = max(HOP_S, self.duration_s / PICTURE_WIDTH)
-        self.by_key: dict[str, MelSpectrogram] = {}
-        highest_db = FLOOR_DB
-        for key, frames in zip(made["key"], made["frames"], strict=True):
-            if not frames:
-                continue  # nothing came back: there is nothing to draw
-            clip = results.clip(key)
-            finite = np.nan_to_num(clip.samples, nan=0.0, posinf=0.0, neginf=0.0)
-            mel = mel_spectrogram_db(finite, clip.sample_rate, window_s=WINDOW_S, hop_s=hop_s)
-            self.by_key[key] = mel
-            highest_db = max(highest_db, float(mel.level_db.max()))
+        self.by_key = table.mel_spectrograms(max(HOP_S, self.duration_s / PICTURE_WIDTH))
+        highest_db = max(
+            (float(mel.level_db.max()) for mel in self.by_key.values()), default=FLOOR_DB
+        )
         top_db = max(10.0 * math.ceil(highest_db / 10), FLOOR_DB + level_range_db)
         self.level_limits_db = (top_db - level_range_db, top_db)
 

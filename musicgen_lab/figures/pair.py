@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from musicgen_lab.analysis.features import FEATURES, NUMBERS, chosen_features, measure
 from musicgen_lab.analysis.spectrogram import MelSpectrogram, hz_to_mel, mel_spectrogram_db
 from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
-from musicgen_lab.figures.facets import describe
 from musicgen_lab.figures.mel_pictures import COLOUR_MAP, LEVEL_RANGE_DB
-from musicgen_lab.formatting import decimals_for, signed, value
+from musicgen_lab.formatting import decimals_for, describe, signed, value
 from musicgen_lab.request import SWEEP_ORDER
 
 if TYPE_CHECKING:
@@ -37,8 +37,21 @@ class Row(NamedTuple):
     change: str
 
 
-def draw_pair(a: Clip, b: Clip, features: Sequence[str]) -> Drawing:
-    """Draw two clips; see `musicgen_lab.plots.compare`."""
+def plot_pair(a: Clip, b: Clip, features: Sequence[str] | None = None) -> Drawing:
+    """Draw two clips on the same axes: spectrograms, their difference in dB, their features.
+
+    Parameters
+    ----------
+    a, b : Clip
+        From `Results.clip`, of one run or of two.
+    features : sequence of str, optional
+        Rows of the table; `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given.
+
+    Raises
+    ------
+    InvalidRequest
+        When there is no such feature.
+    """
     from matplotlib.figure import Figure
 
     mels = [
@@ -48,7 +61,7 @@ def draw_pair(a: Clip, b: Clip, features: Sequence[str]) -> Drawing:
         for clip in (a, b)
     ]
     names = _names(a, b)
-    rows = feature_rows(a, b, features)
+    rows = feature_rows(a, b, chosen_features(features))
     table_in = TABLE_ROW_IN * (len(rows) + 1) + 0.35
     heads = [textwrap.wrap(name, 92, max_lines=2, placeholder=" …") for name in names]
     top_in = 0.35 + 0.18 * max(map(len, heads))
@@ -79,8 +92,6 @@ def draw_pair(a: Clip, b: Clip, features: Sequence[str]) -> Drawing:
 
 def feature_rows(a: Clip, b: Clip, features: Sequence[str]) -> list[Row]:
     """Write the features of two clips and their change, each in its unit."""
-    from musicgen_lab.analysis.features import FEATURES, NUMBERS, measure
-
     measured = [measure(clip.samples, clip.sample_rate) for clip in (a, b)]
     rows = []
     for name in features:

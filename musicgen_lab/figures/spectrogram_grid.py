@@ -1,58 +1,96 @@
-"""One page of panels as a matplotlib figure: labelled axes, one colour scale, alt text."""
+"""The spectrograms of a run as a grid: labelled axes, one colour scale, alt text."""
 
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musicgen_lab.analysis.spectrogram import hz_to_mel
+from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
-from musicgen_lab.figures.facets import Page, Panel, format_value
-from musicgen_lab.figures.mel_pictures import COLOUR_MAP, MelPictures
-from musicgen_lab.figures.page_frame import PageFrame, head, label_lines
+from musicgen_lab.figures.facets import Facet, FacetGrid, clip_grids, matching
+from musicgen_lab.figures.mel_pictures import COLOUR_MAP, LEVEL_RANGE_DB, MelPictures
+from musicgen_lab.formatting import describe, format_value
+from musicgen_lab.runs.run_table import RunTable, distinct_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from musicgen_lab.results import Results
-
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000, 32000)
+ROW_HEAD_IN = 1.15  # room for a row's field and value, beside it
 
 
-def draw_page(page: Page, results: Results, pictures: MelPictures) -> Drawing:
-    """Draw one page of panels; see `spectrogram_grid`.
+def plot_spectrograms(
+    table: RunTable, *, level_range_db: float = LEVEL_RANGE_DB, **fixed: Any
+) -> Drawing:
+    """Draw the mel spectrograms of a run's clips as a grid on one colour scale.
+
+    Temperature goes down and cfg_coef across where they are swept; otherwise the next swept fields
+    do, see `figures.facets.clip_grids`. Failed clips are hatched, silent ones are marked, and the
+    facets of missing ones are blank. All share their axes: time in seconds, frequency in kHz on the
+    mel scale, level in dB re full scale.
 
     Parameters
     ----------
-    page : Page
-    results : Results
-        Where the page is from.
+    table : RunTable
+    level_range_db : float > 0
+        From the lightest colour down to the darkest, in dB.
+    **fixed
+        Values for swept fields that are neither down nor across, such as `seed=1`; the first value
+        of those not given. The title says what is shown.
+
+    Returns
+    -------
+    Drawing
+        Save it with `drawing.save("grid.svg")`.
+
+    Raises
+    ------
+    InvalidRequest
+        When the run has no clips yet, or none with the values in `fixed`.
+    """
+    grids = clip_grids(table)
+    if not grids:
+        raise InvalidRequest(
+            f"there are no clips in {table.folder} to draw; run the sweep first", field="results"
+        )
+    grid = matching([(grid.fixed, grid) for grid in grids], fixed)
+    return draw_grid(grid, MelPictures(table, level_range_db=level_range_db))
+
+
+def draw_grid(grid: FacetGrid, pictures: MelPictures) -> Drawing:
+    """Draw one grid of spectrograms; see `plot_spectrograms`.
+
+    Parameters
+    ----------
+    grid : FacetGrid
     pictures : MelPictures
-        The run's spectrograms, made once for all of its pages.
+        The run's spectrograms on one scale.
     """
     from matplotlib.figure import Figure
 
-    frame = PageFrame.around(page, results)
-    figure = Figure(figsize=(frame.width, frame.height), dpi=120, facecolor=PAPER)
-    axes = figure.subplots(page.rows, page.columns, squeeze=False, gridspec_kw=frame.gridspec())
-    size = 8.5 if page.columns <= 4 else 7.5
-    for panel in page.panels:
-        _draw_panel(axes[panel.row, panel.column], panel, pictures, size, small=page.columns > 4)
-    for place in axes.ravel()[len(page.panels) :]:
+    layout = _Layout.around(grid)
+    figure = Figure(figsize=(layout.width, layout.height), dpi=120, facecolor=PAPER)
+    axes = figure.subplots(grid.rows, grid.columns, squeeze=False, gridspec_kw=layout.gridspec())
+    size = 8.5 if grid.columns <= 4 else 7.5
+    for facet in grid.facets:
+        _draw_facet(axes[facet.row, facet.column], facet, pictures, size, small=grid.columns > 4)
+    for place in axes.ravel()[len(grid.facets) :]:
         place.set_axis_off()
-    _label_axes(axes, page, pictures, size)
-    centre_x = (frame.left + frame.panels_width / 2) / frame.width
-    centre_y = (frame.bottom + frame.panels_height / 2) / frame.height
+    _label_axes(axes, grid, pictures, size)
+    centre_x = (layout.left + layout.panels_width / 2) / layout.width
+    centre_y = (layout.bottom + layout.panels_height / 2) / layout.height
     label: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10, "color": INK}
-    figure.text(centre_x, 0.22 / frame.height, "Time (s)", **label)
-    figure.text(0.2 / frame.width, centre_y, "Frequency (kHz), mel scale", rotation=90, **label)
+    figure.text(centre_x, 0.22 / layout.height, "Time (s)", **label)
+    figure.text(0.2 / layout.width, centre_y, "Frequency (kHz), mel scale", rotation=90, **label)
     figure.text(
         centre_x,
-        1 - 0.14 / frame.height,
-        frame.title,
+        1 - 0.14 / layout.height,
+        layout.title,
         ha="center",
         va="top",
         fontsize=12,
@@ -60,39 +98,39 @@ def draw_page(page: Page, results: Results, pictures: MelPictures) -> Drawing:
         color=INK,
         parse_math=False,
     )
-    _add_colour_bar(figure, frame, pictures, size)
-    return Drawing(figure, _alt(page, results))
+    _add_colour_bar(figure, layout, pictures, size)
+    return Drawing(figure, _alt(grid))
 
 
-def _alt(page: Page, results: Results) -> str:
-    """Say in words what a page shows, for those who cannot see it."""
-    made = [panel for panel in page.panels if panel.status in ("ok", "silent")]
+def _alt(grid: FacetGrid) -> str:
+    """Say in words what a grid shows, for those who cannot see it."""
+    made = [facet for facet in grid.facets if facet.status in ("ok", "silent")]
     parts = [f"{len(made)} mel spectrograms" if len(made) != 1 else "A mel spectrogram"]
     for name, values, where in (
-        (page.row_field, page.row_values, "from top to bottom"),
-        (page.column_field, page.column_values, "from left to right"),
+        (grid.row_field, grid.row_values, "from top to bottom"),
+        (grid.column_field, grid.column_values, "from left to right"),
     ):
         if name is not None:
             listed = ", ".join(format_value(name, value) for value in values)
             parts.append(f"{name} {listed} {where}")
-    if page.is_list and results.swept:
-        parts.append("; ".join(panel.label for panel in page.panels))
-    if page.heading:
-        parts.append(f"all with {page.heading}")
+    if grid.is_list and grid.facets[0].label:
+        parts.append("; ".join(facet.label for facet in grid.facets))
+    if grid.heading:
+        parts.append(f"all with {grid.heading}")
     for status in ("failed", "silent", "missing"):
-        labels = [panel.label for panel in page.panels if panel.status == status]
+        labels = [facet.label for facet in grid.facets if facet.status == status]
         if labels:
             parts.append(f"{status}: {'; '.join(labels) or 'the only clip'}")
     return ". ".join(parts) + "."
 
 
-def _draw_panel(
-    axes: Axes, panel: Panel, pictures: MelPictures, size: float, *, small: bool
+def _draw_facet(
+    axes: Axes, facet: Facet, pictures: MelPictures, size: float, *, small: bool
 ) -> None:
     low_db, high_db = pictures.level_limits_db
     axes.set_xlim(0, pictures.duration_s)
     axes.set_ylim(*pictures.mel_limits)
-    status = panel.status
+    status = facet.status
     for spine in axes.spines.values():
         spine.set_color(MUTED)
         spine.set_linewidth(0.6)
@@ -100,7 +138,7 @@ def _draw_panel(
         axes.spines[:].set_linestyle((0, (2, 3)))
         axes.patch.set_alpha(0)
         return
-    record = panel.record
+    record = facet.record
     assert record is not None
     if status == "failed":
         axes.set_facecolor("#d9d7de")
@@ -149,39 +187,39 @@ def _note(axes: Axes, text: str, size: float) -> None:
     )
 
 
-def _label_axes(axes: Any, page: Page, pictures: MelPictures, size: float) -> None:
+def _label_axes(axes: Any, grid: FacetGrid, pictures: MelPictures, size: float) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ticks = [hz for hz in _TICKS_HZ if hz_to_mel(np.array(hz)) < pictures.mel_limits[1] + 1]
-    if page.rows > 3:
+    if grid.rows > 3:
         ticks = [hz for hz in ticks if hz in (500, 2000, 8000, 32000)]
-    for panel in page.panels:
-        place = axes[panel.row, panel.column]
-        is_lowest = page.columns * (panel.row + 1) + panel.column >= len(page.panels)
+    for facet in grid.facets:
+        place = axes[facet.row, facet.column]
+        is_lowest = grid.columns * (facet.row + 1) + facet.column >= len(grid.facets)
         place.tick_params(
             labelsize=size,
             length=2.5,
             color=MUTED,
             labelcolor=INK,
             labelbottom=is_lowest,
-            labelleft=panel.column == 0,
+            labelleft=facet.column == 0,
         )
         place.set_yticks(hz_to_mel(np.array(ticks)), [f"{hz / 1000:g}" for hz in ticks])
         place.set_ylim(*pictures.mel_limits)
-        # The last number would touch the next panel's first.
-        prune = "upper" if panel.column < page.columns - 1 else None
-        nbins = 5 if page.columns <= 4 else 3
+        # The last number would touch the next facet's first.
+        prune = "upper" if facet.column < grid.columns - 1 else None
+        nbins = 5 if grid.columns <= 4 else 3
         place.xaxis.set_major_locator(MaxNLocator(nbins, steps=[1, 2, 5, 10], prune=prune))
-        if page.is_list and panel.label:
+        if grid.is_list and facet.label:
             place.set_title(
-                "\n".join(label_lines(panel.label)), fontsize=size, color=INK, parse_math=False
+                "\n".join(_label_lines(facet.label)), fontsize=size, color=INK, parse_math=False
             )
-    for column, value in enumerate(page.column_values):
-        text = head(page.column_field, value, column == 0 or page.columns <= 4)
+    for column, value in enumerate(grid.column_values):
+        text = _head(grid.column_field, value, column == 0 or grid.columns <= 4)
         axes[0, column].set_title(text, fontsize=size + 1, color=INK, parse_math=False)
-    for row, value in enumerate(page.row_values):
+    for row, value in enumerate(grid.row_values):
         axes[row, -1].annotate(
-            head(page.row_field, value, row == 0 or page.rows <= 4),
+            _head(grid.row_field, value, row == 0 or grid.rows <= 4),
             xy=(1, 0.5),
             xytext=(7, 0),
             xycoords="axes fraction",
@@ -193,17 +231,17 @@ def _label_axes(axes: Any, page: Page, pictures: MelPictures, size: float) -> No
         )
 
 
-def _add_colour_bar(figure: Figure, frame: PageFrame, pictures: MelPictures, size: float) -> None:
+def _add_colour_bar(figure: Figure, layout: _Layout, pictures: MelPictures, size: float) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    height = min(frame.panels_height, 4.0)
+    height = min(layout.panels_height, 4.0)
     place = figure.add_axes(
         (
-            1 - 0.95 / frame.width,
-            (frame.bottom + (frame.panels_height - height) / 2) / frame.height,
-            0.14 / frame.width,
-            height / frame.height,
+            1 - 0.95 / layout.width,
+            (layout.bottom + (layout.panels_height - height) / 2) / layout.height,
+            0.14 / layout.width,
+            height / layout.height,
         )
     )
     scale = ScalarMappable(Normalize(*pictures.level_limits_db), cmap=COLOUR_MAP)
@@ -211,3 +249,108 @@ def _add_colour_bar(figure: Figure, frame: PageFrame, pictures: MelPictures, siz
     bar.set_label("Level of a mel band (dB re full scale)", fontsize=9, color=INK)
     place.tick_params(labelsize=size, color=MUTED, labelcolor=INK)
     bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the facets stand, in inches; constrained layout takes seconds for 9 x 9.
+
+    Attributes
+    ----------
+    title : str
+        In its lines.
+    panels_width, panels_height : float
+        Of all panels together, in inches.
+    gap_x, gap_y : float
+        Between facets, as shares of a facet's width and height.
+    left, right, top, bottom : float
+        Margins in inches.
+    """
+
+    title: str
+    panels_width: float
+    panels_height: float
+    gap_x: float
+    gap_y: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    @classmethod
+    def around(cls, grid: FacetGrid) -> _Layout:
+        """Make room for a grid's facets, and for all that is written around them."""
+        panel_width = {1: 6.0, 2: 3.6, 3: 2.8, 4: 2.4}.get(grid.columns, 1.5)
+        panel_height = {1: 3.4, 2: 2.3, 3: 1.9}.get(grid.rows, 1.25 if grid.columns > 4 else 1.6)
+        text_lines = max((len(_label_lines(facet.label)) for facet in grid.facets), default=0)
+        gap_x = 0.15
+        gap_y = 0.16 + (0.16 * text_lines + 0.2 if grid.is_list else 0.0)
+        heads = (
+            max(_head(grid.column_field, v, True).count("\n") + 1 for v in grid.column_values)
+            if grid.column_values
+            else text_lines
+        )
+        title = _title(grid, grid.columns * panel_width)
+        title_lines = title.count("\n") + 1 if title else 0
+        return cls(
+            title=title,
+            panels_width=grid.columns * panel_width + (grid.columns - 1) * gap_x,
+            panels_height=grid.rows * panel_height + (grid.rows - 1) * gap_y,
+            gap_x=gap_x / panel_width,
+            gap_y=gap_y / panel_height,
+            left=0.75,
+            right=1.2 + (ROW_HEAD_IN if grid.row_field else 0.0),
+            top=0.3 + 0.235 * title_lines + 0.17 * heads,
+            bottom=0.6,
+        )
+
+    @property
+    def width(self) -> float:
+        """Of the paper, in inches."""
+        return self.left + self.panels_width + self.right
+
+    @property
+    def height(self) -> float:
+        """Of the paper, in inches."""
+        return self.bottom + self.panels_height + self.top
+
+    def gridspec(self) -> dict[str, float]:
+        """Return the same as matplotlib wants it: shares of the paper, and of a facet."""
+        return {
+            "left": self.left / self.width,
+            "right": 1 - self.right / self.width,
+            "bottom": self.bottom / self.height,
+            "top": 1 - self.top / self.height,
+            "wspace": self.gap_x,
+            "hspace": self.gap_y,
+        }
+
+
+def _head(name: str | None, value: Any, with_name: bool) -> str:
+    """Write a row's or a column's value, with its field's name where there is room for it."""
+    assert name is not None
+    text = format_value(name, value)
+    if with_name and len(name) + len(text) < 12:
+        return f"{name} {text}"
+    lines = textwrap.wrap(text, 15, max_lines=3, placeholder=" …")
+    return "\n".join([name, *lines] if with_name else lines)
+
+
+def _label_lines(label: str) -> list[str]:
+    """Write a facet's label in up to three lines."""
+    return textwrap.wrap(label, 34, max_lines=3, placeholder=" …")
+
+
+def _title(grid: FacetGrid, width_in: float) -> str:
+    prompts = distinct_values(
+        tuple(record for facet in grid.facets for record in facet.records), "prompt"
+    )
+    lines = []
+    if len(prompts) == 1:
+        lines += textwrap.wrap(f"“{prompts[0]}”", width=int(width_in * 10), max_lines=4)
+    if grid.heading and list(grid.fixed) != ["prompt"]:
+        lines.append(grid.heading)
+    record = grid.facets[0].record
+    if len(grid.facets) == 1 and not grid.facets[0].label and record is not None:
+        lines.append(describe({name: record[name] for name in ("temperature", "cfg_coef", "seed")}))
+    return "\n".join(lines)

@@ -5,59 +5,62 @@ It works in a notebook, with the sounds inside it, and in the report, with small
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musicgen_lab.figures.facets import Page, format_value, pages
+from musicgen_lab.analysis.features import FEATURES, chosen_features
+from musicgen_lab.analysis.spectrogram import mel_to_hz
+from musicgen_lab.figures.facets import Facet, FacetGrid, clip_grids
 from musicgen_lab.figures.mel_pictures import (
     COLOUR_MAP,
     LEVEL_RANGE_DB,
+    PICTURE_HEIGHT,
+    PICTURE_WIDTH,
     MelPictures,
 )
-from musicgen_lab.formatting import signed
-from musicgen_lab.listening.cell import ClipCells
+from musicgen_lab.formatting import format_value, signed, value_with_unit
 from musicgen_lab.listening.previews import (
     MATCHED_LUFS,
-    EmbeddedCopies,
-    FileCopies,
+    EmbeddedPreviews,
+    FilePreviews,
+    Preview,
 )
-from musicgen_lab.stats.study_tables import chosen_features
+from musicgen_lab.runs.run_table import RunTable
 
 if TYPE_CHECKING:
     from IPython.display import HTML
-
-    from musicgen_lab.results import Results
 
 FEATURES_UNDER_PLAYER = 3
 STYLE_PATH = Path(__file__).parent / "listening.css"
 
 
 def listening_grid(
-    results: Results,
+    table: RunTable,
     *,
     features: Sequence[str] = (),
     level_range_db: float = LEVEL_RANGE_DB,
-    copies: FileCopies | EmbeddedCopies | None = None,
+    copies: FilePreviews | EmbeddedPreviews | None = None,
 ) -> HTML:
     """Show every clip of a run as a picture with a player, in the order of the sweep.
 
     Temperature goes down and cfg_coef across where they are swept, see
-    `figures.facets.pages`. The players play listening copies (MP3) at each clip's own level;
+    `figures.facets.clip_grids`. The players play listening copies (MP3) at each clip's own level;
     a clip that goes beyond full scale is played quieter, and it says so by how much. On a page
     whose copies are files, a switch plays loudness-matched ones instead.
 
     Parameters
     ----------
-    results : Results
+    table : RunTable
     features : sequence of str
         Whose values stand under each player.
     level_range_db : float > 0
         From the lightest colour of the pictures down to the darkest, in dB.
-    copies : FileCopies or EmbeddedCopies, optional
+    copies : FilePreviews or EmbeddedPreviews, optional
         Where the sounds are. The default are files in the run folder: their links are relative, so
         show them in a page that lies there.
 
@@ -74,23 +77,23 @@ def listening_grid(
     """
     from IPython.display import HTML
 
-    pictures = MelPictures(results, level_range_db=level_range_db)
-    copies = copies or FileCopies(results.folder)
-    found = pages(results)
+    pictures = MelPictures(table, level_range_db=level_range_db)
+    copies = copies or FilePreviews(table.folder)
+    grids = clip_grids(table)
     parts = [legend(pictures)]
-    if isinstance(copies, FileCopies) and pictures.by_key:
+    if isinstance(copies, FilePreviews) and pictures.by_key:
         parts.append(LOUDNESS_SWITCH)
-    for page in found:
+    for grid in grids:
         sources = {
-            panel.record["key"]: copies.of(results, panel.record["key"], pictures)
-            for panel in page.panels
-            if panel.record is not None and panel.record["key"] in pictures.by_key
+            facet.record["key"]: copies.of(table, facet.record["key"], pictures)
+            for facet in grid.facets
+            if facet.record is not None and facet.record["key"] in pictures.by_key
         }
         cells = ClipCells(sources, tuple(features))
-        if page.heading:
-            parts.append(f"<h3>{escape(page.heading)}</h3>")
-        parts.append(_list(page, cells) if page.is_list else _table(page, cells))
-    if not found:
+        if grid.heading:
+            parts.append(f"<h3>{escape(grid.heading)}</h3>")
+        parts.append(_list(grid, cells) if grid.is_list else _table(grid, cells))
+    if not grids:
         parts.append("<p>No clip has been made yet.</p>")
     return HTML(styled("".join(parts)))
 
@@ -102,29 +105,29 @@ def styled(content: str) -> str:
 
 
 def report_grid(
-    results: Results, features: Sequence[str] | None = None, *, level_range_db: float
+    table: RunTable, features: Sequence[str] | None = None, *, level_range_db: float
 ) -> HTML:
     """Show the listening grid in a report, with the sounds beside it and a loudness switch.
 
     Parameters
     ----------
-    results : Results
+    table : RunTable
     features : sequence of str, optional
-        The first three stand under each player; see `findings.chosen_features`.
+        The first three stand under each player; see `features.chosen_features`.
     level_range_db : float > 0
         As for `listening_grid`.
     """
-    return listening_grid(results, features=shown_features(features), level_range_db=level_range_db)
+    return listening_grid(table, features=shown_features(features), level_range_db=level_range_db)
 
 
 def listen(
-    results: Results, *, features: Sequence[str] | None = None, matched: bool = False
+    table: RunTable, *, features: Sequence[str] | None = None, matched: bool = False
 ) -> HTML:
     """Show the listening grid in a notebook, with the sounds inside it.
 
     Parameters
     ----------
-    results : Results
+    table : RunTable
     features : sequence of str, optional
         As for `report_grid`.
     matched : bool
@@ -135,8 +138,8 @@ def listen(
     InvalidRequest
         When there is no such feature, or all sounds together are more than 32 MB.
     """
-    copies = EmbeddedCopies(matched=matched)
-    return listening_grid(results, features=shown_features(features), copies=copies)
+    copies = EmbeddedPreviews(matched=matched)
+    return listening_grid(table, features=shown_features(features), copies=copies)
 
 
 def shown_features(features: Sequence[str] | None) -> list[str]:
@@ -155,8 +158,6 @@ LOUDNESS_SWITCH = (
 def legend(pictures: MelPictures) -> str:
     """Say what the pictures' axes and colours mean."""
     from matplotlib import colormaps
-
-    from musicgen_lab.analysis.spectrogram import mel_to_hz
 
     stops = ", ".join(
         "#" + "".join(f"{round(255 * part):02x}" for part in colormaps[COLOUR_MAP](share)[:3])
@@ -177,22 +178,22 @@ def _signed(level_db: float) -> str:
     return f"{level_db:g}".replace("-", "−")
 
 
-def _table(page: Page, cells: ClipCells) -> str:
+def _table(grid: FacetGrid, cells: ClipCells) -> str:
     """Return a grid page as a table, so that a screen reader tells each player's place."""
-    assert page.row_field is not None and page.column_field is not None
+    assert grid.row_field is not None and grid.column_field is not None
     heads = "".join(
-        f'<th scope="col">{_head(page.column_field, value)}</th>' for value in page.column_values
+        f'<th scope="col">{_head(grid.column_field, value)}</th>' for value in grid.column_values
     )
     rows = [f"<tr><td></td>{heads}</tr>"]
-    for row, value in enumerate(page.row_values):
-        here = page.panels[row * page.columns : (row + 1) * page.columns]
-        row_cells = "".join(f"<td>{cells.show(panel)}</td>" for panel in here)
-        rows.append(f'<tr><th scope="row">{_head(page.row_field, value)}</th>{row_cells}</tr>')
-    axes = f"{page.row_field} down, {page.column_field} across"
-    name = escape(", ".join(filter(None, [f"Listening grid: {axes}", page.heading])), quote=True)
+    for row, value in enumerate(grid.row_values):
+        here = grid.facets[row * grid.columns : (row + 1) * grid.columns]
+        row_cells = "".join(f"<td>{cells.show(facet)}</td>" for facet in here)
+        rows.append(f'<tr><th scope="row">{_head(grid.row_field, value)}</th>{row_cells}</tr>')
+    axes = f"{grid.row_field} down, {grid.column_field} across"
+    name = escape(", ".join(filter(None, [f"Listening grid: {axes}", grid.heading])), quote=True)
     return (
         f'<div class="listening-scroll" role="region" aria-label="{name}" tabindex="0">'
-        f'<table class="listening-grid" style="--columns: {page.columns}">{"".join(rows)}</table>'
+        f'<table class="listening-grid" style="--columns: {grid.columns}">{"".join(rows)}</table>'
         "</div>"
     )
 
@@ -202,6 +203,68 @@ def _head(name: str, value: Any) -> str:
     return f'{escape(name)} <b title="{whole}">{escape(format_value(name, value))}</b>'
 
 
-def _list(page: Page, cells: ClipCells) -> str:
-    items = "".join(f"<li>{cells.show(panel)}</li>" for panel in page.panels)
+def _list(grid: FacetGrid, cells: ClipCells) -> str:
+    items = "".join(f"<li>{cells.show(facet)}</li>" for facet in grid.facets)
     return f'<ul class="listening-list">{items}</ul>'
+
+
+@dataclass(frozen=True)
+class ClipCells:
+    """How each clip of a listening page is shown.
+
+    Attributes
+    ----------
+    copies : Mapping of str to Preview
+        By the clip's key; those without samples have none.
+    features : tuple of str
+        Whose values stand under each player.
+    """
+
+    copies: Mapping[str, Preview]
+    features: tuple[str, ...]
+
+    def show(self, facet: Facet) -> str:
+        """Return one clip's picture, label and player, or what stands in its place."""
+        label = escape(facet.label or "the clip", quote=True)
+        caption = f"<figcaption>{label}"
+        record = facet.record
+        if record is None:
+            return f'<figure class="missing"><div>not made yet</div>{caption}</figcaption></figure>'
+        if facet.status == "failed":
+            error = escape(str(record["error"]))
+            return (
+                f'<figure class="failed"><div>failed</div>{caption} <em>{error}</em></figcaption>'
+                "</figure>"
+            )
+        copy = self.copies.get(record["key"])
+        if copy is None:
+            return f'<figure class="missing"><div>no samples</div>{caption}</figcaption></figure>'
+        notes = _notes(record)
+        said = f" <em>{escape('; '.join(notes))}</em>" if notes else ""
+        matched = f' data-matched="{copy.matched}"' if copy.matched != copy.as_made else ""
+        lazy = "" if copy.picture.startswith("data:") else 'loading="lazy" '
+        return (
+            f'<figure><img src="{copy.picture}" {lazy}'
+            f'width="{PICTURE_WIDTH}" height="{PICTURE_HEIGHT}" '
+            f'alt="Mel spectrogram: {label}{escape("; " + "; ".join(notes)) if notes else ""}">'
+            f'<audio controls preload="none" src="{copy.as_made}"{matched} '
+            f'aria-label="Play {label}"></audio>'
+            f"{caption}{self._values(record)}{said}</figcaption></figure>"
+        )
+
+    def _values(self, record: Mapping[str, Any]) -> str:
+        said = [
+            f"<span>{escape(FEATURES[name].label)} "
+            f"<b>{escape(value_with_unit(record[name], FEATURES[name].unit))}</b></span>"
+            for name in self.features
+        ]
+        return f'<small class="values">{" ".join(said)}</small>' if said else ""
+
+
+def _notes(record: Mapping[str, Any]) -> list[str]:
+    """Return what a listener should know of a clip."""
+    notes = ["silent"] if record["is_silent"] is True else []
+    if record["peak_dbfs"] > 0:
+        beyond = f"{record['peak_dbfs']:.1f} dB"
+        notes.append(f"peaks {beyond} above full scale: played {beyond} quieter")
+    return notes

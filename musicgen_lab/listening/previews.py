@@ -6,7 +6,6 @@ import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +13,7 @@ from musicgen_lab.clip import Clip
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.mel_pictures import MelPictures
 from musicgen_lab.runs.atomic_io import write_atomically
-
-if TYPE_CHECKING:
-    from musicgen_lab.results import Results
+from musicgen_lab.runs.run_table import RunTable
 
 LISTENING_FOLDER = "listening"
 MP3_SAMPLE_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -30,7 +27,7 @@ TYPES = {".mp3": "audio/mpeg", ".wav": "audio/wav", ".png": "image/png"}
 
 
 @dataclass(frozen=True)
-class ListeningCopy:
+class Preview:
     """A clip's files for a page, each as a link or a data URI.
 
     Attributes
@@ -48,7 +45,7 @@ class ListeningCopy:
     matched: str
 
 
-def listening_copy(clip: Clip, *, gain_db: float = 0.0) -> tuple[bytes, str]:
+def encode_preview(clip: Clip, *, gain_db: float = 0.0) -> tuple[bytes, str]:
     """Encode a clip for players, or just so much quieter that it does not clip.
 
     Parameters
@@ -79,7 +76,7 @@ def listening_copy(clip: Clip, *, gain_db: float = 0.0) -> tuple[bytes, str]:
     return buffer.getvalue(), ".mp3" if is_mp3 else ".wav"
 
 
-class FileCopies:
+class FilePreviews:
     """Copies in `listening/` of a folder, for pages that lie in it.
 
     Parameters
@@ -91,7 +88,7 @@ class FileCopies:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def of(self, results: Results, key: str, pictures: MelPictures) -> ListeningCopy:
+    def of(self, table: RunTable, key: str, pictures: MelPictures) -> Preview:
         """Write a clip's copies and return their links.
 
         Raises
@@ -100,23 +97,23 @@ class FileCopies:
             When they cannot be written.
         """
         write_atomically(self._folder / LISTENING_FOLDER / f"{key}.png", pictures.png(key))
-        as_made = self._sound(results, key, "", 0.0)
-        gain_db = matching_gain_db(results, key)
-        matched = self._sound(results, key, ".matched", gain_db) if gain_db else as_made
-        return ListeningCopy(f"{LISTENING_FOLDER}/{key}.png", as_made, matched)
+        as_made = self._sound(table, key, "", 0.0)
+        gain_db = matching_gain_db(table, key)
+        matched = self._sound(table, key, ".matched", gain_db) if gain_db else as_made
+        return Preview(f"{LISTENING_FOLDER}/{key}.png", as_made, matched)
 
-    def _sound(self, results: Results, key: str, kind: str, gain_db: float) -> str:
+    def _sound(self, table: RunTable, key: str, kind: str, gain_db: float) -> str:
         for suffix in (".mp3", ".wav"):
             link = f"{LISTENING_FOLDER}/{key}{kind}{suffix}"
             if (self._folder / link).exists():  # a clip never changes, and neither does its copy
                 return link
-        content, suffix = listening_copy(results.clip(key), gain_db=gain_db)
+        content, suffix = encode_preview(table.clip(key), gain_db=gain_db)
         link = f"{LISTENING_FOLDER}/{key}{kind}{suffix}"
         write_atomically(self._folder / link, content)
         return link
 
 
-class EmbeddedCopies:
+class EmbeddedPreviews:
     """Copies as data URIs, for notebooks: they go where the notebook goes.
 
     Parameters
@@ -129,7 +126,7 @@ class EmbeddedCopies:
         self._matched = matched
         self._bytes = 0
 
-    def of(self, results: Results, key: str, pictures: MelPictures) -> ListeningCopy:
+    def of(self, table: RunTable, key: str, pictures: MelPictures) -> Preview:
         """Return a clip's copies.
 
         Raises
@@ -137,8 +134,8 @@ class EmbeddedCopies:
         InvalidRequest
             When all of them together are more than 32 MB.
         """
-        gain_db = matching_gain_db(results, key) if self._matched else 0.0
-        content, suffix = listening_copy(results.clip(key), gain_db=gain_db)
+        gain_db = matching_gain_db(table, key) if self._matched else 0.0
+        content, suffix = encode_preview(table.clip(key), gain_db=gain_db)
         picture, sound = data_uri(pictures.png(key), ".png"), data_uri(content, suffix)
         self._bytes += len(picture) + len(sound)
         check_embedded(
@@ -146,7 +143,7 @@ class EmbeddedCopies:
             "select fewer clips first, as in results.select(seed=0), or make a report: its sounds "
             "lie beside it",
         )
-        return ListeningCopy(picture, sound, sound)
+        return Preview(picture, sound, sound)
 
 
 def check_embedded(size: int, way_out: str) -> None:
@@ -163,11 +160,11 @@ def data_uri(content: bytes, suffix: str) -> str:
     return f"data:{TYPES[suffix]};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def matching_gain_db(results: Results, key: str) -> float:
+def matching_gain_db(table: RunTable, key: str) -> float:
     """Return the gain that brings a clip to the common loudness; 0 where there is none.
 
     Silence has no loudness, nor has what is shorter than 0.4 s.
     """
-    (row,) = results.frame[results.frame["key"] == key].to_dict("records")
+    (row,) = table.frame[table.frame["key"] == key].to_dict("records")
     loudness_lufs = float(row["loudness_lufs"])
     return MATCHED_LUFS - loudness_lufs if np.isfinite(loudness_lufs) else 0.0

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from musicgen_lab.analysis.features import chosen_features
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.report.export import FORMATS, check_formats, write_page
 from musicgen_lab.report.notebook import check_parameters, run_notebook
 from musicgen_lab.report.sections import report_title
 from musicgen_lab.runs.run_folder import RunFolder
-from musicgen_lab.stats.study_tables import chosen_features
 
 NOTEBOOKS = Path(__file__).parent / "notebooks"
 NOTEBOOK = NOTEBOOKS / "sweep_report.ipynb"
@@ -43,7 +43,7 @@ def make_report(
     title : str, optional
         The heading, in place of the prompt.
     features : sequence of str, optional
-        Which to look at; see `stats.study_tables.chosen_features` for the default ones.
+        Which to look at; see `analysis.features.chosen_features` for the default ones.
     self_contained : bool
         Put the sounds and pictures inside the page, up to 32 MB, so that it is a single file.
     formats : sequence of str

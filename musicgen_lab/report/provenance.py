@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from musicgen_lab.figures.facets import records_of
 from musicgen_lab.request import SWEEP_ORDER
+from musicgen_lab.runs.run_table import RunTable
 
 if TYPE_CHECKING:
     from IPython.display import HTML
-
-    from musicgen_lab.results import Results
 
 FACTS = {
     "model": "model and revision",
@@ -25,12 +23,12 @@ FACTS = {
 }
 
 
-def provenance(results: Results) -> HTML:
+def provenance(table: RunTable) -> HTML:
     """Say who made the clips, and the command that makes them again.
 
     Parameters
     ----------
-    results : Results
+    table : RunTable
 
     Returns
     -------
@@ -38,14 +36,14 @@ def provenance(results: Results) -> HTML:
     """
     from IPython.display import HTML
 
-    made = [record for record in records_of(results) if record["status"] == "ok"]
+    made = [record for record in table.records if record["status"] == "ok"]
     rows = "".join(
         f"<div><dt>{escape(label)}</dt><dd>{'<br>'.join(map(escape, values))}</dd></div>"
         for name, label in FACTS.items()
         if (values := _distinct(made, name))
     )
-    name = f"How to make {results.folder.resolve().name} again"
-    commands = "\n\n".join(command(sweep["design"], results) for sweep in results.sweeps)
+    name = f"How to make {table.folder.resolve().name} again"
+    commands = "\n\n".join(command(sweep["design"], table) for sweep in table.sweeps)
     return HTML(
         f'<dl class="facts">{rows}</dl>'
         "<p>The same model, precision and kind of machine give the same samples, bit for bit. "
@@ -56,11 +54,11 @@ def provenance(results: Results) -> HTML:
     )
 
 
-def command(design: Mapping[str, Any], results: Results) -> str:
+def command(design: Mapping[str, Any], table: RunTable) -> str:
     """Return what makes a design again: a command for a grid, Python for a random design."""
     fields: dict[str, Any] = dict(design["fields"])
-    made_with = [str(model).partition("@")[0] for model in results.frame["model"].dropna()]
-    folder = results.folder.resolve().name
+    made_with = [str(model).partition("@")[0] for model in table.frame["model"].dropna()]
+    folder = table.folder.resolve().name
     if design["kind"] == "sample":
         given = ", ".join(f"{name}={_python(value)}" for name, value in fields.items())
         # Another field would draw other points, so that the model is the backend's.
@@ -80,11 +78,11 @@ def command(design: Mapping[str, Any], results: Results) -> str:
             words += [word for value in values for word in (option, shlex.quote(str(value)))]
         else:
             words += [option, ",".join(_number(value) for value in values)]
-    words += _engine_options(records_of(results))
+    words += _engine_options(table.records)
     return " ".join([*words, "--out", shlex.quote(folder), "--report"])
 
 
-def _engine_options(records: list[dict[str, Any]]) -> list[str]:
+def _engine_options(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the options that say how clips were made, where all were made in one way."""
     made = [record for record in records if record["status"] == "ok"]
     ways = {(record["engine"], record["device"], record["dtype"]) for record in made}
@@ -96,7 +94,7 @@ def _engine_options(records: list[dict[str, Any]]) -> list[str]:
     return [] if (device, dtype) == ("cpu", "float32") else ["--dtype", dtype]
 
 
-def _distinct(records: list[dict[str, Any]], name: str) -> list[str]:
+def _distinct(records: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     values = dict.fromkeys(record[name] for record in records)
     return [str(value) for value in values if isinstance(value, str)]
 

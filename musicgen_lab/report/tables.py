@@ -6,27 +6,25 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from musicgen_lab.figures.facets import format_value, records_of
-from musicgen_lab.formatting import value
+from musicgen_lab.analysis.features import FEATURES, chosen_features
+from musicgen_lab.formatting import format_value, value
 from musicgen_lab.request import SWEEP_ORDER
-from musicgen_lab.stats.study_tables import chosen_features
+from musicgen_lab.runs.run_table import RunTable
 
 if TYPE_CHECKING:
     from IPython.display import HTML
 
-    from musicgen_lab.results import Results
 
-
-def clip_table(results: Results, features: Sequence[str] | None = None) -> HTML:
+def clip_table(table: RunTable, features: Sequence[str] | None = None) -> HTML:
     """Show one row per clip: what sets it apart, its features, and its sound as it was made.
 
     A click on a column's head sorts by it, on a page with the report's script.
 
     Parameters
     ----------
-    results : Results
+    table : RunTable
     features : sequence of str, optional
-        Which to show; see `musicgen_lab.stats.study_tables.chosen_features`.
+        Which to show; see `musicgen_lab.analysis.features.chosen_features`.
 
     Returns
     -------
@@ -40,11 +38,9 @@ def clip_table(results: Results, features: Sequence[str] | None = None) -> HTML:
     """
     from IPython.display import HTML
 
-    from musicgen_lab.analysis.features import FEATURES
-
     names = chosen_features(features)
-    records = records_of(results)
-    shown = [name for name in SWEEP_ORDER if name in results.swept or name == "seed"]
+    records = table.records
+    shown = [name for name in SWEEP_ORDER if name in table.swept or name == "seed"]
     notes = [_note(record) for record in records]
     heads = [_th(name, "", _kind(records[0][name]) if records else "number") for name in shown]
     heads += [_th(FEATURES[name].label, FEATURES[name].unit, "number") for name in names]
@@ -79,8 +75,6 @@ def feature_definitions(features: Sequence[str] | None = None) -> HTML:
         As for `clip_table`.
     """
     from IPython.display import HTML
-
-    from musicgen_lab.analysis.features import FEATURES
 
     entries = "".join(
         f"<div><dt>{escape(feature.label)} <small>{escape(feature.unit)}</small></dt>"

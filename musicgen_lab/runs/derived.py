@@ -1,71 +1,159 @@
-"""What a model says of the clips of a run, kept in the run folder once it is known."""
+"""What is measured on the clips of a run besides their features, kept in the run folder.
+
+Signatures are what clips are compared by (`signatures.npz`); text similarity and aesthetic scores
+come from models (`text_similarity.json`, `aesthetics.json`). The files can be deleted: what is
+missing is measured again.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import zipfile
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from musicgen_lab.analysis.aesthetics import SCORES, Aesthetics
+from musicgen_lab.analysis.distances import SIGNATURE_VERSION
+from musicgen_lab.analysis.perceptual import Clap
+from musicgen_lab.analysis.spectrogram import N_MELS, Array
 from musicgen_lab.clip import decode_audio
 from musicgen_lab.errors import RunFolderUnwritable
 from musicgen_lab.runs.atomic_io import write_atomically
-from musicgen_lab.runs.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    import pandas as pd
+from musicgen_lab.runs.measuring import measure_files
+from musicgen_lab.runs.run_table import RunTable
 
 
-def judged(
-    frame: pd.DataFrame,
-    run: RunFolder,
+def signatures(table: RunTable) -> Array:
+    """Return the signature of every row's clip.
+
+    Returns
+    -------
+    np.ndarray [shape=(rows, N_MELS + 12)]
+        NaN where there is no clip.
+    """
+    path = table.folder / "signatures.npz"
+    stored = _read_signatures(path)
+    clips = table.frame.dropna(subset=["audio_sha256"]).drop_duplicates("audio_sha256")
+    new = clips[~clips["audio_sha256"].isin(stored)]
+    if len(new):
+        measured = measure_files("signature", [table.folder / path for path in new["path"]])
+        stored |= dict(zip(new["audio_sha256"], np.array(measured, np.float32), strict=True))
+        _write_signatures(path, stored)
+    absent = np.full(N_MELS + 12, np.nan)
+    return np.array([stored.get(checksum, absent) for checksum in table.frame["audio_sha256"]])
+
+
+def text_similarities(table: RunTable, source: str) -> list[float]:
+    """Return the similarity of every row's clip and prompt; NaN where there is no clip.
+
+    The model is loaded only where a value is missing.
+
+    Raises
+    ------
+    ModelUnavailable
+        As `perceptual.Clap`.
+    """
+    values = _model_outputs(
+        table,
+        lambda name: Clap(name).similarity,
+        source=source,
+        columns=["prompt"],
+        file="text_similarity.json",
+    )
+    return [float("nan") if value is None else value for value in values]
+
+
+def aesthetic_scores(table: RunTable, source: str) -> dict[str, list[float]]:
+    """Return the aesthetic scores of every row's clip, by name; NaN where there is no clip.
+
+    The model is loaded only where a value is missing.
+
+    Raises
+    ------
+    ModelUnavailable
+        As `aesthetics.Aesthetics`.
+    """
+    values = _model_outputs(
+        table, lambda name: Aesthetics(name).scores, source=source, file="aesthetics.json"
+    )
+    return {
+        name: [float("nan") if scores is None else scores[name] for scores in values]
+        for name in SCORES
+    }
+
+
+def _model_outputs(
+    table: RunTable,
     load: Callable[[str], Callable[..., Any]],
     *,
     source: str,
-    beside: Sequence[str] = (),
-    kept_in: str,
+    columns: Sequence[str] = (),
+    file: str,
 ) -> list[Any]:
-    """Return what a model says of every row's sound; None where there is no sound.
+    """Return a model's output for every row's clip; None where there is no clip.
 
     Parameters
     ----------
-    frame : pandas.DataFrame
-        The rows.
-    run : RunFolder
-        Where the sounds are.
+    table : RunTable
     load : callable
-        From the name of a model to what answers (samples, sample rate, the row's `beside`) with
-        something that JSON can hold. Called only where an answer is not known yet.
+        From the name of a model to a function of (samples, sample rate, the row's `columns`) whose
+        result JSON can hold. Called only where an output is missing.
     source : str
         The name of the model.
-    beside : sequence of str
-        Columns that are asked about together with the sound.
-    kept_in : str
-        The file in the run folder with the known answers, by model, checksum of the sound and
-        `beside`, which can be deleted.
+    columns : sequence of str
+        Columns that the model takes together with the samples.
+    file : str
+        The file in the run folder that keeps outputs by model, checksum and `columns`.
     """
-    path = run.path / kept_in
-    known: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):  # missing or damaged: they are measured again
-        known = json.loads(path.read_text())
-    rows = frame.to_dict("records")
-    asked = [
-        json.dumps([source, row["audio_sha256"], *(row[name] for name in beside)])
+    path = table.folder / file
+    stored: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):  # missing or damaged: measured again
+        stored = json.loads(path.read_text())
+    keys = [
+        json.dumps([source, row["audio_sha256"], *(row[name] for name in columns)])
         if row["status"] == "ok"
         else None
-        for row in rows
+        for row in table.records
     ]
     new = {
-        question: row
-        for question, row in zip(asked, rows, strict=True)
-        if question and question not in known
+        key: row
+        for key, row in zip(keys, table.records, strict=True)
+        if key is not None and key not in stored
     }
     if new:
-        answer = load(source)
-        for question, row in new.items():
-            samples, sample_rate = decode_audio((run.path / row["path"]).read_bytes())
-            known[question] = answer(samples, sample_rate, *(row[name] for name in beside))
-        # A folder that can only be read is answered all the same.
+        model = load(source)
+        for key, row in new.items():
+            samples, sample_rate = decode_audio((table.folder / row["path"]).read_bytes())
+            stored[key] = model(samples, sample_rate, *(row[name] for name in columns))
+        # A folder that can only be read gets its answer all the same.
         with contextlib.suppress(RunFolderUnwritable):
-            write_atomically(path, json.dumps(known, indent=0).encode())
-    return [known[question] if question else None for question in asked]
+            write_atomically(path, json.dumps(stored, indent=0).encode())
+    return [stored[key] if key is not None else None for key in keys]
+
+
+def _read_signatures(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            if saved["version"] != SIGNATURE_VERSION:
+                return {}
+            return dict(zip(saved["sha256"].tolist(), saved["signatures"], strict=True))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}  # missing, damaged or out of date: measured again
+
+
+def _write_signatures(path: Path, values: dict[str, Array]) -> None:
+    content = io.BytesIO()
+    np.savez(
+        content,
+        version=SIGNATURE_VERSION,
+        sha256=np.array(list(values)),
+        signatures=np.array(list(values.values()), np.float32),
+    )
+    # A folder that can only be read can be compared all the same.
+    with contextlib.suppress(RunFolderUnwritable):
+        write_atomically(path, content.getvalue())

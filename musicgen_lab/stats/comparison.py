@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from musicgen_lab.analysis.features import NUMBERS, chosen_features
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.figures.facets import format_value, records_of
-from musicgen_lab.formatting import decimals_for, signed, with_unit
+from musicgen_lab.formatting import format_value
 from musicgen_lab.request import SWEEP_ORDER
-from musicgen_lab.stats.study_tables import ALPHA, chosen_features, strongest
+from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.effects import holm, main_effects
+from musicgen_lab.stats.study_tables import ALPHA
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from musicgen_lab.results import Results
 
 RUN = "run"
 
@@ -43,20 +43,20 @@ class Comparison:
 
     Attributes
     ----------
-    a, b : Results
+    a, b : RunTable
     apart : tuple of str
         Request fields that have one value in each run, and another in the other: what is compared.
     pairs : tuple of Pair
         Finished clips of both runs that agree in every other field.
     """
 
-    a: Results
-    b: Results
+    a: RunTable
+    b: RunTable
     apart: tuple[str, ...]
     pairs: tuple[Pair, ...]
 
     @classmethod
-    def of(cls, a: Results, b: Results) -> Comparison:
+    def of(cls, a: RunTable, b: RunTable) -> Comparison:
         """Pair the clips of two runs.
 
         Raises
@@ -74,7 +74,7 @@ class Comparison:
         finished = [
             {
                 tuple(record[name] for name in same): record
-                for record in records_of(run)
+                for record in run.records
                 if record["status"] == "ok"
             }
             for run in (a, b)
@@ -114,13 +114,13 @@ class Comparison:
     def differences(self, features: Sequence[str] | None = None) -> pd.DataFrame:
         """Return by how much the second run differs from the first, pair by pair.
 
-        The seeds are the independent witnesses: each is asked once, by its mean over all cells.
+        The seeds are the independent replicates: each counts once, by its mean over all cells.
         p-values are corrected for the number of features (Holm).
 
         Parameters
         ----------
         features : sequence of str, optional
-            See `musicgen_lab.stats.study_tables.chosen_features`.
+            See `musicgen_lab.analysis.features.chosen_features`.
 
         Returns
         -------
@@ -129,9 +129,6 @@ class Comparison:
             `musicgen_lab.stats.effects.main_effects`; ``change`` is second minus first.
         """
         import pandas as pd
-
-        from musicgen_lab.analysis.features import NUMBERS
-        from musicgen_lab.stats.effects import holm, main_effects
 
         names = [name for name in chosen_features(features) if name in NUMBERS]
         frames = [
@@ -146,32 +143,3 @@ class Comparison:
         table = table[table["parameter"] == RUN].reset_index(drop=True)
         adjusted = holm(table["p_value"].to_numpy())
         return table.assign(p_adjusted=adjusted, conclusive=adjusted < ALPHA)
-
-
-def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[str]:
-    """Say the differences that hold, the surest first, and what cannot be told."""
-    from musicgen_lab.analysis.features import FEATURES
-
-    first, second = comparison.names()
-    said = []
-    for row in strongest(table):
-        feature = FEATURES[row["feature"]]
-        change, low, high = (float(row[name]) for name in ("change", "low", "high"))
-        decimals = decimals_for((0.0, max(abs(low), abs(high), abs(change))))
-        more = "higher" if change > 0 else "lower"
-        ends = sorted((abs(low), abs(high)))
-        said.append(
-            f"{feature.label} is {more} with {second} than with {first}: by "
-            f"{with_unit(signed(abs(change), decimals), feature.unit)} (95% interval "
-            f"{signed(ends[0], decimals)} to {signed(ends[1], decimals)}, {row['seeds']} seeds)."
-        )
-    untested = table[table["p_value"].isna()]
-    if len(untested) == len(table):
-        said.append(f"Nothing can be concluded: {_first(untested['note'])}.")
-    elif not said:
-        said.append(f"No difference in any of {len(table)} features could be told from chance.")
-    return said
-
-
-def _first(notes: Any) -> str:
-    return next((str(note) for note in notes if note), "no pair has a value")

@@ -1,4 +1,4 @@
-"""What a study shows: spread per cell, effects, interactions and trends, with their certainty.
+"""Main effects of the parameters on the features, with intervals and corrected p-values.
 
 Frames in, frames out: one row per clip, with columns for the parameters, the replicate (the seed)
 and the features. Every question about every feature is a test of its own; the p-values of one
@@ -14,7 +14,6 @@ References
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,59 +32,6 @@ from musicgen_lab.stats.paired import (
 if TYPE_CHECKING:
     import pandas as pd
 
-CORRECTION = "Holm"
-"""How p-values are corrected for the number of questions asked."""
-
-
-def summarise(
-    frame: pd.DataFrame,
-    by: Sequence[str],
-    feature: str,
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Return a feature's mean and spread in every cell.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        One row per clip.
-    by : sequence of str
-        The columns whose combinations are the cells; the clips of a cell differ in their seed.
-    feature : str
-        The column to describe. Clips without a value are not counted.
-    confidence : float
-        Of the interval.
-    resamples, seed : int
-        Of the bootstrap (`intervals.mean_intervals`).
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per cell, in the order of first appearance: the columns of `by`, `mean`, `sd` (NaN
-        under two clips), `n`, `low` and `high`, the interval of the mean (NaN under three clips).
-    """
-    values_of = frame[feature].astype("Float64").astype(float)
-    cells = (
-        frame[list(by)]
-        .assign(**{feature: values_of})
-        .groupby(list(by), sort=False, dropna=False)[feature]
-    )
-    summary = cells.agg(mean="mean", sd="std", n="count").reset_index()
-    low, high = (np.full(len(summary), np.nan) for _ in range(2))
-    values = [group.dropna().to_numpy() for _, group in cells]
-    for n in {len(cell) for cell in values if len(cell) >= FEWEST}:
-        rows = [row for row, cell in enumerate(values) if len(cell) == n]
-        low[rows], high[rows] = mean_intervals(
-            np.stack([values[row] for row in rows]),
-            confidence=confidence,
-            resamples=resamples,
-            seed=seed,
-        )
-    return summary.assign(low=low, high=high)
-
 
 def main_effects(
     frame: pd.DataFrame,
@@ -100,7 +46,7 @@ def main_effects(
     """Return how much each parameter moves each feature, averaged over the other parameters.
 
     Each seed's means at the parameter's levels are compared by an analysis of variance for
-    repeated measures (`paired`): the seeds, not the clips, are the independent witnesses.
+    repeated measures (`paired`): the seeds, not the clips, are the independent replicates.
 
     Parameters
     ----------
@@ -155,67 +101,10 @@ def main_effects(
                     "parameter": parameter,
                     "feature": feature,
                     "levels": len(table.levels[0]),
-                    **_tested(table, change, missing),
+                    **tested(table, change, missing),
                 }
             )
     return conclude(rows, changes, alpha, resamples, seed)
-
-
-def interactions(
-    frame: pd.DataFrame,
-    first: str,
-    second: str,
-    features: Sequence[str],
-    *,
-    parameters: Sequence[str] = (),
-    alpha: float = 0.05,
-    replicate: str = "seed",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Return whether the effect of one parameter depends on another.
-
-    Parameters
-    ----------
-    first, second : str
-        The two parameters.
-    parameters : sequence of str
-        All columns that are varied, where there are more than the two.
-    frame, features, alpha, replicate, resamples, seed
-        As for `main_effects`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per feature: ``first``, ``second``, ``feature`` and the columns of `main_effects`,
-        where ``levels`` counts the combinations. ``at_lowest`` and ``at_highest`` are the effect
-        of the first parameter, highest level minus lowest, at either end of the second; ``change``
-        is the latter minus the former. All three are NaN where one of the two has no order.
-    """
-    others = [name for name in parameters if name not in (first, second)]
-    tables = seed_tables(frame, [first, second], features, others=others, replicate=replicate)
-    ordered = is_ordered(frame[first]) and is_ordered(frame[second])
-    rows = []
-    changes: list[Array] = []
-    for feature, table in zip(features, tables, strict=True):
-        missing = why_not(table, (first, second), replicate) or _apart(table)
-        moved: Array = np.empty((0, 2))  # by the first parameter, at the ends of the second
-        if ordered and not missing:
-            moved = np.diff(table.means[:, [0, -1]][:, :, [0, -1]], axis=1)[:, 0]
-        change = moved[:, 1] - moved[:, 0]
-        changes.append(change)
-        at_lowest, at_highest = moved.mean(axis=0) if len(moved) else (np.nan, np.nan)
-        names: dict[str, Any] = {"first": first, "second": second, "feature": feature}
-        names |= {"levels": math.prod(table.means.shape[1:])}
-        names |= {"at_lowest": at_lowest, "at_highest": at_highest}
-        rows.append(names | _tested(table, change, missing))
-    return conclude(rows, changes, alpha, resamples, seed)
-
-
-def _apart(table: SeedTable) -> str:
-    """Say where two parameters add up but for the last digits of a sound's 32-bit numbers."""
-    alone = np.max(np.abs(contrasts(table.means))) <= 1e-6 * np.max(np.abs(table.means))
-    return "the effect of each is the same at every value of the other" if alone else ""
 
 
 def why_not(table: SeedTable, parameters: tuple[str, ...], replicate: str) -> str:
@@ -233,7 +122,8 @@ def why_not(table: SeedTable, parameters: tuple[str, ...], replicate: str) -> st
     return ""
 
 
-def _tested(table: SeedTable, change: Array, missing: str) -> dict[str, Any]:
+def tested(table: SeedTable, change: Array, missing: str) -> dict[str, Any]:
+    """Test a table's contrasts and return the columns that every kind of effect has."""
     effect_size, p_value = (
         (np.nan, np.nan) if missing else repeated_measures_test(contrasts(table.means))
     )

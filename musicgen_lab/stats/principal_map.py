@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musicgen_lab.analysis.features import NUMBERS, numeric_features
 from musicgen_lab.analysis.spectrogram import Array
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.runs.run_table import RunTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MISSING_MOST = 0.2  # of a feature's values, for it to have a place on the map
 
@@ -83,3 +91,39 @@ def principal_map(values: Array) -> PrincipalMap:
     coordinates[placed] = scores[:, :2] * strengths[:2] * sign
     explained = strengths[:2] ** 2 / np.sum(strengths**2)
     return PrincipalMap(coordinates, explained, axes * sign[:, np.newaxis], used.tolist())
+
+
+def map_coordinates(table: RunTable, features: Sequence[str] | None = None) -> pd.DataFrame:
+    """Lay the clips of a run out on a plane, those with like features near each other.
+
+    Parameters
+    ----------
+    table : RunTable
+    features : sequence of str, optional
+        All that are numbers if not given.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per clip: `key`, the swept fields, `x` and `y` (NaN for failed and silent clips).
+        `attrs` has `explained`, the share of the features' variance along x and y, and `loadings`,
+        the weight of every feature used along them; see `PrincipalMap`.
+
+    Raises
+    ------
+    InvalidRequest
+        When under three clips sound, no feature differs between them, or there is no such feature.
+    """
+    names = list(NUMBERS) if features is None else numeric_features(features)
+    try:
+        result = principal_map(table.frame[names].astype("Float64").astype(float).to_numpy())
+    except ValueError as error:
+        raise InvalidRequest(f"there is no map of this run: {error}") from error
+    x, y = result.coordinates.T
+    coordinates = table.frame[["key", *table.swept]].assign(x=x, y=y)
+    coordinates.attrs["explained"] = result.explained.tolist()
+    coordinates.attrs["loadings"] = {
+        names[number]: loading.tolist()
+        for number, loading in zip(result.used, result.loadings.T, strict=True)
+    }
+    return coordinates

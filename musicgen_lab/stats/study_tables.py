@@ -1,238 +1,163 @@
-"""What a run shows: the effects of its parameters and their interactions, those that hold first."""
+"""`StudyTables`: every effect and interaction of a run, corrected once; or its trends.
+
+Tables, dots in figures, sentences and the index of studies all read them, so that one study gives
+one answer. The p-values of a table's questions are corrected together by Holm's method: the chance
+of even one false claim among all of them is at most alpha.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.figures.facets import records_of, values_of
-from musicgen_lab.report.sentences import (
-    interaction_sentence,
-    sentence,
-    trend_sentence,
-    what_cannot_be_said,
-)
+import numpy as np
+
+from musicgen_lab.analysis.features import FEATURES, chosen_features
+from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.effects import holm, main_effects
+from musicgen_lab.stats.interactions import interactions
+from musicgen_lab.stats.paired import is_ordered
+from musicgen_lab.stats.trends import trends
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from musicgen_lab.results import Results
-
 ALPHA = 0.05
-"""The chance of even one false claim among all that a report says."""
-
-DEFAULT_FEATURES = (
-    "loudness_lufs",
-    "spectral_centroid_hz",
-    "onset_rate_hz",
-    "silence_ratio",
-    "spectral_flatness",
-    "harmonic_ratio",
-    "pitch_class_entropy",
-    "self_similarity",
-)
-"""What a report looks at unless told otherwise: few, as each one more makes all less certain."""
+"""The chance of even one false claim in a study."""
 
 
-def chosen_features(features: Iterable[str] | None = None) -> list[str]:
-    """Return the names of the features to look at.
+@dataclass(frozen=True, eq=False)
+class StudyTables:
+    """The effects, interactions and trends of a run.
 
-    Parameters
+    Effects and interactions are one family of questions and are corrected together. Trends ask the
+    same of a random design, in which no two clips differ in one parameter alone; they are a family
+    of their own.
+
+    Attributes
     ----------
-    features : str or iterable of str, optional
-        One or several; the default are those of `DEFAULT_FEATURES`.
-
-    Raises
-    ------
-    InvalidRequest
-        When one is unknown, or none is given.
+    table : RunTable
+    features : tuple of str
+        Those that are asked about; each one more makes all claims less certain.
+    alpha : float
     """
-    from musicgen_lab.analysis.features import FEATURES
 
-    if features is None:
-        return list(DEFAULT_FEATURES)
-    chosen = list(dict.fromkeys([features] if isinstance(features, str) else features))
-    for name in chosen:
-        if name not in FEATURES:
-            raise InvalidRequest(
-                f"unknown feature {name!r}; the features are {', '.join(FEATURES)}",
-                field="features",
-                value=name,
+    table: RunTable
+    features: tuple[str, ...]
+    alpha: float = ALPHA
+
+    @classmethod
+    def of(
+        cls, table: RunTable, features: Iterable[str] | None = None, *, alpha: float = ALPHA
+    ) -> StudyTables:
+        """Return the tables of a run; they are computed once and kept with it.
+
+        Parameters
+        ----------
+        table : RunTable
+        features : iterable of str, optional
+            `DEFAULT_FEATURES` if not given. A text, such as a key, has no mean and is left out.
+        alpha : float
+            The chance of any false claim.
+
+        Raises
+        ------
+        InvalidRequest
+            When there is no such feature.
+        """
+        chosen = chosen_features(features)
+        names = tuple(name for name in chosen if FEATURES[name].kind != "text")
+        return table.cached((cls, names, alpha), lambda: cls(table, names, alpha))
+
+    @property
+    def is_random_design(self) -> bool:
+        """Whether all clips are from random designs, which have trends rather than effects."""
+        return {sweep["design"]["kind"] for sweep in self.table.sweeps} == {"sample"}
+
+    @property
+    def effects(self) -> pd.DataFrame:
+        """The main effect of every parameter on every feature.
+
+        As `musicgen_lab.stats.effects.main_effects`, with the parameter's lowest and highest level
+        (`lowest`, `highest`); empty where nothing but the seed is swept.
+        """
+        return self._family[0]
+
+    @property
+    def interactions(self) -> pd.DataFrame:
+        """The interactions of every two parameters that are numbers and fully crossed.
+
+        As `musicgen_lab.stats.interactions.interactions`, with the ends of both parameters' levels
+        (`first_lowest` and so on). One is conclusive only where the interval of the difference
+        excludes 0 too, as that difference is what is stated.
+        """
+        return self._family[1]
+
+    @cached_property
+    def trends(self) -> pd.DataFrame:
+        """The trends of every feature; see `musicgen_lab.stats.trends.trends`."""
+        return trends(self.table.frame, self.table.parameters, self.features, alpha=self.alpha)
+
+    @cached_property
+    def _family(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        import pandas as pd
+
+        frame, parameters = self.table.frame, self.table.parameters
+        levels = {name: self.table.values(name) for name in parameters}
+        lowest = {name: values[0] for name, values in levels.items()}
+        highest = {name: values[-1] for name, values in levels.items()}
+        effects = main_effects(frame, parameters, self.features, alpha=self.alpha)
+        if not effects.empty:
+            effects = effects.assign(
+                lowest=effects["parameter"].map(lowest).astype(object),
+                highest=effects["parameter"].map(highest).astype(object),
             )
-    if not chosen:
-        raise InvalidRequest("give at least one feature", field="features")
-    return chosen
+        pairs = [
+            interactions(
+                frame, first, second, self.features, parameters=parameters, alpha=self.alpha
+            ).assign(
+                first_lowest=lowest[first],
+                first_highest=highest[first],
+                second_lowest=lowest[second],
+                second_highest=highest[second],
+            )
+            for first, second in self._crossed()
+        ]
+        if not pairs:
+            return effects, pd.DataFrame()
+        crossed = pd.concat(pairs, ignore_index=True)
+        p_values = np.concatenate([effects["p_value"], crossed["p_value"]])
+        adjusted, adjusted_crossed = np.split(holm(p_values), [len(effects)])
+        effects = effects.assign(p_adjusted=adjusted, conclusive=adjusted < self.alpha)
+        excludes_zero = (crossed["low"] > 0) | (crossed["high"] < 0)
+        conclusive = (adjusted_crossed < self.alpha) & excludes_zero
+        return effects, crossed.assign(p_adjusted=adjusted_crossed, conclusive=conclusive)
+
+    def _crossed(self) -> Iterator[tuple[str, str]]:
+        """Yield every two ordered parameters of which each combination was requested.
+
+        The effect of the first is looked at where the second is lowest and highest; cfg_coef and
+        temperature come before the others.
+        """
+        frame = self.table.frame
+        ordered = [name for name in reversed(self.table.parameters) if is_ordered(frame[name])]
+        for first, second in itertools.combinations(ordered, 2):
+            combinations = len(frame[[first, second]].drop_duplicates())
+            if combinations == frame[first].nunique() * frame[second].nunique():
+                yield first, second
 
 
-def effects_of(results: Results, features: Iterable[str] | None = None) -> pd.DataFrame:
-    """Return the main effect of every swept parameter on every feature.
-
-    Parameters
-    ----------
-    results : Results
-    features : iterable of str, optional
-        As for `chosen_features`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As `answers_of`; empty where nothing but the seed is swept.
-
-    Raises
-    ------
-    InvalidRequest
-        As `chosen_features`.
-    """
-    return answers_of(results, features).effects
-
-
-class Answers(NamedTuple):
-    """What a grid answers, corrected together for all that was asked of it.
-
-    Attributes
-    ----------
-    effects : pandas.DataFrame
-        As `Results.effects`, with the parameter's lowest and highest level besides (`lowest`,
-        `highest`).
-    interactions : pandas.DataFrame
-        As `Results.interactions` for every two parameters that are numbers, with the ends of their
-        levels besides (`first_lowest` and so on). One is conclusive only where the interval of
-        the difference leaves out 0 too, as that difference is what is said of it.
-    """
-
-    effects: pd.DataFrame
-    interactions: pd.DataFrame
-
-
-def answers_of(results: Results, features: Iterable[str] | None = None) -> Answers:
-    """Ask what every parameter moves and whether that depends on another one.
-
-    The chance of any false claim in the two tables together is at most `ALPHA`.
-
-    Parameters
-    ----------
-    results : Results
-    features : iterable of str, optional
-        As for `chosen_features`.
-
-    Raises
-    ------
-    InvalidRequest
-        As `chosen_features`.
-    """
-    import numpy as np
-    import pandas as pd
-
-    from musicgen_lab.analysis.features import NUMBERS
-    from musicgen_lab.stats.effects import holm
-
-    names = [name for name in chosen_features(features) if name in NUMBERS]
-    records = records_of(results)
-    levels = {name: values_of(records, name) for name in results.parameters}
-    ends = {name: (values[0], values[-1]) for name, values in levels.items()}
-    effects = results.effects(names, alpha=ALPHA)
-    tables = [
-        results.interactions(first, second, names, alpha=ALPHA).assign(
-            first_lowest=ends[first][0],
-            first_highest=ends[first][1],
-            second_lowest=ends[second][0],
-            second_highest=ends[second][1],
-        )
-        for first, second in _crossed(results)
-    ]
-    interactions = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    if not effects.empty:
-        lowest, highest = ({name: pair[end] for name, pair in ends.items()} for end in (0, 1))
-        effects = effects.assign(
-            lowest=effects["parameter"].map(lowest).astype(object),
-            highest=effects["parameter"].map(highest).astype(object),
-        )
-    if not interactions.empty:
-        asked = np.concatenate([effects["p_value"], interactions["p_value"]])
-        adjusted, crossed = np.split(holm(asked), [len(effects)])
-        effects = effects.assign(p_adjusted=adjusted, conclusive=adjusted < ALPHA)
-        seen = (interactions["low"] > 0) | (interactions["high"] < 0)
-        interactions = interactions.assign(p_adjusted=crossed, conclusive=(crossed < ALPHA) & seen)
-    return Answers(effects, interactions)
-
-
-def _crossed(results: Results) -> Iterator[tuple[str, str]]:
-    """Yield every two parameters with order of which each combination was asked for.
-
-    The one raised comes first, the one at whose ends it is looked at second; cfg_coef and
-    temperature come before the others.
-    """
-    from musicgen_lab.stats.paired import is_ordered
-
-    frame = results.frame
-    ordered = [name for name in reversed(results.parameters) if is_ordered(frame[name])]
-    for first, second in itertools.combinations(ordered, 2):
-        asked = len(frame[[first, second]].drop_duplicates())
-        if asked == frame[first].nunique() * frame[second].nunique():
-            yield first, second
-
-
-class StandsOut(NamedTuple):
-    """What a run shows, in sentences.
-
-    Attributes
-    ----------
-    held : list of str
-        Effects and interactions that hold after correction, the surest first.
-    remains_open : list of str
-        What cannot be told, and why.
-    questions : int
-        How many were asked, and corrected for.
-    about_interactions : int
-        How many of them ask whether the effect of one parameter depends on another.
-    """
-
-    held: list[str]
-    remains_open: list[str]
-    questions: int
-    about_interactions: int = 0
-
-
-def what_stands_out(results: Results, features: Iterable[str] | None = None) -> StandsOut:
-    """Say which parameters move which features, and of which it cannot be told.
-
-    Grids are asked for main effects and interactions; a random design, in which no two clips
-    differ in one parameter alone, for trends.
-
-    Parameters
-    ----------
-    results : Results
-    features : iterable of str, optional
-        As for `chosen_features`.
-    """
-    from musicgen_lab.analysis.features import NUMBERS
-
-    names = [name for name in chosen_features(features) if name in NUMBERS]
-    designs = {sweep["design"]["kind"] for sweep in results.sweeps}
-    if designs == {"sample"}:
-        table = results.trends(names, alpha=ALPHA)
-        held = [trend_sentence(trend) for trend in strongest(table)]
-        return StandsOut(held, what_cannot_be_said(table, names), _tested(table))
-    effects, interactions = answers_of(results, names)
-    claims = [(effect["p_adjusted"], sentence(effect)) for effect in strongest(effects)]
-    claims += [
-        (interaction["p_adjusted"], interaction_sentence(interaction))
-        for interaction in strongest(interactions)
-    ]
-    held = [said for _, said in sorted(claims, key=lambda claim: claim[0])]
-    crossed = _tested(interactions)
-    return StandsOut(held, what_cannot_be_said(effects, names), _tested(effects) + crossed, crossed)
-
-
-def _tested(table: pd.DataFrame) -> int:
+def tested(table: pd.DataFrame) -> int:
+    """Return how many questions of a table could be tested, and are corrected for."""
     return 0 if table.empty else int(table["p_value"].notna().sum())
 
 
-def strongest(effects: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table of effects or interactions that hold, the surest first."""
-    if effects.empty:
+def conclusive(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table that are significant after correction, the surest first."""
+    if table.empty:
         return []
-    held = effects[effects["conclusive"]].sort_values("p_adjusted", kind="stable")
-    return [{str(name): value for name, value in row.items()} for row in held.to_dict("records")]
+    rows = table[table["conclusive"]].sort_values("p_adjusted", kind="stable")
+    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]

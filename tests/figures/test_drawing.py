@@ -8,16 +8,17 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from musicgen_lab import InvalidRequest, Results
-from musicgen_lab.figures.plots import heatmap
+from musicgen_lab import InvalidRequest
+from musicgen_lab.figures.heatmap import plot_heatmap
+from musicgen_lab.runs.run_table import RunTable
 from tests.support.report_runs import make_run
 
 
 @pytest.fixture(scope="module")
 def drawing(tmp_path_factory):
     fields = {"temperature": [0.7, 1], "cfg_coef": [1, 3]}
-    results = Results.open(make_run(tmp_path_factory.mktemp("run"), **fields))
-    return heatmap(results, "rms_dbfs")
+    table = RunTable.open(make_run(tmp_path_factory.mktemp("run"), **fields))
+    return plot_heatmap(table, "rms_dbfs")
 
 
 def test_png_and_svg_hold_the_words(drawing, tmp_path):

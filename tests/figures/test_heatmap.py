@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from musicgen_lab import InvalidRequest, Results, Sweep
-from musicgen_lab.figures.plots import heatmap, heatmaps
+from musicgen_lab import InvalidRequest, Sweep
+from musicgen_lab.figures.heatmap import plot_heatmap, plot_heatmaps
+from musicgen_lab.runs.run_table import RunTable
 from tests.support.report_runs import make_run
 from tests.support.sines import SineBackend
 
@@ -20,7 +21,7 @@ KINDS = {"failed": [0, 1, 2, 3, 9], "silent": [20, 21, 22, 23, 13], "missing": [
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
     """3 x 3 cells of 4 seeds: one failed, one silent, one missing, some in part."""
-    return Results.open(make_run(tmp_path_factory.mktemp("cells"), **THREE, **KINDS))
+    return RunTable.open(make_run(tmp_path_factory.mktemp("cells"), **THREE, **KINDS))
 
 
 def texts(drawing):
@@ -28,7 +29,7 @@ def texts(drawing):
 
 
 def test_every_cell_has_its_mean_over_seeds_and_its_spread(mixed):
-    said = texts(heatmap(mixed, "spectral_centroid_hz"))
+    said = texts(plot_heatmap(mixed, "spectral_centroid_hz"))
     here = mixed.frame[(mixed.frame.temperature == 1.3) & (mixed.frame.cfg_coef == 1)]
     values = here["spectral_centroid_hz"].astype(float)
     assert f"{values.mean():.0f}" in said
@@ -36,7 +37,7 @@ def test_every_cell_has_its_mean_over_seeds_and_its_spread(mixed):
 
 
 def test_cells_that_failed_are_hatched_and_silent_and_missing_ones_are_told_apart(mixed):
-    drawing = heatmap(mixed, "spectral_centroid_hz")
+    drawing = plot_heatmap(mixed, "spectral_centroid_hz")
     patches = drawing.figure.axes[0].patches
     assert [index for index, patch in enumerate(patches) if patch.get_hatch()] == [0]
     assert {"failed", "silent"} <= set(texts(drawing))
@@ -46,21 +47,21 @@ def test_cells_that_failed_are_hatched_and_silent_and_missing_ones_are_told_apar
 
 
 def test_a_cell_that_has_fewer_clips_says_how_many_and_why(mixed):
-    drawing = heatmap(mixed, "spectral_centroid_hz")
+    drawing = plot_heatmap(mixed, "spectral_centroid_hz")
     said = " ".join(texts(drawing))
     assert "n 3, 1 failed" in said and "n 3, 1 silent" in said
     assert "n = 4 unless said" in said.replace("\n", " ")
 
 
 def test_units_are_on_the_scale_and_in_the_title(mixed):
-    said = texts(heatmap(mixed, "spectral_centroid_hz"))
+    said = texts(plot_heatmap(mixed, "spectral_centroid_hz"))
     assert any(text.startswith("Spectral centroid (Hz): mean") for text in said)
     assert {"Hz", "temperature", "cfg_coef", "0.7", "1.3"} <= set(said)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 3), (3, 3), (9, 9)])
 def test_no_text_overlaps_another_or_leaves_the_paper(tmp_path, rows, columns):
-    results = Results.open(
+    table = RunTable.open(
         make_run(
             tmp_path,
             temperature=[round(0.4 + 0.1 * row, 1) for row in range(rows)],
@@ -69,7 +70,7 @@ def test_no_text_overlaps_another_or_leaves_the_paper(tmp_path, rows, columns):
             failed=[0] if rows > 1 else [],
         )
     )
-    figure = heatmap(results, "spectral_centroid_hz").figure
+    figure = plot_heatmap(table, "spectral_centroid_hz").figure
     figure.draw_without_rendering()
     boxes = [
         (text.get_text(), text.get_window_extent())
@@ -84,24 +85,24 @@ def test_no_text_overlaps_another_or_leaves_the_paper(tmp_path, rows, columns):
 
 
 def test_pages_of_a_third_field_share_one_scale(tmp_path):
-    results = Results.open(make_run(tmp_path, **(THREE | {"seed": 0}), duration=[1, 2]))
-    drawn = heatmaps(results, "spectral_centroid_hz")
+    table = RunTable.open(make_run(tmp_path, **(THREE | {"seed": 0}), duration=[1, 2]))
+    drawn = plot_heatmaps(table, "spectral_centroid_hz")
     assert [fields for fields, _ in drawn] == [{"duration": 1.0}, {"duration": 2.0}]
     limits = {drawing.figure.axes[-1].get_ylim() for _, drawing in drawn}
     assert len(limits) == 1
-    assert "duration 2 s" in heatmap(results, "spectral_centroid_hz", duration=2).alt
+    assert "duration 2 s" in plot_heatmap(table, "spectral_centroid_hz", duration=2).alt
     with pytest.raises(InvalidRequest, match="no grid has duration 3 s; there is duration 1 s or"):
-        heatmap(results, "spectral_centroid_hz", duration=3)
+        plot_heatmap(table, "spectral_centroid_hz", duration=3)
 
 
 def test_what_is_no_grid_and_what_is_no_feature_is_refused(tmp_path):
     sweep = Sweep.sample(8, prompt="a", duration=1, temperature=(0.5, 1.5), cfg_coef=(1, 8))
-    scattered = sweep.run(SineBackend(), tmp_path, progress=False)
+    scattered = sweep.run(SineBackend(), tmp_path, progress=False).table
     with pytest.raises(InvalidRequest, match="a heatmap needs a grid"):
-        heatmap(scattered, "rms_dbfs")
+        plot_heatmap(scattered, "rms_dbfs")
     with pytest.raises(
         InvalidRequest, match="unknown feature 'loudnes'; the features are loudness"
     ):
-        heatmap(scattered, "loudnes")
-    with pytest.raises(InvalidRequest, match="key_estimate is no number"):
-        heatmap(scattered, "key_estimate")
+        plot_heatmap(scattered, "loudnes")
+    with pytest.raises(InvalidRequest, match="key_estimate is not a number"):
+        plot_heatmap(scattered, "key_estimate")

@@ -12,9 +12,10 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from musicgen_lab import InvalidRequest, Results
+from musicgen_lab import InvalidRequest
 from musicgen_lab.figures.mel_pictures import MelPictures
-from musicgen_lab.figures.plots import spectrogram_grid
+from musicgen_lab.figures.spectrogram_grid import plot_spectrograms
+from musicgen_lab.runs.run_table import RunTable
 from tests.support.report_runs import make_run
 
 TWO_BY_TWO = {"temperature": [0.7, 1.0], "cfg_coef": [1, 3]}
@@ -25,7 +26,7 @@ def mixed(tmp_path_factory):
     """A 2 x 2 run with a loud, a missing, a failed and a silent clip."""
     folder = tmp_path_factory.mktemp("mixed")
     kinds = {"loud": [0], "missing": [1], "failed": [2], "silent": [3]}
-    return Results.open(make_run(folder, **TWO_BY_TWO, **kinds))
+    return RunTable.open(make_run(folder, **TWO_BY_TWO, **kinds))
 
 
 def panels(drawing):
@@ -37,8 +38,8 @@ def texts(drawing):
 
 
 def test_all_panels_share_one_colour_scale_that_the_bar_shows(tmp_path):
-    results = Results.open(make_run(tmp_path, **TWO_BY_TWO, loud=[0]))
-    drawing = spectrogram_grid(results)
+    table = RunTable.open(make_run(tmp_path, **TWO_BY_TWO, loud=[0]))
+    drawing = plot_spectrograms(table)
     limits = {image.get_clim() for axes in panels(drawing) for image in axes.images}
     (limit,) = limits
     assert limit[1] - limit[0] == 80
@@ -49,13 +50,13 @@ def test_all_panels_share_one_colour_scale_that_the_bar_shows(tmp_path):
 
 
 def test_a_quieter_clip_is_drawn_darker(tmp_path):
-    results = Results.open(make_run(tmp_path, seed=[0, 1], loud=[0]))
-    loud, soft = (axes.images[0].get_array().max() for axes in panels(spectrogram_grid(results)))
+    table = RunTable.open(make_run(tmp_path, seed=[0, 1], loud=[0]))
+    loud, soft = (axes.images[0].get_array().max() for axes in panels(plot_spectrograms(table)))
     assert loud - soft == pytest.approx(20 * np.log10(5), abs=1.5)
 
 
 def test_failed_silent_and_missing_places_are_told_apart(mixed):
-    ok, missing, failed, silent = panels(spectrogram_grid(mixed))
+    ok, missing, failed, silent = panels(plot_spectrograms(mixed))
     assert ok.images and not ok.texts
     assert not missing.images and not missing.patch.get_hatch()
     assert failed.patch.get_hatch()
@@ -64,7 +65,7 @@ def test_failed_silent_and_missing_places_are_told_apart(mixed):
 
 
 def test_the_axes_have_units_and_the_rows_and_columns_their_values(mixed):
-    said = texts(spectrogram_grid(mixed))
+    said = texts(plot_spectrograms(mixed))
     assert "Time (s)" in said
     assert "Frequency (kHz), mel scale" in said
     assert {"cfg_coef 1", "cfg_coef 3", "temperature\n0.7", "temperature\n1"} <= set(said)
@@ -73,8 +74,8 @@ def test_the_axes_have_units_and_the_rows_and_columns_their_values(mixed):
 
 def test_the_frequency_axis_is_true(tmp_path):
     """The tone of a clip at temperature 0 has 200 Hz: that is where it is drawn."""
-    results = Results.open(make_run(tmp_path, temperature=0))
-    (axes,) = panels(spectrogram_grid(results))
+    table = RunTable.open(make_run(tmp_path, temperature=0))
+    (axes,) = panels(plot_spectrograms(table))
     (image,) = axes.images
     left, right, low, high = image.get_extent()
     row = np.argmax(np.asarray(image.get_array()).mean(axis=1))
@@ -85,13 +86,13 @@ def test_the_frequency_axis_is_true(tmp_path):
 
 
 def test_a_dollar_in_a_prompt_is_no_formula(tmp_path):
-    drawing = spectrogram_grid(Results.open(make_run(tmp_path, prompt="$x_1$ and $\\broken")))
+    drawing = plot_spectrograms(RunTable.open(make_run(tmp_path, prompt="$x_1$ and $\\broken")))
     assert drawing.png().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 3), (9, 9)])
 def test_no_text_overlaps_another_or_leaves_the_paper(tmp_path, rows, columns):
-    results = Results.open(
+    table = RunTable.open(
         make_run(
             tmp_path,
             prompt="a rather long prompt that goes on and on about drums, bass and a piano " * 4,
@@ -99,7 +100,7 @@ def test_no_text_overlaps_another_or_leaves_the_paper(tmp_path, rows, columns):
             cfg_coef=[1.5 * (column + 1) for column in range(columns)],
         )
     )
-    drawing = spectrogram_grid(results)
+    drawing = plot_spectrograms(table)
     figure = drawing.figure
     figure.draw_without_rendering()
     boxes = {
@@ -116,22 +117,22 @@ def test_no_text_overlaps_another_or_leaves_the_paper(tmp_path, rows, columns):
 
 
 def test_a_page_is_chosen_by_the_fields_that_are_neither_down_nor_across(tmp_path):
-    results = Results.open(make_run(tmp_path, **TWO_BY_TWO, seed=[0, 7]))
-    assert "“calm guitar”\nseed 0" in texts(spectrogram_grid(results))
-    assert "“calm guitar”\nseed 7" in texts(spectrogram_grid(results, seed=7))
-    assert "all with seed 7" in spectrogram_grid(results, seed=7).alt
+    table = RunTable.open(make_run(tmp_path, **TWO_BY_TWO, seed=[0, 7]))
+    assert "“calm guitar”\nseed 0" in texts(plot_spectrograms(table))
+    assert "“calm guitar”\nseed 7" in texts(plot_spectrograms(table, seed=7))
+    assert "all with seed 7" in plot_spectrograms(table, seed=7).alt
     with pytest.raises(InvalidRequest, match="no grid has seed 1; there is seed 0 or seed 7"):
-        spectrogram_grid(results, seed=1)
+        plot_spectrograms(table, seed=1)
 
 
 def test_a_run_without_clips_is_refused(tmp_path):
-    results = Results.open(make_run(tmp_path, missing=[0]))
+    table = RunTable.open(make_run(tmp_path, missing=[0]))
     with pytest.raises(InvalidRequest, match="there are no clips"):
-        spectrogram_grid(results)
+        plot_spectrograms(table)
 
 
 def test_the_alt_text_says_what_is_to_be_seen(mixed):
-    said = spectrogram_grid(mixed).alt
+    said = plot_spectrograms(mixed).alt
     assert "temperature 0.7, 1 from top to bottom" in said
     assert "cfg_coef 1, 3 from left to right" in said
     assert "failed: temperature 1, cfg_coef 1" in said
@@ -140,7 +141,7 @@ def test_the_alt_text_says_what_is_to_be_seen(mixed):
 
 
 def test_the_dark_figure_has_dark_paper(mixed):
-    drawing = spectrogram_grid(mixed)
+    drawing = plot_spectrograms(mixed)
     light, dark = (
         Image.open(io.BytesIO(drawing.png(dark=dark))).convert("L").getpixel((2, 2))
         for dark in (False, True)
@@ -150,11 +151,11 @@ def test_the_dark_figure_has_dark_paper(mixed):
 
 
 def test_pictures_show_time_to_the_right_and_frequency_upwards_on_the_common_scale(tmp_path):
-    results = Results.open(make_run(tmp_path, temperature=0, duration=[1, 2], silent=[1]))
-    pictures = MelPictures(results)
+    table = RunTable.open(make_run(tmp_path, temperature=0, duration=[1, 2], silent=[1]))
+    pictures = MelPictures(table)
     tone, silence = (
         np.asarray(Image.open(io.BytesIO(pictures.png(key))).convert("RGBA"), int)
-        for key in results.frame["key"]
+        for key in table.frame["key"]
     )
     bright = tone[..., :3].sum(axis=2)
     assert np.argmax(bright.sum(axis=1)) > 0.8 * tone.shape[0]  # 200 Hz is near the bottom
@@ -166,7 +167,7 @@ def test_pictures_show_time_to_the_right_and_frequency_upwards_on_the_common_sca
 
 def test_drawing_leaves_pyplot_alone():
     code = (
-        "import sys; from musicgen_lab.figures import plots, spectrogram_grid;"
+        "import sys; from musicgen_lab.figures import spectrogram_grid;"
         "import matplotlib.figure;"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -9,16 +9,17 @@ import pytest
 import soundfile
 from bs4 import BeautifulSoup
 
-from musicgen_lab import InvalidRequest, Results
+from musicgen_lab import InvalidRequest
 from musicgen_lab.listening.grid import listen
-from musicgen_lab.listening.previews import listening_copy, matching_gain_db
+from musicgen_lab.listening.previews import encode_preview, matching_gain_db
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.runs.run_table import RunTable
 from tests.support.report_runs import beats, make_run
 
 
-def test_a_listening_copy_has_the_clips_own_level_and_length():
+def test_a_encode_preview_has_the_clips_own_level_and_length():
     clip = beats(GenerationRequest(prompt="a", duration=2, seed=0), channels=2)
-    content, suffix = listening_copy(clip)
+    content, suffix = encode_preview(clip)
     copy, rate = decode(content)
     assert (suffix, rate, copy.shape[0]) == (".mp3", clip.sample_rate, 2)
     assert copy.shape[1] / rate == pytest.approx(clip.duration_s, abs=0.1)
@@ -26,19 +27,19 @@ def test_a_listening_copy_has_the_clips_own_level_and_length():
     assert len(content) < 20_000
 
 
-def test_a_listening_copy_is_only_made_quieter_where_it_would_clip():
+def test_a_encode_preview_is_only_made_quieter_where_it_would_clip():
     clip = beats(GenerationRequest(prompt="a", duration=1, seed=0), gain=10)
-    copy, _ = decode(listening_copy(clip)[0])
+    copy, _ = decode(encode_preview(clip)[0])
     peak_db = 20 * np.log10(np.abs(clip.samples).max())
     assert level_db(copy) == pytest.approx(level_db(clip.samples) - peak_db, abs=0.5)
 
 
 def test_matched_copies_are_equally_loud_but_for_silence(tmp_path):
-    results = Results.open(make_run(tmp_path, seed=[0, 1, 2], loud=[0], silent=[2]))
-    gains_db = [matching_gain_db(results, key) for key in results.frame["key"]]
+    table = RunTable.open(make_run(tmp_path, seed=[0, 1, 2], loud=[0], silent=[2]))
+    gains_db = [matching_gain_db(table, key) for key in table.frame["key"]]
     levels_db = [
-        level_db(decode(listening_copy(results.clip(key), gain_db=gain_db)[0])[0])
-        for key, gain_db in zip(results.frame["key"][:2], gains_db[:2], strict=True)
+        level_db(decode(encode_preview(table.clip(key), gain_db=gain_db)[0])[0])
+        for key, gain_db in zip(table.frame["key"][:2], gains_db[:2], strict=True)
     ]
     assert gains_db[1] - gains_db[0] == pytest.approx(20 * np.log10(5), abs=0.5)
     assert levels_db[0] == pytest.approx(levels_db[1], abs=0.5)
@@ -46,27 +47,27 @@ def test_matched_copies_are_equally_loud_but_for_silence(tmp_path):
 
 
 def test_in_a_notebook_the_sounds_are_inside_and_the_values_under_them(tmp_path):
-    results = Results.open(make_run(tmp_path, seed=[0, 1]))
-    shown = BeautifulSoup(listen(results, features=["rms_dbfs"]).data, "html.parser")
+    table = RunTable.open(make_run(tmp_path, seed=[0, 1]))
+    shown = BeautifulSoup(listen(table, features=["rms_dbfs"]).data, "html.parser")
     assert all(player["src"].startswith("data:audio/mpeg;base64,") for player in shown("audio"))
     assert all(image["src"].startswith("data:image/png;base64,") for image in shown("img"))
     assert shown.figcaption.get_text().startswith("seed 0RMS level −")
     assert not (tmp_path / "listening").exists()
     with pytest.raises(InvalidRequest, match="unknown feature 'rms'"):
-        listen(results, features=["rms"])
+        listen(table, features=["rms"])
 
 
 def test_what_is_too_much_to_embed_is_refused_with_a_way_out(tmp_path, monkeypatch):
     monkeypatch.setattr("musicgen_lab.listening.previews.EMBEDDED_MB_MAX", 0.01)
-    results = Results.open(make_run(tmp_path, seed=[0, 1]))
+    table = RunTable.open(make_run(tmp_path, seed=[0, 1]))
     with pytest.raises(InvalidRequest, match=r"up to 0.01 MB .* select fewer clips first"):
-        listen(results)
+        listen(table)
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(20_000, 1), (16_000, 4), (96_000, 2)])
 def test_what_mp3_cannot_hold_is_a_wav(rate, channels):
     request = GenerationRequest(prompt="a", duration=1, seed=0)
-    content, suffix = listening_copy(beats(request, sample_rate=rate, channels=channels))
+    content, suffix = encode_preview(beats(request, sample_rate=rate, channels=channels))
     assert suffix == ".wav"
     assert decode(content)[1] == rate
 

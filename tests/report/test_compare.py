@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from bs4 import BeautifulSoup
 
-from musicgen_lab import InvalidRequest, Results
+from musicgen_lab import InvalidRequest
 from musicgen_lab.report.compare import make_comparison
-from musicgen_lab.stats.comparison import Comparison, difference_sentences
+from musicgen_lab.report.sentences import difference_sentences
+from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.comparison import Comparison
 from tests.support.report_runs import make_run
 
 FIELDS = {"temperature": [0.7, 1.3], "seed": range(4), "duration": 1}
@@ -24,7 +26,7 @@ def runs(tmp_path_factory):
 
 
 def test_clips_are_paired_by_all_that_was_asked_alike(runs):
-    comparison = Comparison.of(*map(Results.open, runs))
+    comparison = Comparison.of(*map(RunTable.open, runs))
     assert comparison.apart == ("cfg_coef",)
     assert comparison.names() == ("cfg_coef 2", "cfg_coef 6")
     assert len(comparison.pairs) == 7  # one clip failed, and so its pair is none
@@ -32,7 +34,7 @@ def test_clips_are_paired_by_all_that_was_asked_alike(runs):
 
 
 def test_a_difference_is_said_with_its_interval_and_none_is_made_up(runs):
-    comparison = Comparison.of(*map(Results.open, runs))
+    comparison = Comparison.of(*map(RunTable.open, runs))
     table = comparison.differences(["onset_rate_hz"])
     (said,) = difference_sentences(comparison, table)
     assert said.startswith("Onset rate is higher with cfg_coef 6 than with cfg_coef 2: by ")
@@ -40,8 +42,8 @@ def test_a_difference_is_said_with_its_interval_and_none_is_made_up(runs):
 
 
 def test_a_run_compared_with_itself_shows_nothing(runs):
-    results = Results.open(runs[1])
-    comparison = Comparison.of(results, results)
+    table = RunTable.open(runs[1])
+    comparison = Comparison.of(table, table)
     assert comparison.names() == ("first run", "second run")
     table = comparison.differences(FEATURES)
     assert not table["conclusive"].any()
@@ -50,7 +52,7 @@ def test_a_run_compared_with_itself_shows_nothing(runs):
 def test_runs_without_a_common_request_are_refused(runs, tmp_path):
     other = make_run(tmp_path / "other", temperature=[0.9], seed=[7], duration=2)
     with pytest.raises(InvalidRequest, match=r"no clip of .* has a counterpart"):
-        Comparison.of(Results.open(runs[0]), Results.open(other))
+        Comparison.of(RunTable.open(runs[0]), RunTable.open(other))
 
 
 def test_it_never_takes_the_place_of_a_runs_own_report(runs):

@@ -16,17 +16,16 @@ import musicgen_lab.report.make
 from musicgen_lab import (
     InvalidRequest,
     ReportFailed,
-    Results,
     RunFolderError,
     Sweep,
     make_report,
 )
 from musicgen_lab.errors import MusicGenLabWarning
 from musicgen_lab.listening.grid import listening_grid
-from musicgen_lab.report.figures import spectrogram_figures
 from musicgen_lab.report.provenance import command
-from musicgen_lab.report.sections import heading
+from musicgen_lab.report.sections import heading, spectrogram_figures
 from musicgen_lab.report.tables import clip_table
+from musicgen_lab.runs.run_table import RunTable
 from tests.support.report_runs import make_run
 from tests.support.sines import SineBackend
 
@@ -69,7 +68,7 @@ def test_nothing_in_it_points_to_the_network(report):
 
 
 def test_it_shows_no_code_and_no_path_of_this_machine(report, page):
-    assert "results = Results.open" not in page.get_text()
+    assert "table = RunTable.open" not in page.get_text()
     for path in (report, report.with_suffix(".ipynb")):
         written = path.read_text(encoding="utf-8")
         assert str(report.parent.parent) not in written
@@ -105,15 +104,15 @@ def test_it_says_every_parameter_the_model_and_who_made_it(page):
 
 
 def test_parameters_that_do_nothing_are_said_to(tmp_path):
-    said = heading(Results.open(make_run(tmp_path, top_p=0.9))).data
+    said = heading(RunTable.open(make_run(tmp_path, top_p=0.9))).data
     assert "250 <small>(does nothing: top_p 0.9 replaces it)" in said
 
 
 def test_what_was_paid_is_said(tmp_path):
-    results = Results.open(make_run(tmp_path, seed=[0, 1]))
-    assert "cost" not in heading(results).data
-    results.frame = results.frame.assign(gpu="A10", gpu_s=2.5, cost_usd=0.001)
-    assert "<dt>cost</dt><dd>$0.0020 for 5.0 GPU-seconds on A10</dd>" in heading(results).data
+    free = RunTable.open(make_run(tmp_path, seed=[0, 1]))
+    assert "cost" not in heading(free).data
+    paid = RunTable(free.run, free.frame.assign(gpu="A10", gpu_s=2.5, cost_usd=0.001))
+    assert "<dt>cost</dt><dd>$0.0020 for 5.0 GPU-seconds on A10</dd>" in heading(paid).data
 
 
 def test_every_panel_has_a_label_and_every_picture_and_player_a_description(page):
@@ -136,9 +135,9 @@ def test_failed_silent_missing_and_attenuated_clips_say_so(page):
 
 
 def test_the_table_has_every_clip_with_a_dash_for_what_cannot_be_known(tmp_path):
-    results = Results.open(make_run(tmp_path, seed=[0, 1, 2], silent=[1], failed=[2]))
+    run_table = RunTable.open(make_run(tmp_path, seed=[0, 1, 2], silent=[1], failed=[2]))
     names = ["loudness_lufs", "spectral_centroid_hz", "rms_dbfs"]
-    table = BeautifulSoup(clip_table(results, names).data, "html.parser")
+    table = BeautifulSoup(clip_table(run_table, names).data, "html.parser")
     ok, silent, failed = (row.get_text("|") for row in table.tbody("tr"))
     assert ok.count("–") == 0
     assert silent.startswith("1|–|–|") and "|silent|" in silent
@@ -146,11 +145,11 @@ def test_the_table_has_every_clip_with_a_dash_for_what_cannot_be_known(tmp_path)
 
 
 def test_a_run_without_clips_has_a_report_that_says_so(tmp_path):
-    results = Results.open(make_run(tmp_path, missing=[0]))
-    assert "0 clips, 0 s of audio; 1 not made yet." in heading(results).data
-    assert "No clip has been made yet" in listening_grid(results).data
-    assert "No clip has been made yet" in spectrogram_figures(results, level_range_db=80).data
-    assert "<tbody></tbody>" in clip_table(results).data
+    table = RunTable.open(make_run(tmp_path, missing=[0]))
+    assert "0 clips, 0 s of audio; 1 not made yet." in heading(table).data
+    assert "No clip has been made yet" in listening_grid(table).data
+    assert "No clip has been made yet" in spectrogram_figures(table, level_range_db=80).data
+    assert "<tbody></tbody>" in clip_table(table).data
 
 
 def test_the_title_can_be_given(run):
@@ -163,7 +162,7 @@ def test_a_single_file_holds_all_its_sounds_and_pictures(run):
     shown = BeautifulSoup(page, "html.parser")
     assert shown.audio["src"].startswith("data:audio/mpeg;base64,")
     assert shown.audio["data-matched"].startswith("data:audio/mpeg;base64,")
-    assert not re.search(r'(src|href|data-matched)="(listening|clips|results)', page)
+    assert not re.search(r'(src|href|data-matched)="(listening|clips|table)', page)
 
 
 def test_the_page_alone_can_be_kept_and_what_is_not_asked_for_is_left_alone(run):
@@ -219,18 +218,23 @@ def test_the_command_that_makes_it_again_is_on_the_page(page):
 
 def test_the_command_has_every_digit_and_says_how_the_clips_were_made(tmp_path):
     fields = {"prompt": "a", "duration": 1, "cfg_coef": 3.3333333, "seed": [123456789, 4294967295]}
-    results = Sweep(**fields).run(SineBackend(), tmp_path, progress=False)
-    (design,) = (asked["design"] for asked in results.sweeps)
-    assert "--cfg-coef 3.3333333 --seed 123456789,4294967295" in command(design, results)
+    table = Sweep(**fields).run(SineBackend(), tmp_path, progress=False).table
+    (design,) = (asked["design"] for asked in table.sweeps)
+    assert "--cfg-coef 3.3333333 --seed 123456789,4294967295" in command(design, table)
     for way, option in [
         (("audiocraft 1.3.0", "cpu", "float32"), " --engine audiocraft "),
         (("musicgen-lab 1", "cpu", "bfloat16"), " --dtype bfloat16 "),
         (("musicgen-lab 1", "cuda (NVIDIA A10)", "float32"), " --dtype float32 "),
     ]:
-        results.frame[["engine", "device", "dtype"]] = way
-        assert option in command(design, results)
-    results.frame[["engine", "device", "dtype"]] = ("musicgen-lab 1", "cpu", "float32")
-    assert not re.search("--engine|--dtype", command(design, results))
+        assert option in command(design, made_by(table, way))
+    default = made_by(table, ("musicgen-lab 1", "cpu", "float32"))
+    assert not re.search("--engine|--dtype", command(design, default))
+
+
+def made_by(table, way):
+    frame = table.frame.copy()
+    frame[["engine", "device", "dtype"]] = way
+    return RunTable(table.run, frame)
 
 
 def test_a_damaged_clip_is_told_when_the_report_is_made(run, tmp_path, monkeypatch):
@@ -242,9 +246,9 @@ def test_a_damaged_clip_is_told_when_the_report_is_made(run, tmp_path, monkeypat
 
 def test_a_random_design_is_made_again_by_the_same_lines_of_python(tmp_path):
     sweep = Sweep.sample(4, prompt="a", seed=7, duration=1, temperature=(0.5, 1.5))
-    results = sweep.run(SineBackend(), tmp_path, progress=False)
-    (design,) = (asked["design"] for asked in results.sweeps)
-    again = command(design, results).splitlines()[2].partition(" = ")[2]
+    table = sweep.run(SineBackend(), tmp_path, progress=False).table
+    (design,) = (asked["design"] for asked in table.sweeps)
+    again = command(design, table).splitlines()[2].partition(" = ")[2]
     assert eval(again, {"lab": musicgen_lab}).requests == sweep.requests
 
 

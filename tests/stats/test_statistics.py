@@ -9,8 +9,10 @@ from scipy.stats import binom
 from statsmodels.stats.anova import AnovaRM
 from statsmodels.stats.multitest import multipletests
 
-from musicgen_lab.stats.effects import holm, interactions, main_effects, summarise
+from musicgen_lab.stats.effects import holm, main_effects
+from musicgen_lab.stats.interactions import interactions
 from musicgen_lab.stats.intervals import mean_intervals
+from musicgen_lab.stats.summary import summarise
 from musicgen_lab.stats.trends import trends
 from tests.support.studies import FEATURES, PARAMETERS, study
 

@@ -1,0 +1,169 @@
+"""`RunTable`: the data of a run, one row per clip; figures, statistics and reports read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from musicgen_lab.analysis.spectrogram import WINDOW_S, MelSpectrogram, mel_spectrogram_db
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.request import SWEEP_ORDER
+from musicgen_lab.runs.frame import build_frame
+from musicgen_lab.runs.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from musicgen_lab.clip import Clip
+
+T = TypeVar("T")
+
+
+class RunTable:
+    """The clips of a run folder as a table, with what has been computed from it.
+
+    A table does not change once it is made. What is computed from it (spectrograms, study tables)
+    is kept with it, so that every figure, sentence and page reads the same.
+
+    Attributes
+    ----------
+    run : RunFolder
+    frame : pandas.DataFrame
+        One row per clip; see `musicgen_lab.results.Results`. Not to be changed in place.
+    missing : int
+        Requested clips that have not been tried yet.
+    """
+
+    def __init__(self, run: RunFolder, frame: pd.DataFrame, missing: int = 0) -> None:
+        self.run = run
+        self.frame = frame
+        self.missing = missing
+        self._cache: dict[Hashable, Any] = {}
+
+    @classmethod
+    def open(cls, folder: str | Path) -> RunTable:
+        """Read a run folder, measure clips that are new, and save the frame as Parquet.
+
+        Raises
+        ------
+        RunFolderError
+            When there is no run in the folder.
+        """
+        run = RunFolder.started(folder)
+        records = {record.key: record for record in run.store.records()}
+        requested = [request.key() for request in run.asked()]
+        order = [key for key in requested if key in records]
+        order += [key for key in records if key not in set(requested)]
+        frame = build_frame([records[key] for key in order], run)
+        return cls(run, frame, missing=sum(key not in records for key in requested))
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.run.path
+
+    @cached_property
+    def sweeps(self) -> list[dict[str, Any]]:
+        """The sweeps of the folder, the oldest first: `design`, `asked_at`, `lab_version`."""
+        keep = {"design", "asked_at", "lab_version"}
+        return [sweep.model_dump(include=keep) for sweep in self.run.sweeps]
+
+    @cached_property
+    def swept(self) -> tuple[str, ...]:
+        """The request's fields that take more than one value here."""
+        return tuple(name for name in SWEEP_ORDER if self.frame[name].nunique() > 1)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The swept fields that make the cells: all but the seed, whose clips are replicates."""
+        return tuple(name for name in self.swept if name != "seed")
+
+    @cached_property
+    def records(self) -> tuple[Mapping[str, Any], ...]:
+        """The rows of the frame, each by column."""
+        return tuple(
+            {str(name): value for name, value in record.items()}
+            for record in self.frame.to_dict("records")
+        )
+
+    def values(self, name: str) -> list[Any]:
+        """Return the distinct values of a column: numbers ascending, texts in their order."""
+        return distinct_values(self.records, name)
+
+    def clip(self, key: str) -> Clip:
+        """Return the clip of a row's key.
+
+        Raises
+        ------
+        KeyError
+            When that request has no finished clip.
+        """
+        return self.run.store.clip(key)
+
+    def select(self, **fields: Any) -> RunTable:
+        """Return the table of the rows whose columns have the given values.
+
+        Parameters
+        ----------
+        **fields
+            Any column of the frame, with a value or a list of values.
+
+        Raises
+        ------
+        InvalidRequest
+            When a column is unknown, or no row is left.
+        """
+        rows = self.frame
+        for name, wanted in fields.items():
+            if name not in rows.columns:
+                raise InvalidRequest(
+                    f"unknown column {name!r}; the columns are {', '.join(rows.columns)}",
+                    field=name,
+                )
+            is_one = isinstance(wanted, str) or not hasattr(wanted, "__iter__")
+            rows = rows[rows[name].isin([wanted] if is_one else list(wanted))]
+            if rows.empty:
+                present = ", ".join(str(value) for value in self.frame[name].unique()[:12])
+                raise InvalidRequest(
+                    f"no clip has {name} {wanted!r} together with the rest; there is {present}",
+                    field=name,
+                    value=wanted,
+                )
+        return RunTable(self.run, rows.reset_index(drop=True))
+
+    def mel_spectrograms(self, hop_s: float) -> Mapping[str, MelSpectrogram]:
+        """Return the mel spectrogram of every finished clip that has samples, by its key.
+
+        Parameters
+        ----------
+        hop_s : float
+            Seconds between frames.
+        """
+
+        def compute() -> dict[str, MelSpectrogram]:
+            made = self.frame[(self.frame["status"] == "ok") & (self.frame["frames"] > 0)]
+            return {key: self._mel_spectrogram(key, hop_s) for key in made["key"]}
+
+        return self.cached(("mel_spectrograms", hop_s), compute)
+
+    def _mel_spectrogram(self, key: str, hop_s: float) -> MelSpectrogram:
+        clip = self.clip(key)
+        finite = np.nan_to_num(clip.samples, nan=0.0, posinf=0.0, neginf=0.0)
+        return mel_spectrogram_db(finite, clip.sample_rate, window_s=WINDOW_S, hop_s=hop_s)
+
+    def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return what was computed under a key before, or compute and keep it."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        value: T = self._cache[key]
+        return value
+
+
+def distinct_values(records: tuple[Mapping[str, Any], ...], name: str) -> list[Any]:
+    """Return a column's distinct values: numbers ascending, texts in their order."""
+    values = list(dict.fromkeys(record[name] for record in records))
+    return values if any(isinstance(value, str) for value in values) else sorted(values)
