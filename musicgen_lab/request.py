@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
 import secrets
@@ -140,9 +141,7 @@ class GenerationRequest(BaseModel):
         str
             64 hexadecimal digits.
         """
-        fields = {"key_version": KEY_VERSION, **self.model_dump()}
-        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+        return _digest(self)
 
     def with_model(self, model: str) -> GenerationRequest:
         """Return the same request for another model name, such as one with its revision."""
@@ -163,6 +162,13 @@ class GenerationRequest(BaseModel):
         if self.top_p > 0:
             return {"top_k": f"top_p {self.top_p:g} replaces it"}
         return {}
+
+
+@functools.lru_cache(maxsize=65536)
+def _digest(request: GenerationRequest) -> str:
+    fields = {"key_version": KEY_VERSION, **request.model_dump()}
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
 REQUEST_FIELDS = tuple(GenerationRequest.model_fields)

@@ -24,6 +24,7 @@ from musicgen_lab.request import (
 from musicgen_lab.results import Results
 from musicgen_lab.runs.clip_store import ClipRecord
 from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.runs.run_table import RunTable
 
 DEFAULT_SEED = 0
 REQUESTS_MAX = 1_000_000
@@ -245,7 +246,7 @@ class Sweep:
             for result in backend.generate(still_to_make(), on_progress=bar.advance):
                 run.store.put(result)
                 bar.finish(result.request, failed=isinstance(result, Failure))
-        return Results.open(folder)
+        return Results(RunTable.of(run))
 
 
 def _values(name: str, given: Any) -> list[Any]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import collections
+import functools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicgen_lab import InvalidRequest, Results, Sweep
+from musicgen_lab import GenerationRequest, InvalidRequest, Results, Sweep, request
 from tests.support.sines import SineBackend
 
 GUITAR = "calm acoustic guitar melody"
@@ -191,3 +194,43 @@ def test_an_interrupted_run_keeps_what_was_made_and_says_what_is_missing(tmp_pat
     backend = SineBackend()
     sweep.run(backend, tmp_path, progress=False)
     assert [request.seed for request in backend.made] == [2, 3, 4]
+
+
+def test_a_sweep_validates_a_request_twice_at_most_and_resolves_and_keys_it_once(
+    tmp_path, monkeypatch
+):
+    counts = collections.Counter()
+
+    def counted(name, function):
+        def count(*args, **kwargs):
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        return count
+
+    validate = GenerationRequest.__init__
+    monkeypatch.setattr(GenerationRequest, "__init__", counted("validated", validate))
+    digest = functools.lru_cache(counted("keyed", request._digest.__wrapped__))
+    monkeypatch.setattr(request, "_digest", digest)
+    backend = SineBackend()
+    monkeypatch.setattr(backend, "resolve", counted("resolved", backend.resolve))
+    sweep = Sweep(prompt="a", duration=1, temperature=[0.7, 1, 1.3], cfg_coef=[1, 3, 5])
+    sweep.run(backend, tmp_path, progress=False)
+    assert counts == {"validated": 18, "keyed": 9, "resolved": 9}
+
+
+def test_a_resumed_sweep_reads_a_record_once(tmp_path, monkeypatch):
+    sweep = Sweep(prompt="a", duration=1, temperature=[0.7, 1, 1.3], cfg_coef=[1, 3, 5])
+    sweep.run(SineBackend(), tmp_path, progress=False)
+    read = collections.Counter()
+    read_bytes = Path.read_bytes
+
+    def count(path):
+        read[path.name] += path.suffix == ".json"
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", count)
+    sweep.run(SineBackend(), tmp_path, progress=False)
+    assert len(list((tmp_path / "clips").glob("*.json"))) == 9
+    assert {read[path.name] for path in (tmp_path / "clips").glob("*.json")} == {1}
+    assert read["sweep.json"] == 1

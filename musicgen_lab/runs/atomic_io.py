@@ -76,6 +76,12 @@ def unwritable(folder: Path, error: OSError) -> RunFolderUnwritable:
     )
 
 
+def file_stamp(path: Path) -> tuple[int, int, int]:
+    """Return what changes when a file is replaced: time of writing in ns, size in bytes, inode."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames survive a power cut, where the system can."""
     if hasattr(os, "O_DIRECTORY"):

@@ -27,7 +27,7 @@ from musicgen_lab.errors import (
     RunFolderError,
 )
 from musicgen_lab.request import GenerationRequest
-from musicgen_lab.runs.atomic_io import folder_lock, stage, sync_folder, unwritable
+from musicgen_lab.runs.atomic_io import file_stamp, folder_lock, stage, sync_folder, unwritable
 
 STALE_TEMPORARY_S = 3600.0  # older leftovers of a killed process are nobody's any more
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -95,6 +95,7 @@ class ClipStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._verified: dict[str, tuple[str | int, ...]] = {}
+        self._records: dict[str, tuple[tuple[int, int, int], ClipRecord]] = {}
 
     def record(self, key: str) -> ClipRecord | None:
         """Return the record of a key, or None when there is none that can be trusted.
@@ -167,6 +168,7 @@ class ClipStore:
                     return now
                 for temporary, final in staged:
                     temporary.replace(final)
+                self._records[key] = (file_stamp(self.folder / f"{key}.json"), record)
             sync_folder(self.folder)
         except OSError as error:
             raise unwritable(self.folder, error) from error
@@ -188,6 +190,10 @@ class ClipStore:
         """Return a record and what is wrong with it; (None, None) where there is none."""
         path = self.folder / f"{key}.json"
         try:
+            stamp = file_stamp(path)
+            stamp_read, record = self._records.get(key, (None, None))
+            if record is not None and stamp_read == stamp:
+                return record, self._sound_fault(record.audio) if record.audio else None
             content = path.read_bytes()
         except FileNotFoundError:
             return None, None
@@ -201,16 +207,19 @@ class ClipStore:
         if record.key != key or request.key() != key:
             return None, "its record describes another request"
         if record.status == "failed":
-            return (record, None) if record.error else (None, "its record is incomplete")
+            if record.error is None:
+                return None, "its record is incomplete"
+            self._records[key] = (stamp, record)
+            return record, None
         if record.audio is None or record.provenance is None or record.audio.file != f"{key}.wav":
             return None, "its record is incomplete"
+        self._records[key] = (stamp, record)
         return record, self._sound_fault(record.audio)
 
     def _sound_fault(self, audio: AudioFile) -> str | None:
         path = self.folder / audio.file
         try:
-            status = path.stat()
-            stamp = (audio.sha256, status.st_mtime_ns, status.st_size, status.st_ino)
+            stamp = (audio.sha256, *file_stamp(path))
             if self._verified.get(audio.file) != stamp:
                 with path.open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() != audio.sha256:

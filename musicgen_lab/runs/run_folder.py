@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning, RunFolderError
 from musicgen_lab.request import GenerationRequest
-from musicgen_lab.runs.atomic_io import folder_lock, unwritable, write_atomically
+from musicgen_lab.runs.atomic_io import file_stamp, folder_lock, unwritable, write_atomically
 from musicgen_lab.runs.clip_store import ClipStore
 from musicgen_lab.version import VERSION
 
@@ -40,6 +40,14 @@ class _Manifest(BaseModel):
     sweeps: list[AskedSweep] = []
 
 
+class _ReadManifest(NamedTuple):
+    """A manifest that was read or written, and the file it stands for."""
+
+    stamp: tuple[int, int, int]
+    manifest: _Manifest
+    requests: tuple[GenerationRequest, ...]
+
+
 class RunFolder:
     """The folder of a run. Sweeps asked of the same folder share its clips.
 
@@ -62,6 +70,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.store = ClipStore(self.path / "clips")
+        self._read: _ReadManifest | None = None
         self._check_kind()
 
     @classmethod
@@ -109,35 +118,33 @@ class RunFolder:
     @property
     def sweeps(self) -> list[AskedSweep]:
         """Every sweep asked of this folder, the oldest first."""
-        return self._read_manifest().sweeps
+        return self._read_manifest()[0].sweeps
 
     def add_sweep(self, design: dict[str, Any], requests: Sequence[GenerationRequest]) -> None:
         """Write down a sweep before it runs; asking for the same one again adds nothing."""
         keys = "\n".join(request.key() for request in requests)
         identity = hashlib.sha256(keys.encode()).hexdigest()[:16]
         with folder_lock(self.path):
-            manifest = self._read_manifest()
+            manifest, known = self._read_manifest()
             if any(sweep.id == identity for sweep in manifest.sweeps):
                 return
-            manifest.sweeps.append(
-                AskedSweep(
-                    id=identity,
-                    asked_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                    lab_version=VERSION,
-                    design=design,
-                    requests=[request.model_dump() for request in requests],
-                )
+            sweep = AskedSweep(
+                id=identity,
+                asked_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                lab_version=VERSION,
+                design=design,
+                requests=[request.model_dump() for request in requests],
             )
+            manifest = _Manifest(sweeps=[*manifest.sweeps, sweep])
             write_atomically(self.manifest_path, manifest.model_dump_json(indent=1).encode())
+            self._read = _ReadManifest(
+                file_stamp(self.manifest_path), manifest, (*known, *requests)
+            )
 
     def asked(self) -> list[GenerationRequest]:
         """Return every request asked of this folder, in order, each once."""
-        requests = {
-            request.key(): request
-            for sweep in self.sweeps
-            for request in (GenerationRequest(**fields) for fields in sweep.requests)
-        }
-        return list(requests.values())
+        _, requests = self._read_manifest()
+        return list({request.key(): request for request in requests}.values())
 
     def _check_kind(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -156,15 +163,21 @@ class RunFolder:
                     "give a new or empty folder, or one that a sweep made"
                 )
 
-    def _read_manifest(self) -> _Manifest:
+    def _read_manifest(self) -> tuple[_Manifest, tuple[GenerationRequest, ...]]:
+        """Return the manifest and its requests; they are read once and again when it changes."""
         try:
-            manifest = _Manifest.model_validate_json(self.manifest_path.read_bytes())
-            for sweep in manifest.sweeps:
-                for fields in sweep.requests:
+            stamp = file_stamp(self.manifest_path)
+            if self._read is None or self._read.stamp != stamp:
+                manifest = _Manifest.model_validate_json(self.manifest_path.read_bytes())
+                requests = tuple(
                     GenerationRequest(**fields)
-            return manifest
+                    for sweep in manifest.sweeps
+                    for fields in sweep.requests
+                )
+                self._read = _ReadManifest(stamp, manifest, requests)
+            return self._read.manifest, self._read.requests
         except FileNotFoundError:
-            return _Manifest()
+            return _Manifest(), ()
         except OSError as error:
             raise RunFolderError(f"cannot read {self.manifest_path}: {error.strerror}") from error
         except (ValidationError, InvalidRequest) as error:
@@ -173,7 +186,7 @@ class RunFolder:
                     f"{self.manifest_path} is damaged or was not written by a sweep; "
                     "give another folder"
                 ) from error
-            return self._set_manifest_aside()
+            return self._set_manifest_aside(), ()
 
     def _set_manifest_aside(self) -> _Manifest:
         """Go on without a damaged list of sweeps: the clips' own records say what they are."""

@@ -53,7 +53,11 @@ class RunTable:
         RunFolderError
             When there is no run in the folder.
         """
-        run = RunFolder.started(folder)
+        return cls.of(RunFolder.started(folder))
+
+    @classmethod
+    def of(cls, run: RunFolder) -> RunTable:
+        """Read a run folder that is open already; what it has read is not read again."""
         records = {record.key: record for record in run.store.records()}
         requested = [request.key() for request in run.asked()]
         order = [key for key in requested if key in records]
