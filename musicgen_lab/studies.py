@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from musicgen_lab.errors import InvalidRequest, MusicGenLabError
+from musicgen_lab.report.html import TEMPLATES, render
 from musicgen_lab.report.make import check_report_parameters, make_report
 from musicgen_lab.report.sentences import find
 from musicgen_lab.request import REQUEST_FIELDS
+from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.runs.run_folder import refuse_run
 from musicgen_lab.stats.study_tables import StudyTables
 from musicgen_lab.sweep import Sweep
-from musicgen_lab.yaml_file import load_yaml
 
 if TYPE_CHECKING:
+    from ruamel.yaml import YAMLError
+
     from musicgen_lab.backends import Backend
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 INDEX = "index.html"  # beside the studies' folders
+EFFECTS_SHOWN = 3
 OWN_KEYS = ("name", "title", "report")
 
 
@@ -57,15 +63,15 @@ class Outcome:
         Why there is no report; empty when there is one.
     clips, failed : int
         Clips made, and requests that failed.
-    held : tuple of str
-        The effects that hold, in sentences, the surest first.
+    effects : tuple of str
+        The significant effects, in sentences, the surest first.
     """
 
     study: Study
     error: str = ""
     clips: int = 0
     failed: int = 0
-    held: tuple[str, ...] = ()
+    effects: tuple[str, ...] = ()
 
 
 def read_studies(path: str | Path) -> list[Study]:
@@ -84,15 +90,16 @@ def read_studies(path: str | Path) -> list[Study]:
         When it cannot be read, a name or a field is unknown or misspelt, a value is outside its
         limits, or two studies have the same name.
     """
-    import yaml
+    from ruamel.yaml import YAML, YAMLError
 
     try:
-        content = load_yaml(Path(path).read_text(encoding="utf-8"))
+        content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidRequest(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        message = " ".join(str(error).split())
-        raise InvalidRequest(f"{path} is not YAML: {message}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{path} is not YAML: it is not UTF-8 text") from error
+    except YAMLError as error:
+        raise InvalidRequest(f"{path} is not YAML: {_problem(error)}") from error
     if not isinstance(content, dict) or set(content) != {"studies"}:
         raise InvalidRequest(f"{path} must hold one key, studies, with a list under it")
     entries = content["studies"]
@@ -104,6 +111,13 @@ def read_studies(path: str | Path) -> list[Study]:
         if names.count(name) > 1:
             raise InvalidRequest(f"two studies are called {name!r}; give each its own name")
     return studies
+
+
+def _problem(error: YAMLError) -> str:
+    """Return what is wrong in a YAML file, and in which line."""
+    mark = getattr(error, "problem_mark", None)
+    where = f", line {mark.line + 1}" if mark is not None else ""
+    return f"{getattr(error, 'problem', None) or error}{where}"
 
 
 def _study(entry: Any, number: int) -> Study:
@@ -191,6 +205,54 @@ def run_studies(
     return outcomes
 
 
+def write_index(outcomes: Sequence[Outcome], folder: Path, title: str) -> Path:
+    """Write `index.html`: the studies with most significant effects first, failed ones last.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+    folder : Path
+        The folder of the studies' run folders.
+    title : str
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    RunFolderUnwritable
+        When it cannot be written.
+    """
+    ranked = sorted(outcomes, key=lambda outcome: (bool(outcome.error), -len(outcome.effects)))
+    page = render(
+        "studies.html.j2",
+        title=title,
+        style=Markup((TEMPLATES / "page" / "page.css").read_text(encoding="utf-8")),
+        entries=[_entry(outcome) for outcome in ranked],
+        failed=sum(bool(outcome.error) for outcome in outcomes),
+        shown=EFFECTS_SHOWN,
+    )
+    write_atomically(folder / INDEX, page.encode("utf-8"))
+    return folder / INDEX
+
+
+def _entry(outcome: Outcome) -> dict[str, Any]:
+    study = outcome.study
+    prompts = list(dict.fromkeys(request.prompt for request in study.sweep.requests))
+    return {
+        "name": study.name,
+        "title": study.title or study.name,
+        "prompts": f"“{prompts[0]}”" if len(prompts) == 1 else f"{len(prompts)} prompts",
+        "swept": " × ".join(study.sweep.swept) or "one request",
+        "clips": outcome.clips,
+        "failed": outcome.failed,
+        "error": outcome.error,
+        "effects": outcome.effects,
+    }
+
+
 def _run(study: Study, backend: Backend, folder: Path, *, progress: bool) -> Outcome:
     results = study.sweep.run(backend, folder, progress=progress)
     failures = results.frame[results.frame["status"] == "failed"]
@@ -201,4 +263,4 @@ def _run(study: Study, backend: Backend, folder: Path, *, progress: bool) -> Out
         )
     make_report(folder, parameters=study.parameters, title=study.title or None, progress=progress)
     findings = find(StudyTables.of(results.table, study.parameters.get("features")))
-    return Outcome(study, clips=made, failed=len(failures), held=tuple(findings.significant))
+    return Outcome(study, clips=made, failed=len(failures), effects=tuple(findings.significant))

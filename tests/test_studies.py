@@ -6,8 +6,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from musicgen_lab import InvalidRequest
-from musicgen_lab.studies import read_studies, run_studies
-from musicgen_lab.studies_index import write_index
+from musicgen_lab.studies import read_studies, run_studies, write_index
 from tests.support.sines import SineBackend
 
 GOOD = """
@@ -81,12 +80,12 @@ def test_the_index_ranks_by_what_holds_and_links_to_each_report(ran):
         ("studies:\n- {name: 5, prompt: x}", "study 1 is called 5, which is no text"),
         ("studies:\n- {name: index.html, prompt: x}", "a name is a folder's beside index.html"),
         ("studies:\n- {name: a, prompt: x, seed: 1:4}", "seed must be a whole number.*'1:4'"),
-        ("studies:\n- {name: a, prompt: x, name: b}", "'name' stands twice"),
+        ("studies:\n- {name: a, prompt: x, name: b}", "found duplicate key .name."),
         ("studies:\n- {name: ../x, prompt: x}", "a name is a folder's"),
         ("studies:\n- {name: a, prompt: x}\n- {name: a, prompt: y}", "two studies are called 'a'"),
         ("study:\n- {name: a}", "must hold one key, studies"),
         ("studies: [", "is not YAML"),
-        ("? [studies]\n: 1", "is not YAML"),
+        ("? [studies]\n: 1", "must hold one key, studies"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_refused_before_anything_is_made(tmp_path, text, message):

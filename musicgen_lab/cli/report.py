@@ -93,8 +93,7 @@ def report(
 
 def _batch(studies: Path, out: Path, open_backend: Callable[[], Backend], *, quiet: bool) -> int:
     """Run the studies of a file and print the path of their index."""
-    from musicgen_lab.studies import read_studies, run_studies
-    from musicgen_lab.studies_index import write_index
+    from musicgen_lab.studies import read_studies, run_studies, write_index
 
     found = read_studies(studies)
     outcomes = run_studies(

@@ -10,12 +10,12 @@ from urllib.parse import unquote
 
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.listening.previews import LISTENING_FOLDER, check_embedded, data_uri
+from musicgen_lab.report.html import TEMPLATES
 from musicgen_lab.runs.atomic_io import write_atomically
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-TEMPLATES = Path(__file__).parent / "templates"
 FORMATS = ("html", "ipynb")
 """What a report can be kept as: a page to pass on, and the notebook that was run for it."""
 
