@@ -21,7 +21,7 @@ from musicgen_lab.stats.study_tables import StudyTables
 from musicgen_lab.sweep import Sweep
 
 if TYPE_CHECKING:
-    from ruamel.yaml import YAMLError
+    from ruamel.yaml.error import YAMLError
 
     from musicgen_lab.backends import Backend
 
@@ -90,7 +90,8 @@ def read_studies(path: str | Path) -> list[Study]:
         When it cannot be read, a name or a field is unknown or misspelt, a value is outside its
         limits, or two studies have the same name.
     """
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
