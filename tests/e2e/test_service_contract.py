@@ -1,9 +1,12 @@
 """The contract's own examples, from the document's text with only the host replaced.
 
-They run against `musicgen-lab serve` with the embedded model.
+They run with the embedded model against `musicgen-lab serve`, and against what the contract's own
+`modal deploy` put onto an in-memory Modal server.
 """
 
+import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,20 +15,38 @@ import httpx2
 import pytest
 import soundfile
 
+from tests.modal_server.deployed import run_documented
+from tests.modal_server.server import modal_server
 from tests.support.command import MUSICGEN_LAB
 from tests.support.contract import HOST, blocks
 
 SERVER = [MUSICGEN_LAB, "serve", "--port", "0"]
 
 
-@pytest.fixture(scope="module")
-def address():
-    blocks("json")  # skips before a server is started
+@pytest.fixture(scope="module", params=["musicgen-lab serve", "modal deploy app.py"])
+def address(request, tmp_path_factory):
+    start = on_modal if request.param.startswith("modal") else on_this_machine
+    with start(tmp_path_factory) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def on_this_machine(_):
     with subprocess.Popen(SERVER, stdout=subprocess.PIPE, text=True) as server:
         try:
             yield server.stdout.readline().split()[-1]
         finally:
             server.terminate()
+
+
+@contextlib.contextmanager
+def on_modal(tmp_path_factory):
+    deploy, _ = blocks("bash")["Deployment"]
+    assert deploy == "modal deploy app.py"
+    with modal_server(tmp_path_factory.mktemp("modal")) as server:
+        done = run_documented(deploy, server)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield re.search(r"http://127.0.0.1:\d+", done.stdout)[0]
 
 
 def run(command, folder):

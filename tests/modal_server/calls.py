@@ -121,6 +121,7 @@ class Calls(Blobs):
     async def clear_up(self, container):
         """Fail what a container had when it ended; start another for what still waits."""
         function_id = container.function_id
+        container.ended = True
         if self.containers.get(function_id) is container:
             del self.containers[function_id]
         ended = Result(
@@ -157,7 +158,7 @@ class Calls(Blobs):
 
     def containers_of(self, app):
         functions = self.functions_of(app)
-        return [c for c in self.tasks.values() if c.function_id in functions]
+        return [c for c in self.tasks.values() if c.function_id in functions and not c.ended]
 
     async def lose_container(self, container, input_id):
         """Kill a container as a preemption would, and give what it had besides to another."""
@@ -202,8 +203,19 @@ class Calls(Blobs):
 
     async def ContainerStop(self, stream):
         request = await stream.recv_message()
-        await self.retire_container(self.tasks[request.task_id])
+        container = self.tasks[request.task_id]
+        await self.retire_container(container)
+        if not request.graceful:
+            await asyncio.to_thread(container.kill)
         await stream.send_message(api_pb2.ContainerStopResponse())
+
+    async def TaskList(self, stream):
+        app_id = (await stream.recv_message()).app_id
+        tasks = [
+            api_pb2.TaskStats(task_id=c.task_id, app_id=app_id, enqueued_at=c.enqueued_at)
+            for c in self.containers_of(self.apps[app_id])
+        ]
+        await stream.send_message(api_pb2.TaskListResponse(tasks=tasks))
 
     async def TaskResult(self, stream):
         """Hear that a container could not start: nothing that waits for it will be done."""

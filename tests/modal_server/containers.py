@@ -7,6 +7,7 @@ uploaded for it: the mounted files lie in a folder of its own, in front of every
 import os
 import shutil
 import subprocess
+import time
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class Container:
         self.served = False  # whether it was ever given an input
         self.retired = False  # whether it is to take no more
         self.killed = False
+        self.enqueued_at, self.ended = time.time(), False
         self.cancelled = []  # ids of inputs that it has yet to be told are cancelled
         self.process = None
 

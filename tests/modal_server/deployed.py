@@ -26,6 +26,25 @@ def run_modal(server, *arguments, cwd=PROJECT, machine=caller, **environment):
     )
 
 
+def run_documented(command, server, **environment):
+    """Return a finished command of the contract, typed in the service's folder with modal alone."""
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=PROJECT / "service",
+        env=typing_environment(server, **environment),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+def typing_environment(server, **environment):
+    """Return the variables of a shell in which `modal` is that of a machine with modal alone."""
+    path = f"{caller() / 'bin'}:{os.environ['PATH']}"
+    return {**os.environ, **server.environment, "COLUMNS": "200", "PATH": path, **settings(),
+            **environment}  # fmt: skip
+
+
 def deploy(server, **environment):
     done = run_modal(server, "deploy", "service/app.py", **{**settings(), **environment})
     assert done.returncode == 0, done.stdout + done.stderr

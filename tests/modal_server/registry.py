@@ -24,6 +24,7 @@ class App:
     classes: dict = field(default_factory=dict)  # tag -> class id
     published: bool = False  # whether it is deployed, and so can be found by its name
     stopped: bool = False
+    versions: int = 0  # times that it was published
 
 
 class Registry(Resources):
@@ -160,9 +161,11 @@ class Registry(Resources):
         request = await stream.recv_message()
         app = self.apps[request.app_id]
         app.functions, app.classes = dict(request.function_ids), dict(request.class_ids)
+        app.versions += 1
         app.published = request.app_state == api_pb2.APP_STATE_DEPLOYED
         # The next input goes to a container of this version; the others end when they are done.
         await self.retire(app)
+        await self.notify()
         await stream.send_message(
             api_pb2.AppPublishResponse(url="https://modal.com/apps/test", deployed_at=time.time())
         )
