@@ -15,11 +15,9 @@ from tests.support.contract import blocks
 from tests.support.environments import PROJECT
 
 
-@pytest.fixture(params=[True, False], ids=["beside a deployed app", "alone"])
-def server(request, tmp_path):
+@pytest.fixture
+def server(tmp_path):
     with modal_server(tmp_path / "modal") as server:
-        if request.param:
-            deploy(server)
         yield server
 
 
@@ -44,7 +42,7 @@ def post(address):
     return httpx2.post(f"{address}/generate_endpoint", json={"prompt": "x"}, timeout=240).text
 
 
-def test_an_edit_of_the_served_code_changes_the_answer(server, checkout):
+def test_the_served_code_answers_alone_and_edited_beside_a_deployed_app(server, checkout):
     _, command = blocks("bash")["Deployment"]
     assert command == "modal serve app.py"
     edit(checkout, "first edit")
@@ -61,6 +59,7 @@ def test_an_edit_of_the_served_code_changes_the_answer(server, checkout):
                            if (found := re.search(r"http://127.0.0.1:\d+", line)))  # fmt: skip
             (served,) = (app for app in server.servicer.apps.values() if not app.published)
             assert "first edit" in post(address)
+            deploy(server)
             versions = served.versions
             while served.versions == versions:
                 # Again where the update is lost, as Modal gives it 5 s to start.

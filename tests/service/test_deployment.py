@@ -5,7 +5,13 @@ import pytest
 from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX, GPU_MEMORY_BYTES, capacity_on_gpu
 from musicgen_lab.engine.released import released_config
 from musicgen_lab.request import DURATION_MAX_S
-from service.deployment import LONGEST_CLIPS, MUSICGEN_LARGE, DeploymentSettings
+from service.deployment import (
+    GPU_LOCK,
+    LONGEST_CLIPS,
+    MUSICGEN_LARGE,
+    WEB_LOCK,
+    DeploymentSettings,
+)
 
 
 def test_the_defaults_are_what_the_contract_says():
@@ -33,6 +39,16 @@ def test_modal_adds_containers_by_the_smallest_gpu_and_a_container_may_take_more
     assert (settings.clips_least, settings.clips_most) == (9, AUTO_CLIPS_MAX)
     settings = DeploymentSettings.from_environment({"MUSICGEN_CLIPS_AT_ONCE": "5"})
     assert (settings.clips_least, settings.clips_most) == (5, 5)
+
+
+def test_the_images_hold_nothing_of_notebooks_of_tests_or_of_the_reference_engine():
+    packages = {line.partition("==")[0] for lock in (GPU_LOCK, WEB_LOCK)
+                for line in lock.read_text().splitlines()}  # fmt: skip
+    assert {"torch", "fastapi"} <= packages
+    unused = {"audiocraft", "ipython", "jupyterlab", "librosa", "matplotlib", "modal", "pandas",
+              "playwright", "pytest", "ruff", "torchaudio", "xformers"}  # fmt: skip
+    assert not packages & unused
+    assert "torch" not in WEB_LOCK.read_text()
 
 
 def test_what_the_containers_are_told_is_what_was_deployed():
