@@ -166,6 +166,10 @@ def test_a_request_that_is_cancelled_here_is_cancelled_on_modal_and_frees_its_pl
     assert sent in server.servicer.cancelled
 
 
+def job_entries():
+    return modal.Dict.from_name("musicgen-jobs", create_if_missing=True)
+
+
 def wait_for(jobs, job_id, *states):
     """Return the first status of a job that is one of these."""
     while True:
@@ -176,7 +180,7 @@ def wait_for(jobs, job_id, *states):
 
 
 def test_a_job_is_a_call_on_modal_that_tells_its_progress_and_keeps_its_result(backend):
-    jobs = ModalJobs(backend, modal.Dict.from_name("musicgen-jobs"))
+    jobs = ModalJobs(backend, job_entries())
     request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=8, seed=40))
     job_id = jobs.start(request, warnings=["top_k does nothing"])
     running = wait_for(jobs, job_id, "running", "done")
@@ -184,11 +188,11 @@ def test_a_job_is_a_call_on_modal_that_tells_its_progress_and_keeps_its_result(b
     assert running.steps_done <= running.steps == done.steps_done == done.steps
     assert isinstance(done.result, Clip) and done.result.request == request
     assert done.warnings == ("top_k does nothing",)
-    assert ModalJobs(ModalBackend(), modal.Dict.from_name("musicgen-jobs")).status(job_id) == done
+    assert ModalJobs(ModalBackend(), job_entries()).status(job_id) == done
 
 
 def test_a_job_that_is_cancelled_frees_its_slot_and_an_id_of_nobodys_is_none(server, backend):
-    jobs = ModalJobs(backend, modal.Dict.from_name("musicgen-jobs"))
+    jobs = ModalJobs(backend, job_entries())
     request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=30, seed=41))
     job_id = jobs.start(request)
     wait_for(jobs, job_id, "running")
