@@ -66,7 +66,7 @@ def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Draw
     width = max(width, 5.2)
     title = (
         "Change from the lowest to the highest value, with its 95% interval over seeds.\n"
-        "Filled: holds after correction. Hollow: nothing can be concluded."
+        "Filled: significant after correction. Hollow: inconclusive."
     )
     wrapped = "\n".join(textwrap.wrap(title, int(width * 12)))
     ink: dict[str, Any] = {"color": INK, "parse_math": False}
@@ -159,6 +159,6 @@ def _alt(effects: pd.DataFrame) -> str:
             decimals = decimals_for((0.0, abs(row["change"])))
             change = signed(row["change"], decimals, plus=True)
             said += f" {with_unit(change, feature.difference_unit)}"
-        said += "" if row["conclusive"] else ", nothing can be concluded"
+        said += "" if row["conclusive"] else ", inconclusive"
         parts.append(said)
     return f"Effects with 95% intervals over seeds. {'; '.join(parts)}."

@@ -41,7 +41,7 @@ def make_comparison(
     self_contained: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Compare two runs, such as of two models, in pairs of clips that were asked for alike.
+    """Compare two runs, such as of two models, in pairs of clips with the same request otherwise.
 
     Parameters
     ----------
@@ -111,10 +111,11 @@ def heading(comparison: Comparison, title: str = "") -> HTML:
             f"{escape('; '.join(map(str, prompts[:4])))}</small></dd></div>"
         )
     count = len(comparison.pairs)
-    differs = escape(" and ".join(comparison.apart) or "the run")
+    apart = escape(" and ".join(comparison.apart))
+    alike = f"whose requests differ in {apart} alone" if apart else "with the same request"
     return HTML(
         f'<header><h1>{escape(said)}</h1><p class="lead">{count} pair{"s" if count != 1 else ""} '
-        f"of clips that were asked for alike but for {differs}.</p></header>"
+        f"of clips {alike}.</p></header>"
         f'<dl class="facts">{facts}</dl>'
     )
 
@@ -135,7 +136,7 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
         decimals = decimals_for((0.0, max(known))) if known else 0
         texts = [signed(v, decimals, plus=True) if v == v else "–" for v in (change, low, high)]
         interval = "–" if low != low else f"{texts[1]} to {texts[2]}"
-        judged = "holds" if row["conclusive"] else "open"
+        judged = "significant" if row["conclusive"] else "inconclusive"
         rows += (
             f"<tr><td>{escape(feature.label)}</td>"
             f'<td class="number">{escape(with_unit(texts[0], feature.difference_unit))}</td>'

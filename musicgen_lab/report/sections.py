@@ -146,14 +146,14 @@ def _facts(table: RunTable) -> Iterable[tuple[str, str]]:
     ]
     yield "made by", "<br>".join(escape(maker) for maker in dict.fromkeys(makers)) or "nobody yet"
     yield (
-        "asked",
+        "requested at",
         "<br>".join(
             f"{_date(sweep['asked_at'])} <small>with MusicGen Lab "
             f"{escape(str(sweep['lab_version']))}</small>"
             for sweep in table.sweeps
         ),
     )
-    yield "time to make", f"{table.frame['elapsed_s'].sum():,.3g} s in all"
+    yield "generation time", f"{table.frame['elapsed_s'].sum():,.3g} s in all"
     gpu_s, cost_usd = (table.frame[name].sum() for name in ("gpu_s", "cost_usd"))
     if gpu_s:
         kinds = ", ".join(escape(str(gpu)) for gpu in table.frame["gpu"].dropna().unique())

@@ -149,7 +149,7 @@ def inconclusive_sentences(effects: pd.DataFrame, features: Sequence[str]) -> li
                 "chance."
             )
         elif open_labels:
-            said.append(f"Whether {parameter} changes {_list(open_labels)} remains open.")
+            said.append(f"Whether {parameter} changes {_list(open_labels)} is inconclusive.")
     return said
 
 

@@ -22,7 +22,7 @@ RUN = "run"
 
 @dataclass(frozen=True)
 class Pair:
-    """Two clips that were asked for alike.
+    """Two clips whose requests are the same but for what is compared.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Comparison:
         shared = [place for place in finished[0] if place in finished[1]]
         if not shared:
             raise InvalidRequest(
-                f"no clip of {a.folder} has a counterpart in {b.folder} that was asked for alike; "
+                f"no clip of {a.folder} has a counterpart in {b.folder} with the same request; "
                 "compare runs of the same prompts, values and seeds"
             )
         shown = [name for name in same if len({finished[0][place][name] for place in shared}) > 1]

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from musicgen_lab.analysis.features import FEATURES, NUMBERS, measure
+from musicgen_lab.analysis.features import FEATURES, NUMBERS, chosen_features, measure
 from musicgen_lab.analysis.loudness import k_filters
 from musicgen_lab.analysis.rhythm import onset_strength_db, onset_times_s
+from musicgen_lab.errors import InvalidRequest
 from tests.support.sounds import RATE, chord, clicks, noise, notes, sine, times
 
 RATES = [8_000, 16_000, 32_000, 44_100, 48_000]
@@ -276,3 +277,13 @@ def test_samples_of_another_shape_are_refused():
         measure(np.zeros(100), 32_000)
     with pytest.raises(ValueError, match="sample_rate must be above 0 Hz, got 0"):
         measure(np.zeros((1, 100)), 0)
+
+
+def test_features_that_are_not_known_are_refused():
+    with pytest.raises(InvalidRequest, match="unknown feature 'loudnes'; the features are"):
+        chosen_features(["loudnes"])
+
+
+def test_a_difference_of_levels_is_in_decibels_and_one_of_loudness_in_loudness_units():
+    units = {name: FEATURES[name].difference_unit for name in FEATURES}
+    assert (units["loudness_lufs"], units["rms_dbfs"], units["onset_rate_hz"]) == ("LU", "dB", "Hz")

@@ -65,7 +65,7 @@ def test_the_page_lies_in_its_own_folder_with_its_sounds(runs, tmp_path):
     path = make_comparison(*runs, tmp_path / "out", features=FEATURES, progress=False)
     page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
     assert page.h1.get_text() == "cfg_coef 6 against cfg_coef 2"
-    assert "7 pairs of clips that were asked for alike but for cfg_coef" in page.get_text()
+    assert "7 pairs of clips whose requests differ in cfg_coef alone" in page.get_text()
     assert "Onset rate is higher with cfg_coef 6" in page.find(class_="findings").get_text()
     assert len(page("audio")) == 14
     for tag in page(["audio", "img"]):

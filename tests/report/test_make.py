@@ -100,7 +100,7 @@ def test_it_says_every_parameter_the_model_and_who_made_it(page):
     assert facts["seed"] == "0"
     assert facts["model"] == "sines@1"
     assert facts["made by"] == "sines 1 on cpu in float32"
-    assert "with MusicGen Lab" in facts["asked"]
+    assert "with MusicGen Lab" in facts["requested at"]
 
 
 def test_parameters_that_do_nothing_are_said_to(tmp_path):
@@ -200,13 +200,13 @@ def test_features_can_be_chosen_and_those_not_known_are_refused(run):
 
 def test_the_page_answers_in_the_order_in_which_a_reader_asks(page):
     assert [head.get_text() for head in page(["h1", "h2"])][1:] == [
-        "What stands out",
+        "Main findings",
         "Listen",
-        "Where in the grid",
+        "Features over the grid",
         "Effects",
         "Spectrograms",
         "Every clip",
-        "Who made it, and how to make it again",
+        "Provenance and reproduction",
     ]
 
 

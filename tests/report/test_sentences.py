@@ -1,0 +1,182 @@
+"""What is said of a run follows what is there, and no more."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from musicgen_lab import InvalidRequest, Sweep
+from musicgen_lab.analysis.features import DEFAULT_FEATURES
+from musicgen_lab.figures.effects import plot_effects
+from musicgen_lab.report.sentences import effect_sentence, find, inconclusive_sentences
+from musicgen_lab.results import Results
+from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.study_tables import ALPHA, StudyTables, conclusive
+from tests.support.report_runs import make_run
+from tests.support.sines import SineBackend
+from tests.support.studies import CFG_COEFS, TEMPERATURES
+from tests.support.studies import study as study_of
+
+FEATURES = ["spectral_centroid_hz", "rms_dbfs"]
+RANK = {name: rank for rank, name in enumerate(DEFAULT_FEATURES)}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The pitch follows the temperature, and nothing follows cfg_coef but the tempo."""
+    fields = {"temperature": [0.5, 1.0, 1.5], "cfg_coef": [1, 3], "seed": range(5)}
+    return RunTable.open(make_run(tmp_path_factory.mktemp("study"), **fields))
+
+
+def test_a_known_effect_is_said_with_its_interval_and_its_ends(study):
+    held = conclusive(StudyTables.of(study, ["spectral_centroid_hz"]).effects)
+    assert held[0]["parameter"] == "temperature"
+    said = effect_sentence(held[0])
+    assert said.startswith("Spectral centroid rises with temperature: by ")
+    assert " Hz from 0.5 to 1.5 (95% interval " in said and said.endswith(", 5 seeds).")
+
+
+def test_a_fall_is_said_as_a_fall_with_rising_bounds():
+    said = effect_sentence(
+        {
+            "parameter": "cfg_coef", "lowest": 1.0, "highest": 5.0, "seeds": 4,
+            "feature": "onset_rate_hz", "change": -1.2, "low": -1.6, "high": -0.8,
+        }
+    )  # fmt: skip
+    assert said == (
+        "Onset rate falls with cfg_coef: by 1.20 Hz from 1 to 5 (95% interval 0.80 to 1.60, "
+        "4 seeds)."
+    )
+
+
+def test_it_says_what_was_put_in_and_nothing_else(tmp_path):
+    """The sines' frequency follows the temperature alone, and their level cfg_coef alone."""
+    sweep = Sweep(prompt="a", temperature=[0.5, 1, 1.5], cfg_coef=[1, 3], seed=range(4), duration=1)
+    results = sweep.run(SineBackend(), tmp_path, progress=False)
+    said = find(StudyTables.of(results.table, ["spectral_centroid_hz", "rms_dbfs"]))
+    assert sorted(claim.partition(":")[0] for claim in said.significant) == [
+        "RMS level rises with cfg_coef",
+        "Spectral centroid rises with temperature",
+    ]
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """A 3 x 3 grid of four seeds, for features that are drawn instead of measured."""
+    fields = {"temperature": TEMPERATURES, "cfg_coef": CFG_COEFS, "seed": range(4)}
+    sweep = Sweep(prompt="a", duration=1, **fields)
+    return sweep.run(SineBackend(), tmp_path_factory.mktemp("grid"), progress=False).table
+
+
+def drawn(grid, rng, **options):
+    """Return what a report says of the grid if its features are those of a simulated study."""
+    simulated = study_of(rng, features=[*DEFAULT_FEATURES], **options)
+    asked = ["temperature", "cfg_coef", "seed"]
+    assert (simulated[asked] == grid.frame[asked]).all(axis=None)
+    frame = grid.frame.assign(**simulated[[*DEFAULT_FEATURES]])
+    return find(StudyTables.of(RunTable(grid.run, frame)))
+
+
+def test_an_interaction_is_said_with_both_parameters_both_ends_and_its_interval(grid):
+    def crossed(temperature, cfg_coef):  # cfg_coef adds 80 at 0.7 and takes 160 away at 1.3
+        return 100 * (cfg_coef - 3) * (0.9 - temperature)
+
+    said = drawn(grid, np.random.default_rng(1), effects=[("spectral_centroid_hz", crossed)])
+    (claim,) = [claim for claim in said.significant if claim.startswith("Raising")]
+    told = re.fullmatch(
+        r"Raising cfg_coef from 1 to 5 moves spectral centroid by \+(?P<at_lowest>[\d.]+) Hz at "
+        r"temperature 0\.7 but by −(?P<at_highest>[\d.]+) Hz at 1\.3 \(difference −(?P<change>"
+        r"[\d.]+) Hz, 95% interval −(?P<low>[\d.]+) to −(?P<high>[\d.]+), 4 seeds\)\.",
+        claim,
+    )
+    assert told, claim
+    at_lowest, at_highest, change, low, high = map(float, told.groups())
+    assert at_lowest == pytest.approx(80, abs=4) and at_highest == pytest.approx(160, abs=4)
+    assert change == pytest.approx(at_lowest + at_highest, abs=1)
+    assert high < change < low
+    # Two parameters and what they do together, each asked of eight features.
+    assert (said.questions, said.about_interactions) == (24, 8)
+
+
+def test_of_50_simulated_studies_no_more_than_the_stated_rate_say_anything(grid):
+    rng = np.random.default_rng(7)
+    claims = [drawn(grid, rng).significant for _ in range(50)]
+    # What a true rate of 5% would exceed in one of a hundred such tests.
+    assert sum(map(bool, claims)) <= binom.ppf(0.99, 50, ALPHA)
+
+
+def test_effects_that_add_up_are_not_said_to_depend_on_each_other(grid):
+    def sums(temperature, cfg_coef):
+        return 100 * temperature + 20 * cfg_coef
+
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        held = drawn(grid, rng, effects=[("spectral_centroid_hz", sums)]).significant
+        assert {claim.partition(":")[0] for claim in held} >= {
+            "Spectral centroid rises with temperature",
+            "Spectral centroid rises with cfg_coef",
+        }
+        assert not any(claim.startswith("Raising") for claim in held)
+
+
+def test_the_table_the_figure_and_the_sentences_of_a_study_agree(grid):
+    """A tenth of these claims is significant by itself and not among all that is asked."""
+    rng = np.random.default_rng(11)
+    open_dots = 0
+    for _ in range(10):
+        simulated = study_of(
+            rng,
+            features=[*DEFAULT_FEATURES],
+            effects=[("onset_rate_hz", lambda temperature, _: 5 * temperature)],
+        )
+        frame = grid.frame.assign(**simulated[[*DEFAULT_FEATURES]])
+        results = Results(RunTable(grid.run, frame))
+        effects = results.effects()
+        drawn = results.plot_effects().figure.axes
+        filled = [
+            dot.get_markerfacecolor() != "none"
+            for axes in drawn
+            for dot in axes.lines
+            if dot.get_marker() == "o"
+        ]
+        by_feature = effects.sort_values("feature", key=lambda names: names.map(RANK))
+        assert filled == by_feature["conclusive"].tolist()
+        significant = find(StudyTables.of(results.table)).significant
+        told = [claim for claim in significant if not claim.startswith("Raising")]
+        assert len(told) == effects["conclusive"].sum()
+        open_dots += len(filled) - sum(filled)
+    assert open_dots > 0
+
+
+def test_a_random_design_is_told_by_its_trends(tmp_path):
+    sweep = Sweep.sample(24, prompt="a", duration=1, temperature=(0.2, 1.8), cfg_coef=(1, 3))
+    results = sweep.run(SineBackend(), tmp_path, progress=False)
+    said = find(StudyTables.of(results.table, ["spectral_centroid_hz"]))
+    assert [claim.partition(" (")[0] for claim in said.significant] == [
+        "Spectral centroid rises with temperature: rank correlation 1.00"
+    ]
+
+
+def test_two_seeds_are_too_few_and_it_says_so(tmp_path):
+    few = RunTable.open(make_run(tmp_path, temperature=[0.5, 1.5], seed=[0, 1]))
+    table = StudyTables.of(few, FEATURES).effects
+    assert conclusive(table) == []
+    (said,) = inconclusive_sentences(table, FEATURES)
+    assert said.startswith("Nothing can be concluded about temperature: 2 seeds")
+
+
+def test_a_sweep_of_seeds_alone_has_no_effects(tmp_path):
+    seeds = RunTable.open(make_run(tmp_path, seed=range(3)))
+    assert inconclusive_sentences(StudyTables.of(seeds).effects, FEATURES) == [
+        "Nothing but the seed was swept, so there is no effect to look for."
+    ]
+    with pytest.raises(InvalidRequest, match="nothing but the seed was swept"):
+        plot_effects(seeds)
+
+
+def test_study_tables_are_computed_once_for_a_run(study):
+    assert StudyTables.of(study, FEATURES) is StudyTables.of(study, list(FEATURES))
+    assert StudyTables.of(study, FEATURES).effects is StudyTables.of(study, FEATURES).effects
