@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -194,7 +194,7 @@ def _explain(error: ValidationError) -> InvalidRequest:
     elif kind == "value_error" and isinstance(value, str):
         given = "an empty one"
     else:
-        given = _short(value)
+        given = short(value)
     return InvalidRequest(f"{field} must be {limit}, got {given}", field=field, value=value)
 
 
@@ -220,8 +220,9 @@ def _limit(field: str | None) -> str:
     return f"{noun} from {schema['minimum']:,.12g} to {schema['maximum']:,.12g}{unit}"
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def short(value: Any, write: Callable[[Any], str] = repr) -> str:
+    """Return a value as text of at most 60 characters, as Python or another `write` has it."""
+    text = write(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from musicgen_lab.backends.api_key import read_api_key
 from musicgen_lab.backends.event_loop import EventLoop
 from musicgen_lab.backends.submitting import Result, generate_by_submitting, resolve_served
 from musicgen_lab.backends.wire import FORMAT, check_format, unpack
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from musicgen_lab.backends import OnProgress
 
-API_KEY = "MUSICGEN_API_KEY"
+PROXY_KEY, PROXY_SECRET = "MUSICGEN_PROXY_KEY", "MUSICGEN_PROXY_SECRET"
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 900.0  # Modal answers 303 after 150 s; a service on a laptop may take its time
 CONNECT_ATTEMPTS = 4
@@ -42,9 +43,12 @@ class HttpBackend:
     address : str
         "https://…" or "http://…", without a path.
     api_key : str, optional
-        Sent as a bearer token; by default that of the environment variable MUSICGEN_API_KEY.
-    modal_key, modal_secret : str, optional
-        Sent as Modal's proxy authentication.
+        Sent as a bearer token; by default that of the environment variable MUSICGEN_API_KEY, or
+        of the file that MUSICGEN_API_KEY_FILE names.
+    proxy_key, proxy_secret : str, optional
+        A proxy auth token of Modal's, its id and its secret, for a service deployed with
+        MUSICGEN_PROXY_AUTH; by default those of the environment variables MUSICGEN_PROXY_KEY and
+        MUSICGEN_PROXY_SECRET.
     at_once : int
         Requests in flight at once.
     patience_s : float
@@ -54,6 +58,8 @@ class HttpBackend:
     ------
     BackendUnavailable
         When the address is none, or httpx2 is not installed.
+    InvalidRequest
+        When a variable holds no key, or one half of the proxy's token is missing.
     """
 
     def __init__(
@@ -61,8 +67,8 @@ class HttpBackend:
         address: str,
         *,
         api_key: str | None = None,
-        modal_key: str | None = None,
-        modal_secret: str | None = None,
+        proxy_key: str | None = None,
+        proxy_secret: str | None = None,
         at_once: int = 32,
         patience_s: float = 900.0,
     ) -> None:
@@ -84,11 +90,18 @@ class HttpBackend:
             )
         self._host, self._at_once, self._patience_s = parts.netloc, at_once, patience_s
         headers = {"Accept": "application/json"}
-        key = api_key or os.environ.get(API_KEY)
+        key = api_key or read_api_key()
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        if modal_key and modal_secret:
-            headers |= {"Modal-Key": modal_key, "Modal-Secret": modal_secret}
+        proxy = (proxy_key or os.environ.get(PROXY_KEY, "").strip(),
+                 proxy_secret or os.environ.get(PROXY_SECRET, "").strip())  # fmt: skip
+        if any(proxy):
+            if not all(proxy):
+                raise InvalidRequest(
+                    "a proxy auth token of Modal's has two parts: give both proxy_key and "
+                    f"proxy_secret, or set both {PROXY_KEY} and {PROXY_SECRET}"
+                )
+            headers |= {"Modal-Key": proxy[0], "Modal-Secret": proxy[1]}
         self._client = httpx2.AsyncClient(
             base_url=f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}",
             headers={name.encode(): value.encode() for name, value in headers.items()},
@@ -239,10 +252,15 @@ class HttpBackend:
     def _refused(self, answer: httpx2.Response) -> BackendUnavailable:
         ways_out = {
             401: "give its key: connect(address, api_key=…), or set MUSICGEN_API_KEY",
-            403: "give its key: connect(address, api_key=…), or set MUSICGEN_API_KEY",
             404: "is it the address of a MusicGen Lab service, without a path?",
         }
         way_out = ways_out.get(answer.status_code, "is it a MusicGen Lab service?")
+        if answer.status_code == 401 and "request_id" not in _read_json(answer):
+            way_out = (
+                "Modal's proxy asks for a token: create a proxy auth token in Modal's settings, "
+                "and give it: connect(address, proxy_key=…, proxy_secret=…), or set "
+                f"{PROXY_KEY} and {PROXY_SECRET}"
+            )
         return BackendUnavailable(
             f"{self._host} answered {answer.status_code}: {_detail(answer)}; {way_out}"
         )

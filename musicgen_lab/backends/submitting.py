@@ -72,6 +72,10 @@ class Submits(Protocol):
     """What the web app serves: it takes one request at a time, from any thread."""
 
     @property
+    def name(self) -> str:
+        """What makes the clips, in a few words."""
+
+    @property
     def slots(self) -> int:
         """Clips made at once; more of them wait."""
 

@@ -98,8 +98,10 @@ class EngineWorker:
 
     @property
     def name(self) -> str:
-        """The model and the device."""
-        return f"{self.model.partition('@')[0]} on {self._engine.provenance.device}"
+        """The model and the device, such as "demo on the CPU"."""
+        device = self._engine.provenance.device  # such as "cpu" or "cuda (NVIDIA A10)"
+        place = "CPU" if device == "cpu" else device.replace("cuda", "GPU")
+        return f"{self.model.partition('@')[0]} on the {place}"
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with this engine's model and revision.

@@ -61,12 +61,12 @@ def serve(
 ) -> None:
     """Answer POST /generate_endpoint and GET /health until SIGTERM or Ctrl-C.
 
-    Clients must send a key as a bearer token where MUSICGEN_API_KEY is set. /docs describes the
-    endpoints.
+    Clients must send a key as a bearer token where MUSICGEN_API_KEY is set, or
+    MUSICGEN_API_KEY_FILE names a file with one. Web pages of the origins in
+    MUSICGEN_ALLOWED_ORIGINS may call it from a browser. /docs describes the endpoints.
     """
-    missing = [
-        name for name in ("fastapi", "uvicorn", "torch") if not importlib.util.find_spec(name)
-    ]
+    needed = ("fastapi", "prometheus_client", "torch", "uvicorn")
+    missing = [name for name in needed if not importlib.util.find_spec(name)]
     if missing:
         raise BackendUnavailable(
             f"serving needs {', '.join(missing)}, not installed here: "

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import Future
 
 from musicgen_lab.backends.submitting import Busy, Result, Submits
+from musicgen_lab.clip import Clip
 from musicgen_lab.request import GenerationRequest
 
 
@@ -19,11 +20,16 @@ class Admission:
     backend : Submits
     waiting_max : int
         Requests that may wait beyond those being made.
+
+    Attributes
+    ----------
+    audio_s : float
+        Seconds of audio made so far.
     """
 
     def __init__(self, backend: Submits, waiting_max: int) -> None:
         self._backend, self._waiting_max = backend, waiting_max
-        self._lock = threading.Lock()
+        self._lock, self.audio_s = threading.Lock(), 0.0
         self._in_flight, self._ended, self._ended_s = 0, 0, 0.0
 
     @property
@@ -60,8 +66,17 @@ class Admission:
         except BaseException:
             self._leave(0.0)
             raise
-        future.add_done_callback(lambda _: self._leave(time.monotonic() - started_s))
+        future.add_done_callback(lambda done: self._end(done, time.monotonic() - started_s))
         return future
+
+    def _end(self, future: Future[Result], spent_s: float) -> None:
+        self._leave(spent_s)
+        if future.cancelled() or future.exception() is not None:
+            return
+        result = future.result()
+        if isinstance(result, Clip):
+            with self._lock:
+                self.audio_s += result.duration_s
 
     def _leave(self, spent_s: float) -> None:
         with self._lock:

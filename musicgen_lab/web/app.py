@@ -1,57 +1,65 @@
-"""The web app: `POST /generate_endpoint` and `GET /health` over any backend.
+"""The web app: `POST /generate_endpoint`, `GET /health` and what belongs to them, over any backend.
 
-`create_app` is what Modal's web function and `musicgen-lab serve` both run; `serve` runs it on
-this machine.
+`create_app` is what Modal's web function and `musicgen-lab serve` both run.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError as FutureCancelled
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match, Route
 
-from musicgen_lab.backends.jobs import Jobs, LocalJobs
-from musicgen_lab.backends.submitting import (
-    Busy,
-    Closing,
-    Result,
-    Submits,
-    resolve_served,
-)
+from musicgen_lab.backends.jobs import JobExpired, Jobs, JobStatus, JobUnknown, LocalJobs
+from musicgen_lab.backends.submitting import RETRY_AFTER_S, Closing, Result, Submits, resolve_served
 from musicgen_lab.backends.wire import FORMAT
-from musicgen_lab.clip import Failure
+from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
-from musicgen_lab.request import (
-    REQUEST_FIELDS,
-    GenerationRequest,
-    ignored_by_choice,
-    unknown_field,
-)
+from musicgen_lab.request import GenerationRequest, ignored_by_choice
 from musicgen_lab.version import VERSION
+from musicgen_lab.web.access import HostCheck, check_key, check_may_wake
 from musicgen_lab.web.admission import Admission
-from musicgen_lab.web.openapi import GENERATE, HEALTH, MODELS, document
-from musicgen_lab.web.request_log import RequestLog
+from musicgen_lab.web.body import parse_fields, read_body
+from musicgen_lab.web.metrics import Metrics
+from musicgen_lab.web.openapi import (
+    CANCEL,
+    GENERATE,
+    HEALTH,
+    JOB,
+    METRICS,
+    MODELS,
+    READY,
+    SAMPLE_FORMAT,
+    document,
+)
+from musicgen_lab.web.request_log import REQUEST_ID, RequestLog, describe_failure
 from musicgen_lab.web.responses import (
-    RETRY_AFTER_S,
+    JSON,
+    VARY,
     Refusal,
     SampleFormat,
     answer_with,
     choose_media_type,
+    clip_body,
     json_response,
-    limit_of,
     refuse_failure,
     refuse_field,
+    refuse_unavailable,
 )
 from musicgen_lab.web.settings import WebSettings
 
-INTEGERS = {name for name in REQUEST_FIELDS if (limit_of(name) or {}).get("type") == "integer"}
+RESPOND_ASYNC = "respond-async"  # RFC 7240
+READABLE_HEADERS = ["Location", "Retry-After", REQUEST_ID, "MusicGen-Seed", "MusicGen-Model",
+                    "MusicGen-Duration", "MusicGen-Warnings"]  # fmt: skip
+Format = Annotated[SampleFormat, Query(description=SAMPLE_FORMAT)]
+T = TypeVar("T")
 
 
 def create_app(
@@ -78,23 +86,36 @@ def create_app(
     Returns
     -------
     FastAPI
-        An ASGI app. `app.state.backend` is what it submits to; whoever runs the app closes it.
+        An ASGI app. `app.state` has the backend, which whoever runs the app closes, and the
+        settings.
     """
     chosen = settings or WebSettings.from_environment()
     admission = Admission(backend, chosen.waiting_max)
-    jobs = jobs or LocalJobs(admission.submit, backend.progress, kept_s=3600, kept_max=64)
+    metrics = Metrics(admission)
+    kept = jobs or LocalJobs(
+        admission.submit,
+        backend.progress,
+        kept_s=chosen.jobs_kept_s,
+        kept_max=chosen.jobs_kept_max,
+    )
     models = list(served or [str(backend.resolve(GenerationRequest(prompt="any")).model)])
     app = FastAPI(
         title="MusicGen Lab",
         version=VERSION,
         description="Music from a text description, by MusicGen.",
     )
-    app.state.backend = backend
-    app.add_middleware(RequestLog)
-
-    @app.exception_handler(Refusal)
-    async def refuse(request: Request, refusal: Refusal) -> Response:
-        return refusal.response(request.state.request_id)
+    app.state.backend, app.state.settings = backend, chosen
+    if chosen.hosts:
+        app.add_middleware(HostCheck, hosts=chosen.hosts)
+    if chosen.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=chosen.allowed_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Prefer", REQUEST_ID],
+            expose_headers=READABLE_HEADERS,
+        )
+    app.add_middleware(RequestLog, metrics=metrics)  # the last one is the outermost
 
     @app.exception_handler(RequestValidationError)
     async def refuse_query(request: Request, error: RequestValidationError) -> Response:
@@ -105,23 +126,17 @@ def create_app(
 
     @app.exception_handler(HTTPException)
     async def refuse_path(request: Request, error: HTTPException) -> Response:
-        refusal = Refusal(error.status_code, str(error.detail), error.headers)
+        headers = error.headers
+        if error.status_code == 405:  # Starlette names the methods of the first route alone
+            headers = {"Allow": ", ".join(allowed_methods(app, request))}
+        refusal = Refusal(error.status_code, str(error.detail), headers)
         return refusal.response(request.state.request_id)
 
     @app.post("/generate_endpoint", **GENERATE)
-    async def generate_endpoint(
-        request: Request,
-        sample_format: Annotated[
-            SampleFormat,
-            Query(
-                description="PCM_16 plays everywhere and is clipped at full scale; FLOAT holds "
-                "the samples exactly as the model made them. Acts on WAV alone."
-            ),
-        ] = "PCM_16",
-    ) -> Response:
+    async def generate_endpoint(request: Request, sample_format: Format = "PCM_16") -> Response:
         check_key(request, chosen)
         media_type = choose_media_type(request.headers.get("accept", ""))
-        fields = parse_fields(await read_body(request, chosen.body_max_bytes))
+        fields = parse_fields(await read_body(request, chosen))
         try:
             wanted = resolve_served(GenerationRequest(**fields), models)
         except InvalidRequest as error:
@@ -130,7 +145,14 @@ def create_app(
             raise Refusal(422, str(error), field="model", limit={"enum": models}) from None
         warnings = ignored_by_choice(wanted, fields)
         request.state.log |= {"duration": wanted.duration, "seed": wanted.seed}
-        result = await make(wanted, admission, request, chosen.timeout_s)
+        if prefers_async(request):
+            job_id = await ask(kept.start, wanted, warnings)
+            request.state.log["job"] = job_id
+            url = str(request.url_for("job_status", job_id=job_id))
+            body = {"id": job_id, "status": "queued", "url": url, "warnings": warnings}
+            headers = {"Location": url, "Preference-Applied": RESPOND_ASYNC}
+            return json_response(body, status=202, headers=headers)
+        result = await make(wanted, admission, request, chosen)
         if isinstance(result, Failure):
             raise refuse_failure(result)
         return await asyncio.to_thread(
@@ -141,7 +163,39 @@ def create_app(
             warnings=warnings,
         )
 
+    @app.get("/generate_endpoint/{job_id}", **JOB)
+    async def job_status(
+        request: Request, job_id: str, sample_format: Format = "PCM_16"
+    ) -> Response:
+        check_key(request, chosen)
+        media_type = choose_media_type(request.headers.get("accept", ""))
+        status = await ask(kept.status, job_id)
+        if isinstance(status.result, Failure):
+            request.state.log |= describe_failure(status.result)
+        if media_type == JSON:
+            body = await asyncio.to_thread(describe_job, request, job_id, status, sample_format)
+            return json_response(body, headers=VARY)
+        if isinstance(status.result, Clip):
+            return await asyncio.to_thread(
+                answer_with,
+                status.result,
+                media_type=media_type,
+                sample_format=sample_format,
+                warnings=status.warnings,
+            )
+        if status.result is not None:
+            raise refuse_failure(status.result)
+        retry = {"Retry-After": str(RETRY_AFTER_S)} if status.state != "cancelled" else {}
+        raise Refusal(409, f"there is no sound: the job is {status.state}", {**VARY, **retry})
+
+    @app.delete("/generate_endpoint/{job_id}", **CANCEL)
+    async def cancel_job(request: Request, job_id: str) -> Response:
+        check_key(request, chosen)
+        status = await ask(kept.cancel, job_id)
+        return json_response(describe_job(request, job_id, status, None))
+
     @app.get("/health", **HEALTH)
+    @app.head("/health", include_in_schema=False)
     async def health(
         request: Request,
         deep: Annotated[
@@ -150,130 +204,129 @@ def create_app(
     ) -> Response:
         body: dict[str, Any] = {"status": "ok", "model": models[0].partition("@")[0]}
         if deep:
-            check_key(request, chosen)
+            check_may_wake(request, chosen)
             body["backend"] = await look_deeper(backend, chosen.timeout_s)
         return json_response(body)
+
+    @app.get("/ready", **READY)
+    async def ready() -> Response:
+        try:
+            backend.check()
+        except BackendUnavailable as error:
+            raise refuse_unavailable(error) from error
+        return json_response({"status": "ready"})
 
     @app.get("/models", **MODELS)
     async def list_models() -> Response:
         return json_response({"format": FORMAT, "models": models})
 
+    @app.get("/metrics", **METRICS)
+    async def show_metrics(request: Request) -> Response:
+        check_key(request, chosen)
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
     app.openapi = lambda: document(app, models)  # type: ignore[method-assign]
     return app
 
 
-def check_key(request: Request, settings: WebSettings) -> None:
-    """Refuse a request without the key, where one is set, taking the same time for every guess.
+def allowed_methods(app: FastAPI, request: Request) -> list[str]:
+    """Return the methods of all routes that a request's path belongs to."""
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in matching for method in route.methods or ()})
+
+
+def prefers_async(request: Request) -> bool:
+    """Say whether a client would rather come back for its clip than wait."""
+    preferences = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(part.partition(";")[0].strip().lower() == RESPOND_ASYNC for part in preferences)
+
+
+async def ask(method: Callable[..., T], *arguments: Any) -> T:
+    """Call a method of `Jobs`, which may block.
 
     Raises
     ------
     Refusal
-        401.
+        404, 410, 429 or 503.
     """
-    if settings.api_key is None:
-        return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    # Header values arrive as latin-1, whatever bytes the client sent.
-    same = hmac.compare_digest(given.strip().encode("latin-1"), settings.api_key.encode())
-    if scheme.lower() != "bearer" or not same:
-        raise Refusal(
-            401,
-            "this service needs its key: send the header Authorization: Bearer <key>",
-            {"WWW-Authenticate": "Bearer"},
-        )
+    try:
+        return await asyncio.to_thread(method, *arguments)
+    except JobUnknown as error:
+        raise Refusal(404, str(error)) from None
+    except JobExpired as error:
+        raise Refusal(410, str(error)) from None
+    except BackendUnavailable as error:
+        raise refuse_unavailable(error) from error
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """Return the body, reading no more of it than the limit.
+def describe_job(
+    request: Request, job_id: str, status: JobStatus, sample_format: SampleFormat | None
+) -> dict[str, Any]:
+    """Return a job's state, its progress, and its result in a sample format; None leaves that out.
 
-    Raises
-    ------
-    Refusal
-        413.
+    The result is what the same request would have been answered had its client waited.
     """
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise Refusal(
-                413,
-                f"the body may have {limit_bytes:,} bytes, got more; shorten the prompt",
-                {"Connection": "close"},
-            )
+    body: dict[str, Any] = {
+        "id": job_id,
+        "status": status.state,
+        "url": str(request.url_for("job_status", job_id=job_id)),
+        "steps_done": status.steps_done,
+        "steps": status.steps,
+    }
+    if isinstance(status.result, Failure):
+        refusal = refuse_failure(status.result)
+        body |= {"detail": refusal.detail, **refusal.fields}
+    elif status.result is not None and sample_format is not None:
+        body["result"] = clip_body(status.result, sample_format, status.warnings)
     return body
 
 
-def parse_fields(body: bytes) -> dict[str, Any]:
-    """Return the fields that a body names, their values unchecked.
-
-    Raises
-    ------
-    Refusal
-        422.
-    """
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
-        raise Refusal(422, f"the body must be JSON: {reason}", field=None, limit=None) from None
-    if not isinstance(fields, dict):
-        raise Refusal(
-            422,
-            f"the body must be a JSON object of fields, got a {type(fields).__name__}",
-            field=None,
-            limit=None,
-        )
-    for name in fields.keys() - set(REQUEST_FIELDS):
-        raise refuse_field(unknown_field(name[:100]))
-    for name in INTEGERS & fields.keys():  # JSON has one kind of number: 250.0 is a whole one
-        if isinstance(fields[name], float) and fields[name].is_integer():
-            fields[name] = int(fields[name])
-    return fields
-
-
 async def make(
-    wanted: GenerationRequest, admission: Admission, request: Request, timeout_s: float
+    wanted: GenerationRequest, admission: Admission, request: Request, settings: WebSettings
 ) -> Result:
-    """Make a clip while its client waits; a client that leaves gives its place away.
+    """Make a clip while its client waits; a client that leaves gives its slot away.
 
     Raises
     ------
     Refusal
-        429, 503 or 504.
+        429, 499, 503 or 504.
     """
+    early = settings.answer_within_s is not None and settings.answer_within_s < settings.timeout_s
+    limit_s = settings.answer_within_s if early else settings.timeout_s
     try:
         future = asyncio.wrap_future(admission.submit(wanted))
-    except Busy as error:
-        retry = {"Retry-After": str(error.retry_after_s)}
-        raise Refusal(429, str(error), retry) from None
     except BackendUnavailable as error:
-        raise _unavailable(error) from None
+        raise refuse_unavailable(error) from error
     leaving = asyncio.ensure_future(_wait_until_gone(request))
     awaited: set[asyncio.Future[Any]] = {future, leaving}
     try:
-        await asyncio.wait(awaited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(awaited, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         if future.done():
             return future.result()
         if leaving.done():
             raise Refusal(499, "the client left before its clip was made")
+        if early:
+            raise Refusal(
+                503,
+                f"the clip was not made within {limit_s:g} s, as long as a call may last here; "
+                f"send it with the header Prefer: {RESPOND_ASYNC} and come back for it",
+                {"Retry-After": str(RETRY_AFTER_S)},
+            )
         raise Refusal(
             504,
-            f"the clip was not made within {timeout_s:g} s; ask for a shorter one, or try again "
+            f"the clip was not made within {limit_s:g} s; ask for a shorter one, or try again "
             "when the service is less busy",
         )
     except BackendUnavailable as error:
-        raise _unavailable(error) from None
+        raise refuse_unavailable(error) from error
     except (asyncio.CancelledError, FutureCancelled):
         if future.cancelled():  # the backend gave it up, not this request's task
-            raise _unavailable(Closing("the service is shutting down")) from None
+            raise refuse_unavailable(Closing("the service is shutting down")) from None
         raise
     finally:
         future.cancel()
         leaving.cancel()
-
-
-def _unavailable(error: BackendUnavailable) -> Refusal:
-    return Refusal(503, str(error), {"Retry-After": str(RETRY_AFTER_S)})
 
 
 async def _wait_until_gone(request: Request) -> None:
@@ -287,11 +340,11 @@ async def look_deeper(backend: Submits, timeout_s: float) -> dict[str, Any]:
     Raises
     ------
     Refusal
-        503 when it cannot be reached.
+        503 when it cannot be reached, 504 when it does not answer.
     """
     try:
         return await asyncio.wait_for(asyncio.to_thread(backend.describe), timeout=timeout_s)
     except BackendUnavailable as error:
-        raise _unavailable(error) from None
+        raise refuse_unavailable(error) from error
     except TimeoutError:
         raise Refusal(504, f"the model did not answer within {timeout_s:g} s") from None

@@ -13,17 +13,32 @@ REQUEST = "GenerationRequest"
 ERROR = "Refusal"
 
 
+def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _object(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": required, "properties": properties}
+
+
 def _refusal(description: str, *, retry: bool = False) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "description": description,
-        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{ERROR}"}}},
-    }
+    answer = _json(description, {"$ref": f"#/components/schemas/{ERROR}"})
     if retry:
-        schema = {"type": "integer", "minimum": 1}
-        answer["headers"] = {"Retry-After": {"description": "Whole seconds.", "schema": schema}}
+        answer["headers"] = {"Retry-After": _header("Whole seconds.", "integer")}
     return answer
 
 
+def _header(description: str, kind: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": kind}}
+
+
+SAMPLE_FORMAT = (
+    "PCM_16 plays everywhere and is clipped at full scale; FLOAT holds the samples exactly as the "
+    "model made them. Acts on WAV alone."
+)
+_KEY: dict[str, Any] = {"security": [{}, {"key": []}]}
+_NO_KEY = _refusal("A key is set and was not sent.")
+_WRONG_HOST = _refusal("The Host header names another host than this server's.")
 _SOUND = {"schema": {"type": "string", "format": "binary"}}
 _PROPERTIES: dict[str, Any] = {
     "audio_base64": {
@@ -45,34 +60,58 @@ _PROPERTIES: dict[str, Any] = {
     "elapsed_s": {"type": "number", "description": "Seconds it took to make, waiting excluded."},
     "provenance": {"type": "object", "description": "Engine, device, precision and versions."},
 }
+_CLIP = _object(list(_PROPERTIES), _PROPERTIES)
+_SOUNDS = ("audio/wav", "audio/x-wav", "audio/flac", "audio/mpeg", "audio/mp3", "audio/ogg")
+_CLIP_CONTENT = {"application/json": {"schema": _CLIP}, **dict.fromkeys(_SOUNDS, _SOUND)}
+_STATE: dict[str, Any] = {
+    "id": {"type": "string"},
+    "status": {"enum": ["queued", "running", "done", "failed", "cancelled"]},
+    "url": {"type": "string", "format": "uri"},
+    "steps_done": {"type": ["integer", "null"], "description": "Of the model's steps."},
+    "steps": {"type": ["integer", "null"], "description": "In all; null where nobody can tell."},
+    "result": {**_CLIP, "description": "The clip as the documented answer has it; with done."},
+    "error_type": {"type": "string", "description": "With failed."},
+    "detail": {"type": "string", "description": "With failed."},
+}
+_JOB_STATE = _object(["id", "status", "url"], _STATE)
 
 GENERATE: dict[str, Any] = {
     "summary": "Generate music",
     "description": "Make one clip. `Accept` chooses JSON with a WAV inside (the default), or the "
-    "sound itself as audio/wav, audio/flac or audio/mpeg.",
+    "sound itself. With `Prefer: respond-async` nobody waits: the answer is 202 with the address "
+    "of a job.",
     "responses": {
-        200: {
-            "description": "The clip.",
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": list(_PROPERTIES),
-                        "properties": _PROPERTIES,
-                    }
-                },
-                "audio/wav": _SOUND,
-                "audio/flac": _SOUND,
-                "audio/mpeg": _SOUND,
+        200: {"description": "The clip.", "content": _CLIP_CONTENT},
+        202: {
+            **_json(
+                "A job was started.",
+                _object(
+                    ["id", "status", "url", "warnings"],
+                    {
+                        **{name: _STATE[name] for name in ("id", "status", "url")},
+                        "warnings": _PROPERTIES["warnings"],
+                    },
+                ),
+            ),
+            "headers": {
+                "Location": _header("Where the job can be seen.", "string"),
+                "Preference-Applied": _header("respond-async", "string"),
             },
         },
-        401: _refusal("A key is set and was not sent."),
+        401: _NO_KEY,
         406: _refusal("Accept allows none of the media types there are."),
+        408: _refusal("The body did not arrive in time."),
         413: _refusal("The body is too large."),
+        415: _refusal("The body was not sent as application/json."),
+        421: _WRONG_HOST,
         422: _refusal("A field is missing, unknown or outside its limits, which `limit` names."),
         429: _refusal("Too many requests wait already.", retry=True),
         502: _refusal("The model failed on this request; `error_type` says how."),
-        503: _refusal("Shutting down, or the GPU cannot be reached.", retry=True),
+        503: _refusal(
+            "Shutting down, the model is being loaded, the GPU cannot be reached or was lost, or "
+            "the clip takes longer than a call may last.",
+            retry=True,
+        ),
         504: _refusal("The clip was not made in time."),
     },
     "openapi_extra": {
@@ -92,34 +131,86 @@ GENERATE: dict[str, Any] = {
                 }
             },
         },
-        "security": [{}, {"key": []}],
+        "parameters": [
+            {
+                "name": "Prefer",
+                "in": "header",
+                "description": "respond-async starts a job instead of waiting for the clip.",
+                "schema": {"type": "string"},
+                "example": "respond-async",
+            }
+        ],
+        **_KEY,
     },
+}
+
+_JOB_REFUSALS: dict[int | str, Any] = {
+    401: _NO_KEY,
+    404: _refusal("There is no such job."),
+    410: _refusal("The job has ended and its result is no longer kept."),
+    421: _WRONG_HOST,
+    503: _refusal("The job cannot be reached now.", retry=True),
+}
+
+JOB: dict[str, Any] = {
+    "summary": "A job's state, progress and result",
+    "description": "`Accept` chooses as for POST: JSON is answered 200 in every state, and holds "
+    "the result when the job is done; the sound itself is answered once there is one.",
+    "responses": {
+        200: {
+            "description": "The job, or its sound.",
+            "content": {**_CLIP_CONTENT, "application/json": {"schema": _JOB_STATE}},
+        },
+        **_JOB_REFUSALS,
+        406: _refusal("Accept allows none of the media types there are."),
+        409: _refusal("Accept allows sound alone, and there is none, or none yet.", retry=True),
+        422: _refusal("sample_format is none there is."),
+        502: _refusal("Accept allows sound alone, and the model failed; `error_type` says how."),
+        504: _refusal("Accept allows sound alone, and the clip was not made in time."),
+    },
+    "openapi_extra": _KEY,
+}
+
+CANCEL: dict[str, Any] = {
+    "summary": "Cancel a job",
+    "description": "Frees its slot. A job that has ended stays as it is.",
+    "responses": {200: _json("The job.", _JOB_STATE), **_JOB_REFUSALS},
+    "openapi_extra": _KEY,
 }
 
 HEALTH: dict[str, Any] = {
     "summary": "Health check",
     "description": "Says that the service runs and which model it serves, without waking a GPU.",
     "responses": {
-        200: {
-            "description": "It runs.",
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["status", "model"],
-                        "properties": {
-                            "status": {"type": "string", "const": "ok"},
-                            "model": {"type": "string"},
-                            "backend": {"type": "object", "description": "With deep alone."},
-                        },
-                    }
-                }
-            },
-        },
+        200: _json(
+            "It runs.",
+            _object(
+                ["status", "model"],
+                {
+                    "status": {"type": "string", "const": "ok"},
+                    "model": {"type": "string"},
+                    "backend": {"type": "object", "description": "With deep alone."},
+                },
+            ),
+        ),
         401: _refusal("A key is set, deep was asked for, and the key was not sent."),
+        403: _refusal("Deep was asked for, and the service is open to everybody."),
+        421: _WRONG_HOST,
         422: _refusal("deep is neither true nor false."),
-        503: _refusal("The model cannot be reached (deep alone).", retry=True),
+        503: _refusal("The model cannot be reached, or was lost (deep alone).", retry=True),
         504: _refusal("The model did not answer in time (deep alone)."),
+    },
+}
+
+READY: dict[str, Any] = {
+    "summary": "Readiness",
+    "description": "Says whether a request would be taken now, without waking a GPU.",
+    "responses": {
+        200: _json(
+            "It would.", _object(["status"], {"status": {"type": "string", "const": "ready"}})
+        ),
+        421: _WRONG_HOST,
+        503: _refusal("Shutting down, or the device was lost.", retry=True),
     },
 }
 
@@ -127,22 +218,33 @@ MODELS: dict[str, Any] = {
     "summary": "Models that may be asked for",
     "description": "Names with revisions, the default first, and the format of answers.",
     "responses": {
-        200: {
-            "description": "The models.",
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["format", "models"],
-                        "properties": {
-                            "format": {"type": "integer"},
-                            "models": {"type": "array", "items": {"type": "string"}},
-                        },
-                    }
-                }
-            },
-        }
+        200: _json(
+            "The models.",
+            _object(
+                ["format", "models"],
+                {
+                    "format": {"type": "integer"},
+                    "models": {"type": "array", "items": {"type": "string"}},
+                },
+            ),
+        ),
+        421: _WRONG_HOST,
     },
+}
+
+METRICS: dict[str, Any] = {
+    "summary": "Metrics for Prometheus",
+    "description": "Requests by status, queue depth, clips in progress, seconds of audio made, and "
+    "latency.",
+    "responses": {
+        200: {
+            "description": "Prometheus's text format.",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        },
+        401: _NO_KEY,
+        421: _WRONG_HOST,
+    },
+    "openapi_extra": _KEY,
 }
 
 

@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import time
+import traceback
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from musicgen_lab.backends import submitting
+from musicgen_lab.clip import Failure
+from musicgen_lab.web.metrics import Metrics
 from musicgen_lab.web.responses import Refusal
 
 REQUEST_ID = "X-Request-Id"
+SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 logger = logging.getLogger("musicgen_lab.service")
 
 
 class RequestLog:
     """ASGI middleware. It logs neither headers, bodies nor queries: they may hold secrets.
 
-    What no handler expected is answered 500 with the id alone; the log has the error's class.
+    A `Refusal` becomes its answer here. What no handler expected is answered 500 with the id
+    alone; an answer of 500 or more has its error, with the traceback, in the log and there only.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and log what came of it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, started_s = secrets.token_hex(8), time.perf_counter()
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = given if SANE_ID.fullmatch(given) else secrets.token_hex(8)
+        started_s = time.perf_counter()
         line: dict[str, Any] = {
             "request_id": request_id,
             "method": scope["method"],
@@ -51,12 +60,37 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Refusal as refusal:
+            if refusal.status >= 500:
+                line |= {"detail": refusal.detail, **_describe(refusal.failure, refusal.__cause__)}
+            await refusal.response(request_id)(scope, receive, send_with_id)
         except Exception as error:
-            line["error"] = type(error).__name__
+            line |= _describe(None, error)
             if line["status"] is not None:  # part of an answer is out already
                 raise
-            refusal = Refusal(500, "the service failed on this request; say its id to its owner")
-            await refusal.response(request_id)(scope, receive, send_with_id)
+            failed = Refusal(500, "the service failed on this request; say its id to its owner")
+            await failed.response(request_id)(scope, receive, send_with_id)
         finally:
-            line["elapsed_s"] = round(time.perf_counter() - started_s, 6)
+            elapsed_s = time.perf_counter() - started_s
+            line["elapsed_s"] = round(elapsed_s, 6)
+            if line["status"] is not None:
+                self._metrics.count(scope, line["status"], elapsed_s)
             logger.info(json.dumps(line))
+
+
+def describe_failure(failure: Failure) -> dict[str, str]:
+    """Return what a log line says of a failure."""
+    return {
+        "error": failure.error_type,
+        "message": failure.message,
+        "traceback": failure.traceback,
+    }
+
+
+def _describe(failure: Failure | None, error: BaseException | None) -> dict[str, str]:
+    if failure is not None:
+        return describe_failure(failure)
+    if error is None:
+        return {}
+    lines = traceback.format_exception(error)
+    return {"error": type(error).__name__, "message": str(error), "traceback": "".join(lines)}

@@ -13,13 +13,21 @@ import numpy as np
 import soundfile
 from fastapi import Response
 
+from musicgen_lab.backends.submitting import RETRY_AFTER_S, Busy, RetryLater
 from musicgen_lab.clip import Clip, Failure
-from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.errors import BackendUnavailable, InvalidRequest
+from musicgen_lab.request import GenerationRequest, short
 
 JSON = "application/json"
-SOUNDS = {"audio/wav": "WAV", "audio/flac": "FLAC", "audio/mpeg": "MP3"}
-RETRY_AFTER_S = 5
+SOUNDS = {  # of equals, the first is chosen
+    "audio/wav": "WAV",
+    "audio/x-wav": "WAV",
+    "audio/flac": "FLAC",
+    "audio/mpeg": "MP3",
+    "audio/mp3": "MP3",
+    "audio/ogg": "OGG",
+}
+VARY = {"Vary": "Accept"}
 MESSAGE_MAX = 500  # characters of somebody else's words
 LOST_ON_THE_WAY = ("ContainerLost", "EngineLost", "ResourceExhausted")  # nothing was made
 SampleFormat = Literal["PCM_16", "FLOAT"]
@@ -36,15 +44,23 @@ class Refusal(Exception):
         One sentence for a person.
     headers : Mapping, optional
         To send along.
+    failure : Failure, optional
+        What it tells of, for the log.
     **fields
         More for programs, such as the field at fault.
     """
 
     def __init__(
-        self, status: int, detail: str, headers: Mapping[str, str] | None = None, **fields: Any
+        self,
+        status: int,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        failure: Failure | None = None,
+        **fields: Any,
     ) -> None:
         super().__init__(detail)
-        self.status, self.detail = status, detail
+        self.status, self.detail, self.failure = status, detail, failure
         self.headers, self.fields = dict(headers or {}), fields
 
     def response(self, request_id: str) -> Response:
@@ -62,8 +78,18 @@ def json_response(
 
 
 def refuse_field(error: InvalidRequest) -> Refusal:
-    """Return 422 with the field and its limit."""
-    return Refusal(422, str(error), field=error.field, limit=limit_of(error.field))
+    """Return 422 with the field, its limit, and the value as JSON has it."""
+    detail, given = str(error), short(error.value)
+    if detail.endswith(f", got {given}"):
+        detail = detail.removesuffix(given) + short(error.value, json.dumps)
+    return Refusal(422, detail, field=error.field, limit=limit_of(error.field))
+
+
+def refuse_unavailable(error: BackendUnavailable) -> Refusal:
+    """Return 429 or 503 with the time to come back."""
+    retry_after_s = error.retry_after_s if isinstance(error, RetryLater) else RETRY_AFTER_S
+    status = 429 if isinstance(error, Busy) else 503
+    return Refusal(status, str(error), {"Retry-After": str(retry_after_s)})
 
 
 def refuse_failure(failure: Failure) -> Refusal:
@@ -71,19 +97,18 @@ def refuse_failure(failure: Failure) -> Refusal:
 
     With 503 the same request is worth sending again: nothing was made of it.
     """
-    said: dict[str, Any] = {
-        "error_type": failure.error_type,
-        "message": failure.message[:MESSAGE_MAX],
-    }
+    message = failure.message[:MESSAGE_MAX]
+    fields: dict[str, Any] = {"error_type": failure.error_type, "message": message}
     if failure.error_type in LOST_ON_THE_WAY:
         retry = {"Retry-After": str(RETRY_AFTER_S)}
-        return Refusal(503, f"send it again: {failure.message[:MESSAGE_MAX]}", retry, **said)
+        return Refusal(503, f"send it again: {message}", retry, failure=failure, **fields)
     if failure.error_type == "Timeout":
-        return Refusal(504, failure.message[:MESSAGE_MAX], **said)
+        return Refusal(504, message, failure=failure, **fields)
     return Refusal(
         502,
-        f"the model failed on this request: {failure.error_type}: {failure.message[:MESSAGE_MAX]}",
-        **said,
+        f"the model failed on this request: {failure.error_type}: {message}",
+        failure=failure,
+        **fields,
     )
 
 
@@ -112,7 +137,7 @@ def choose_media_type(accept: str) -> str:
             best, best_quality = offered, quality
     if best is None:
         offers = ", ".join((JSON, *SOUNDS))
-        raise Refusal(406, f"Accept must allow one of {offers}, got {accept[:200]!r}")
+        raise Refusal(406, f"Accept must allow one of {offers}, got {accept[:200]!r}", VARY)
     return best
 
 
@@ -138,18 +163,9 @@ def answer_with(
 ) -> Response:
     """Return a clip as a 200 answer of the media type that was chosen."""
     if media_type == JSON:
-        body = {
-            "audio_base64": base64.b64encode(clip.wav_bytes(sample_format)).decode("ascii"),
-            "sample_rate": clip.sample_rate,
-            "duration": clip.duration_s,
-            "seed": clip.request.seed,
-            "model": clip.request.model,
-            "warnings": list(warnings),
-            "elapsed_s": round(clip.elapsed_s, 6),
-            "provenance": asdict(clip.provenance),
-        }
-        return json_response(body)
+        return json_response(clip_body(clip, sample_format, warnings), headers=VARY)
     headers = {
+        **VARY,
         "MusicGen-Seed": str(clip.request.seed),
         "MusicGen-Model": str(clip.request.model).encode("ascii", "backslashreplace").decode(),
         "MusicGen-Duration": f"{clip.duration_s:g}",
@@ -159,11 +175,28 @@ def answer_with(
     return Response(encode(clip, media_type, sample_format), headers=headers, media_type=media_type)
 
 
+def clip_body(clip: Clip, sample_format: SampleFormat, warnings: Sequence[str]) -> dict[str, Any]:
+    """Return a clip as the fields of the documented JSON answer."""
+    return {
+        "audio_base64": base64.b64encode(clip.wav_bytes(sample_format)).decode("ascii"),
+        "sample_rate": clip.sample_rate,
+        "duration": clip.duration_s,
+        "seed": clip.request.seed,
+        "model": clip.request.model,
+        "warnings": list(warnings),
+        "elapsed_s": round(clip.elapsed_s, 6),
+        "provenance": asdict(clip.provenance),
+    }
+
+
 def encode(clip: Clip, media_type: str, sample_format: SampleFormat) -> bytes:
     """Encode a clip at its own level; beyond full scale it is clipped, but for a float WAV."""
-    if media_type == "audio/wav":
+    if SOUNDS[media_type] == "WAV":
         return clip.wav_bytes(sample_format)
     buffer = io.BytesIO()
-    playable = np.clip(clip.samples.T, -1.0, 1.0)
-    soundfile.write(buffer, playable, clip.sample_rate, format=SOUNDS[media_type])
+    playable = np.clip(clip.samples.T, -1.0, 1.0)  # (n, channels)
+    kind = {"samplerate": clip.sample_rate, "channels": playable.shape[1]}
+    with soundfile.SoundFile(buffer, "w", format=SOUNDS[media_type], **kind) as file:
+        for start in range(0, len(playable), clip.sample_rate):  # libvorbis overflows its stack
+            file.write(playable[start : start + clip.sample_rate])  # on long clips in one piece
     return buffer.getvalue()

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
+import signal
 import socket
+import sys
+import warnings
+from dataclasses import replace
+from typing import Any
 
 import uvicorn
 
-from musicgen_lab.backends.submitting import Submits
-from musicgen_lab.errors import BackendUnavailable
+from musicgen_lab.backends.api_key import API_KEY
+from musicgen_lab.backends.submitting import Closing, EngineLost, Submits
+from musicgen_lab.errors import BackendUnavailable, MusicGenLabWarning
 from musicgen_lab.web.app import create_app
+from musicgen_lab.web.connections import PatientConnection
 from musicgen_lab.web.settings import WebSettings
 
 ANSWER_S = 5  # for the last answers to be written, after the backend has given up
+IDLE_CONNECTIONS_MAX = 128  # beside one for every request that may be in flight
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
@@ -26,7 +36,9 @@ def serve(
     """Answer requests until SIGTERM or Ctrl-C.
 
     After that no request is taken; those running finish within `settings.drain_s` seconds or are
-    answered 503, and the signal then ends the process as it would have.
+    answered 503. SIGTERM then ends the process with status 0, or with 1 where the engine's device
+    was lost, so that whoever started it knows. An address of this machine alone is answered under
+    its own names only; on any other one, missing a key is warned of.
 
     Parameters
     ----------
@@ -45,15 +57,37 @@ def serve(
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     chosen = settings or WebSettings.from_environment()
+    if _is_loopback(host):
+        chosen = replace(chosen, hosts=(*LOOPBACK, host))
+    elif chosen.api_key is None:
+        warnings.warn(
+            f"whoever reaches {host} can use this service: set {API_KEY} to a key that clients "
+            "must send, or leave --host out to serve this machine alone",
+            MusicGenLabWarning,
+            stacklevel=2,
+        )
     listening = _listen(host, port)
     config = uvicorn.Config(
         create_app(backend, settings=chosen),
+        http=PatientConnection,
         access_log=False,
-        log_level="warning",
+        log_level="error",
+        limit_concurrency=backend.slots + chosen.waiting_max + IDLE_CONNECTIONS_MAX,
         timeout_graceful_shutdown=int(chosen.drain_s) + ANSWER_S,
         server_header=False,
     )
-    print(f"serving on http://{host}:{listening.getsockname()[1]}", flush=True)
+
+    def end(*_: Any) -> None:  # uvicorn raises the signal again when it has finished
+        try:
+            backend.check()
+        except Closing:
+            sys.exit(0)
+        except EngineLost as error:
+            sys.exit(f"error: {error}")
+
+    signal.signal(signal.SIGTERM, end)
+    address = f"[{host}]" if ":" in host else host
+    print(f"serving {backend.name} at http://{address}:{listening.getsockname()[1]}", flush=True)
     _Server(config, chosen.drain_s).run(sockets=[listening])
 
 
@@ -70,6 +104,13 @@ class _Server(uvicorn.Server):
         closing = asyncio.ensure_future(asyncio.to_thread(backend.close, self._drain_s))
         await super().shutdown(sockets)
         await closing
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
-API_KEY = "MUSICGEN_API_KEY"
+from musicgen_lab.backends.api_key import read_api_key
+from musicgen_lab.errors import InvalidRequest
+
+ALLOWED_ORIGINS = "MUSICGEN_ALLOWED_ORIGINS"
 KIB = 1024  # bytes
 
 
@@ -17,23 +22,66 @@ class WebSettings:
     ----------
     api_key : str or None
         What clients must send as `Authorization: Bearer …`; None lets everybody in.
+    public : bool
+        Whether strangers reach the app: without a key they may then not wake the model.
+    hosts : tuple of str
+        What the Host header may name; empty for anything.
+    allowed_origins : tuple of str
+        Whose web pages may call the service from a browser, such as "https://example.org".
     timeout_s : float
         How long a clip may take, waiting included, before the answer is 504.
+    answer_within_s : float or None
+        How long a client may be kept waiting before it is answered 503 and told to send
+        `Prefer: respond-async`; None where nothing between client and app ends long calls.
+    read_timeout_s : float
+        How long a client may take to send the head of a request, and then its body.
     body_max_bytes : int
         Larger bodies are answered 413.
     waiting_max : int
         Requests that may wait beyond those being made before the answer is 429.
+    jobs_kept_s : float
+        How long the result of a job is kept.
+    jobs_kept_max : int
+        How many results are kept at most.
     drain_s : float
         How long running requests may take to finish after SIGTERM.
     """
 
     api_key: str | None = field(default=None, repr=False)
+    public: bool = False
+    hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     timeout_s: float = 600.0
+    answer_within_s: float | None = None
+    read_timeout_s: float = 20.0
     body_max_bytes: int = 64 * KIB
     waiting_max: int = 256
+    jobs_kept_s: float = 3600.0
+    jobs_kept_max: int = 64
     drain_s: float = 30.0
 
     @classmethod
-    def from_environment(cls) -> WebSettings:
-        """Take the key from MUSICGEN_API_KEY, so that it is in no command line."""
-        return cls(api_key=os.environ.get(API_KEY) or None)
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> WebSettings:
+        """Take the key and the allowed origins from the environment.
+
+        The key is in MUSICGEN_API_KEY, or in the file that MUSICGEN_API_KEY_FILE names, so that
+        it is in no command line; MUSICGEN_ALLOWED_ORIGINS is separated by commas.
+
+        Raises
+        ------
+        InvalidRequest
+            When one of them is not what it should be.
+        """
+        names = environment.get(ALLOWED_ORIGINS, "").split(",")
+        origins = tuple(name.strip() for name in names if name.strip())
+        for origin in origins:
+            parts = urlsplit(origin)
+            if (
+                parts.scheme not in ("http", "https")
+                or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise InvalidRequest(
+                    f"{ALLOWED_ORIGINS} must name origins such as https://example.org, separated "
+                    f"by commas, got {origin!r}"
+                )
+        return cls(api_key=read_api_key(environment), allowed_origins=origins)

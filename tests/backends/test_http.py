@@ -12,7 +12,7 @@ from musicgen_lab.backends.http import HttpBackend
 from musicgen_lab.backends.submitting import Busy
 from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.clip import Clip, Failure
-from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
+from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.sweep import Sweep
 from musicgen_lab.web.app import create_app
@@ -183,3 +183,39 @@ def test_another_model_and_another_format_are_refused_by_name(connect):
     app.get("/models")(lambda: JSONResponse({"format": 99, "models": [MODEL]}))
     with running(app) as address, pytest.raises(BackendUnavailable, match="speaks format 99"):
         make(connect(address))
+
+
+def test_a_proxys_token_is_sent_in_both_its_parts(connect, monkeypatch):
+    class Proxy:
+        """What Modal does with requires_proxy_auth: it answers in its own words."""
+
+        def __init__(self, app):
+            self.app, self.state = app, app.state
+
+        async def __call__(self, scope, receive, send):
+            given = dict(scope.get("headers", ()))
+            token = given.get(b"modal-key"), given.get(b"modal-secret")
+            if scope["type"] != "http" or token == (b"wk-1", b"ws-1"):
+                await self.app(scope, receive, send)
+                return
+            answer = Response("modal-http: missing credentials for proxy authorization", 401)
+            await answer(scope, receive, send)
+
+    with running(Proxy(create_app(sine_worker()))) as address:
+        with pytest.raises(BackendUnavailable, match=r"proxy asks for a token.*MUSICGEN_PROXY_KEY"):
+            make(connect(address))
+        assert isinstance(make(connect(address, proxy_key="wk-1", proxy_secret="ws-1")), Clip)
+        monkeypatch.setenv("MUSICGEN_PROXY_KEY", "wk-1\n")
+        with pytest.raises(InvalidRequest, match="two parts"):
+            connect(address)
+        monkeypatch.setenv("MUSICGEN_PROXY_SECRET", "ws-1")
+        assert isinstance(make(connect(address)), Clip)
+
+
+def test_a_key_in_the_environment_may_end_with_a_line_break(connect, monkeypatch):
+    monkeypatch.setenv("MUSICGEN_API_KEY", "sesame\n")
+    with serving(sine_worker(), settings=WebSettings(api_key="sesame")) as address:
+        assert isinstance(make(connect(address)), Clip)
+    monkeypatch.setenv("MUSICGEN_API_KEY", "")
+    with pytest.raises(InvalidRequest, match="holds no key"):
+        connect(address)

@@ -7,21 +7,22 @@ import threading
 import uvicorn
 
 from musicgen_lab.web.app import create_app
+from musicgen_lab.web.connections import PatientConnection
 
 
 @contextlib.contextmanager
 def serving(backend, **options):
     """Yield the base address of the app over a backend."""
-    with running(create_app(backend, **options)) as address:
+    with running(create_app(backend, **options), http=PatientConnection) as address:
         yield address
 
 
 @contextlib.contextmanager
-def running(app):
+def running(app, **options):
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()  # from now on connections wait for the server instead of being refused
-        server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error", **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

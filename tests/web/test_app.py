@@ -4,11 +4,14 @@ import base64
 import io
 import json
 import logging
+import subprocess
+import sys
 
 import httpx2
 import numpy as np
 import pytest
 import soundfile
+from prometheus_client.parser import text_string_to_metric_families
 
 from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.clip import decode_audio
@@ -26,6 +29,8 @@ DOCUMENTED = {
     "top_p": 0.0,
     "cfg_coef": 3.0,
 }
+LOGGER = "musicgen_lab.service"
+AS_JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +76,21 @@ def test_the_float_format_holds_every_sample_as_it_was_made(client):
 
 @pytest.mark.parametrize(
     ("accept", "kind"),
-    [("audio/wav", "WAV"), ("audio/flac", "FLAC"), ("audio/mpeg;q=0.9, image/*", "MP3")],
+    [
+        ("audio/wav", "WAV"),
+        ("audio/x-wav", "WAV"),
+        ("audio/flac", "FLAC"),
+        ("audio/ogg", "OGG"),
+        ("audio/mp3", "MP3"),
+        ("audio/mpeg;q=0.9, image/*", "MP3"),
+    ],
 )
 def test_accept_chooses_the_sound_itself(client, accept, kind):
     answer = post(client, {"prompt": "x", "duration": 1, "seed": 9}, headers={"Accept": accept})
     assert answer.status_code == 200 and answer.headers["content-type"] in accept
     assert soundfile.info(io.BytesIO(answer.content)).format in (kind, "MPEG", "MP3")
     assert answer.headers["MusicGen-Seed"] == "9"
-    assert answer.headers["MusicGen-Model"] == MODEL
+    assert answer.headers["MusicGen-Model"] == MODEL and answer.headers["Vary"] == "Accept"
 
 
 @pytest.mark.parametrize("accept", ["image/png", "audio/wav;q=0", "audio/wav;q=x"])
@@ -112,7 +124,7 @@ def test_health_is_exactly_as_documented_and_asks_no_backend():
     ],
 )
 def test_bad_input_is_answered_422_with_the_field_and_its_limit(client, body, field, limit):
-    answer = client.post("/generate_endpoint", content=json.dumps(body))
+    answer = client.post("/generate_endpoint", content=json.dumps(body), headers=AS_JSON)
     assert answer.status_code == 422
     refusal = answer.json()
     assert refusal["field"] == field
@@ -129,7 +141,7 @@ def test_bad_input_is_answered_422_with_the_field_and_its_limit(client, body, fi
      b'{"prompt": "x", "temperature": 1e999}', b'{"prompt": "x", "seed": 1' + b"0" * 400 + b"}"],
 )  # fmt: skip
 def test_a_body_that_is_not_a_request_is_answered_422(client, content):
-    assert client.post("/generate_endpoint", content=content).status_code == 422
+    assert client.post("/generate_endpoint", content=content, headers=AS_JSON).status_code == 422
 
 
 def test_a_whole_number_may_be_written_with_a_point(client):
@@ -147,7 +159,7 @@ def test_a_field_that_cannot_act_is_reported(client):
 
 
 def test_a_body_over_the_limit_is_answered_413(client):
-    answer = client.post("/generate_endpoint", content=b" " * 100_000)
+    answer = client.post("/generate_endpoint", content=b" " * 100_000, headers=AS_JSON)
     assert answer.status_code == 413 and "65,536" in answer.json()["detail"]
 
 
@@ -186,31 +198,165 @@ def test_with_a_key_only_its_holder_gets_a_clip():
 
 class BrokenWorker(EngineWorker):
     def submit(self, request):
-        raise RuntimeError("secret-token-123 in /home/somebody")
+        raise RuntimeError("secret-token-123 in a folder")
 
 
-def test_what_nobody_expected_is_answered_500_and_tells_no_secrets(caplog):
-    with (
-        caplog.at_level(logging.INFO, "musicgen_lab.service"),
-        serving(BrokenWorker(SineEngine(), MODEL)) as address,
-    ):
-        url = f"{address}/generate_endpoint?token=secret-token-123"
+@pytest.fixture
+def log_lines(caplog):
+    """Return what the service has logged so far, each line read as JSON."""
+    caplog.set_level(logging.INFO, "musicgen_lab.service")
+    return lambda: [json.loads(r.message) for r in caplog.records if r.name == LOGGER]
+
+
+def test_what_nobody_expected_is_answered_500_and_told_to_the_log_alone(log_lines):
+    with serving(BrokenWorker(SineEngine(), MODEL)) as address:
         answer = httpx2.post(
-            url,
-            json={"prompt": "secret-token-123"},
-            headers={"Authorization": "Bearer secret-token-123"},
+            f"{address}/generate_endpoint?token=query-secret",
+            json={"prompt": "body-secret"},
+            headers={"Authorization": "Bearer header-secret"},
         )
     assert answer.status_code == 500
     assert "secret" not in answer.text and "Traceback" not in answer.text
-    (line,) = [r.message for r in caplog.records if r.name == "musicgen_lab.service"]
-    assert "secret" not in line
-    assert json.loads(line)["error"] == "RuntimeError"
+    (line,) = log_lines()
+    assert line["request_id"] == answer.json()["request_id"]
+    assert (line["error"], line["message"]) == ("RuntimeError", "secret-token-123 in a folder")
+    assert "in submit" in line["traceback"]
+    assert not any(f"{place}-secret" in json.dumps(line) for place in ("query", "body", "header"))
 
 
-def test_every_answer_carries_an_id_that_its_one_log_line_has(caplog):
-    with caplog.at_level(logging.INFO, "musicgen_lab.service"), serving(sine_worker()) as address:
+def test_a_clip_that_failed_has_its_traceback_in_the_log_under_the_answers_id(log_lines):
+    with serving(sine_worker()) as address:
+        answer = httpx2.post(f"{address}/generate_endpoint", json={"prompt": "fail"})
+    (line,) = log_lines()
+    assert answer.status_code == 502 and line["request_id"] == answer.headers["X-Request-Id"]
+    assert line["error"] == "MemoryError" and "in make" in line["traceback"]
+    assert "Traceback" not in answer.text
+
+
+def test_every_answer_carries_an_id_that_its_one_log_line_has(log_lines):
+    with serving(sine_worker()) as address:
         body = {"prompt": "x", "duration": 0}
         answer = httpx2.post(f"{address}/generate_endpoint", json=body)
-    (line,) = [json.loads(r.message) for r in caplog.records if r.name == "musicgen_lab.service"]
+    (line,) = log_lines()
     assert line["request_id"] == answer.headers["X-Request-Id"] == answer.json()["request_id"]
     assert (line["method"], line["path"], line["status"]) == ("POST", "/generate_endpoint", 422)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("trace-1.a", True), ("a b", False), ("x" * 129, False)]
+)
+def test_a_sane_request_id_of_the_client_is_kept(client, given, kept):
+    answer = client.get("/health", headers={"X-Request-Id": given})
+    assert (answer.headers["X-Request-Id"] == given) == kept
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_a_body_that_a_web_page_could_send_unasked_is_answered_415(client, kind):
+    headers = {"Content-Type": kind} if kind else {}
+    answer = client.post("/generate_endpoint", content=b'{"prompt": "x"}', headers=headers)
+    assert answer.status_code == 415 and "application/json" in answer.json()["detail"]
+
+
+def test_a_key_that_stands_twice_is_refused_by_name(client):
+    body = b'{"prompt": "x", "seed": 1, "seed": 2}'
+    answer = client.post("/generate_endpoint", content=body, headers=AS_JSON)
+    assert answer.status_code == 422 and answer.json()["field"] == "seed"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b'{"prompt": "x", "cfg_coef": null}', "got null"),
+     (b'{"prompt": "x", "top_p": true}', "got true"),
+     (b'{"prompt": "x", "duration": "8"}', 'got "8"'),
+     (b'{"prompt": "x", "duration": NaN}', "NaN is not a number"),
+     (b"null", "got null"), (b"[]", "got an array"), (b"true", "got a boolean")],
+)  # fmt: skip
+def test_messages_speak_json(client, content, said):
+    answer = client.post("/generate_endpoint", content=content, headers=AS_JSON)
+    assert answer.status_code == 422 and said in answer.json()["detail"]
+
+
+def test_health_answers_head(client):
+    answer = client.head("/health")
+    assert answer.status_code == 200 and answer.content == b""
+
+
+def test_a_browser_page_of_another_origin_is_let_in_only_where_it_was_named():
+    preflight = {
+        "Origin": "https://pages.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type, authorization, prefer",
+    }
+    allowing = WebSettings(allowed_origins=("https://pages.example",))
+    for settings, origin in ((WebSettings(), None), (allowing, "https://pages.example")):
+        with serving(sine_worker(), settings=settings) as address:
+            answer = httpx2.options(f"{address}/generate_endpoint", headers=preflight)
+            assert answer.headers.get("Access-Control-Allow-Origin") == origin
+            assert (answer.status_code == 200) == (origin is not None)
+            health = httpx2.get(f"{address}/health", headers={"Origin": "https://other.example"})
+            assert "Access-Control-Allow-Origin" not in health.headers
+
+
+def test_a_server_of_this_machine_answers_to_its_own_names_alone():
+    settings = WebSettings(hosts=("127.0.0.1", "localhost", "::1"))
+    with serving(sine_worker(), settings=settings) as address:
+        for host, status in (("localhost", 200), ("[::1]:8000", 200), ("evil.example", 421)):
+            answer = httpx2.get(f"{address}/health", headers={"Host": host})
+            assert answer.status_code == status
+        assert "evil.example" in answer.json()["detail"]
+
+
+def test_a_stranger_cannot_wake_the_model_of_a_public_service_without_a_key():
+    with serving(sine_worker(), settings=WebSettings(public=True)) as address:
+        answer = httpx2.get(f"{address}/health?deep=1")
+        assert answer.status_code == 403 and "set a key" in answer.json()["detail"]
+    guarded = WebSettings(public=True, api_key="k")
+    with serving(sine_worker(), settings=guarded) as address:
+        key = {"Authorization": "Bearer k"}
+        assert httpx2.get(f"{address}/health?deep=1", headers=key).status_code == 200
+
+
+def test_readiness_tells_a_lost_device_and_liveness_does_not():
+    worker = sine_worker()
+    with serving(worker) as address:
+        assert httpx2.get(f"{address}/ready").json() == {"status": "ready"}
+        worker.broken = True
+        for path in ("ready", "health?deep=1"):
+            answer = httpx2.get(f"{address}/{path}")
+            assert answer.status_code == 503 and "stopped working" in answer.json()["detail"]
+            assert answer.headers["Retry-After"]
+        assert httpx2.get(f"{address}/health").status_code == 200
+
+
+def test_metrics_count_requests_clips_and_seconds_of_audio():
+    with serving(sine_worker(), settings=WebSettings(api_key="k")) as address:
+        assert httpx2.get(f"{address}/metrics").status_code == 401
+        key = {"Authorization": "Bearer k"}
+        url = f"{address}/generate_endpoint"
+        for duration in (1, 2, 45):
+            httpx2.post(url, json={"prompt": "x", "duration": duration}, headers=key)
+        httpx2.get(f"{address}/made/up")
+        text = httpx2.get(f"{address}/metrics", headers=key).text
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert samples["musicgen_requests_total", "POST", "/generate_endpoint", "200"] == 2
+    assert samples["musicgen_requests_total", "POST", "/generate_endpoint", "422"] == 1
+    assert samples["musicgen_requests_total", "GET", "other", "404"] == 1
+    assert samples["musicgen_audio_seconds_total",] == 3
+    assert samples["musicgen_queue_depth",] == samples["musicgen_clips_in_progress",] == 0
+    name = "musicgen_request_duration_seconds_count"
+    assert samples[name, "POST", "/generate_endpoint"] == 3
+
+
+def test_the_web_app_imports_nothing_that_its_small_image_lacks():
+    program = (
+        "import sys, musicgen_lab.web.app; print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    lacking = {"torch", "transformers", "pandas", "librosa", "matplotlib", "uvicorn", "httpx2"}
+    assert not lacking & set(done.stdout.split())

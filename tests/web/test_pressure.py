@@ -1,7 +1,9 @@
 """The web app when clients leave, when it is full, slow, or shutting down."""
 
+import contextlib
 import http.client
 import json
+import socket
 import threading
 from concurrent.futures import Future
 from urllib.parse import urlsplit
@@ -9,13 +11,14 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from musicgen_lab.backends.submitting import Busy, Closing
+from musicgen_lab.backends.submitting import Busy, Closing, EngineLost, ModelLoading
 from musicgen_lab.clip import Failure
 from musicgen_lab.web.settings import WebSettings
 from tests.support.serving import serving
 from tests.support.sine_engine import SineEngine, sine_worker
 from tests.support.sines import MODEL, sine_clip
 
+AS_JSON = {"Content-Type": "application/json"}
 BODY = {"prompt": "x", "duration": 1, "seed": 1}
 WAIT_S = 60  # for what must happen; nothing is asserted about how long it takes
 
@@ -23,7 +26,7 @@ WAIT_S = 60  # for what must happen; nothing is asserted about how long it takes
 class HeldBackend:
     """Takes requests and makes nothing of them until it is told."""
 
-    slots = 1
+    slots, name = 1, "held"
 
     def __init__(self):
         self.futures, self.taken, self.left = [], threading.Semaphore(0), threading.Semaphore(0)
@@ -58,7 +61,7 @@ class HeldBackend:
 
 def send(address):
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=WAIT_S)
-    connection.request("POST", "/generate_endpoint", json.dumps(BODY))
+    connection.request("POST", "/generate_endpoint", json.dumps(BODY), AS_JSON)
     return connection
 
 
@@ -82,9 +85,24 @@ def test_a_clip_that_takes_too_long_is_answered_504_and_given_up():
         assert backend.left.acquire(timeout=WAIT_S)
 
 
+def test_a_clip_that_outlasts_a_call_is_answered_503_with_what_to_do_instead():
+    """Modal ends a call with a redirect after 150 s, which the documented curl does not follow."""
+    backend = HeldBackend()
+    with serving(backend, settings=WebSettings(answer_within_s=0.01)) as address:
+        answer = httpx2.post(f"{address}/generate_endpoint", json=BODY)
+        assert answer.status_code == 503 and answer.headers["Retry-After"]
+        assert "Prefer: respond-async" in answer.json()["detail"]
+        assert backend.left.acquire(timeout=WAIT_S)
+
+
 @pytest.mark.parametrize(
     ("refusal", "status", "retry_after"),
-    [(Busy("9 wait", retry_after_s=7), 429, "7"), (Closing("shutting down"), 503, "5")],
+    [
+        (Busy("9 wait", retry_after_s=7), 429, "7"),
+        (Closing("shutting down"), 503, "5"),
+        (EngineLost("lost"), 503, "5"),
+        (ModelLoading(40), 503, "40"),
+    ],
 )
 def test_a_request_that_cannot_be_taken_is_told_when_to_come_back(refusal, status, retry_after):
     backend = HeldBackend()
@@ -147,3 +165,36 @@ def test_health_asks_deeper_only_when_told():
     with serving(HeldBackend()) as address:
         assert "backend" not in httpx2.get(f"{address}/health").json()
         assert httpx2.get(f"{address}/health?deep=1").json()["backend"] == {"in_flight": 3}
+
+
+HEAD = b"POST /generate_endpoint HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+def exchange(address, sent):
+    """Send bytes, and return everything until the server closes the connection."""
+    host, port = urlsplit(address).netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout=WAIT_S) as connection:
+        connection.sendall(sent)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD[:20], HEAD])
+def test_a_head_that_does_not_arrive_in_time_ends_its_connection(sent):
+    settings = WebSettings(read_timeout_s=0.05)
+    with (
+        serving(HeldBackend(), settings=settings) as address,
+        contextlib.suppress(ConnectionResetError),
+    ):
+        assert exchange(address, sent) == b""
+
+
+def test_a_body_that_does_not_arrive_in_time_is_answered_408():
+    with serving(HeldBackend(), settings=WebSettings(read_timeout_s=0.05)) as address:
+        answer = exchange(address, HEAD + b"Content-Length: 20\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 408") and b"within 0.05 s" in answer
+
+
+def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent():
+    with serving(HeldBackend()) as address:
+        answer = exchange(address, HEAD + b"Content-Length: 1000000000\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413") and b"65,536 bytes" in answer

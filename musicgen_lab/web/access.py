@@ -1,0 +1,76 @@
+"""Who may ask the web app: those with the key, by a name that the server goes by."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from fastapi import Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from musicgen_lab.web.responses import Refusal
+from musicgen_lab.web.settings import WebSettings
+
+
+def check_key(request: Request, settings: WebSettings) -> None:
+    """Refuse a request without the key, where one is set, taking the same time for every guess.
+
+    Raises
+    ------
+    Refusal
+        401.
+    """
+    if settings.api_key is None:
+        return
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    # Header values arrive as latin-1, whatever bytes the client sent.
+    same = hmac.compare_digest(given.strip().encode("latin-1"), settings.api_key.encode())
+    if scheme.lower() != "bearer" or not same:
+        raise Refusal(
+            401,
+            "this service needs its key: send the header Authorization: Bearer <key>",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+
+def check_may_wake(request: Request, settings: WebSettings) -> None:
+    """Refuse to wake the model for strangers.
+
+    Raises
+    ------
+    Refusal
+        401 without the key, or 403 where there is none and everybody reaches the app.
+    """
+    check_key(request, settings)
+    if settings.public and settings.api_key is None:
+        raise Refusal(
+            403,
+            "asking the model may start a GPU, and this service is open to everybody: its owner "
+            "must set a key first; leave deep out",
+        )
+
+
+class HostCheck:
+    """ASGI middleware that refuses requests under a name that is not the server's.
+
+    A web page can make a browser take its own name for this machine's address (DNS rebinding), and
+    would be let in as the same origin.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on where its Host header names one of the hosts."""
+        if scope["type"] == "http":
+            host = Headers(scope=scope).get("host", "")
+            try:
+                name = urlsplit(f"//{host}").hostname
+            except ValueError:
+                name = None
+            if name not in self._hosts:
+                allowed = ", ".join(self._hosts)
+                raise Refusal(421, f"Host must be one of {allowed}, got {host[:200]!r}")
+        await self._app(scope, receive, send)

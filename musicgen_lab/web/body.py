@@ -1,0 +1,95 @@
+"""The body of a request: read within limits, and taken apart into fields."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, NoReturn
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from musicgen_lab.request import REQUEST_FIELDS, unknown_field
+from musicgen_lab.web.responses import JSON, Refusal, limit_of, refuse_field
+from musicgen_lab.web.settings import WebSettings
+
+INTEGERS = {name for name in REQUEST_FIELDS if (limit_of(name) or {}).get("type") == "integer"}
+CLOSE = {"Connection": "close"}  # the rest of the body is not read
+JSON_NAMES = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+
+
+async def read_body(request: Request, settings: WebSettings) -> bytes:
+    """Return a JSON body, reading no more of it than the limit, and no longer.
+
+    Raises
+    ------
+    Refusal
+        408, 413, 415, or 499 when the client leaves.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != JSON:
+        raise Refusal(
+            415, f"the body must be sent as Content-Type: {JSON}, got {kind[:100] or 'none'}", CLOSE
+        )
+    limit = settings.body_max_bytes
+    too_large = Refusal(
+        413, f"the body may have {limit:,} bytes, got more; shorten the prompt", CLOSE
+    )
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise too_large
+    body = b""
+    try:
+        async with asyncio.timeout(settings.read_timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise too_large
+    except TimeoutError:
+        seconds = f"{settings.read_timeout_s:g} s"
+        raise Refusal(408, f"the body did not arrive within {seconds}", CLOSE) from None
+    except ClientDisconnect:
+        raise Refusal(499, "the client left while it sent its request") from None
+    return body
+
+
+def parse_fields(body: bytes) -> dict[str, Any]:
+    """Return the fields that a body names, their values unchecked.
+
+    Raises
+    ------
+    Refusal
+        422.
+    """
+    try:
+        fields = json.loads(body, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise Refusal(422, f"the body must be JSON: {reason}", field=None, limit=None) from None
+    if not isinstance(fields, dict):
+        given = JSON_NAMES.get(type(fields), "a number")
+        raise Refusal(
+            422, f"the body must be a JSON object of fields, got {given}", field=None, limit=None
+        )
+    for name in fields.keys() - set(REQUEST_FIELDS):
+        raise refuse_field(unknown_field(name[:100]))
+    for name in INTEGERS & fields.keys():  # JSON has one kind of number: 250.0 is a whole one
+        if isinstance(fields[name], float) and fields[name].is_integer():
+            fields[name] = int(fields[name])
+    return fields
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            shown = name[:100]
+            raise Refusal(
+                422, f"{shown!r} stands in the body twice", field=shown, limit=limit_of(name)
+            )
+        fields[name] = value
+    return fields
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number there")

@@ -1,0 +1,47 @@
+"""`PatientConnection`: uvicorn's HTTP/1.1 connection, with an end to its patience."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+class PatientConnection(H11Protocol):
+    """Closes a connection whose next request's head does not arrive in time.
+
+    uvicorn itself waits for ever once a first byte has come. The time is the `read_timeout_s` of
+    the app's settings.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start to wait for the first request."""
+        super().connection_made(transport)
+        self._time_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came, and wait on where it does not end a head."""
+        super().data_received(data)
+        self._time_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        super().connection_lost(exc)
+        self._stop_timer()
+
+    def _time_head(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_timer()  # the head is there; the app times the body
+        elif self._head_timer is None:
+            limit_s = self.config.app.state.settings.read_timeout_s  # type: ignore[union-attr]
+            self._head_timer = self.loop.call_later(limit_s, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
