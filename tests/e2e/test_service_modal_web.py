@@ -60,7 +60,11 @@ def test_a_client_that_leaves_frees_its_place_on_modal(server, address):
         delivered.append(input_id) if is_clip(given) else None
     )
     client = http.client.HTTPConnection(urlsplit(address).netloc)
-    client.request("POST", "/generate_endpoint", json.dumps({"prompt": "x", "duration": 30}))
+    body, as_json = (
+        json.dumps({"prompt": "x", "duration": 30}),
+        {"Content-Type": "application/json"},
+    )
+    client.request("POST", "/generate_endpoint", body, as_json)
     server.wait_until(lambda servicer: delivered)
     client.close()
     server.wait_until(lambda servicer: delivered[0] in servicer.cancelled)
