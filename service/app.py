@@ -53,6 +53,9 @@ from service.deployment import (
 MINUTES = 60  # seconds
 GIB = 1024  # MiB, Modal's unit of memory
 MODELS = "/models"
+ANSWER_WITHIN_S = (
+    140  # after 150, Modal redirects a call, which the documented curl does not follow
+)
 STARTUP_S = 30 * MINUTES  # the first start of all fetches and converts the weights
 
 try:
@@ -280,6 +283,8 @@ def web() -> Any:
         WebSettings.from_environment(),
         timeout_s=settings.timeout_s + 4 * MINUTES,
         waiting_max=settings.waiting_max,
+        answer_within_s=ANSWER_WITHIN_S,
+        public=settings.access == "public",
     )
     weights = Preparation(volume, prepare)
     backend = ModalBackend(settings.app, MusicGen, about=about.local(), require=weights.require)

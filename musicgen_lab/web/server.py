@@ -80,10 +80,11 @@ def serve(
     def end(*_: Any) -> None:  # uvicorn raises the signal again when it has finished
         try:
             backend.check()
-        except Closing:
-            sys.exit(0)
         except EngineLost as error:
             sys.exit(f"error: {error}")
+        except Closing:
+            pass
+        sys.exit(0)
 
     signal.signal(signal.SIGTERM, end)
     address = f"[{host}]" if ":" in host else host
