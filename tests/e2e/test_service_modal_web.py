@@ -54,6 +54,22 @@ def test_a_request_is_logged_under_its_id_by_the_web_app_and_where_its_clip_is_m
         assert logged["status"] == status and logged["seed"] == 6, function
 
 
+def test_long_work_is_answered_at_once_with_an_id_and_fetched_when_it_is_done(server, address):
+    answer = httpx2.post(
+        f"{address}/generate_endpoint",
+        json={"prompt": "x", "duration": 2, "seed": 8},
+        headers={"Prefer": "respond-async"},
+        timeout=280,
+    )
+    assert answer.status_code == 202
+    job = answer.json()
+    url = f"{address}/generate_endpoint/{job['id']}"
+    assert job["id"] in server.servicer.calls
+    while (status := httpx2.get(url, timeout=280).json())["status"] in ("queued", "running"):
+        pass
+    assert status["status"] == "done" and status["steps_done"] == status["steps"] > 0
+
+
 def test_a_client_that_leaves_frees_its_place_on_modal(server, address):
     delivered = []
     server.servicer.on_deliver = lambda input_id, given: (
