@@ -85,4 +85,4 @@ def test_the_documented_request_gets_every_field_of_the_documented_response(addr
 
 def test_health_answers_the_documented_fields_and_status(address):
     (documented,) = map(json.loads, blocks("json")["Health Check (GET)"])
-    assert httpx2.get(f"{address}/health").json() == {**documented, "model": "demo"}
+    assert httpx2.get(f"{address}/health", timeout=120).json() == {**documented, "model": "demo"}

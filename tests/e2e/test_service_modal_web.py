@@ -27,7 +27,7 @@ def address(server):
 
 
 def test_health_is_answered_without_waking_a_gpu(server, address):
-    assert httpx2.get(f"{address}/health").json() == {"status": "ok", "model": "demo"}
+    assert httpx2.get(f"{address}/health", timeout=120).json() == {"status": "ok", "model": "demo"}
     assert running_functions(server) == {"web"}
 
 
@@ -89,6 +89,8 @@ def test_a_client_that_leaves_frees_its_place_on_modal(server, address):
 
 def test_bad_input_is_refused_before_a_gpu_hears_of_it(server, address):
     before = len(clips_sent(server))
-    answer = httpx2.post(f"{address}/generate_endpoint", json={"prompt": "x", "duration": 45})
+    answer = httpx2.post(
+        f"{address}/generate_endpoint", json={"prompt": "x", "duration": 45}, timeout=120
+    )
     assert answer.status_code == 422 and answer.json()["field"] == "duration"
     assert len(clips_sent(server)) == before
