@@ -54,7 +54,7 @@ MINUTES = 60  # seconds
 GIB = 1024  # MiB, Modal's unit of memory
 MODELS = "/models"
 ANSWER_WITHIN_S = (
-    140  # after 150, Modal redirects a call, which the documented curl does not follow
+    140  # seconds; Modal redirects after 150, which plain curl does not follow
 )
 STARTUP_S = 30 * MINUTES  # the first start of all fetches and converts the weights
 
