@@ -53,9 +53,7 @@ from service.deployment import (
 MINUTES = 60  # seconds
 GIB = 1024  # MiB, Modal's unit of memory
 MODELS = "/models"
-ANSWER_WITHIN_S = (
-    140  # seconds; Modal redirects after 150, which plain curl does not follow
-)
+ANSWER_WITHIN_S = 140  # Modal redirects after 150 s, which plain curl does not follow
 STARTUP_S = 30 * MINUTES  # the first start of all fetches and converts the weights
 
 try:
