@@ -100,7 +100,7 @@ def _time_steps(engine: Engine, durations_s: Iterable[float]) -> npt.NDArray[np.
 
     waiting = 0
     for seed, duration_s in enumerate(durations_s):
-        engine.add(GenerationRequest(prompt=PROMPT, duration=float(duration_s), seed=seed))
+        engine.add_request(GenerationRequest(prompt=PROMPT, duration=float(duration_s), seed=seed))
         waiting += 1
     times = []
     while waiting:

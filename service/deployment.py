@@ -30,12 +30,12 @@ CLIPS_MAX = 32  # of the engine
 CLIPS_ON_CPU = 8
 LONGEST_CLIPS: Mapping[str, Mapping[str, int]] = {
     "small": dict.fromkeys(GPUS, CLIPS_MAX),
-    "medium": {**dict.fromkeys(GPUS, CLIPS_MAX), "T4": 7, "L4": 16, "A10": 16},
+    "medium": {**dict.fromkeys(GPUS, CLIPS_MAX), "T4": 8, "L4": 16, "A10": 16},
     "large": {
         **dict.fromkeys(GPUS, CLIPS_MAX),
-        "T4": 3,
-        "L4": 9,
-        "A10": 9,
+        "T4": 4,
+        "L4": 10,
+        "A10": 10,
         "L40S": 28,
         "A100-40GB": 24,
     },

@@ -31,10 +31,10 @@ class SteppedEngine(Protocol):
     slots: int
     provenance: Provenance
 
-    def add(self, request: GenerationRequest) -> int:
+    def add_request(self, request: GenerationRequest) -> int:
         """Queue a request and return its id; from any thread."""
 
-    def cancel(self, request_id: int, /) -> None:
+    def abort(self, request_id: int, /) -> None:
         """Drop a request; nothing is returned for it."""
 
     def count_steps(self, request: GenerationRequest) -> int:
@@ -143,7 +143,7 @@ class EngineWorker:
         future: Future[Result] = Future()
         with self._changed:
             self.check()
-            self._in_flight[future] = _InFlight(own, self._engine.add(own))
+            self._in_flight[future] = _InFlight(own, self._engine.add_request(own))
             self._changed.notify_all()
         future.add_done_callback(lambda done: self._drop(done) if done.cancelled() else None)
         return future
@@ -208,7 +208,7 @@ class EngineWorker:
             self._changed.notify_all()
             unfinished = dict(self._in_flight)
         for future, making in unfinished.items():
-            self._engine.cancel(making.request_id)
+            self._engine.abort(making.request_id)
             self._finish(future, Closing("the service shut down before this was made"))
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -234,7 +234,7 @@ class EngineWorker:
             with self._changed:
                 in_flight = list(self._in_flight.values())
             for making in in_flight:
-                self._engine.cancel(making.request_id)
+                self._engine.abort(making.request_id)
             return [Failure.from_error(making.request, error) for making in in_flight]
         with self._changed:
             self._busy_s += time.perf_counter() - started_s
@@ -269,7 +269,7 @@ class EngineWorker:
             making = self._in_flight.pop(future, None)
             self._changed.notify_all()
         if making is not None:
-            self._engine.cancel(making.request_id)
+            self._engine.abort(making.request_id)
 
     def _finish(self, future: Future[Result], result: Result | Closing) -> None:
         with self._changed:

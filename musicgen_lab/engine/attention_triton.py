@@ -8,7 +8,7 @@ end, when they are combined in a fixed order. With several segments ("Flash-Deco
 long-context inference", Dao et al., 2023) the program that ends last combines those of its row and
 head, in their order: which one it is does not show in the result. Segments follow from the row's
 own context length, so a row cannot depend on the others, and as lengths are read on the device, one
-recording of a step serves rows of any lengths (`engine.graph`).
+recording of a step serves rows of any lengths (`engine.cuda_graph`).
 """
 
 from __future__ import annotations

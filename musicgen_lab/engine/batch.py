@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,18 +16,22 @@ from musicgen_lab.request import GenerationRequest
 
 
 @dataclass(eq=False)
-class Generation:
+class ClipState:
     """A clip in the making.
 
     Attributes
     ----------
-    ticket : int
-        The engine's number for it.
+    request_id : int
     request : GenerationRequest
     slot : int
-        Its place in the engine's tables.
+        Its row in the tables of `DecodeState`.
     frames, steps : int
         Codec frames and LM steps of the whole clip.
+    row_blocks : list of list of int
+        Blocks of the cache for each of its rows: the one with the prompt first, then the one
+        without; a clip may have either or both.
+    prompt_blocks : list of int
+        Blocks of its prompt, which other clips may share; empty where it has no row with it.
     prompt_tokens : int
         Of its prompt, for the text encoder.
     spent_s : float
@@ -35,13 +39,15 @@ class Generation:
     steps_done : int
     """
 
-    ticket: int
+    request_id: int
     request: GenerationRequest
     slot: int
     frames: int
     steps: int
+    row_blocks: list[list[int]]
+    prompt_blocks: list[int]
     prompt_tokens: int
-    spent_s: float
+    spent_s: float = 0.0
     steps_done: int = 0
 
     def finish(
@@ -69,75 +75,194 @@ class Generation:
         return Failure.from_error(self.request, error, self.spent_s)
 
 
-class Batch:
-    """The clips that take a step together; made anew when one comes or goes.
+def has_prompt_row(request: GenerationRequest) -> bool:
+    """Say whether a clip needs the row with its prompt; guidance of 0 leaves the other alone."""
+    return request.cfg_coef != 0
 
-    Classifier-free guidance takes two rows, with the prompt and without. A clip whose coefficient
-    is 1 needs only the first, one whose coefficient is 0 only the second.
 
-    Parameters
+def has_free_row(request: GenerationRequest) -> bool:
+    """Say whether a clip needs the row without a prompt; guidance of 1 does without."""
+    return request.cfg_coef != 1
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How a batch is filled up to the shape of a recorded step.
+
+    Attributes
     ----------
-    generations : sequence of Generation
-        In the order of their slots.
-    slots : int
-        Slots of the engine: a clip's rows in the cache are its slot, and `slots` further on.
-    device : torch.device
+    clips : int
+        The number of clips, those that fill it up included; it has twice as many rows.
+    blocks : int
+        Width of its block tables.
+    slot, block : int
+        What spare clips and rows write to, and nobody reads.
     """
 
-    def __init__(self, generations: Sequence[Generation], slots: int, device: torch.device) -> None:
-        def tensor(values: Sequence[float], dtype: torch.dtype = torch.long) -> Tensor:
-            return torch.tensor(values, dtype=dtype, device=device)
+    clips: int
+    blocks: int
+    slot: int
+    block: int
 
-        requests = [generation.request for generation in generations]
-        prompted = [i for i, request in enumerate(requests) if request.cfg_coef != 0]
-        unprompted = [i for i, request in enumerate(requests) if request.cfg_coef != 1]
-        clip_of_row = prompted + unprompted
-        row_with = {clip: row for row, clip in enumerate(prompted)}
-        row_without = {clip: len(prompted) + row for row, clip in enumerate(unprompted)}
-        blocks = [generations[i].slot for i in prompted]
-        blocks += [slots + generations[i].slot for i in unprompted]
 
-        self.generations = list(generations)
-        self.slots = tensor([generation.slot for generation in generations])  # (n,)
-        self.frames = tensor([generation.frames for generation in generations])  # (n,)
-        self.positions = tensor([generation.steps_done for generation in generations])  # (n,)
-        self.parameters = SamplingParameters(
-            temperature=tensor([request.temperature for request in requests], torch.float32),
-            top_k=tensor([request.top_k for request in requests]),
-            top_p=tensor([request.top_p for request in requests], torch.float32),
-            cfg_coef=tensor([request.cfg_coef for request in requests], torch.float32),
-        )
-        self._clip_of_row = tensor(clip_of_row)  # (B,)
-        # Where a clip has one row only, both names lead to it, and guidance leaves it as it is.
-        clips = range(len(requests))
-        self._row_with = tensor([row_with.get(i, row_without.get(i, 0)) for i in clips])  # (n,)
-        self._row_without = tensor([row_without.get(i, row_with.get(i, 0)) for i in clips])  # (n,)
-        self._block_tables = tensor(blocks)[:, None]  # (B, 1) in the cache
-        slot_of: dict[str, int] = {}  # whose keys all rows of a prompt read, as they stay at hand
-        for generation in generations:
-            slot_of.setdefault(generation.request.prompt, generation.slot)
-        self._prompt_spans = AttentionSpans(
-            tensor([slot_of[requests[i].prompt] for i in prompted])[:, None],
-            tensor([generations[i].prompt_tokens for i in prompted]),
-        )
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The tensors of a step: n clips, and B rows in which the transformer sees them.
 
-    def rows(self, tokens: Tensor) -> StepRows:
-        """Lay out a step: (n, K) tokens, one row per clip, to the rows of the transformer."""
-        return StepRows(
-            tokens=tokens[self._clip_of_row],
-            spans=AttentionSpans(self._block_tables, self.positions[self._clip_of_row] + 1),
-            prompt_spans=self._prompt_spans,
-        )
+    Classifier-free guidance takes two rows, with the prompt and without. A clip whose coefficient
+    is 1 has only the first, one whose coefficient is 0 only the second; then both names lead to it,
+    and guidance leaves it as it is.
+
+    Attributes
+    ----------
+    slot_ids, frames : Tensor
+        (n,) each clip's slot, and the codec frames of the whole clip.
+    parameters : SamplingParameters
+        Of n clips.
+    row_with, row_without : Tensor
+        (n,) each clip's rows.
+    clip_of_row : Tensor
+        (B,)
+    tokens : Tensor
+        (B, K) the newest tokens of every row.
+    spans, prompt_spans : AttentionSpans
+        As in `StepRows`.
+    advancing : Tensor
+        (B,) 1, or 0 for the rows that fill a batch up.
+    """
+
+    slot_ids: Tensor
+    frames: Tensor
+    parameters: SamplingParameters
+    row_with: Tensor
+    row_without: Tensor
+    clip_of_row: Tensor
+    tokens: Tensor
+    spans: AttentionSpans
+    prompt_spans: AttentionSpans
+    advancing: Tensor
+
+    @property
+    def positions(self) -> Tensor:
+        """(n,) the steps made of each clip."""
+        return self.spans.context_lens[self.row_with] - 1
+
+    @property
+    def rows(self) -> StepRows:
+        """The rows of the step, for the transformer."""
+        return StepRows(self.tokens, self.spans, self.prompt_spans)
 
     def guide(self, logits: Tensor) -> Tensor:
         """Apply classifier-free guidance: (B, K, card) of all rows to (n, K, card) of clips."""
-        without = logits.index_select(0, self._row_without)
-        difference = logits.index_select(0, self._row_with) - without
+        without = logits.index_select(0, self.row_without)
+        difference = logits.index_select(0, self.row_with) - without
         return without + difference * self.parameters.cfg_coef[:, None, None]
 
-    def advance(self, step_s: float) -> None:
-        """Count a step of every clip, and its share of the seconds that the step took."""
-        self.positions += 1
-        for generation in self.generations:
-            generation.steps_done += 1
-            generation.spent_s += step_s / len(self.generations)
+    def advance(self, tokens: Tensor) -> None:
+        """Go on to the next step: (n, K) tokens drawn in this one."""
+        self.tokens.copy_(tokens[self.clip_of_row])
+        self.spans.context_lens.add_(self.advancing)
+
+    def tensors(self) -> list[Tensor]:
+        """Return all of them, in one order."""
+        parameters = self.parameters
+        return [
+            *(self.slot_ids, self.frames),
+            *(parameters.temperature, parameters.top_k, parameters.top_p, parameters.cfg_coef),
+            *(self.row_with, self.row_without, self.clip_of_row, self.tokens),
+            *(self.spans.block_tables, self.spans.context_lens),
+            *(self.prompt_spans.block_tables, self.prompt_spans.context_lens),
+            self.advancing,
+        ]
+
+
+@dataclass
+class _Rows:
+    """Rows as lists, before they become tensors."""
+
+    clips: list[int] = field(default_factory=list)
+    blocks: list[list[int]] = field(default_factory=list)
+    lens: list[int] = field(default_factory=list)
+    advancing: list[int] = field(default_factory=list)
+
+    def add(self, clip: int, blocks: list[int], context_len: int, advancing: int) -> int:
+        """Add a row and return its number."""
+        self.clips.append(clip)
+        self.blocks.append(blocks)
+        self.lens.append(context_len)
+        self.advancing.append(advancing)
+        return len(self.clips) - 1
+
+
+def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | None = None) -> Batch:
+    """Lay clips side by side.
+
+    Parameters
+    ----------
+    clips : sequence of ClipState
+        In the order of their slots.
+    tokens : Tensor
+        (slots, S + 1, K) of `DecodeState`, with the newest of every clip.
+    padding : Padding or None
+        For a recorded step: all its rows then come with a prompt's length, 0 where they have none.
+    """
+    device = tokens.device
+
+    def tensor(values: Sequence[object], dtype: torch.dtype = torch.long) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    requests = [clip.request for clip in clips]
+    rows, prompts = _Rows(), _Rows()
+    with_prompt: dict[int, int] = {}
+    without: dict[int, int] = {}
+    for index, clip in enumerate(clips):
+        if has_prompt_row(clip.request):
+            length = clip.steps_done + 1
+            with_prompt[index] = rows.add(index, clip.row_blocks[0], length, 1)
+            prompts.add(index, clip.prompt_blocks, clip.prompt_tokens, 0)
+    for index, clip in enumerate(clips):
+        if has_free_row(clip.request):
+            without[index] = rows.add(index, clip.row_blocks[-1], clip.steps_done + 1, 1)
+    row_with = [with_prompt.get(i, without.get(i, 0)) for i in range(len(clips))]
+    row_without = [without.get(i, with_prompt.get(i, 0)) for i in range(len(clips))]
+    slot_ids, frames = [clip.slot for clip in clips], [clip.frames for clip in clips]
+    temperature, top_k = [r.temperature for r in requests], [r.top_k for r in requests]
+    top_p, cfg_coef = [r.top_p for r in requests], [r.cfg_coef for r in requests]
+    if padding is not None:
+        spare_clips = padding.clips - len(clips)
+        slot_ids += [padding.slot] * spare_clips
+        for values in (frames, top_k):
+            values += [0] * spare_clips
+        for numbers in (temperature, top_p, cfg_coef):
+            numbers += [0.0] * spare_clips
+        while len(rows.clips) < 2 * padding.clips:
+            rows.add(padding.clips - 1, [padding.block], 1, 0)
+        while len(prompts.clips) < 2 * padding.clips:
+            prompts.add(0, [padding.block], 0, 0)  # attention over no keys gives zeros
+        for clip_rows in (row_with, row_without):
+            clip_rows += [2 * padding.clips - 1] * spare_clips
+    width = max(map(len, rows.blocks + prompts.blocks)) if padding is None else padding.blocks
+
+    def table(blocks: list[list[int]]) -> Tensor:
+        filled = [each + [each[0]] * (width - len(each)) for each in blocks]
+        return tensor(filled).view(len(blocks), width)
+
+    clip_of_row, context_lens = tensor(rows.clips), tensor(rows.lens)
+    slot_tensor = tensor(slot_ids)
+    return Batch(
+        slot_ids=slot_tensor,
+        frames=tensor(frames),
+        parameters=SamplingParameters(
+            temperature=tensor(temperature, torch.float32),
+            top_k=tensor(top_k),
+            top_p=tensor(top_p, torch.float32),
+            cfg_coef=tensor(cfg_coef, torch.float32),
+        ),
+        row_with=tensor(row_with),
+        row_without=tensor(row_without),
+        clip_of_row=clip_of_row,
+        tokens=tokens[slot_tensor[clip_of_row], context_lens - 1],  # (B, K)
+        spans=AttentionSpans(table(rows.blocks), context_lens),
+        prompt_spans=AttentionSpans(table(prompts.blocks), tensor(prompts.lens)),
+        advancing=tensor(rows.advancing),
+    )

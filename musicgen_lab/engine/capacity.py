@@ -35,9 +35,10 @@ GPU_MEMORY_BYTES = {
 
 # What is needed beside the language model's weights and the cache:
 CONTEXT_BYTES = int(0.6 * GIB)  # CUDA's, with the kernels of torch, cuBLAS and cuDNN
-ENCODER_BYTES = int(0.45 * GIB)  # T5-base's encoder, float32
-CODEC_BYTES = int(0.25 * GIB)  # EnCodec's weights, float32
-WORKSPACE_BYTES = int(2.5 * GIB)  # decoding sound, and what recorded steps keep
+_ENCODER_BYTES = int(0.45 * GIB)  # T5-base's encoder, float32
+_CODEC_BYTES = int(0.25 * GIB)  # EnCodec's weights, float32
+_WORKSPACE_BYTES = int(2.0 * GIB)  # decoding sound, and what recorded steps keep
+BESIDE_BYTES = _ENCODER_BYTES + _CODEC_BYTES + _WORKSPACE_BYTES
 CACHE_SHARE = 0.95  # of what is left; the rest is lost between allocations
 
 
@@ -105,7 +106,7 @@ def plan_capacity(
     block_len : int
         Steps in a block.
     max_clips : int or "auto"
-        The most clips made at once; "auto" takes as many of the shortest as fit, at most 32.
+        The most clips made at once, if as many of the shortest fit; "auto" is 32.
 
     Returns
     -------
@@ -114,10 +115,10 @@ def plan_capacity(
     """
     blocks = cache_bytes // block_bytes(config, dtype_bytes, block_len)
     whole = Capacity(config, blocks, blocks, block_len)
-    if not whole.clips(DURATION_MAX_S, config.max_steps):
+    if whole.clips(DURATION_MAX_S, config.max_steps) < 1:
         return Capacity(config, 0, 0, block_len)
     fitting = whole.clips(DURATION_MIN_S)
-    clips = min(fitting, AUTO_CLIPS_MAX) if max_clips == "auto" else max_clips
+    clips = min(fitting, AUTO_CLIPS_MAX) if max_clips == "auto" else min(fitting, max_clips)
     enough = max(
         clips * whole.clip_blocks(DURATION_MAX_S),
         whole.clip_blocks(DURATION_MAX_S, config.max_steps),  # one of any length and prompt
@@ -143,6 +144,6 @@ def capacity_on_gpu(
     Capacity
         Of 0 clips where the model does not fit.
     """
-    taken = CONTEXT_BYTES + ENCODER_BYTES + CODEC_BYTES + WORKSPACE_BYTES + weight_bytes(config, 2)
+    taken = CONTEXT_BYTES + BESIDE_BYTES + weight_bytes(config, 2)
     cache_bytes = max(int((memory_bytes - taken) * CACHE_SHARE), 0)
     return plan_capacity(config, cache_bytes, dtype_bytes=2, max_clips=max_clips)

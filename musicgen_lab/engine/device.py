@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import math
+import functools
 import os
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from musicgen_lab.engine.checkpoint import Checkpoint
+from musicgen_lab.engine.capacity import (
+    BESIDE_BYTES,
+    CACHE_SHARE,
+    GPU_BLOCK_LEN,
+    Capacity,
+    block_bytes,
+    plan_capacity,
+    weight_bytes,
+)
 from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.linear import half_weights_are_fast
 from musicgen_lab.engine.transformer import cache_dtype
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.request import DURATION_MAX_S
 
-ROWS_PER_SLOT = 2  # with the prompt and without it
-PROMPT_TOKENS_COUNTED = 256  # of a prompt of a thousand characters, the most that one may have
-AUTO_SLOTS_MAX = 32
-_HEADROOM = 0.8  # of the free memory: text encoder, codec and the system want some
+CPU_BLOCK_LEN = 512  # steps; memory is only taken up as they are written
+_HEADROOM = 0.8  # of a machine's free memory: text encoder, codec and the system want some
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -111,12 +118,6 @@ def _read_number(path: Path) -> int | None:
         return None
 
 
-def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> int:
-    """Return the memory that one slot's caches may come to take, in bytes."""
-    per_step = 2 * config.layers * config.dim * cache_dtype(device, dtype).itemsize
-    return (ROWS_PER_SLOT * config.max_steps + PROMPT_TOKENS_COUNTED) * per_step
-
-
 def wait_for(device: torch.device) -> None:
     """Wait until a device has done all that it was told, so that it can be timed."""
     if device.type == "cuda":
@@ -134,31 +135,16 @@ def device_works(device: torch.device) -> bool:
     return True
 
 
-def weight_bytes(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> int:
-    """Return the memory that the weights will take, in bytes, by their headers."""
-
-    def size(name: str) -> int:
-        halves = half_weights_are_fast(device, dtype)
-        kept = halves and checkpoint.stored_dtype(name) == torch.float16
-        return math.prod(checkpoint.shape(name)) * (2 if kept else dtype.itemsize)
-
-    return sum(map(size, checkpoint))
-
-
-def choose_slots(
-    asked: int | Literal["auto"],
-    config: ModelConfig,
-    checkpoint: Checkpoint,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> int:
-    """Return how many clips are made at once.
+def choose_capacity(
+    slots: int | Literal["auto"], config: ModelConfig, device: torch.device, dtype: torch.dtype
+) -> Capacity:
+    """Return how many clips are made at once, and the memory that they share.
 
     Parameters
     ----------
-    asked : int or "auto"
-        "auto" takes as many as fit, at most 32.
-    config, checkpoint, device, dtype
+    slots : int or "auto"
+        The most clips made at once; "auto" takes as many as fit, at most 32.
+    config, device, dtype
         The model, not yet loaded, and how it will compute.
 
     Raises
@@ -166,27 +152,36 @@ def choose_slots(
     InvalidRequest
         When not even one fits, or not as many as asked for.
     """
-    size, free = slot_bytes(config, device, dtype), free_bytes(device)
-    weights = weight_bytes(checkpoint, device, dtype)
-    spare = size // ROWS_PER_SLOT if device.type == "cuda" else 0  # of `engine.graph`
-    fitting = max(int((free - weights - spare) * _HEADROOM) // size, 0)
-    memory = (
-        f"{free / 2**30:.1f} GiB are free, the weights take {weights / 2**30:.1f} and each clip "
-        f"may take {size / 2**30:.2f}"
+    halves = half_weights_are_fast(device, dtype) and config.dtype == "float16"
+    weights = weight_bytes(config, 2 if halves else dtype.itemsize)
+    dtype_bytes, free = cache_dtype(device, dtype).itemsize, free_bytes(device)
+    if device.type == "cuda":
+        block_len = GPU_BLOCK_LEN
+        cache_bytes = int((free - weights - BESIDE_BYTES) * CACHE_SHARE)
+    else:
+        block_len, cache_bytes = CPU_BLOCK_LEN, int((free - weights) * _HEADROOM)
+    plan = functools.partial(
+        plan_capacity, config, cache_bytes, dtype_bytes=dtype_bytes, block_len=block_len
     )
-    if fitting < 1:
+    whole = plan()
+    size = whole.clip_blocks(DURATION_MAX_S) * block_bytes(config, dtype_bytes, block_len)
+    memory = (
+        f"{free / 2**30:.1f} GiB are free, the weights take {weights / 2**30:.1f} and a clip of "
+        f"{DURATION_MAX_S:g} s {size / 2**30:.2f}"
+    )
+    if whole.max_clips < 1:
         raise InvalidRequest(
             f"not one clip fits on {device}: {memory}; use a smaller model or another device",
             field="slots",
-            value=asked,
+            value=slots,
         )
-    if asked == "auto":
-        return min(fitting, AUTO_SLOTS_MAX)
-    if not 1 <= asked <= fitting:
+    if slots == "auto":
+        return whole
+    most = plan(max_clips=cache_bytes).max_clips
+    if not 1 <= slots <= most:
         raise InvalidRequest(
-            f"slots must be from 1 to {fitting} on {device}, where {memory}, got {asked}; "
-            "or use auto",
+            f"slots must be from 1 to {most} on {device}, where {memory}, got {slots}; or use auto",
             field="slots",
-            value=asked,
+            value=slots,
         )
-    return asked
+    return plan(max_clips=slots)

@@ -1,36 +1,93 @@
-"""`Prompts`: what cross-attention reads of the last few prompts."""
+"""`Prompts`: what cross-attention reads of the prompts of the clips in the making."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from torch import Tensor
 
+from musicgen_lab.engine.kv_cache import KeyValueCache
 from musicgen_lab.engine.text import TextEncoder
 from musicgen_lab.engine.transformer import Transformer
+from musicgen_lab.errors import InvalidRequest
 
-PROMPTS_KEPT = 8
+TEXTS_KEPT = 32
+
+
+@dataclass
+class _Cached:
+    """A prompt's blocks, and the clips that read them."""
+
+    blocks: list[int]
+    clips: int
 
 
 class Prompts:
-    """Keys and values by prompt, made when first asked for.
+    """Keys and values by prompt, shared by the clips that have the same one.
 
     Parameters
     ----------
     text_encoder : TextEncoder
     transformer : Transformer
+    cache : KeyValueCache
     """
 
-    def __init__(self, text_encoder: TextEncoder, transformer: Transformer) -> None:
-        self._text_encoder, self._transformer = text_encoder, transformer
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+    def __init__(
+        self, text_encoder: TextEncoder, transformer: Transformer, cache: KeyValueCache
+    ) -> None:
+        self._text_encoder, self._transformer, self._cache = text_encoder, transformer, cache
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()  # (T, dim) of the last few prompts
+        self._cached: dict[str, _Cached] = {}
 
-    def __getitem__(self, prompt: str) -> Tensor:
-        """Return (L, 2, H, T, D)."""
-        if prompt not in self._kept:
-            text = self._text_encoder.encode(prompt)
-            self._kept[prompt] = self._transformer.encode_prompt(text)
-        self._kept.move_to_end(prompt)
-        while len(self._kept) > PROMPTS_KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[prompt]
+    def count_tokens(self, prompt: str) -> int:
+        """Return the tokens of a prompt.
+
+        Raises
+        ------
+        InvalidRequest
+            When there are more than the cache can hold of one prompt.
+        """
+        tokens, most = len(self._text(prompt)), self._transformer.config.max_steps
+        if tokens > most:
+            raise InvalidRequest(
+                f"prompt must have at most {most:,} tokens, got {tokens:,}; shorten it",
+                field="prompt",
+                value=prompt,
+            )
+        return tokens
+
+    def missing_blocks(self, prompt: str) -> int:
+        """Return the blocks that `acquire` would take: none where a clip has the same prompt."""
+        if prompt in self._cached:
+            return 0
+        return self._cache.capacity.count_blocks(self.count_tokens(prompt))
+
+    def acquire(self, prompt: str) -> list[int]:
+        """Return the blocks of a prompt, for one more clip; they hold its keys and values."""
+        if prompt not in self._cached:
+            keys_values = self.keys_values(prompt)
+            cached = _Cached(self._cache.take(keys_values.shape[3]), clips=0)
+            self._cache.write(cached.blocks, keys_values)
+            self._cached[prompt] = cached
+        self._cached[prompt].clips += 1
+        return self._cached[prompt].blocks
+
+    def release(self, prompt: str) -> None:
+        """Let go of a prompt for one clip; the last one gives its blocks back."""
+        cached = self._cached[prompt]
+        cached.clips -= 1
+        if not cached.clips:
+            self._cache.give_back(self._cached.pop(prompt).blocks)
+
+    def keys_values(self, prompt: str) -> Tensor:
+        """Return (L, 2, H, T, D) for a prompt of T tokens."""
+        return self._transformer.encode_prompt(self._text(prompt))
+
+    def _text(self, prompt: str) -> Tensor:
+        if prompt not in self._texts:
+            self._texts[prompt] = self._text_encoder.encode(prompt)
+        self._texts.move_to_end(prompt)
+        while len(self._texts) > TEXTS_KEPT:
+            self._texts.popitem(last=False)
+        return self._texts[prompt]

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from musicgen_lab.engine.batch import Batch, Generation
+from musicgen_lab.engine.batch import ClipState, make_batch
 from musicgen_lab.engine.delay import delay
-from musicgen_lab.engine.device import ROWS_PER_SLOT
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.sampler import filter_probabilities
 from musicgen_lab.request import GenerationRequest
@@ -50,15 +49,24 @@ def score(engine: Engine, request: GenerationRequest, codes: Tensor) -> Score:
     """
     config, transformer = engine.config, engine.transformer
     sequence = delay(codes.to(transformer.device), config.delays, config.special_token)
-    steps = len(sequence) - 1
-    keys_values = engine.prompts[request.prompt]
-    clip = Generation(0, request, 0, codes.shape[1], steps, keys_values.shape[3], 0.0)
-    batch = Batch([clip], 1, transformer.device)
-    cache = transformer.make_cache(ROWS_PER_SLOT, config.max_steps)
-    prompt_cache = keys_values.unsqueeze(2).contiguous()
+    keys_values = engine.prompts.keys_values(request.prompt)
+    prompt_tokens = keys_values.shape[3]
+    cache = transformer.make_cache(3, config.max_steps)  # a block for each row, and for the prompt
+    cache[:, :, 2, :, :prompt_tokens] = keys_values
+    clip = ClipState(
+        request_id=0,
+        request=request,
+        slot=0,
+        frames=codes.shape[1],
+        steps=len(sequence) - 1,
+        row_blocks=[[0], [1]],
+        prompt_blocks=[2],
+        prompt_tokens=prompt_tokens,
+    )
+    batch = make_batch([clip], sequence[None])
     expected = []
-    for tokens in sequence[:-1]:
-        logits = batch.guide(transformer.step(batch.rows(tokens[None]), cache, prompt_cache))
+    for tokens in sequence[1:]:
+        logits = batch.guide(transformer.step(batch.rows, cache, cache))
         expected.append(filter_probabilities(logits, batch.parameters)[0])
-        batch.advance(0.0)
+        batch.advance(tokens[None])
     return Score(torch.stack(expected), sequence[1:])

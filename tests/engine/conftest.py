@@ -61,11 +61,11 @@ def sampled(prompt: str = PROMPTS[0], **fields: Any) -> GenerationRequest:
 
 def tokens_of(engine: Engine, request: GenerationRequest) -> torch.Tensor:
     """Make one clip and return its codes (K, frames), which lie in the first slot's table."""
-    engine.add(request)
+    engine.add_request(request)
     while not engine.step():
         pass
     frames = engine.config.count_frames(request.duration)
-    return undelay(engine._slots.tokens[0], frames, engine.config.delays)
+    return undelay(engine._state.tables.tokens[0], frames, engine.config.delays)
 
 
 @pytest.fixture(scope="session")

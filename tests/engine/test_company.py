@@ -60,8 +60,8 @@ def test_every_logit_is_the_same_in_a_full_batch(case, dtype, threads, monkeypat
 
     def remember(batch, logits):
         guided = guide(batch, logits)
-        for generation, row in zip(batch.generations, guided, strict=True):
-            seen[generation.request.seed, generation.steps_done] = row.clone()
+        for clip, row in zip(engine._scheduler.running, guided, strict=True):
+            seen[clip.request.seed, clip.steps_done] = row.clone()
         return guided
 
     monkeypatch.setattr(Batch, "guide", remember)
@@ -89,8 +89,8 @@ def test_a_clip_is_the_same_joining_late_beside_other_lengths_and_prompts(case, 
     engine = case.engine
     done = []
     for request in GRID[:6]:
-        engine.add(sampled(PROMPTS[1], duration=1.0 + 0.3 * len(done), seed=99))
-        engine.add(request)
+        engine.add_request(sampled(PROMPTS[1], duration=1.0 + 0.3 * len(done), seed=99))
+        engine.add_request(request)
         for _ in range(7):
             done += engine.step()
     while len(done) < 12:

@@ -11,8 +11,8 @@ import torch
 
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.engine import device
-from musicgen_lab.engine.checkpoint import open_checkpoint
-from musicgen_lab.engine.device import choose_slots, slot_bytes, weight_bytes
+from musicgen_lab.engine.capacity import BESIDE_BYTES, CACHE_SHARE, block_bytes, weight_bytes
+from musicgen_lab.engine.device import choose_capacity
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.errors import InvalidRequest
 from tests.engine.conftest import PROMPTS, sampled
@@ -42,7 +42,7 @@ def test_mixed_durations_cost_no_more_steps_than_full_slots_need(engine):
     requests = [sampled(duration=1.0 + 0.4 * (i % 4), seed=i) for i in range(12)]
     work = sum(engine.config.count_steps(request.duration) for request in requests)
     for request in requests:
-        engine.add(request)
+        engine.add_request(request)
     steps, done = 0, []
     while len(done) < len(requests):
         done += engine.step()
@@ -84,11 +84,11 @@ def test_progress_is_told_in_steps_and_ends_at_the_total(engine):
 
 
 def test_a_cancelled_clip_never_comes_back_and_frees_its_slot(engine):
-    kept = [engine.add(sampled(seed=seed)) for seed in range(3)]
-    waiting = engine.add(sampled(seed=3))
+    kept = [engine.add_request(sampled(seed=seed)) for seed in range(3)]
+    waiting = engine.add_request(sampled(seed=3))
     engine.step()
-    engine.cancel(kept[1])
-    engine.cancel(waiting)
+    engine.abort(kept[1])
+    engine.abort(waiting)
     done = []
     while len(done) < 2:
         done += engine.step()
@@ -119,10 +119,11 @@ def test_threads_share_the_batch_and_each_gets_its_own_clips(engine):
 
 def test_a_row_that_is_not_finite_fails_alone(engine):
     (expected,) = engine.generate([sampled(seed=1)])
-    engine.add(sampled(PROMPTS[1], seed=0))
-    engine.add(sampled(seed=1))
+    engine.add_request(sampled(PROMPTS[1], seed=0))
+    engine.add_request(sampled(seed=1))
     done = engine.step()
-    engine._slots.cache[:, :, 0, :, 0] = float("nan")  # the first clip's first keys and values
+    (block, *_), _ = engine._scheduler.running[0].row_blocks
+    engine._cache.tensor[:, :, block, :, 0] = float("nan")  # its first keys and values
     while len(done) < 2:
         done += engine.step()
 
@@ -158,20 +159,75 @@ def test_slots_that_cannot_be_had_are_refused_before_work_starts(mono, slots):
         Engine.open(mono.folder, device="cpu", slots=slots)
 
 
-@pytest.mark.parametrize(("where", "spare"), [("cpu", 0), ("cuda", 0.5)])
-def test_auto_takes_the_slots_that_fit_beside_the_weights(mono, monkeypatch, where, spare):
-    config, checkpoint = open_checkpoint(mono.folder)
-    options = (torch.device(where), torch.bfloat16)
-    weights, clip = weight_bytes(checkpoint, *options), slot_bytes(config, *options)
+def test_clips_wait_for_memory_in_the_order_they_came_and_never_fail_for_it(mono):
+    scarce = Engine.open(mono.folder, device="cpu", dtype="float32", slots=3)
+    two_rows = scarce.capacity.clip_blocks(1.0)
+    scarce._cache.take((scarce.capacity.blocks - 2 * two_rows) * scarce.capacity.block_len)
+    durations = [1.0, 1.0, 2.0, 1.0]
+    for seed, duration in enumerate(durations):
+        scarce.add_request(sampled(PROMPTS[seed % 3], duration=duration, seed=seed))
 
-    assert weights == 2 * config.parameters
-    taken = weights + spare * clip
-    for free, slots in [(taken + 2.9 * clip / 0.8, 2), (taken + 1.9 * clip / 0.8, 1)]:
-        monkeypatch.setattr(device, "free_bytes", lambda _, free=free: int(free))
-        assert choose_slots("auto", config, checkpoint, *options) == slots
-    monkeypatch.setattr(device, "free_bytes", lambda _: weights)
+    running, done = [], []
+    while len(done) < len(durations):
+        done += scarce.step()
+        running.append(len(scarce._scheduler.running))
+
+    assert max(running) == 2  # a third slot is free, but no blocks
+    assert [type(result) for result in done] == [Clip] * 4
+    assert [clip.request.seed for clip in done] == [0, 1, 3, 2]
+    assert scarce._cache.free_blocks == 2 * two_rows
+
+
+def test_rows_with_the_same_prompt_share_its_blocks(engine):
+    before = engine._cache.free_blocks
+    for seed in range(3):
+        engine.add_request(sampled(seed=seed))
+    engine.step()
+
+    shared = {tuple(clip.prompt_blocks) for clip in engine._scheduler.running}
+    assert len(shared) == 1
+    assert before - engine._cache.free_blocks == 3 * 2 + 1
+
+
+def test_a_clip_with_one_row_takes_the_blocks_of_one_row(engine):
+    before = engine._cache.free_blocks
+    engine.add_request(sampled(cfg_coef=0.0))
+    engine.step()
+
+    assert before - engine._cache.free_blocks == 1
+
+
+def test_a_prompt_with_too_many_tokens_is_refused_and_says_the_limit(engine):
+    request = sampled("guitar").model_copy(update={"prompt": "x " * 2000})
+
+    (failure,) = engine.generate([request])
+
+    assert failure.error_type == "InvalidRequest"
+    assert "prompt must have at most 1,503 tokens, got" in failure.message
+
+
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_slots_follow_the_memory_beside_the_weights(mono, monkeypatch, where):
+    config, place = mono.engine.config, torch.device(where)
+    on_gpu = where == "cuda"
+    taken, share = (BESIDE_BYTES, CACHE_SHARE) if on_gpu else (0, 0.8)
+    dtype_bytes, block_len = (2, 64) if on_gpu else (4, 512)
+    block = block_bytes(config, dtype_bytes, block_len)
+
+    def with_blocks(blocks, slots):
+        free = weight_bytes(config, 2) + taken + (blocks + 0.5) * block / share
+        monkeypatch.setattr(device, "free_bytes", lambda _: int(free))
+        return choose_capacity(slots, config, place, torch.bfloat16)
+
+    longest, shortest = (72, 3) if on_gpu else (9, 3)
+    assert with_blocks(longest, "auto").max_clips == longest // shortest
+    assert with_blocks(longest, "auto").blocks == longest
+    assert with_blocks(10_000, "auto").max_clips == 32
+    assert with_blocks(10_000, 100).max_clips == 100
+    with pytest.raises(InvalidRequest, match=f"slots must be from 1 to {longest // shortest} on"):
+        with_blocks(longest, 100)
     with pytest.raises(InvalidRequest, match=f"not one clip fits on {where}"):
-        choose_slots("auto", config, checkpoint, *options)
+        with_blocks(longest - 1, "auto")
 
 
 @pytest.mark.parametrize(

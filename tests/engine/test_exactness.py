@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from musicgen_lab.engine.batch import Batch, Generation
-from musicgen_lab.engine.device import ROWS_PER_SLOT
+from musicgen_lab.engine.batch import ClipState, make_batch
 from tests.engine.conftest import PROMPTS, greedy, tokens_of
 
 FRAMES = 320
@@ -43,11 +42,12 @@ def test_logits_are_audiocrafts_all_along(case):
     conditions = [ConditioningAttributes(text={"description": PROMPTS[1]})]
     conditions += ClassifierFreeGuidanceDropout(p=1.0)(conditions)
     request = greedy(PROMPTS[1], cfg_coef=3.0)
-    keys_values = case.engine.prompts[PROMPTS[1]]
-    generation = Generation(1, request, 0, 300, steps, keys_values.shape[3], 0.0)
-    batch = Batch([generation], 1, torch.device("cpu"))
-    cache = transformer.make_cache(ROWS_PER_SLOT, config.max_steps)
-    prompt_cache = keys_values.unsqueeze(2)
+    keys_values = case.engine.prompts.keys_values(PROMPTS[1])
+    prompt_tokens = keys_values.shape[3]
+    cache = transformer.make_cache(3, config.max_steps)  # a block for each row, and for the prompt
+    cache[:, :, 2, :, :prompt_tokens] = keys_values
+    clip = ClipState(1, request, 0, 300, steps, [[0], [1]], [2], prompt_tokens)
+    batch = make_batch([clip], sequence[None])
 
     with torch.inference_mode():
         tensors = lm.condition_provider(lm.condition_provider.tokenize(conditions))
@@ -55,10 +55,9 @@ def test_logits_are_audiocrafts_all_along(case):
         with_prompt, without = lm(both, [], tensors)  # (K, S, card)
         theirs = without + (with_prompt - without) * 3.0
         ours = []
-        for tokens in sequence:
-            logits = transformer.step(batch.rows(tokens[None]), cache, prompt_cache.contiguous())
-            ours.append(batch.guide(logits)[0])
-            batch.advance(step_s=0.0)
+        for tokens in [*sequence[1:], sequence[0]]:
+            ours.append(batch.guide(transformer.step(batch.rows, cache, cache))[0])
+            batch.advance(tokens[None])
 
     assert theirs.std() > 0.5  # logits that say something
     assert (torch.stack(ours, dim=1) - theirs).abs().max() < 1e-3

@@ -18,12 +18,12 @@ class SineEngine:
         self.slots, self.failures, self.made = slots, failures, []
         self._ids, self._waiting = itertools.count(), {}
 
-    def add(self, request):
+    def add_request(self, request):
         request_id = next(self._ids)
         self._waiting[request_id] = request
         return request_id
 
-    def cancel(self, request_id):
+    def abort(self, request_id):
         self._waiting.pop(request_id, None)
 
     def count_steps(self, request):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from musicgen_lab.engine import graph, transformer
+from musicgen_lab.engine import decode_state, sampler, transformer
+from musicgen_lab.engine.decode_state import DecodeState
 from musicgen_lab.engine.engine import Engine
-from musicgen_lab.engine.slots import PROMPT_TOKENS, Slots
 from musicgen_lab.request import GenerationRequest
 
 LONG = "a long piano piece, " * 20
@@ -39,8 +40,9 @@ class Notebook(TorchDispatchMode):
     def replay(self):
         for operation, args, kwargs, result in self.done:
             again = operation(*args, **kwargs)
-            if isinstance(result, torch.Tensor) and result.data_ptr() != again.data_ptr():
-                result.copy_(again)
+            for kept, given in zip(tree_leaves(result), tree_leaves(again), strict=True):
+                if isinstance(kept, torch.Tensor) and kept.data_ptr() != given.data_ptr():
+                    kept.copy_(given)
 
 
 def attend_to_all(qkv, cache, spans):
@@ -59,6 +61,23 @@ def attend_to_all(qkv, cache, spans):
     return torch.einsum("bht,bhtd->bhd", weights, values)
 
 
+def sample_all(logits, parameters, uniforms):
+    """Sampling that does the same operations whatever the parameters, as that of CUDA devices."""
+    temperature, card = parameters.temperature[:, None, None], logits.shape[-1]
+    scale = torch.where(temperature == 0, 1.0, temperature)
+    ranked, order = torch.sort((logits / scale).softmax(-1).double(), descending=True, stable=True)
+    by_top_p = (parameters.top_p > 0)[:, None, None]
+    reached = ranked.cumsum(-1) - ranked > parameters.top_p[:, None, None]
+    top_k = torch.where(parameters.top_k > 0, parameters.top_k, card).clamp(max=card)
+    least = ranked.gather(-1, (top_k - 1)[:, None, None].expand(*logits.shape[:2], 1))
+    dropped = torch.where(by_top_p, reached, ranked < least)
+    kept = torch.zeros_like(ranked).scatter(-1, order, ranked.masked_fill(dropped, 0))
+    cumulative = kept.cumsum(-1)
+    limit = (uniforms * cumulative[..., -1])[..., None]
+    drawn = torch.searchsorted(cumulative, limit, right=True)[..., 0].clamp(max=card - 1)
+    return torch.where(temperature[..., 0] == 0, logits.argmax(-1), drawn)
+
+
 @pytest.fixture
 def recordings(monkeypatch):
     """The recordings that engines make from here on."""
@@ -67,12 +86,13 @@ def recordings(monkeypatch):
     def record(device, run):
         notebook = Notebook()
         with notebook:
-            result = run()
+            run()
         made.append(notebook)
-        return notebook.replay, result
+        return notebook.replay
 
     monkeypatch.setattr(transformer, "attend", attend_to_all)
-    monkeypatch.setattr(graph, "record_on_cuda", record)
+    monkeypatch.setattr(decode_state, "sample", sample_all)
+    monkeypatch.setattr(decode_state, "record_on_cuda", record)
     return made
 
 
@@ -80,7 +100,7 @@ def recordings(monkeypatch):
 def open_engine(mono):
     def opened(*, record):
         engine = Engine.open(mono.folder, device="cpu", dtype="float32", slots=3)
-        engine._slots = Slots(engine.transformer, 3, record=record)
+        engine._state = DecodeState(engine.transformer, engine._cache, record=record)
         return engine
 
     return opened
@@ -97,15 +117,58 @@ def test_clips_that_come_and_go_are_the_same_with_a_recorded_step(open_engine, r
         assert np.allclose(samples, expected[seed], atol=1e-4)
 
 
-def test_a_step_is_recorded_once_and_again_when_prompts_need_more_room(open_engine, recordings):
+def test_a_step_is_recorded_once_for_one_clip_and_once_for_more(open_engine, recordings):
     engine = open_engine(record=True)
 
-    list(engine.generate(REQUESTS[:3]))
+    list(engine.generate(REQUESTS[:1]))
     assert len(recordings) == 1
-    list(engine.generate(REQUESTS[3:]))
+    list(engine.generate(REQUESTS))
 
     assert len(recordings) == 2
-    assert engine._slots.prompt_cache.shape[4] % PROMPT_TOKENS == 0
+
+
+def test_between_changes_of_the_batch_a_step_is_a_replay_and_nothing_else(open_engine, recordings):
+    engine = open_engine(record=True)
+    for request in REQUESTS[:3]:
+        engine.add_request(request)
+    engine.step()
+
+    with torch.inference_mode(), Notebook() as replayed:
+        engine._state._recorded.replay()
+    with Notebook() as seen:
+        engine.step()
+
+    assert len(recordings) == 1
+    assert len(seen.done) == len(replayed.done) > 0
+
+
+def test_a_recording_is_filled_up_with_clips_that_stay_where_they_are(open_engine, recordings):
+    engine = open_engine(record=True)
+    engine.add_request(REQUESTS[0])
+    engine.add_request(REQUESTS[1])
+    for _ in range(5):
+        engine.step()
+
+    batch, _ = engine._state._recorded._recordings[3]
+    assert batch.spans.context_lens.tolist() == [6, 6, 6, 1, 1, 1]
+    assert batch.positions.tolist() == [5, 5, 0]
+
+
+def test_sampling_that_does_the_same_operations_gives_the_same_tokens():
+    """The stand-in above must be worth comparing with."""
+    parameters = sampler.SamplingParameters(
+        temperature=torch.tensor([1.0, 0.7, 1.5, 0.0]),
+        top_k=torch.tensor([50, 0, 250, 5]),
+        top_p=torch.tensor([0.0, 0.9, 0.5, 0.0]),
+        cfg_coef=torch.ones(4),
+    )
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(4, 500, 300, generator=generator)
+    uniforms = torch.rand(4, 500, generator=generator, dtype=torch.float64)
+
+    assert torch.equal(
+        sample_all(logits, parameters, uniforms), sampler.sample(logits, parameters, uniforms)
+    )
 
 
 def test_one_clip_without_guidance_is_not_harmed_by_spare_rows(open_engine, recordings):
@@ -120,7 +183,7 @@ def test_a_step_never_waits_for_the_device(open_engine, recordings):
     """Reading a number of a tensor waits until all work before it is done, every step anew."""
     engine = open_engine(record=True)
     for fields in ({"top_k": 50}, {"top_p": 0.9}, {"temperature": 0}):
-        engine.add(GenerationRequest(prompt="piano", duration=1, seed=0, **fields))
+        engine.add_request(GenerationRequest(prompt="piano", duration=1, seed=0, **fields))
     engine.step()
 
     with Notebook() as seen:
@@ -134,5 +197,5 @@ def test_a_step_never_waits_for_the_device(open_engine, recordings):
 def test_nothing_is_recorded_on_the_cpu(mono):
     engine = Engine.open(mono.folder, device="cpu", slots=1, cuda_graphs=True)
 
-    assert engine._slots.graph is None
+    assert engine._state._recorded is None
     assert engine.provenance.details["cuda_graphs"] is False
