@@ -35,8 +35,8 @@ def test_clips_at_once_are_the_longest_clips_that_the_engine_says_a_gpu_holds():
 
 def test_modal_adds_containers_by_the_smallest_gpu_and_a_container_may_take_more():
     settings = DeploymentSettings.from_environment({"MUSICGEN_GPU": "A10,A100"})
-    assert settings.clips_by_gpu == {MUSICGEN_LARGE: {"A10": 9, "A100": 24}}
-    assert (settings.clips_least, settings.clips_most) == (9, AUTO_CLIPS_MAX)
+    assert settings.clips_by_gpu == {MUSICGEN_LARGE: {"A10": 10, "A100": 24}}
+    assert (settings.clips_least, settings.clips_most) == (10, AUTO_CLIPS_MAX)
     settings = DeploymentSettings.from_environment({"MUSICGEN_CLIPS_AT_ONCE": "5"})
     assert (settings.clips_least, settings.clips_most) == (5, 5)
 
