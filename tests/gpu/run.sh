@@ -13,7 +13,7 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 bench() { "${python[@]}" -c "from musicgen_lab.cli import main; main()" bench --rounds 1 "$@"; }
 
 "${python[@]}" -c 'import torch; print(torch.cuda.get_device_name(), "torch", torch.__version__)'
-"${python[@]}" -m pytest -q tests/engine/test_cuda.py
+"${python[@]}" -m pytest -q tests/engine/test_cuda.py tests/engine/test_opening_cuda.py
 
 for size in small large; do
   bench --size $size --engines lab --slots 1
