@@ -6,7 +6,9 @@ reading the weights. The weights are the left operand of the tensor cores' instr
 padded to 16, 32 or 64, the right one, so that few rows fill it. Where one output column per program
 would leave most of the chip idle, K is cut into a fixed number of splits; each writes its partial
 product, and the kernel that reads them adds them up in order: no atomics, so that a row has the
-same bits in every run and beside whatever other rows.
+same bits in every run. They do not depend on the other rows, nor on how many there are: each number
+of the result is a sum of its own over K, cut by the shape of the weights alone, and the tensor
+cores add it up alike whatever the rows are padded to (tests/engine/test_cuda.py).
 """
 
 from __future__ import annotations
@@ -78,8 +80,6 @@ class SplitLinear:
     ----------
     weight : Tensor
         (N, K), contiguous.
-    rows : int
-        The most rows of a call. Every call pads to the same number, at most 64 at a time.
     bias : Tensor or None
         (N,); for a product that is not split.
     gelu : bool
@@ -93,7 +93,6 @@ class SplitLinear:
         weight: Tensor,
         bias: Tensor | None = None,
         *,
-        rows: int,
         split: bool = True,
         gelu: bool = False,
         tiles: Tiles | None = None,
@@ -103,7 +102,6 @@ class SplitLinear:
         self._tiles = tiles or choose_tiles(n, k, weight.itemsize, split=split)
         blocks = triton.cdiv(k, self._tiles.block_k)
         self._k_per_split = triton.cdiv(blocks, self._tiles.splits) * self._tiles.block_k
-        self._block_rows = min(max(triton.next_power_of_2(rows), _ROWS_MIN), _ROWS_MAX)
         self._dependent = has_dependent_launch(weight.device)
 
     def __call__(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -123,7 +121,8 @@ class SplitLinear:
         """
         (rows, k), n, tiles = x.shape, len(self._weight), self._tiles
         out = torch.empty(tiles.splits, rows, n, device=x.device, dtype=dtype)
-        grid = (triton.cdiv(n, tiles.block_n), tiles.splits, triton.cdiv(rows, self._block_rows))
+        block_rows = min(max(triton.next_power_of_2(rows), _ROWS_MIN), _ROWS_MAX)
+        grid = (triton.cdiv(n, tiles.block_n), tiles.splits, triton.cdiv(rows, block_rows))
         multiply_rows[grid](
             x,
             self._weight,
@@ -132,7 +131,7 @@ class SplitLinear:
             rows,
             n,
             k,
-            ROWS=self._block_rows,
+            ROWS=block_rows,
             BLOCK_N=tiles.block_n,
             BLOCK_K=tiles.block_k,
             K_PER_SPLIT=self._k_per_split,

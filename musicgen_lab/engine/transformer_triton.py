@@ -45,7 +45,6 @@ class _Weights:
     tensors: Mapping[str, Tensor]
     device: torch.device
     dtype: torch.dtype
-    rows: int
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name].to(self.device, self.dtype).contiguous()
@@ -57,7 +56,7 @@ class _Weights:
         self, name: str, *, biased: bool = False, split: bool = True, gelu: bool = False
     ) -> SplitLinear:
         bias = self[f"{name}.bias"] if biased else None
-        return SplitLinear(self[f"{name}.weight"], bias, rows=self.rows, split=split, gelu=gelu)
+        return SplitLinear(self[f"{name}.weight"], bias, split=split, gelu=gelu)
 
 
 class TritonStep:
@@ -83,7 +82,7 @@ class TritonStep:
         dtype: torch.dtype,
         rows: int,
     ) -> None:
-        weights = _Weights(tensors, device, dtype, rows)
+        weights = _Weights(tensors, device, dtype)
         self._config, self._device = config, device
         self._embedding = weights["embedding"]  # (K, card + 1, dim)
         self._positions = sinusoidal_positions(config).to(device, dtype)  # (steps, dim)

@@ -29,12 +29,12 @@ def attend(qkv, cache, block_tables, context_lens, segments):
     return attention(qkv, cache, AttentionSpans(block_tables, context_lens)), cache
 
 
-def multiply(x, weight, bias, rows, tiles=None, gelu=False):
+def multiply(x, weight, bias=None, tiles=None, gelu=False):
     """A product of rows."""
     from musicgen_lab.engine.linear_triton import SplitLinear, Tiles
 
     tiles = tiles and Tiles(*tiles)
-    return SplitLinear(weight, bias, rows=rows, gelu=gelu, tiles=tiles)(x)
+    return SplitLinear(weight, bias, gelu=gelu, tiles=tiles)(x)
 
 
 def add_and_norm(partials, x, weight, bias):

@@ -66,7 +66,7 @@ def test_attention_is_that_of_the_cpu(size):
 def test_a_rows_product_has_the_same_bits_beside_any_number_of_others(shape, dtype):
     weight = (drawn(*shape) / shape[1] ** 0.5).to(GPU, dtype)
     x = drawn(64, shape[1], seed=1).to(GPU, dtype)
-    multiply = SplitLinear(weight, rows=64)
+    multiply = SplitLinear(weight)
 
     whole = multiply(x)
 
@@ -135,3 +135,22 @@ def test_a_clip_is_the_same_joining_late(dtype):
 
     for clip in together:
         assert np.array_equal(clip.samples, alone[clip.request.seed])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_clip_alone_is_the_same_in_a_grid(dtype):
+    """In one of another number of rows, whose products are padded to other sizes."""
+    grid = [
+        GenerationRequest(
+            prompt="piano", duration=1, temperature=1 + i / 10, cfg_coef=1.5 + j, seed=5 * i + j
+        )
+        for i in range(5)
+        for j in range(5)
+    ]
+    engine = open_engine(dtype, slots=25)
+
+    together = made(engine, grid)
+
+    for request in grid[::6]:
+        alone = made(engine, [request])
+        assert np.array_equal(alone[request.seed], together[request.seed])

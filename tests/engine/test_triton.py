@@ -109,26 +109,27 @@ def test_a_row_attends_with_the_same_bits_alone(run, segments):
 def test_the_parts_of_a_product_add_up_to_it(run, shape, tiles):
     weight, x = drawn(*shape), drawn(20, shape[1], seed=1)
 
-    parts = run(interpreted.multiply, x, weight, None, len(x), tiles)
+    parts = run(interpreted.multiply, x, weight, None, tiles)
 
     assert tiles is None or len(parts) == tiles[2]
     assert torch.allclose(parts.sum(0), x @ weight.T, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 16, 17, 63, 65])
-def test_a_rows_product_has_the_same_bits_beside_any_number_of_others(run, rows):
-    weight, x = drawn(100, 160), drawn(70, 160, seed=1)
+@pytest.mark.parametrize(("rows", "fewer"), [(16, 1), (16, 15), (70, 33), (70, 65)])
+def test_a_rows_product_has_the_same_bits_beside_others(run, rows, fewer):
+    """Padded to equally many rows: numpy, which multiplies here, adds up others in other orders."""
+    weight, x = drawn(100, 160), drawn(rows, 160, seed=1)
 
-    whole = run(interpreted.multiply, x, weight, None, len(x))
-    few = run(interpreted.multiply, x[:rows].clone(), weight, None, len(x))
+    whole = run(interpreted.multiply, x, weight)
+    few = run(interpreted.multiply, x[:fewer].clone(), weight)
 
-    assert torch.equal(few, whole[:, :rows])
+    assert torch.equal(few, whole[:, :fewer])
 
 
 def test_bias_and_gelu_follow_an_undivided_product(run):
     weight, bias, x = drawn(100, 48) / 7, drawn(100, seed=2), drawn(5, 48, seed=1)
 
-    (product,) = run(interpreted.multiply, x, weight, bias, len(x), (64, 32, 1, 4, 2), True)
+    (product,) = run(interpreted.multiply, x, weight, bias, (64, 32, 1, 4, 2), True)
 
     assert torch.allclose(product, F.gelu(F.linear(x, weight, bias)), atol=1e-5)
 
