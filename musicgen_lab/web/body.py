@@ -14,7 +14,6 @@ from musicgen_lab.web.responses import JSON, Refusal, limit_of, refuse_field
 from musicgen_lab.web.settings import WebSettings
 
 INTEGERS = {name for name in REQUEST_FIELDS if (limit_of(name) or {}).get("type") == "integer"}
-CLOSE = {"Connection": "close"}  # the rest of the body is not read
 JSON_NAMES = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
 
@@ -29,12 +28,11 @@ async def read_body(request: Request, settings: WebSettings) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != JSON:
         raise Refusal(
-            415, f"the body must be sent as Content-Type: {JSON}, got {kind[:100] or 'none'}", CLOSE
+            415, f"the body must be sent as Content-Type: {JSON}, got {kind[:100] or 'none'}"
         )
     limit = settings.body_max_bytes
-    too_large = Refusal(
-        413, f"the body may have {limit:,} bytes, got more; shorten the prompt", CLOSE
-    )
+    # The connection stays open, so that the answer reaches a client that is still sending.
+    too_large = Refusal(413, f"the body may have {limit:,} bytes, got more; shorten the prompt")
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limit:
         raise too_large
@@ -47,7 +45,8 @@ async def read_body(request: Request, settings: WebSettings) -> bytes:
                     raise too_large
     except TimeoutError:
         seconds = f"{settings.read_timeout_s:g} s"
-        raise Refusal(408, f"the body did not arrive within {seconds}", CLOSE) from None
+        close = {"Connection": "close"}
+        raise Refusal(408, f"the body did not arrive within {seconds}", close) from None
     except ClientDisconnect:
         raise Refusal(499, "the client left while it sent its request") from None
     return body

@@ -196,5 +196,7 @@ def test_a_body_that_does_not_arrive_in_time_is_answered_408():
 
 def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent():
     with serving(HeldBackend()) as address:
-        answer = exchange(address, HEAD + b"Content-Length: 1000000000\r\n\r\n")
+        answer = exchange(
+            address, HEAD + b"Connection: close\r\nContent-Length: 1000000000\r\n\r\n"
+        )
     assert answer.startswith(b"HTTP/1.1 413") and b"65,536 bytes" in answer
