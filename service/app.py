@@ -141,10 +141,10 @@ def fetch(model: str) -> None:
 # ## The GPU class
 #
 # Requests that come together share one running batch, each with its own parameters, and each joins
-# between two steps. How many a container takes is the number of the longest clips that its GPU
-# holds, so that no clip waits inside one container while another could start: Modal adds
-# containers by the smallest GPU that it may give us (`target_inputs`), and each container sets its
-# own limit, at most `max_inputs`, by the GPU that it got.
+# between two steps. Modal adds containers as if each took only as many of the longest clips as the
+# smallest GPU that it may give us holds (`target_inputs`). Each container sets its own limit, at
+# most `max_inputs`, by the GPU that it got and by what it is making: it takes another clip only
+# where one of any length fits, so that none waits inside a container while another could start.
 #
 # A memory snapshot holds the imported program and the weights, which are put onto the GPU after
 # it. A start never fails: see `ModelContainer`.
@@ -176,15 +176,15 @@ class MusicGen:
 
         log_lines()
         device = "cuda" if settings.gpu else "cpu"
-        self.container = ModelContainer(self.model, device=device, fetch=fetch, on_broken=retire)
+        self.container = ModelContainer(
+            self.model, device=device, fetch=fetch, on_broken=retire, on_room=limit_inputs
+        )
         self.container.load()
 
     @modal.enter(snap=False)
     def open_model(self) -> None:
         """Put the weights onto the GPU, make a first clip, and take as many more as fit."""
         self.container.open()
-        clips = min(self.container.slots, settings.clips_most)
-        modal.experimental.set_local_input_concurrency(clips)
         volume.commit()  # kernels that were compiled
 
     @modal.method()
@@ -213,6 +213,11 @@ async def write_progress(steps_done: int, steps: int) -> None:
 
     job_id = str(modal.current_function_call_id())
     await jobs.put.aio(progress_key(job_id), [steps_done, steps])
+
+
+def limit_inputs(clips: int) -> None:
+    """Take no more clips at once than this."""
+    modal.experimental.set_local_input_concurrency(min(clips, settings.clips_most))
 
 
 def retire() -> None:

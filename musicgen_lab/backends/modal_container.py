@@ -10,16 +10,17 @@ import asyncio
 import json
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from musicgen_lab.backends.wire import FORMAT, pack, plain
 from musicgen_lab.clip import Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
-from musicgen_lab.request import DURATION_MIN_S, GenerationRequest
+from musicgen_lab.request import DURATION_MAX_S, DURATION_MIN_S, GenerationRequest
 
 if TYPE_CHECKING:
     from musicgen_lab.backends.worker import EngineWorker
+    from musicgen_lab.engine.capacity import Capacity
     from musicgen_lab.engine.model import Model
 
 Report: TypeAlias = "Callable[[int, int], Awaitable[None]]"
@@ -42,6 +43,10 @@ class ModelContainer:
         `ModelUnavailable` where they cannot be had.
     on_broken : callable
         Called once the device no longer works: this container should end.
+    on_room : callable
+        Called with the number of clips that may be here at once, whenever it changes: those in
+        the making, and as many of the longest as fit beside them. So no clip waits here for
+        memory while another container could make it, and short clips leave room for more.
     """
 
     def __init__(
@@ -51,9 +56,13 @@ class ModelContainer:
         device: str,
         fetch: Callable[[str], None],
         on_broken: Callable[[], None],
+        on_room: Callable[[int], None],
     ) -> None:
         self._model, self._device, self._fetch = model, device, fetch
-        self._on_broken = on_broken
+        self._on_broken, self._on_room = on_broken, on_room
+        self._capacity: Capacity | None = None
+        self._durations_s: list[float] = []  # of the clips in the making
+        self._room = 0  # as it was last told
         self._loaded: Model | None = None
         self._worker: EngineWorker | None = None
         self._error: Exception | None = None
@@ -84,11 +93,13 @@ class ModelContainer:
             for result in engine.generate([request.with_model(self._model)]):
                 if isinstance(result, Failure):
                     raise RuntimeError(f"{result.error_type}: {result.message}")
+            self._capacity = engine.capacity
             self._worker = EngineWorker(engine, self._model, on_broken=self._on_broken)
         except Exception as error:
             self._error = error
             logger.exception("the model %s cannot be served", self._model)
         self._loaded = None  # its memory is free now
+        self._tell_room()
 
     def _read(self) -> Model:
         import musicgen_lab.engine.engine  # noqa: F401  # takes seconds, before a snapshot
@@ -99,11 +110,6 @@ class ModelContainer:
         model = Model(locate(self._model).prepare())
         model.load()
         return model
-
-    @property
-    def slots(self) -> int:
-        """Clips made at once; 1 where the model cannot be opened."""
-        return self._worker.slots if self._worker else 1
 
     async def generate(
         self, fields: Mapping[str, Any], request_id: str, report: Report | None
@@ -144,6 +150,12 @@ class ModelContainer:
         if self._worker is not None:
             self._worker.close(drain_s=drain_s)
 
+    def _tell_room(self) -> None:
+        room = count_room(self._capacity, self._durations_s) if self._capacity else 1
+        if room != self._room:
+            self._room = room
+            self._on_room(room)
+
     async def _make(
         self, fields: Mapping[str, Any], line: dict[str, Any], report: Report | None
     ) -> dict[str, Any]:
@@ -153,6 +165,8 @@ class ModelContainer:
             request = self._worker.resolve(GenerationRequest(**fields))
             line |= {"duration": request.duration, "seed": request.seed}
             making = self._worker.submit(request)
+            self._durations_s.append(request.duration)
+            self._tell_room()
             waiting = asyncio.wrap_future(making)
             try:
                 while report is not None and not waiting.done():
@@ -161,6 +175,8 @@ class ModelContainer:
                 result = await waiting
             finally:
                 making.cancel()  # where Modal cancels this input
+                self._durations_s.remove(request.duration)
+                self._tell_room()
             message = pack(result)
             line |= {"status": message["status"], "elapsed_s": round(result.elapsed_s, 6)}
             line |= {name: message[name] for name in SAID_OF_FAILURES if name in message}
@@ -172,3 +188,18 @@ class ModelContainer:
             failed = {"format": FORMAT, "status": "failed", "request": dict(fields)}
             return plain({**failed, **said, "elapsed_s": 0.0})
         return message
+
+
+def count_room(capacity: Capacity, durations_s: Sequence[float]) -> int:
+    """Return how many clips may be in a container, so that none of them waits for memory.
+
+    Parameters
+    ----------
+    capacity : Capacity
+        Of its engine.
+    durations_s : sequence of float
+        Of the clips in the making, which count too.
+    """
+    blocks = capacity.blocks - sum(map(capacity.clip_blocks, durations_s))
+    longest = max(blocks // capacity.clip_blocks(DURATION_MAX_S), 0)
+    return max(min(len(durations_s) + longest, capacity.max_clips), 1)

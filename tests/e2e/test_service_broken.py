@@ -32,7 +32,7 @@ def checkout(tmp_path):
 LOSE_THE_DEVICE = """
 import pathlib
 
-_add = Engine.add
+_add = Engine.add_request
 
 
 def _add_or_break(self, request):
@@ -44,7 +44,7 @@ def _add_or_break(self, request):
     return _add(self, request)
 
 
-Engine.add = _add_or_break
+Engine.add_request = _add_or_break
 """
 
 

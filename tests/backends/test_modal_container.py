@@ -1,0 +1,26 @@
+"""How many clips a container on Modal lets in, by what its engine has room for."""
+
+from musicgen_lab.backends.modal_container import count_room
+from musicgen_lab.engine.capacity import GPU_MEMORY_BYTES, capacity_on_gpu
+from musicgen_lab.engine.released import released_config
+
+LARGE_ON_A10 = capacity_on_gpu(released_config("large"), GPU_MEMORY_BYTES["A10"])
+
+
+def test_an_empty_container_takes_as_many_of_the_longest_clips_as_fit():
+    assert count_room(LARGE_ON_A10, []) == LARGE_ON_A10.clips(30) < LARGE_ON_A10.max_clips
+
+
+def test_short_clips_leave_room_for_more_and_the_longest_for_no_more_than_that():
+    longest = LARGE_ON_A10.clips(30)
+    assert count_room(LARGE_ON_A10, [30.0] * longest) == longest
+    assert count_room(LARGE_ON_A10, [8.0] * longest) > longest
+
+
+def test_a_clip_is_let_in_only_where_one_of_any_length_fits():
+    durations_s = []
+    while count_room(LARGE_ON_A10, durations_s) > len(durations_s):
+        durations_s.append(4.0)
+    used = sum(map(LARGE_ON_A10.clip_blocks, durations_s[:-1]))
+    fits = LARGE_ON_A10.blocks - used >= LARGE_ON_A10.clip_blocks(30)
+    assert fits or len(durations_s) == LARGE_ON_A10.max_clips
