@@ -83,6 +83,7 @@ class Engine:
         self._scheduler = Scheduler(config, self._cache, self.prompts)
         self._owned: set[int] = set()  # requests that a call of generate waits for
         self._finished: dict[int, Clip | Failure] = {}  # by request id
+        self._batched: list[ClipState] = []  # who takes the steps of `_state`
         self._steps_done = 0
         self._stepping = threading.RLock()
         self.provenance = describe_engine(
@@ -244,15 +245,20 @@ class Engine:
 
     def _advance(self) -> None:
         """Make one step: clips come and go, all take it, and those that are whole are decoded."""
-        running = self._schedule()
+        self._schedule()
+        running = self._scheduler.running
         if not running:
             return
         started_s = time.perf_counter()
         try:
+            if running != self._batched:
+                self._state.set_clips(running)
+                self._batched = running.copy()
             self._state.step()
         except Exception as error:  # out of memory, say: those in the batch are lost, not the rest
-            self._release(running)
             self._finished |= {clip.request_id: clip.fail(error) for clip in running}
+            for clip in running.copy():
+                self._scheduler.finish(clip)
             return
         step_s = time.perf_counter() - started_s
         for clip in running:
@@ -262,27 +268,17 @@ class Engine:
         done = [clip for clip in running if clip.steps_done == clip.steps]
         if done:
             self._finished |= self._decode(done)
-            self._release(done)
+            for clip in done:
+                self._scheduler.finish(clip)
 
-    def _schedule(self) -> list[ClipState]:
-        """Let aborted requests go and waiting ones start; return the clips that take a step."""
-        before = self._scheduler.running.copy()
+    def _schedule(self) -> None:
+        """Let aborted requests go and waiting ones start."""
         aborted = self._scheduler.drop_aborted()
         self._finished = {i: r for i, r in self._finished.items() if i not in aborted}
         started, failures = self._scheduler.schedule()
         self._finished |= failures
         for clip in started:
             self._state.start(clip)
-        running = self._scheduler.running.copy()
-        if running != before:
-            self._state.set_clips(running)
-        return running
-
-    def _release(self, clips: list[ClipState]) -> None:
-        """Take back the memory of clips; the others go on without them."""
-        for clip in clips:
-            self._scheduler.finish(clip)
-        self._state.set_clips(self._scheduler.running)
 
     def _decode(self, done: list[ClipState]) -> dict[int, Clip | Failure]:
         """Turn finished tokens into sound."""

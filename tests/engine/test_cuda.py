@@ -127,7 +127,7 @@ def test_a_clip_is_the_same_joining_late(dtype):
 
     together = []
     for request in REQUESTS:
-        engine.add(request)
+        engine.add_request(request)
         for _ in range(9):
             together += engine.step()
     while len(together) < len(REQUESTS):

@@ -142,6 +142,24 @@ def test_between_changes_of_the_batch_a_step_is_a_replay_and_nothing_else(open_e
     assert len(seen.done) == len(replayed.done) > 0
 
 
+def test_where_a_step_cannot_be_recorded_clips_fail_and_give_their_memory_back(
+    open_engine, recordings, monkeypatch
+):
+    def refuse(device, run):
+        raise RuntimeError("a step could not be recorded")
+
+    engine = open_engine(record=True)
+    free = engine._cache.free_blocks
+    with monkeypatch.context() as patched:
+        patched.setattr(decode_state, "record_on_cuda", refuse)
+        failures = list(engine.generate(REQUESTS[:2]))
+
+    assert [failure.message for failure in failures] == ["a step could not be recorded"] * 2
+    assert engine._cache.free_blocks == free
+    (clip,) = engine.generate(REQUESTS[:1])
+    assert clip.samples.std() > 0
+
+
 def test_a_recording_is_filled_up_with_clips_that_stay_where_they_are(open_engine, recordings):
     engine = open_engine(record=True)
     engine.add_request(REQUESTS[0])
