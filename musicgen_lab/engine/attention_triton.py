@@ -33,6 +33,14 @@ _SEGMENTS_MAX = 8
 _WARPS = 4
 
 
+def choose_segments(rows: int, heads: int) -> int:
+    """Return how many segments long contexts are cut into, so that few rows fill a GPU too."""
+    segments = 1
+    while segments < _SEGMENTS_MAX and 2 * segments * rows * heads <= _PROGRAMS:
+        segments *= 2
+    return segments
+
+
 class Attention:
     """Attention of up to so many rows, with what its programs need to combine segments.
 
@@ -41,13 +49,14 @@ class Attention:
     rows, heads, head_dim : int
         The most rows of a call, and the shape of each.
     device : torch.device
+    segments : int
+        That the keys of each row and head are cut into: a power of two.
     """
 
-    def __init__(self, rows: int, heads: int, head_dim: int, device: torch.device) -> None:
-        self._heads, self._head_dim = heads, head_dim
-        self._segments = 1
-        while self._segments < _SEGMENTS_MAX and 2 * self._segments * rows * heads <= _PROGRAMS:
-            self._segments *= 2
+    def __init__(
+        self, rows: int, heads: int, head_dim: int, device: torch.device, *, segments: int = 1
+    ) -> None:
+        self._heads, self._head_dim, self._segments = heads, head_dim, segments
         # Segments that have ended, which the last one sets back to 0.
         self._finished = torch.zeros(rows, heads, dtype=torch.int32, device=device)
         self._dependent = has_dependent_launch(device)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from musicgen_lab.engine.attention_triton import Attention
+from musicgen_lab.engine.attention_triton import Attention, choose_segments
 from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.linear_triton import SplitLinear
 from musicgen_lab.engine.norm_triton import Norm, add_and_normalise, embed
@@ -91,7 +91,9 @@ class TritonStep:
         # What follows each layer's residual: the next one's first norm, the output's at the end.
         self._next_norms = [layer.self_norm for layer in self._layers[1:]]
         self._next_norms.append(weights.norm("out_norm"))
-        self._attend = Attention(rows, config.heads, config.head_dim, device)
+        shape = (rows, config.heads, config.head_dim, device)
+        self._attend = Attention(*shape, segments=choose_segments(rows, config.heads))
+        self._attend_prompt = Attention(*shape)  # whose keys are few
 
     def __call__(self, rows: StepRows, cache: Tensor, prompt_cache: Tensor) -> Tensor:
         """Take a step, as `Transformer.step` does; the logits hold until the next one."""
@@ -115,7 +117,7 @@ class TritonStep:
             if prompted:
                 normed = add_and_normalise(added, x, layer.cross_norm)
                 query = layer.cross_q(normed[:prompted])
-                attended = self._attend(query, prompt_cache[index], rows.prompt_spans)
+                attended = self._attend_prompt(query, prompt_cache[index], rows.prompt_spans)
                 added = layer.cross_out(attended)
             normed = add_and_normalise(added, x, layer.ffn_norm)
             hidden = layer.ffn_in(normed, normed.dtype)[0]

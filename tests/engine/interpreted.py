@@ -24,8 +24,8 @@ def attend(qkv, cache, block_tables, context_lens, segments):
     from musicgen_lab.engine.attention_triton import Attention
 
     cache = cache.clone()
-    attention = Attention(len(context_lens), cache.shape[2], cache.shape[4], CPU)
-    attention._segments = segments
+    rows, heads, size = len(context_lens), cache.shape[2], cache.shape[4]
+    attention = Attention(rows, heads, size, CPU, segments=segments)
     return attention(qkv, cache, AttentionSpans(block_tables, context_lens)), cache
 
 

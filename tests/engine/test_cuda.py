@@ -46,14 +46,15 @@ def made(engine, requests):
     return {clip.request.seed: clip.samples for clip in engine.generate(requests)}
 
 
+@pytest.mark.parametrize("segments", [1, 4])
 @pytest.mark.parametrize("size", [40, 64])
-def test_attention_is_that_of_the_cpu(size):
+def test_attention_is_that_of_the_cpu(size, segments):
     qkv, cache = drawn(5, 3, 4, size), drawn(2, 10, 4, BLOCK_LEN, size, seed=1)
     cache[:, BLOCK_TABLES[0][0], :, CONTEXT_LENS[0] :] = float("nan")  # what lies beyond
     spans, on_gpu = spans_of(), cache.cuda()
 
     assert triton_works(GPU)
-    attention = Attention(5, 4, size, GPU)
+    attention = Attention(5, 4, size, GPU, segments=segments)
     spans_on_gpu = AttentionSpans(spans.block_tables.cuda(), spans.context_lens.cuda())
     attended = attention(qkv.flatten(1)[None].cuda(), on_gpu, spans_on_gpu)
 
