@@ -107,7 +107,8 @@ def create_app(
     app.state.backend, app.state.settings = backend, chosen
     if chosen.hosts:
         app.add_middleware(HostCheck, hosts=chosen.hosts)
-    if chosen.allowed_origins:
+    app.add_middleware(RequestLog, metrics=metrics)
+    if chosen.allowed_origins:  # the last one is the outermost: pages read refusals too
         app.add_middleware(
             CORSMiddleware,
             allow_origins=chosen.allowed_origins,
@@ -115,7 +116,6 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "Prefer", REQUEST_ID],
             expose_headers=READABLE_HEADERS,
         )
-    app.add_middleware(RequestLog, metrics=metrics)  # the last one is the outermost
 
     @app.exception_handler(RequestValidationError)
     async def refuse_query(request: Request, error: RequestValidationError) -> Response:

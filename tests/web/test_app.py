@@ -297,6 +297,17 @@ def test_a_browser_page_of_another_origin_is_let_in_only_where_it_was_named():
             assert "Access-Control-Allow-Origin" not in health.headers
 
 
+def test_a_page_of_a_named_origin_can_read_refusals_and_failures_too():
+    allowing = WebSettings(allowed_origins=("https://pages.example",))
+    origin = {"Origin": "https://pages.example"}
+    with serving(sine_worker(), settings=allowing) as address:
+        for body, status in (({"prompt": "x", "duration": 99}, 422), ({"prompt": "fail"}, 502)):
+            answer = httpx2.post(f"{address}/generate_endpoint", json=body, headers=origin)
+            assert answer.status_code == status
+            assert answer.headers["Access-Control-Allow-Origin"] == origin["Origin"]
+            assert "X-Request-Id" in answer.headers["Access-Control-Expose-Headers"]
+
+
 def test_a_server_of_this_machine_answers_to_its_own_names_alone():
     settings = WebSettings(hosts=("127.0.0.1", "localhost", "::1"))
     with serving(sine_worker(), settings=settings) as address:
