@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.web.settings import WebSettings
 
 REQUEST = "GenerationRequest"
 ERROR = "Refusal"
@@ -155,7 +156,9 @@ _JOB_REFUSALS: dict[int | str, Any] = {
 JOB: dict[str, Any] = {
     "summary": "A job's state, progress and result",
     "description": "`Accept` chooses as for POST: JSON is answered 200 in every state, and holds "
-    "the result when the job is done; the sound itself is answered once there is one.",
+    "the result when the job is done; the sound itself is answered once there is one. Results are "
+    f"kept for {WebSettings.jobs_kept_s / 60:g} minutes, the last {WebSettings.jobs_kept_max} of "
+    "them; on Modal all, for 7 days.",
     "responses": {
         200: {
             "description": "The job, or its sound.",
