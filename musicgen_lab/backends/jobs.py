@@ -50,10 +50,26 @@ class JobStatus:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class StartedJob:
+    """A job that was taken.
+
+    Attributes
+    ----------
+    id : str
+        Of letters, digits, "-" and "_". Whoever has it may see and cancel the job.
+    result : Future of Clip or Failure
+        Done when the job has ended, also where nobody asks; cancelled with the job.
+    """
+
+    id: str
+    result: Future[Result]
+
+
 class Jobs(Protocol):
     """Requests that are made while nobody waits. Methods block, and may be called by any thread."""
 
-    def start(self, request: GenerationRequest, warnings: Sequence[str] = ()) -> str:
+    def start(self, request: GenerationRequest, warnings: Sequence[str] = ()) -> StartedJob:
         """Start on a resolved request.
 
         Parameters
@@ -61,11 +77,6 @@ class Jobs(Protocol):
         request : GenerationRequest
         warnings : sequence of str
             To be handed back with its status: fields that were sent and cannot act.
-
-        Returns
-        -------
-        str
-            Its id, of letters, digits, "-" and "_". Whoever has it may see and cancel the job.
 
         Raises
         ------
@@ -135,14 +146,14 @@ class LocalJobs:
         self._expired: deque[str] = deque(maxlen=EXPIRED_IDS_MAX)
         self._lock = threading.Lock()
 
-    def start(self, request: GenerationRequest, warnings: Sequence[str] = ()) -> str:
-        """Submit a request and return the id of its job."""
+    def start(self, request: GenerationRequest, warnings: Sequence[str] = ()) -> StartedJob:
+        """Submit a request and return its job."""
         job_id, future = secrets.token_urlsafe(16), self._submit(request)
         _, steps = self._progress(future) or (0, None)
         with self._lock:
             self._running[job_id] = _Job(request, tuple(warnings), future, steps)
         future.add_done_callback(lambda _: self._end(job_id))
-        return job_id
+        return StartedJob(job_id, future)
 
     def status(self, job_id: str) -> JobStatus:
         """Return what has become of a job."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -192,6 +192,10 @@ class ModalBackend:
             self.raise_unavailable(error)
             raise BackendUnavailable(": ".join(describe_failure(error))) from error
 
+    def wait_for(self, call: Any, request: GenerationRequest) -> Future[Result]:
+        """Return what a spawned call will have made; cancelling the future leaves the call be."""
+        return self._loop.start(self._read(_wait_for(call), request))
+
     def raise_unavailable(self, error: Exception) -> None:
         """Raise what an error of Modal's means where it concerns every request.
 
@@ -243,7 +247,7 @@ class ModalBackend:
 
     async def _make(self, request: GenerationRequest, request_id: str) -> Result:
         for lost in range(TRIES):
-            result = await self._try(request, request_id)
+            result = await self._read(self._send(request, request_id), request)
             if isinstance(result, Clip):
                 return self.add_cost(result, containers_lost=lost)
             if result.error_type not in CONTAINER_LOST:
@@ -252,18 +256,24 @@ class ModalBackend:
                 return replace(result, message=f"{result.message}; it went so {TRIES} times")
         raise AssertionError("the loop returns")
 
-    async def _try(self, request: GenerationRequest, request_id: str) -> Result:
+    async def _send(self, request: GenerationRequest, request_id: str) -> Mapping[str, Any]:
+        """Send a request and return its answer; where this is cancelled, its call is too."""
+        if self._require is not None:
+            await self._require(str(request.model))
+        model = await self._model(str(request.model))
+        call = await _spawn(model, request, request_id=request_id)
         try:
-            if self._require is not None:
-                await self._require(str(request.model))
-            model = await self._model(str(request.model))
-            call = await _spawn(model, request, request_id=request_id)
-            try:
-                answer = await _wait_for(call)
-            except asyncio.CancelledError:
-                await asyncio.shield(call.cancel.aio())
-                raise
-            return unpack(answer, request)
+            return await _wait_for(call)
+        except asyncio.CancelledError:
+            await asyncio.shield(call.cancel.aio())
+            raise
+
+    async def _read(
+        self, answer: Coroutine[Any, Any, Mapping[str, Any]], request: GenerationRequest
+    ) -> Result:
+        """Return the result that an answer holds, or the failure that its error is."""
+        try:
+            return unpack(await answer, request)
         except BackendUnavailable:
             raise
         except Exception as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
-from musicgen_lab.backends.jobs import JobExpired, JobStatus, JobUnknown
+from musicgen_lab.backends.jobs import JobExpired, JobStatus, JobUnknown, StartedJob
 from musicgen_lab.backends.modal import ModalBackend
 from musicgen_lab.backends.modal_errors import describe_failure
+from musicgen_lab.backends.submitting import Result
 from musicgen_lab.backends.wire import plain, unpack
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable
@@ -29,13 +31,17 @@ class ModalJobs:
 
     def __init__(self, backend: ModalBackend, entries: Any) -> None:
         self._backend, self._entries = backend, entries
+        self._awaited: dict[str, Future[Result]] = {}  # by id, of jobs started here
 
-    def start(self, request: GenerationRequest, warnings: Sequence[str] = ()) -> str:
-        """Spawn a call for a resolved request and return its id."""
+    def start(self, request: GenerationRequest, warnings: Sequence[str] = ()) -> StartedJob:
+        """Spawn a call for a resolved request and return its job."""
         call = self._backend.spawn(request, report=True)
         job = {"request": request.model_dump(), "warnings": list(warnings), "cancelled": False}
         self._entries.put(call.object_id, plain(job))
-        return str(call.object_id)
+        job_id, result = str(call.object_id), self._backend.wait_for(call, request)
+        self._awaited[job_id] = result
+        result.add_done_callback(lambda _: self._awaited.pop(job_id))
+        return StartedJob(job_id, result)
 
     def status(self, job_id: str) -> JobStatus:
         """Return what has become of a job."""
@@ -74,6 +80,8 @@ class ModalJobs:
         if self.status(job_id).state in ("queued", "running"):
             self._entries.put(job_id, {**self._find(job_id), "cancelled": True})
             modal.FunctionCall.from_id(job_id).cancel()
+            if (awaited := self._awaited.get(job_id)) is not None:
+                awaited.cancel()
         return self.status(job_id)
 
     def _find(self, job_id: str) -> dict[str, Any]:

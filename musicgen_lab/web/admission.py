@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 
+from musicgen_lab.backends.jobs import Jobs, StartedJob
 from musicgen_lab.backends.submitting import Busy, Result, Submits
 from musicgen_lab.clip import Clip
 from musicgen_lab.request import GenerationRequest
@@ -15,9 +18,12 @@ from musicgen_lab.request import GenerationRequest
 class Admission:
     """Lets in as many requests as a backend makes at once, and `waiting_max` more.
 
+    Those that a client waits for and jobs count alike.
+
     Parameters
     ----------
     backend : Submits
+    jobs : Jobs
     waiting_max : int
         Requests that may wait beyond those being made.
 
@@ -27,8 +33,8 @@ class Admission:
         Seconds of audio made so far.
     """
 
-    def __init__(self, backend: Submits, waiting_max: int) -> None:
-        self._backend, self._waiting_max = backend, waiting_max
+    def __init__(self, backend: Submits, jobs: Jobs, waiting_max: int) -> None:
+        self._backend, self._jobs, self._waiting_max = backend, jobs, waiting_max
         self._lock, self.audio_s = threading.Lock(), 0.0
         self._in_flight, self._ended, self._ended_s = 0, 0, 0.0
 
@@ -52,6 +58,29 @@ class Admission:
         BackendUnavailable
             The backend's own.
         """
+        with self._admitted():
+            future = self._backend.submit(request)
+        self._watch(future)
+        return future
+
+    def start_job(self, request: GenerationRequest, warnings: Sequence[str]) -> StartedJob:
+        """Start a job for a resolved request; it counts until it has ended.
+
+        Raises
+        ------
+        Busy
+            When too many are in flight.
+        BackendUnavailable
+            As `Jobs.start`.
+        """
+        with self._admitted():
+            job = self._jobs.start(request, warnings)
+        self._watch(job.result)
+        return job
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Count a request in, and out again where the backend does not take it."""
         with self._lock:
             if self._in_flight >= self._backend.slots + self._waiting_max:
                 raise Busy(
@@ -60,23 +89,22 @@ class Admission:
                     retry_after_s=self._next_end_s(),
                 )
             self._in_flight += 1
-        started_s = time.monotonic()
         try:
-            future = self._backend.submit(request)
+            yield
         except BaseException:
             self._leave(0.0)
             raise
+
+    def _watch(self, future: Future[Result]) -> None:
+        started_s = time.monotonic()
         future.add_done_callback(lambda done: self._end(done, time.monotonic() - started_s))
-        return future
 
     def _end(self, future: Future[Result], spent_s: float) -> None:
-        self._leave(spent_s)
-        if future.cancelled() or future.exception() is not None:
-            return
-        result = future.result()
+        result = None if future.cancelled() or future.exception() else future.result()
         if isinstance(result, Clip):
             with self._lock:
                 self.audio_s += result.duration_s
+        self._leave(spent_s)
 
     def _leave(self, spent_s: float) -> None:
         with self._lock:

@@ -39,7 +39,7 @@ from musicgen_lab.web.openapi import (
     SAMPLE_FORMAT,
     document,
 )
-from musicgen_lab.web.request_log import REQUEST_ID, RequestLog, describe_failure
+from musicgen_lab.web.request_log import REQUEST_ID, RequestLog, log_job_failure
 from musicgen_lab.web.responses import (
     JSON,
     VARY,
@@ -90,14 +90,14 @@ def create_app(
         settings.
     """
     chosen = settings or WebSettings.from_environment()
-    admission = Admission(backend, chosen.waiting_max)
-    metrics = Metrics(admission)
     kept = jobs or LocalJobs(
-        admission.submit,
+        backend.submit,
         backend.progress,
         kept_s=chosen.jobs_kept_s,
         kept_max=chosen.jobs_kept_max,
     )
+    admission = Admission(backend, kept, chosen.waiting_max)
+    metrics = Metrics(admission)
     models = list(served or [str(backend.resolve(GenerationRequest(prompt="any")).model)])
     app = FastAPI(
         title="MusicGen Lab",
@@ -146,10 +146,11 @@ def create_app(
         warnings = ignored_by_choice(wanted, fields)
         request.state.log |= {"duration": wanted.duration, "seed": wanted.seed}
         if prefers_async(request):
-            job_id = await ask(kept.start, wanted, warnings)
-            request.state.log["job"] = job_id
-            url = str(request.url_for("job_status", job_id=job_id))
-            body = {"id": job_id, "status": "queued", "url": url, "warnings": warnings}
+            job = await ask(admission.start_job, wanted, warnings)
+            request.state.log["job"] = job.id
+            log_job_failure(job, request.state.request_id)
+            url = str(request.url_for("job_status", job_id=job.id))
+            body = {"id": job.id, "status": "queued", "url": url, "warnings": warnings}
             headers = {"Location": url, "Preference-Applied": RESPOND_ASYNC}
             return json_response(body, status=202, headers=headers)
         result = await make(wanted, admission, request, chosen)
@@ -170,8 +171,6 @@ def create_app(
         check_key(request, chosen)
         media_type = choose_media_type(request.headers.get("accept", ""))
         status = await ask(kept.status, job_id)
-        if isinstance(status.result, Failure):
-            request.state.log |= describe_failure(status.result)
         if media_type == JSON:
             body = await asyncio.to_thread(describe_job, request, job_id, status, sample_format)
             return json_response(body, headers=VARY)
@@ -243,7 +242,7 @@ def prefers_async(request: Request) -> bool:
 
 
 async def ask(method: Callable[..., T], *arguments: Any) -> T:
-    """Call a method of `Jobs`, which may block.
+    """Call what has to do with `Jobs`, which may block.
 
     Raises
     ------

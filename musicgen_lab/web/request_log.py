@@ -8,13 +8,16 @@ import re
 import secrets
 import time
 import traceback
+from concurrent.futures import Future
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from musicgen_lab.backends import submitting
-from musicgen_lab.clip import Failure
+from musicgen_lab.backends.jobs import StartedJob
+from musicgen_lab.backends.submitting import Result
+from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.web.metrics import Metrics
 from musicgen_lab.web.responses import Refusal
 
@@ -78,18 +81,29 @@ class RequestLog:
             logger.info(json.dumps(line))
 
 
-def describe_failure(failure: Failure) -> dict[str, str]:
-    """Return what a log line says of a failure."""
-    return {
-        "error": failure.error_type,
-        "message": failure.message,
-        "traceback": failure.traceback,
-    }
+def log_job_failure(job: StartedJob, request_id: str) -> None:
+    """Log a job's error, when it fails, under the id of the request that started it."""
+
+    def log(result: Future[Result]) -> None:
+        if result.cancelled():
+            return
+        error = result.exception()
+        failure = None if error else result.result()
+        if isinstance(failure, Clip):
+            return
+        line = {"request_id": request_id, "job": job.id, "status": "failed"}
+        logger.info(json.dumps(line | _describe(failure, error)))
+
+    job.result.add_done_callback(log)
 
 
 def _describe(failure: Failure | None, error: BaseException | None) -> dict[str, str]:
     if failure is not None:
-        return describe_failure(failure)
+        return {
+            "error": failure.error_type,
+            "message": failure.message,
+            "traceback": failure.traceback,
+        }
     if error is None:
         return {}
     lines = traceback.format_exception(error)

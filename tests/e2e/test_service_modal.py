@@ -182,7 +182,7 @@ def wait_for(jobs, job_id, *states):
 def test_a_job_is_a_call_on_modal_that_tells_its_progress_and_keeps_its_result(backend):
     jobs = ModalJobs(backend, job_entries())
     request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=8, seed=40))
-    job_id = jobs.start(request, warnings=["top_k does nothing"])
+    job_id = jobs.start(request, warnings=["top_k does nothing"]).id
     running = wait_for(jobs, job_id, "running", "done")
     done = wait_for(jobs, job_id, "done")
     assert running.steps_done <= running.steps == done.steps_done == done.steps
@@ -195,7 +195,7 @@ def test_a_job_is_a_call_on_modal_that_tells_its_progress_and_keeps_its_result(b
 def test_a_job_that_is_cancelled_frees_its_slot_and_an_id_of_nobodys_is_none(server, backend):
     jobs = ModalJobs(backend, job_entries())
     request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=30, seed=41))
-    job_id = jobs.start(request)
+    job_id = jobs.start(request).id
     wait_for(jobs, job_id, "running")
     assert jobs.cancel(job_id).state == "cancelled"
     (sent,) = (i for i in server.servicer.calls[job_id].inputs)

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 from urllib.parse import urlsplit
 
 import httpx2
@@ -55,6 +56,8 @@ def test_a_request_is_logged_under_its_id_by_the_web_app_and_where_its_clip_is_m
 
 
 def test_long_work_is_answered_at_once_with_an_id_and_fetched_when_it_is_done(server, address):
+    metrics = httpx2.get(f"{address}/metrics", timeout=280).text
+    before_s = float(re.search(r"(?m)^musicgen_audio_seconds_total (.+)$", metrics)[1])
     answer = httpx2.post(
         f"{address}/generate_endpoint",
         json={"prompt": "x", "duration": 2, "seed": 8},
@@ -68,6 +71,9 @@ def test_long_work_is_answered_at_once_with_an_id_and_fetched_when_it_is_done(se
     while (status := httpx2.get(url, timeout=280).json())["status"] in ("queued", "running"):
         pass
     assert status["status"] == "done" and status["steps_done"] == status["steps"] > 0
+    made = f"musicgen_audio_seconds_total {before_s + 2}"
+    while made not in httpx2.get(f"{address}/metrics", timeout=280).text:
+        pass  # the web app is told in its own time
 
 
 def test_a_client_that_leaves_frees_its_place_on_modal(server, address):

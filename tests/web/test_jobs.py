@@ -1,6 +1,8 @@
 """Clips that nobody waits for: a job is started, looked after and cancelled over real HTTP."""
 
 import base64
+import json
+import logging
 import threading
 import time
 
@@ -111,23 +113,77 @@ def test_a_job_that_fails_says_how_and_no_sound_is_answered():
         assert sound.status_code == 502 and sound.json()["error_type"] == "MemoryError"
 
 
-def test_jobs_are_behind_the_key_and_count_against_the_limit():
-    gate = threading.Event()
+class HeldEngine(SineEngine):
+    """Makes nothing until its gate is opened."""
 
-    class Held(SineEngine):
-        def step(self):
-            gate.wait()
-            return super().step()
+    def __init__(self):
+        super().__init__()
+        self.gate = threading.Event()
 
-    settings = WebSettings(api_key="k", waiting_max=0)
-    with serving(EngineWorker(Held(), MODEL), settings=settings) as address:
+    def step(self):
+        self.gate.wait()
+        return super().step()
+
+
+def test_jobs_are_behind_the_key():
+    settings = WebSettings(api_key="k")
+    with serving(sine_worker(), settings=settings) as address:
         key = {"Authorization": "Bearer k"}
         with httpx2.Client(base_url=address, headers=key) as client:
             url = start(client).json()["url"]
-            full = client.post("/generate_endpoint", json=BODY, headers=ASYNC)
+        assert httpx2.get(url).status_code == httpx2.delete(url).status_code == 401
+
+
+def test_a_job_counts_against_the_limit_and_in_the_metrics_whoever_makes_it():
+    """On Modal, jobs do not pass through the backend of the requests that are waited for."""
+    engine = HeldEngine()
+    worker = EngineWorker(engine, MODEL)
+    jobs = LocalJobs(worker.submit, worker.progress, kept_s=3600, kept_max=2)
+    settings = WebSettings(waiting_max=0)
+    with (
+        serving(sine_worker(), jobs=jobs, settings=settings) as address,
+        httpx2.Client(base_url=address) as client,
+    ):
+        url = start(client).json()["url"]
+        for headers in (ASYNC, {}):
+            full = client.post("/generate_endpoint", json=BODY, headers=headers)
             assert full.status_code == 429 and full.headers["Retry-After"]
-            assert httpx2.get(url).status_code == httpx2.delete(url).status_code == 401
-            gate.set()
+        assert "musicgen_clips_in_progress 1.0" in client.get("/metrics").text
+        engine.gate.set()
+        look_until(client, url, FINISHED)
+        while client.post("/generate_endpoint", json=BODY).status_code == 429:
+            pass  # its place is free a moment after its end can be seen
+        metrics = client.get("/metrics").text
+    assert "musicgen_clips_in_progress 0.0" in metrics
+    assert "musicgen_audio_seconds_total 2.0" in metrics
+    worker.close()
+
+
+def test_a_job_that_is_cancelled_gives_its_place_away():
+    engine = HeldEngine()
+    settings = WebSettings(waiting_max=0)
+    with (
+        serving(EngineWorker(engine, MODEL), settings=settings) as address,
+        httpx2.Client(base_url=address) as client,
+    ):
+        assert client.delete(start(client).json()["url"]).json()["status"] == "cancelled"
+        start(client)
+        engine.gate.set()
+
+
+def test_a_job_that_fails_is_logged_then_under_the_id_of_the_request_that_started_it(caplog):
+    caplog.set_level(logging.INFO, "musicgen_lab.service")
+    with serving(sine_worker()) as address, httpx2.Client(base_url=address) as client:
+        started = client.post(
+            "/generate_endpoint",
+            json={**BODY, "prompt": "fail"},
+            headers={**ASYNC, "X-Request-Id": "from-a-client"},
+        ).json()
+        assert client.post("/generate_endpoint", json=BODY).status_code == 200  # made after it
+    lines = [json.loads(record.message) for record in caplog.records]
+    (failed,) = [line for line in lines if line["status"] == "failed"]
+    assert (failed["request_id"], failed["job"]) == ("from-a-client", started["id"])
+    assert failed["error"] == "MemoryError" and "in make" in failed["traceback"]
 
 
 def test_the_oldest_results_go_first_and_what_is_gone_is_told_from_what_never_was():
@@ -136,7 +192,7 @@ def test_the_oldest_results_go_first_and_what_is_gone_is_told_from_what_never_wa
     requests = [GenerationRequest(prompt="x", duration=1, seed=seed) for seed in range(3)]
     ids = []
     for request in requests:
-        ids.append(jobs.start(request.with_model(MODEL)))
+        ids.append(jobs.start(request.with_model(MODEL)).id)
         while jobs.status(ids[-1]).state != "done":
             time.sleep(0.001)
     with pytest.raises(JobExpired, match="the last 2"):
