@@ -10,8 +10,11 @@ from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from musicgen_lab.backends.submitting import RETRY_AFTER_S
 from musicgen_lab.web.responses import Refusal
 from musicgen_lab.web.settings import WebSettings
+
+SURPLUS = "surplus_connection"  # in the state of a request's scope, where the server has set it
 
 
 def check_key(request: Request, settings: WebSettings) -> None:
@@ -73,4 +76,25 @@ class HostCheck:
             if name not in self._hosts:
                 allowed = ", ".join(self._hosts)
                 raise Refusal(421, f"Host must be one of {allowed}, got {host[:200]!r}")
+        await self._app(scope, receive, send)
+
+
+class SurplusCheck:
+    """ASGI middleware that refuses what comes over a connection too many, and ends it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it.
+
+        Raises
+        ------
+        Refusal
+            503.
+        """
+        if scope.get("state", {}).get(SURPLUS):
+            headers = {"Retry-After": str(RETRY_AFTER_S), "Connection": "close"}
+            detail = "too many connections are open; send the request again in a moment"
+            raise Refusal(503, detail, headers)
         await self._app(scope, receive, send)

@@ -24,7 +24,7 @@ from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
 from musicgen_lab.request import GenerationRequest, ignored_by_choice
 from musicgen_lab.version import VERSION
-from musicgen_lab.web.access import HostCheck, check_key, check_may_wake
+from musicgen_lab.web.access import HostCheck, SurplusCheck, check_key, check_may_wake
 from musicgen_lab.web.admission import Admission
 from musicgen_lab.web.body import parse_fields, read_body
 from musicgen_lab.web.metrics import Metrics
@@ -107,6 +107,7 @@ def create_app(
     app.state.backend, app.state.settings = backend, chosen
     if chosen.hosts:
         app.add_middleware(HostCheck, hosts=chosen.hosts)
+    app.add_middleware(SurplusCheck)
     app.add_middleware(RequestLog, metrics=metrics)
     if chosen.allowed_origins:  # the last one is the outermost: pages read refusals too
         app.add_middleware(

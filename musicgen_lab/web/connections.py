@@ -1,4 +1,4 @@
-"""`PatientConnection`: uvicorn's HTTP/1.1 connection, with an end to its patience."""
+"""`LimitedConnection`: uvicorn's HTTP/1.1 connection, limited in time and in number."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from musicgen_lab.web.access import SURPLUS
 
-class PatientConnection(H11Protocol):
+
+class LimitedConnection(H11Protocol):
     """Closes a connection whose next request's head does not arrive in time.
 
     uvicorn itself waits for ever once a first byte has come. The time is the `read_timeout_s` of
     the app's settings.
+
+    A connection that is opened beyond uvicorn's `limit_concurrency` gets one answer, that of
+    `SurplusCheck`. uvicorn itself answers plain text, which is neither logged nor counted, and on
+    the connections that were there before too.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._connections_max, self.limit_concurrency = self.limit_concurrency, None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the first request."""
         super().connection_made(transport)
+        if self._connections_max is not None and len(self.connections) > self._connections_max:
+            self.app_state = {**self.app_state, SURPLUS: True}  # uvicorn puts it into each scope
         self._time_head()
 
     def data_received(self, data: bytes) -> None:

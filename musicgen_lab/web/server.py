@@ -18,7 +18,7 @@ from musicgen_lab.backends.api_key import API_KEY
 from musicgen_lab.backends.submitting import Closing, EngineLost, Submits
 from musicgen_lab.errors import BackendUnavailable, MusicGenLabWarning
 from musicgen_lab.web.app import create_app
-from musicgen_lab.web.connections import PatientConnection
+from musicgen_lab.web.connections import LimitedConnection
 from musicgen_lab.web.settings import WebSettings
 
 ANSWER_S = 5  # for the last answers to be written, after the backend has given up
@@ -69,7 +69,7 @@ def serve(
     listening = _listen(host, port)
     config = uvicorn.Config(
         create_app(backend, settings=chosen),
-        http=PatientConnection,
+        http=LimitedConnection,
         access_log=False,
         log_level="error",
         limit_concurrency=backend.slots + chosen.waiting_max + IDLE_CONNECTIONS_MAX,

@@ -7,13 +7,13 @@ import threading
 import uvicorn
 
 from musicgen_lab.web.app import create_app
-from musicgen_lab.web.connections import PatientConnection
+from musicgen_lab.web.connections import LimitedConnection
 
 
 @contextlib.contextmanager
 def serving(backend, **options):
     """Yield the base address of the app over a backend."""
-    with running(create_app(backend, **options), http=PatientConnection) as address:
+    with running(create_app(backend, **options), http=LimitedConnection) as address:
         yield address
 
 

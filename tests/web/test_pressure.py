@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import logging
 import socket
 import threading
 from concurrent.futures import Future
@@ -13,8 +14,10 @@ import pytest
 
 from musicgen_lab.backends.submitting import Busy, Closing, EngineLost, ModelLoading
 from musicgen_lab.clip import Failure
+from musicgen_lab.web.app import create_app
+from musicgen_lab.web.connections import LimitedConnection
 from musicgen_lab.web.settings import WebSettings
-from tests.support.serving import serving
+from tests.support.serving import running, serving
 from tests.support.sine_engine import SineEngine, sine_worker
 from tests.support.sines import MODEL, sine_clip
 
@@ -200,3 +203,19 @@ def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent():
             address, HEAD + b"Connection: close\r\nContent-Length: 1000000000\r\n\r\n"
         )
     assert answer.startswith(b"HTTP/1.1 413") and b"65,536 bytes" in answer
+
+
+def test_a_connection_too_many_is_refused_in_json_and_those_before_it_are_served(caplog):
+    caplog.set_level(logging.INFO, "musicgen_lab.service")
+    app = create_app(HeldBackend())
+    with (
+        running(app, http=LimitedConnection, limit_concurrency=1) as address,
+        httpx2.Client(base_url=address) as first,
+    ):
+        assert first.get("/health").status_code == 200
+        refused = httpx2.post(f"{address}/generate_endpoint", json=BODY)
+        assert refused.status_code == 503 and "too many connections" in refused.json()["detail"]
+        assert refused.headers["Retry-After"] and refused.headers["Connection"] == "close"
+        assert first.get("/health").status_code == 200
+    lines = {line["request_id"]: line for line in map(json.loads, caplog.messages)}
+    assert lines[refused.json()["request_id"]]["status"] == 503
