@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from musicgen_lab.backends.gpus import ALIASES, GPUS
+from musicgen_lab.web.settings import read_origins
 
 GPU_LOCK = Path(__file__).with_name("gpu.lock")  # the packages of the GPU image
 WEB_LOCK = Path(__file__).with_name("web.lock")  # and of the web image
@@ -20,7 +21,6 @@ MUSICGEN_LARGE = "facebook/musicgen-large@15ccdc92099879e47b6da12c350cdb71d4eab3
 FOR_CPU = ("", "cpu", "none")  # ways to say "no GPU", for a small model or a test
 API_KEY = "MUSICGEN_API_KEY"  # what the secret holds
 APP_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")  # it is part of a host name
-ORIGIN = re.compile(r"https?://[^/\s]+")
 WEB_INPUTS_MAX = 1000  # that Modal gives the web container at once
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NOT_SERVED = re.compile(r"musicgen-.*(melody|style)")  # conditioned on sound, not on text alone
@@ -146,7 +146,7 @@ class DeploymentSettings:
         return cls(
             app=app,
             models=_check_models(words("MUSICGEN_MODELS", cls.models)),
-            gpu=_check_gpu(tuple(kind for kind in gpu if kind.lower() not in FOR_CPU)),
+            gpu=() if len(gpu) < 2 and "".join(gpu).lower() in FOR_CPU else _check_gpu(gpu),
             cores=number("MUSICGEN_CORES", cls.cores, 1, 64),
             memory_gib=number("MUSICGEN_MEMORY_GIB", cls.memory_gib, 1, 336),
             clips_at_once=(
@@ -158,7 +158,7 @@ class DeploymentSettings:
             scaledown_window_s=number("MUSICGEN_SCALEDOWN_WINDOW", cls.scaledown_window_s, 2, 3600),
             timeout_s=number("MUSICGEN_TIMEOUT", cls.timeout_s, 10, 86400),
             waiting_max=number("MUSICGEN_WAITING", cls.waiting_max, 0, WEB_INPUTS_MAX // 2),
-            allowed_origins=_check_origins(words("MUSICGEN_ALLOWED_ORIGINS", ())),
+            allowed_origins=read_origins(environment),
             memory_snapshot=switch("MUSICGEN_MEMORY_SNAPSHOT", cls.memory_snapshot),
             secret=environment.get("MUSICGEN_SECRET", cls.secret).strip(),
             proxy_auth=switch("MUSICGEN_PROXY_AUTH", cls.proxy_auth),
@@ -250,18 +250,8 @@ def _check_gpu(gpu: tuple[str, ...]) -> tuple[str, ...]:
     for name in gpu:
         if name not in GPUS and name not in ALIASES:
             known = ", ".join(sorted({*GPUS, *ALIASES}))
-            raise ValueError(f"MUSICGEN_GPU must name GPUs of {known}, or cpu, got {name!r}")
+            raise ValueError(f"MUSICGEN_GPU must name GPUs of {known}, or be cpu, got {name!r}")
     return gpu
-
-
-def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
-    for origin in origins:
-        if not ORIGIN.fullmatch(origin):
-            raise ValueError(
-                "MUSICGEN_ALLOWED_ORIGINS must name origins such as https://example.org, "
-                f"separated by commas, got {origin!r}"
-            )
-    return origins
 
 
 def check_access(settings: DeploymentSettings) -> str:

@@ -72,16 +72,24 @@ class WebSettings:
         InvalidRequest
             When one of them is not what it should be.
         """
-        names = environment.get(ALLOWED_ORIGINS, "").split(",")
-        origins = tuple(name.strip() for name in names if name.strip())
-        for origin in origins:
-            parts = urlsplit(origin)
-            if (
-                parts.scheme not in ("http", "https")
-                or origin != f"{parts.scheme}://{parts.netloc}"
-            ):
-                raise InvalidRequest(
-                    f"{ALLOWED_ORIGINS} must name origins such as https://example.org, separated "
-                    f"by commas, got {origin!r}"
-                )
-        return cls(api_key=read_api_key(environment), allowed_origins=origins)
+        return cls(api_key=read_api_key(environment), allowed_origins=read_origins(environment))
+
+
+def read_origins(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return the origins in MUSICGEN_ALLOWED_ORIGINS, which are separated by commas.
+
+    Raises
+    ------
+    InvalidRequest
+        When one is more or less than a scheme and a host.
+    """
+    names = environment.get(ALLOWED_ORIGINS, "").split(",")
+    origins = tuple(name.strip() for name in names if name.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}":
+            raise InvalidRequest(
+                f"{ALLOWED_ORIGINS} must name origins such as https://example.org, separated by "
+                f"commas, got {origin!r}"
+            )
+    return origins

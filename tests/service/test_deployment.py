@@ -104,10 +104,12 @@ def test_what_the_containers_are_told_is_what_was_deployed():
     [("MUSICGEN_MODELS", "facebook/musicgen-large"), ("MUSICGEN_MODELS", ""),
      ("MUSICGEN_SCALEDOWN_WINDOW", "1"), ("MUSICGEN_SCALEDOWN_WINDOW", "two"),
      ("MUSICGEN_TIMEOUT", "-5"), ("MUSICGEN_PROXY_AUTH", "maybe"), ("MUSICGEN_GPU", "A1000"),
+     ("MUSICGEN_GPU", "A10,cpu"),
      ("MUSICGEN_MODELS", "facebook/musicgen-large@main"), ("MUSICGEN_APP", "My App"),
      ("MUSICGEN_MODELS", f"facebook/musicgen-melody@{40 * 'a'}"), ("MUSICGEN_PUBLIC", "yes"),
      ("MUSICGEN_MODELS", f"facebook/musicgen-style@{40 * 'a'}"), ("MUSICGEN_CLIPS_AT_ONCE", "64"),
-     ("MUSICGEN_ALLOWED_ORIGINS", "example.org"), ("MUSICGEN_WAITING", "501")],
+     ("MUSICGEN_ALLOWED_ORIGINS", "example.org"),
+     ("MUSICGEN_ALLOWED_ORIGINS", "https://a.example?b"), ("MUSICGEN_WAITING", "501")],
 )  # fmt: skip
 def test_a_setting_that_cannot_be_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):
