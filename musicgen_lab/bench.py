@@ -185,7 +185,8 @@ def run(
                 cuda_graphs=cuda_graphs,
                 clips=len(work),
             )
-            engine.make(make_work(1, None, WARM_UP_S))
+            shapes = make_work(clips, grid, WARM_UP_S)  # a GPU's step is recorded by batch size
+            engine.make(shapes[: engine.clips_at_once])
             memory = bench_engines.used_memory(device) - before
             contestants.append(_Contestant(engine, memory, []))
         with bench_engines.busy_processes(busy):
