@@ -19,7 +19,8 @@ def read_api_key(environment: Mapping[str, str] = os.environ) -> str | None:
     Raises
     ------
     InvalidRequest
-        When a variable is set and there is no key in it: nobody means to open the doors so.
+        When a variable is set and there is no key in it, which is more likely a mistake than a wish
+        to serve everybody.
     """
     name, text = API_KEY, environment.get(API_KEY)
     file = environment.get(API_KEY_FILE)
