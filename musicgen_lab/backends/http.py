@@ -6,16 +6,25 @@ import asyncio
 import base64
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import queue
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from musicgen_lab.backends.api_key import read_api_key
 from musicgen_lab.backends.event_loop import EventLoop
-from musicgen_lab.backends.submitting import Result, generate_by_submitting, resolve_served
+from musicgen_lab.backends.submitting import (
+    RETRY_AFTER_S,
+    Result,
+    RetryLater,
+    generate_by_submitting,
+    resolve_served,
+)
 from musicgen_lab.backends.wire import FORMAT, check_format, unpack
-from musicgen_lab.clip import Failure
+from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.request import GenerationRequest
 
@@ -29,14 +38,39 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 900.0  # Modal answers 303 after 150 s; a service on a laptop may take its time
 CONNECT_ATTEMPTS = 4
 REDIRECTS_MAX = 100
-RETRY_AFTER_MAX_S = 60.0
+RETRY_AFTER_MAX_S = 60
+POLL_MIN_S, POLL_MAX_S, POLL_GROWTH = 0.1, 2.0, 1.5  # between two looks at a job
+POLL_ERRORS_MAX = 10  # in a row
+CANCEL_S = 5.0  # for telling the service what is no longer wanted
+LOST = ("ContainerLost", "EngineLost", "JobLost")  # it says nothing of the request: sent again
+TRIES = 3
+EXACT = {"sample_format": "FLOAT"}
+
+
+@dataclass
+class _Making:
+    request: GenerationRequest
+    report: Callable[[float], None] | None  # takes seconds of audio
+    reported_s: float = 0.0
+
+    def tell(self, job: dict[str, Any]) -> None:
+        """Report what was made since the last time; what is made again counts once."""
+        steps_done, steps = job.get("steps_done"), job.get("steps")
+        if self.report is None or not steps or steps_done is None:
+            return
+        made_s = self.request.duration * float(steps_done) / float(steps)
+        if made_s > self.reported_s:
+            self.report(made_s - self.reported_s)
+            self.reported_s = made_s
 
 
 class HttpBackend:
     """A MusicGen Lab service at a web address: on Modal, or `musicgen-lab serve` anywhere.
 
-    A request that may have reached the service is never sent twice. What could not be sent, and
-    what was refused because the service was full or starting, is sent again.
+    A request is a job of the service's, looked at until it has ended; a service that has no jobs
+    may answer with the clip instead. A request that may have reached the service is never sent
+    twice, unless the service says that it was lost there: then at most twice more. What could not
+    be sent, and what was refused because the service was full or starting, is sent again.
 
     Parameters
     ----------
@@ -131,23 +165,39 @@ class HttpBackend:
         return resolve_served(request, self._served)
 
     def submit(self, request: GenerationRequest) -> Future[Result]:
-        """Send a resolved request; cancelling the future closes its connection."""
-        return self._loop.start(self._make(request))
+        """Send a resolved request; cancelling the future cancels it at the service too."""
+        return self._start(request, None)
 
     def generate(
         self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
     ) -> Iterator[Result]:
         """Make a clip or a failure of every request, in the order of finishing."""
-        return generate_by_submitting(self.submit, requests, at_once=self._at_once)
+        events: queue.SimpleQueue[Future[Result] | float] = queue.SimpleQueue()
+        try:
+            yield from generate_by_submitting(
+                lambda request: self._start(request, events.put if on_progress else None),
+                requests,
+                at_once=self._at_once,
+                on_progress=on_progress,
+                events=events,
+            )
+        finally:
+            self._loop.settle(2 * CANCEL_S)
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
         """Return None: nothing is known of the machine behind the address."""
         return None if requests else 0.0
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Close every connection."""
+        """Cancel what is in flight, here and at the service, and close every connection."""
         self._loop.cancel_all()
+        self._loop.settle(2 * CANCEL_S)
         self._loop.wait(self._client.aclose())
+
+    def _start(
+        self, request: GenerationRequest, report: Callable[[float], None] | None
+    ) -> Future[Result]:
+        return self._loop.start(self._make(_Making(request, report)))
 
     async def _ask_models(self) -> list[str]:
         answer = await self._send("GET", "/models")
@@ -159,13 +209,13 @@ class HttpBackend:
         check_format(body.get("format"))
         return [str(model) for model in body["models"]]
 
-    async def _make(self, request: GenerationRequest) -> Result:
+    async def _make(self, making: _Making) -> Result:
         import httpx2
 
-        waited_s = 0.0
+        request, waited_s, lost = making.request, 0, 0
         while True:
             try:
-                answer = await self._generate(request)
+                result = await self._try(making)
             except httpx2.TransportError as error:
                 return Failure(
                     request,
@@ -173,15 +223,94 @@ class HttpBackend:
                     f"the connection to {self._host} was lost ({type(error).__name__}) after the "
                     "request was sent; run the sweep again to try it once more",
                 )
-            if answer.status_code not in (429, 503):
-                return self._read(answer, request)
-            pause_s = _retry_after_s(answer)
-            waited_s += pause_s
-            if waited_s > self._patience_s:
-                return Failure(request, "Busy", f"{self._host} stayed full: {_detail(answer)}")
-            await asyncio.sleep(pause_s)
+            except RetryLater as error:
+                waited_s += error.retry_after_s
+                if waited_s > self._patience_s:
+                    return Failure(request, "Busy", f"{self._host} stayed full: {error}")
+                await asyncio.sleep(error.retry_after_s)
+                continue
+            lost += 1
+            if isinstance(result, Clip) or result.error_type not in LOST or lost == TRIES:
+                return result
 
-    async def _generate(self, request: GenerationRequest) -> httpx2.Response:
+    async def _try(self, making: _Making) -> Result:
+        """Send a request once, and return what came of it.
+
+        Raises
+        ------
+        RetryLater
+            When the service does not take it now.
+        httpx2.TransportError
+            When the connection is lost.
+        """
+        posting = asyncio.ensure_future(self._post(making.request))
+        try:
+            answer = await asyncio.shield(posting)
+            if answer.status_code == 202:
+                return await self._follow(self._job_path(answer), making)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._withdraw(posting))
+            raise
+        return self._read(answer, making.request)
+
+    async def _withdraw(self, posting: asyncio.Future[httpx2.Response]) -> None:
+        """Cancel the job that a request started or is about to start."""
+        import httpx2
+
+        await asyncio.wait([posting], timeout=CANCEL_S)
+        if not posting.done():  # the clip itself will be its answer: leaving frees its slot
+            posting.cancel()
+            return
+        with suppress(asyncio.CancelledError, BackendUnavailable, httpx2.TransportError):
+            if posting.result().status_code == 202:
+                await self._send("DELETE", self._job_path(posting.result()))
+
+    async def _follow(self, path: str, making: _Making) -> Result:
+        """Look at a job until it has ended.
+
+        Raises
+        ------
+        RetryLater
+            When there was no room for it after all.
+        httpx2.TransportError
+            When the service can no longer be asked.
+        """
+        import httpx2
+
+        pause_s, errors = POLL_MIN_S, 0
+        while True:
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * POLL_GROWTH, POLL_MAX_S)
+            try:
+                answer = await self._send("GET", path, params=EXACT)
+                if answer.status_code == 429 or answer.status_code >= 500:
+                    raise httpx2.RemoteProtocolError(f"HTTP {answer.status_code}")
+            except httpx2.TransportError:
+                errors += 1
+                if errors == POLL_ERRORS_MAX:
+                    raise
+                continue  # looking again starts nothing
+            errors = 0
+            if answer.status_code in (404, 410):  # the service was started again, or it is too late
+                return Failure(making.request, "JobLost", _detail(answer))
+            if answer.status_code != 200:
+                raise self._refused(answer)
+            job = _read_json(answer)
+            making.tell(job)
+            if job.get("status") not in ("queued", "running"):
+                return self._read_job(job, making.request)
+
+    def _job_path(self, answer: httpx2.Response) -> str:
+        """Return where a job is seen: of this service, whatever name it knows itself by.
+
+        Its own Location may name another host behind a proxy, which must not get the key.
+        """
+        job_id = _read_json(answer).get("id")
+        if not isinstance(job_id, str):
+            raise BackendUnavailable(f"{self._host} answered 202 without the id of a job")
+        return f"/generate_endpoint/{quote(job_id, safe='')}"
+
+    async def _post(self, request: GenerationRequest) -> httpx2.Response:
         """Send a request once, and wait for its answer where the service says it will be."""
         import httpx2
 
@@ -189,7 +318,8 @@ class HttpBackend:
             "POST",
             "/generate_endpoint",
             json=request.model_dump(),
-            params={"sample_format": "FLOAT"},
+            params=EXACT,
+            headers={"Prefer": "respond-async"},
         )
         for _ in range(REDIRECTS_MAX):
             if answer.status_code != 303:
@@ -220,17 +350,30 @@ class HttpBackend:
         raise AssertionError("the loop above returns or raises")
 
     def _read(self, answer: httpx2.Response, request: GenerationRequest) -> Result:
+        """Return the result that an answer holds which is not a job."""
         if answer.status_code == 200:
             return self._read_clip(_read_json(answer), request)
         if answer.status_code in (401, 403, 404, 405):
             raise self._refused(answer)
         body = _read_json(answer)
+        if answer.status_code in (429, 503) and body.get("error_type") not in LOST:
+            raise RetryLater(_detail(answer), retry_after_s=_retry_after_s(answer))
         known = {422: "InvalidRequest", 504: "TimeoutError"}
         kind = body.get("error_type") or known.get(answer.status_code)
         kind = kind or f"HTTP {answer.status_code}"
         return Failure(request, str(kind), str(body.get("message") or _detail(answer)))
 
-    def _read_clip(self, body: dict[str, Any], request: GenerationRequest) -> Result:
+    def _read_job(self, job: dict[str, Any], request: GenerationRequest) -> Result:
+        """Return the result of a job that has ended."""
+        if job.get("status") == "done":
+            return self._read_clip(job.get("result"), request)
+        kind = str(job.get("error_type") or job.get("status"))
+        message = str(job.get("message") or f"the job is {job.get('status')}")
+        if kind == "ResourceExhausted":
+            raise RetryLater(message, retry_after_s=RETRY_AFTER_S)
+        return Failure(request, kind, message)
+
+    def _read_clip(self, body: Any, request: GenerationRequest) -> Result:
         try:
             wav = base64.b64decode(body["audio_base64"])
             answered = {**request.model_dump(), "seed": body["seed"], "model": body["model"]}
@@ -278,9 +421,9 @@ def _detail(answer: httpx2.Response) -> str:
     return str(_read_json(answer).get("detail") or answer.reason_phrase)[:500]
 
 
-def _retry_after_s(answer: httpx2.Response) -> float:
+def _retry_after_s(answer: httpx2.Response) -> int:
     try:
         seconds = float(answer.headers.get("retry-after", "1"))
     except ValueError:
         seconds = math.nan  # a date: not worth parsing for a pause
-    return min(max(seconds, 0.0), RETRY_AFTER_MAX_S) if math.isfinite(seconds) else 1.0
+    return math.ceil(min(max(seconds, 0), RETRY_AFTER_MAX_S)) if math.isfinite(seconds) else 1

@@ -10,11 +10,14 @@ import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
 from musicgen_lab.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from musicgen_lab.backends import OnProgress
 
 Result = Clip | Failure
 REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="")
@@ -116,13 +119,26 @@ def generate_by_submitting(
     requests: Iterable[GenerationRequest],
     *,
     at_once: int,
+    on_progress: OnProgress | None = None,
+    events: queue.SimpleQueue[Future[Result] | float] | None = None,
 ) -> Iterator[Result]:
     """Yield the results of submitted requests in the order of finishing, `at_once` in flight.
 
     When the caller stops, what is in flight is cancelled.
+
+    Parameters
+    ----------
+    submit : callable
+        Takes a resolved request, returns a future.
+    requests : iterable of GenerationRequest
+    at_once : int
+    on_progress : callable, optional
+        Called in the caller's thread with the seconds of audio that are put into `events`.
+    events : queue.SimpleQueue, optional
+        Where `submit` reports seconds of audio; finished futures are put there too.
     """
     source, more = iter(requests), True
-    finished: queue.SimpleQueue[Future[Result]] = queue.SimpleQueue()
+    finished = events or queue.SimpleQueue()
     in_flight: set[Future[Result]] = set()
     try:
         while more or in_flight:
@@ -135,6 +151,10 @@ def generate_by_submitting(
                     future.add_done_callback(finished.put)
             if in_flight:
                 done = finished.get()
+                if isinstance(done, float):
+                    if on_progress is not None:
+                        on_progress(done)
+                    continue
                 in_flight.discard(done)
                 yield done.result()
     finally:

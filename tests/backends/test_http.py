@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from musicgen_lab.request import GenerationRequest
 from musicgen_lab.sweep import Sweep
 from musicgen_lab.web.app import create_app
 from musicgen_lab.web.settings import WebSettings
+from tests.support.demo_engine import open_demo
 from tests.support.serving import running, serving
 from tests.support.sine_engine import SineEngine, sine_worker
 from tests.support.sines import MODEL, sine_clip
@@ -89,6 +91,124 @@ def test_patience_ends_and_the_request_is_a_failure(connect):
     assert isinstance(failure, Failure) and "9 requests wait" in failure.message
 
 
+class WithoutJobs:
+    """A service that has its clients wait, whatever they prefer."""
+
+    def __init__(self, app):
+        self.app, self.state = app, app.state
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http":
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"prefer"]
+        await self.app(scope, receive, send)
+
+
+def test_a_clip_that_takes_longer_than_a_call_may_last_is_made_once_and_arrives(connect):
+    """Modal ends a call after 150 s; what is waited for is made in vain, again and again."""
+    call_is_over = threading.Event()
+
+    class Slow(SineEngine):
+        def step(self):
+            call_is_over.wait()
+            return super().step()
+
+    engine = Slow()
+    app = create_app(EngineWorker(engine, MODEL), settings=WebSettings(answer_within_s=0.001))
+
+    @app.middleware("http")
+    async def see_the_end_of_a_call(request: Request, call_next):
+        answer = await call_next(request)
+        if request.url.path.startswith("/generate_endpoint"):
+            call_is_over.set()
+        return answer
+
+    with running(app) as address:
+        assert isinstance(make(connect(address, patience_s=0)), Clip)
+    assert len(engine.made) == 1
+
+
+def test_a_service_without_jobs_may_answer_with_the_clip_itself(connect):
+    with running(WithoutJobs(create_app(sine_worker()))) as address:
+        backend = connect(address)
+        assert isinstance(make(backend, seed=3), Clip)
+        failure = make(backend, prompt="fail")
+    assert (failure.error_type, failure.message) == ("MemoryError", "no room for it")
+
+
+def test_progress_is_told_in_seconds_of_audio_in_the_callers_thread(connect):
+    seconds, threads = [], set()
+
+    def on_progress(made_s):
+        seconds.append(made_s)
+        threads.add(threading.current_thread())
+
+    with serving(open_demo(slots=1)) as address:
+        backend = connect(address)
+        request = backend.resolve(GenerationRequest(prompt="x", duration=4))
+        (clip,) = backend.generate([request], on_progress)
+    assert isinstance(clip, Clip)
+    assert sum(seconds) == pytest.approx(4) and min(seconds) > 0
+    assert threads == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, WithoutJobs])
+def test_what_is_cancelled_frees_its_slot_at_the_service(connect, wrap):
+    worker = open_demo(slots=1)
+    with running(wrap(create_app(worker))) as address:
+        backend = connect(address)
+        request = backend.resolve(GenerationRequest(prompt="x", duration=30))
+        cancelled_before_it_was_sent = backend.submit(request)
+        cancelled_before_it_was_sent.cancel()
+        future = backend.submit(request)
+        while not worker.describe()["in_flight"]:
+            time.sleep(0.02)  # between two looks: nothing depends on its length
+        future.cancel()
+        while worker.describe()["in_flight"]:
+            time.sleep(0.02)
+        assert worker.describe()["made"] == 0
+
+
+@pytest.mark.parametrize(("lost", "kind", "made"), [(2, Clip, 3), (3, Failure, 3)])
+def test_what_was_lost_at_the_service_is_sent_at_most_twice_more(connect, lost, kind, made):
+    class Unlucky(SineEngine):
+        def make(self, request):
+            clip = super().make(request)
+            if len(self.made) > lost:
+                return clip
+            return Failure(request, "ContainerLost", "its container was lost")
+
+    for wrap in (lambda app: app, WithoutJobs):
+        engine = Unlucky()
+        with running(wrap(create_app(sine_worker(engine)))) as address:
+            assert isinstance(make(connect(address)), kind)
+        assert len(engine.made) == made
+
+
+def test_a_job_that_the_service_no_longer_knows_is_sent_at_most_twice_more(connect):
+    engine = SineEngine()
+    with serving(sine_worker(engine), settings=WebSettings(jobs_kept_s=0)) as address:
+        failure = make(connect(address))
+    assert failure.error_type == "JobLost" and "no longer kept" in failure.message
+    assert len(engine.made) == 3
+
+
+def test_a_job_is_looked_at_again_where_the_answer_was_lost(connect):
+    engine, looks = SineEngine(), []
+    app = create_app(sine_worker(engine))
+
+    @app.middleware("http")
+    async def lose_two(request: Request, call_next):
+        if request.method == "GET" and request.url.path.startswith("/generate_endpoint/"):
+            looks.append(request.url.path)
+            if len(looks) <= 2:
+                return Response("bad gateway", 502)
+        return await call_next(request)
+
+    with running(app) as address:
+        assert isinstance(make(connect(address)), Clip)
+    assert len(looks) == 3 and len(engine.made) == 1
+
+
 def test_a_long_call_is_followed_where_modal_redirects_it(connect):
     """Modal answers 303 after 150 s, to the same address with a query, again and again."""
     inner = create_app(sine_worker())
@@ -97,6 +217,7 @@ def test_a_long_call_is_followed_where_modal_redirects_it(connect):
 
     @outer.middleware("http")
     async def redirect_twice(request: Request, call_next):
+        request.scope["headers"] = [h for h in request.scope["headers"] if h[0] != b"prefer"]
         if request.url.path != "/generate_endpoint":
             return await call_next(request)
         if request.method == "POST":
