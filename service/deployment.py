@@ -263,7 +263,8 @@ def check_access(settings: DeploymentSettings) -> str:
     Raises
     ------
     ValueError
-        When everybody could, and not before, and MUSICGEN_PUBLIC does not say that this is meant.
+        When everybody could, and not before or nobody knows, and MUSICGEN_PUBLIC does not say that
+        this is meant.
     """
     if API_KEY in os.environ:
         raise ValueError(
@@ -288,11 +289,24 @@ def check_access(settings: DeploymentSettings) -> str:
 
 
 def deployed_access(app: str) -> str | None:
-    """Return who may use the app that is deployed under a name; None where none is."""
+    """Return who may use the app that is deployed under a name; None where none is.
+
+    Raises
+    ------
+    ValueError
+        When it cannot be asked.
+    """
     import modal
 
     try:
         about = modal.Function.from_name(app, "about").remote()
-    except modal.exception.Error:  # not deployed, or Modal cannot be reached: `deploy` says which
+    except (modal.exception.NotFoundError, modal.exception.AuthError):  # `deploy` tells the latter
         return None
+    except modal.exception.Error as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"{app!r}, if deployed, cannot be asked whether it has a key ({said}): try again, or "
+            "deploy with MUSICGEN_SECRET or MUSICGEN_PROXY_AUTH=1, or with MUSICGEN_PUBLIC=1 if "
+            "everybody may use it"
+        ) from None
     return str(about.get("access"))

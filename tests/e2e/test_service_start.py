@@ -6,6 +6,7 @@ import subprocess
 import httpx2
 import pytest
 from modal.client import _Client
+from modal_proto.api_pb2 import GenericResult as Result
 
 from musicgen_lab.backends.modal import ModalBackend
 from musicgen_lab.clip import Failure
@@ -98,6 +99,16 @@ def test_a_service_that_had_a_key_is_not_made_public_unless_that_is_meant(server
     assert refused.returncode == 1 and "would become public" in refused.stderr
     opened = deploy(server, MUSICGEN_PUBLIC="1")
     assert "the web address is PUBLIC" in opened.stdout
+
+
+def test_a_service_that_cannot_be_asked_whether_it_has_a_key_is_not_made_public(server):
+    deploy(server)
+    failure = Result(status=Result.GENERIC_STATUS_FAILURE, exception="the container\nfailed")
+    server.servicer.on_deliver = lambda input_id, given: failure
+    refused = run_modal(server, "deploy", "service/app.py", MUSICGEN_GPU="cpu")
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1, refused.stderr
+    assert "cannot be asked whether it has a key (the container failed)" in refused.stderr
+    assert "PUBLIC" in deploy(server, MUSICGEN_PUBLIC="1").stdout
 
 
 def test_a_secret_that_does_not_exist_is_refused(server):
