@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.backends.estimates import Estimate
 from musicgen_lab.backends.event_loop import EventLoop
-from musicgen_lab.backends.modal_errors import describe_failure, raise_unavailable
+from musicgen_lab.backends.modal_errors import describe_failure, failure_of, raise_unavailable
 from musicgen_lab.backends.prices import Cost, Prices
 from musicgen_lab.backends.submitting import (
     REQUEST_ID,
@@ -19,7 +19,7 @@ from musicgen_lab.backends.submitting import (
     resolve_served,
 )
 from musicgen_lab.backends.wire import check_format, plain, unpack
-from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.clip import Clip
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.request import GenerationRequest
 
@@ -183,11 +183,13 @@ class ModalBackend:
         request_id = REQUEST_ID.get()
 
         async def send() -> Any:
-            model = await self._model(str(request.model))
+            model = await self._require_model(str(request.model))
             return await _spawn(model, request, request_id=request_id, report=report)
 
         try:
             return self._loop.wait(send())
+        except BackendUnavailable:
+            raise
         except Exception as error:
             self.raise_unavailable(error)
             raise BackendUnavailable(": ".join(describe_failure(error))) from error
@@ -245,6 +247,12 @@ class ModalBackend:
             self._models[identity] = cls(model=identity)
         return self._models[identity]
 
+    async def _require_model(self, identity: str) -> Any:
+        """Return the GPU class for a model that can be had now."""
+        if self._require is not None:
+            await self._require(identity)
+        return await self._model(identity)
+
     async def _make(self, request: GenerationRequest, request_id: str) -> Result:
         for lost in range(TRIES):
             result = await self._read(self._send(request, request_id), request)
@@ -258,9 +266,7 @@ class ModalBackend:
 
     async def _send(self, request: GenerationRequest, request_id: str) -> Mapping[str, Any]:
         """Send a request and return its answer; where this is cancelled, its call is too."""
-        if self._require is not None:
-            await self._require(str(request.model))
-        model = await self._model(str(request.model))
+        model = await self._require_model(str(request.model))
         call = await _spawn(model, request, request_id=request_id)
         try:
             return await _wait_for(call)
@@ -278,7 +284,7 @@ class ModalBackend:
             raise
         except Exception as error:
             self.raise_unavailable(error)
-            return Failure(request, *describe_failure(error))
+            return failure_of(request, error)
 
     def add_cost(self, clip: Clip, *, containers_lost: int = 0) -> Clip:
         """Return a clip that says what it took, by the GPU that made it."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from musicgen_lab.clip import Failure
 from musicgen_lab.errors import BackendUnavailable
+from musicgen_lab.request import GenerationRequest
 
 _MESSAGE_MAX = 500
 
@@ -35,6 +39,12 @@ def raise_unavailable(error: Exception, app: str, environment: str | None) -> No
     else:
         return
     raise BackendUnavailable(message) from error
+
+
+def failure_of(request: GenerationRequest, error: Exception) -> Failure:
+    """Return the failure that an error of Modal's is for a request, with its traceback."""
+    error_type, message = describe_failure(error)
+    return replace(Failure.from_error(request, error), error_type=error_type, message=message)
 
 
 def describe_failure(error: Exception) -> tuple[str, str]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from musicgen_lab.backends.jobs import JobExpired, JobStatus, JobUnknown, StartedJob
 from musicgen_lab.backends.modal import ModalBackend
-from musicgen_lab.backends.modal_errors import describe_failure
+from musicgen_lab.backends.modal_errors import failure_of
 from musicgen_lab.backends.submitting import Result
 from musicgen_lab.backends.wire import plain, unpack
-from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.clip import Clip
 from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.request import GenerationRequest
 
@@ -67,7 +67,7 @@ class ModalJobs:
             raise
         except Exception as error:
             self._backend.raise_unavailable(error)
-            result = Failure(request, *describe_failure(error))
+            result = failure_of(request, error)
         if isinstance(result, Clip):
             clip = self._backend.add_cost(result)
             return JobStatus("done", steps, steps, clip, warnings)

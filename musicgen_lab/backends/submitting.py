@@ -55,7 +55,7 @@ class EngineLost(RetryLater):
 
 
 class ModelLoading(RetryLater):
-    """The model is being loaded and will not be ready while a client waits.
+    """The model's weights are not there yet, and will not be while a client waits.
 
     Parameters
     ----------
@@ -65,8 +65,7 @@ class ModelLoading(RetryLater):
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(
-            f"the model is being loaded; send the request again in {retry_after_s} s, or with the "
-            "header Prefer: respond-async now",
+            f"the model is being loaded; send the request again in {retry_after_s} s",
             retry_after_s=retry_after_s,
         )
 

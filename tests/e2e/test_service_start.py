@@ -49,14 +49,14 @@ def test_the_web_app_has_missing_weights_prepared_without_a_gpu_and_says_why_the
     deploy(server, MUSICGEN_MODELS=UNFETCHED)
     address = server.web_url("musicgen")
 
-    def ask():
-        body = {"prompt": "x", "duration": 1}
-        return httpx2.post(f"{address}/generate_endpoint", json=body, timeout=280)
+    def ask(**headers):
+        body, url = {"prompt": "x", "duration": 1}, f"{address}/generate_endpoint"
+        return httpx2.post(url, json=body, headers=headers, timeout=280)
 
-    answer = ask()
-    assert answer.status_code == 503, answer.text
-    assert int(answer.headers["Retry-After"]) > 0
-    assert "the model is being loaded" in answer.json()["detail"]
+    for answer in (ask(), ask(Prefer="respond-async")):
+        assert answer.status_code == 503, answer.text
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "the model is being loaded" in answer.json()["detail"]
     while "the model is being loaded" in answer.json()["detail"]:
         answer = ask()
     assert answer.status_code == 503

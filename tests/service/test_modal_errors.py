@@ -3,8 +3,11 @@
 import pytest
 from modal import exception
 
-from musicgen_lab.backends.modal_errors import describe_failure, raise_unavailable
+from musicgen_lab.backends.modal_errors import failure_of, raise_unavailable
 from musicgen_lab.errors import BackendUnavailable
+from musicgen_lab.request import GenerationRequest
+
+REQUEST = GenerationRequest(prompt="x", seed=1)
 
 
 @pytest.mark.parametrize(
@@ -41,5 +44,7 @@ def test_what_concerns_every_request_is_raised_in_one_sentence(error, said):
 )
 def test_what_ended_one_request_is_that_requests_failure(error, kind, way_out):
     raise_unavailable(error, "app", None)  # it does not concern the others
-    name, sentence = describe_failure(error)
-    assert name == kind and way_out in sentence and "\n" not in sentence
+    failure = failure_of(REQUEST, error)
+    assert failure.error_type == kind
+    assert way_out in failure.message and "\n" not in failure.message
+    assert type(error).__name__ in failure.traceback
