@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-MIB = 2**20  # bytes
+GIB = 2**30  # bytes
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Gpu:
     Attributes
     ----------
     memory_bytes : int
-        What its driver reports as the whole.
+        What it has for programs.
     bytes_per_s : float
         Bandwidth of its memory.
     """
@@ -28,15 +28,15 @@ class Gpu:
 
 
 GPUS: Mapping[str, Gpu] = {
-    "T4": Gpu(15_360 * MIB, 0.32e12),
-    "L4": Gpu(23_034 * MIB, 0.30e12),
-    "A10": Gpu(23_028 * MIB, 0.60e12),
-    "L40S": Gpu(46_068 * MIB, 0.86e12),
-    "A100-40GB": Gpu(40_960 * MIB, 1.55e12),
-    "A100-80GB": Gpu(81_920 * MIB, 2.0e12),
-    "H100": Gpu(81_559 * MIB, 3.35e12),
-    "H200": Gpu(143_771 * MIB, 4.8e12),
-    "B200": Gpu(183_359 * MIB, 8.0e12),
+    "T4": Gpu(int(14.5 * GIB), 0.32e12),
+    "L4": Gpu(int(21.9 * GIB), 0.30e12),
+    "A10": Gpu(int(21.9 * GIB), 0.60e12),
+    "L40S": Gpu(int(44.3 * GIB), 0.86e12),
+    "A100-40GB": Gpu(int(39.3 * GIB), 1.55e12),
+    "A100-80GB": Gpu(int(79.1 * GIB), 2.0e12),
+    "H100": Gpu(int(79.0 * GIB), 3.35e12),
+    "H200": Gpu(int(139.7 * GIB), 4.8e12),
+    "B200": Gpu(int(178.3 * GIB), 8.0e12),
 }
 
 ALIASES: Mapping[str, str] = {"A10G": "A10", "A100": "A100-40GB", "H100!": "H100"}

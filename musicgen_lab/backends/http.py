@@ -17,7 +17,9 @@ from urllib.parse import quote, urlsplit
 from musicgen_lab.backends.api_key import read_api_key
 from musicgen_lab.backends.event_loop import EventLoop
 from musicgen_lab.backends.submitting import (
+    LOST,
     RETRY_AFTER_S,
+    TRIES,
     Result,
     RetryLater,
     generate_by_submitting,
@@ -42,8 +44,7 @@ RETRY_AFTER_MAX_S = 60
 POLL_MIN_S, POLL_MAX_S, POLL_GROWTH = 0.1, 2.0, 1.5  # between two looks at a job
 POLL_ERRORS_MAX = 10  # in a row
 CANCEL_S = 5.0  # for telling the service what is no longer wanted
-LOST = ("ContainerLost", "EngineLost", "JobLost")  # it says nothing of the request: sent again
-TRIES = 3
+LOST_HERE = (*LOST, "JobLost")
 EXACT = {"sample_format": "FLOAT"}
 
 
@@ -230,7 +231,7 @@ class HttpBackend:
                 await asyncio.sleep(error.retry_after_s)
                 continue
             lost += 1
-            if isinstance(result, Clip) or result.error_type not in LOST or lost == TRIES:
+            if isinstance(result, Clip) or result.error_type not in LOST_HERE or lost == TRIES:
                 return result
 
     async def _try(self, making: _Making) -> Result:
@@ -356,7 +357,7 @@ class HttpBackend:
         if answer.status_code in (401, 403, 404, 405):
             raise self._refused(answer)
         body = _read_json(answer)
-        if answer.status_code in (429, 503) and body.get("error_type") not in LOST:
+        if answer.status_code in (429, 503) and body.get("error_type") not in LOST_HERE:
             raise RetryLater(_detail(answer), retry_after_s=_retry_after_s(answer))
         known = {422: "InvalidRequest", 504: "TimeoutError"}
         kind = body.get("error_type") or known.get(answer.status_code)

@@ -13,7 +13,9 @@ from musicgen_lab.backends.event_loop import EventLoop
 from musicgen_lab.backends.modal_errors import describe_failure, failure_of, raise_unavailable
 from musicgen_lab.backends.prices import Cost, Prices
 from musicgen_lab.backends.submitting import (
+    LOST,
     REQUEST_ID,
+    TRIES,
     Result,
     generate_by_submitting,
     resolve_served,
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
 
 APP, CLASS, ABOUT = "musicgen", "MusicGen", "about"
-CONTAINER_LOST = ("ContainerLost", "EngineLost")  # it says nothing of the request: tried again
-TRIES = 3
 POLL_S = 50.0  # Modal answers "not yet" after this long, and is asked again
 CANCEL_S = 10.0  # for telling Modal what is no longer wanted
 
@@ -258,7 +258,7 @@ class ModalBackend:
             result = await self._read(self._send(request, request_id), request)
             if isinstance(result, Clip):
                 return self.add_cost(result, containers_lost=lost)
-            if result.error_type not in CONTAINER_LOST:
+            if result.error_type not in LOST:
                 return result
             if lost + 1 == TRIES:
                 return replace(result, message=f"{result.message}; it went so {TRIES} times")

@@ -24,6 +24,8 @@ REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="")
 """Under which the request that is being answered now is logged, also where its clip is made."""
 
 RETRY_AFTER_S = 5  # where nothing better is known
+LOST = ("ContainerLost", "EngineLost")  # failures that say nothing of their request: sent again
+TRIES = 3  # of a request that is lost on the way
 
 
 class RetryLater(BackendUnavailable):

@@ -20,19 +20,6 @@ ROWS_PER_CLIP = 2  # with the prompt and without it
 PROMPT_TOKENS_USUAL = 64  # what most prompts stay under
 AUTO_CLIPS_MAX = 32
 
-GPU_MEMORY_BYTES = {
-    "T4": int(14.5 * GIB),
-    "L4": int(21.9 * GIB),
-    "A10": int(21.9 * GIB),
-    "L40S": int(44.3 * GIB),
-    "A100-40GB": int(39.3 * GIB),
-    "A100-80GB": int(79.1 * GIB),
-    "H100": int(79.0 * GIB),
-    "H200": int(139.7 * GIB),
-    "B200": int(178.3 * GIB),
-}
-"""What a GPU has for programs, in bytes, by Modal's names."""
-
 # What is needed beside the language model's weights and the cache:
 CONTEXT_BYTES = int(0.6 * GIB)  # CUDA's, with the kernels of torch, cuBLAS and cuDNN
 _ENCODER_BYTES = int(0.45 * GIB)  # T5-base's encoder, float32
@@ -135,7 +122,7 @@ def capacity_on_gpu(
     ----------
     config : ModelConfig
     memory_bytes : int
-        The GPU's, as in `GPU_MEMORY_BYTES`.
+        What the GPU has for programs.
     max_clips : int or "auto"
         The most clips made at once.
 

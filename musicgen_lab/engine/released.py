@@ -43,11 +43,3 @@ def released_config(size: str, *, stereo: bool = False) -> ModelConfig:
         source=Source(name=f"facebook/musicgen-{'stereo-' if stereo else ''}{size}"),
         license="CC-BY-NC-4.0",
     )
-
-
-RELEASED_MODELS = {
-    config.source.name: config
-    for size in _SIZES
-    for config in (released_config(size), released_config(size, stereo=True))
-}
-"""Hub id to configuration."""

@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 from fastapi import Response
 
-from musicgen_lab.backends.submitting import RETRY_AFTER_S, Busy, RetryLater
+from musicgen_lab.backends.submitting import LOST, RETRY_AFTER_S, Busy, RetryLater
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.request import GenerationRequest, short
@@ -29,7 +29,7 @@ SOUNDS = {  # of equals, the first is chosen
 }
 VARY = {"Vary": "Accept"}
 MESSAGE_MAX = 500  # characters of somebody else's words
-LOST_ON_THE_WAY = ("ContainerLost", "EngineLost", "ResourceExhausted")  # nothing was made
+LOST_ON_THE_WAY = (*LOST, "ResourceExhausted")  # nothing was made
 SampleFormat = Literal["PCM_16", "FLOAT"]
 
 

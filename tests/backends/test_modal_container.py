@@ -1,10 +1,11 @@
 """How many clips a container on Modal lets in, by what its engine has room for."""
 
+from musicgen_lab.backends.gpus import GPUS
 from musicgen_lab.backends.modal_container import count_room
-from musicgen_lab.engine.capacity import GPU_MEMORY_BYTES, capacity_on_gpu
+from musicgen_lab.engine.capacity import capacity_on_gpu
 from musicgen_lab.engine.released import released_config
 
-LARGE_ON_A10 = capacity_on_gpu(released_config("large"), GPU_MEMORY_BYTES["A10"])
+LARGE_ON_A10 = capacity_on_gpu(released_config("large"), GPUS["A10"].memory_bytes)
 
 
 def test_an_empty_container_takes_as_many_of_the_longest_clips_as_fit():

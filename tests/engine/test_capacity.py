@@ -1,29 +1,31 @@
 """How many clips a memory holds, counted without torch and without weights."""
 
+import itertools
 import subprocess
 import sys
 
+from musicgen_lab.backends.gpus import GPUS
 from musicgen_lab.engine.capacity import (
     AUTO_CLIPS_MAX,
-    GPU_MEMORY_BYTES,
     block_bytes,
     capacity_on_gpu,
     plan_capacity,
     weight_bytes,
 )
-from musicgen_lab.engine.released import RELEASED_MODELS
+from musicgen_lab.engine.released import released_config
 
-LARGE = RELEASED_MODELS["facebook/musicgen-large"]
+LARGE = released_config("large")
 
 
 def test_large_holds_at_least_25_clips_of_8_s_on_a_gpu_of_24_gb():
     for gpu in ("A10", "L4"):
-        assert capacity_on_gpu(LARGE, GPU_MEMORY_BYTES[gpu]).clips(8.0) >= 25
+        assert capacity_on_gpu(LARGE, GPUS[gpu].memory_bytes).clips(8.0) >= 25
 
 
 def test_every_released_model_holds_clips_of_30_s_on_a_gpu_of_24_gb():
-    for config in RELEASED_MODELS.values():
-        assert capacity_on_gpu(config, GPU_MEMORY_BYTES["A10"]).clips(30.0) >= 8
+    for size, stereo in itertools.product(("small", "medium", "large"), (False, True)):
+        config = released_config(size, stereo=stereo)
+        assert capacity_on_gpu(config, GPUS["A10"].memory_bytes).clips(30.0) >= 8
 
 
 def test_a_model_that_does_not_fit_holds_no_clip():

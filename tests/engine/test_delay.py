@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from musicgen_lab.engine.delay import codes_are_due, delay, undelay
-from musicgen_lab.engine.released import RELEASED_MODELS
+from musicgen_lab.engine.released import released_config
 
 DELAYS = [[0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3], [0], [0, 2, 5]]
 
@@ -26,7 +26,7 @@ def test_sequence_length_places_and_order_are_audiocrafts(delays, frames):
 
 
 def test_frames_are_cut_down_to_whole_ones_as_audiocraft_does():
-    config = RELEASED_MODELS["facebook/musicgen-small"]
+    config = released_config("small")
 
     assert config.count_frames(1.0) == 50
     assert config.count_frames(2.3) == int(2.3 * 50)

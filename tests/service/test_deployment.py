@@ -7,7 +7,8 @@ import tomllib
 import grimp
 import pytest
 
-from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX, GPU_MEMORY_BYTES, capacity_on_gpu
+from musicgen_lab.backends.gpus import GPUS
+from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX, capacity_on_gpu
 from musicgen_lab.engine.released import released_config
 from musicgen_lab.request import DURATION_MAX_S
 from service.deployment import (
@@ -33,8 +34,10 @@ def test_clips_at_once_are_the_longest_clips_that_the_engine_says_a_gpu_holds():
     for size, table in LONGEST_CLIPS.items():
         models = [released_config(size, stereo=stereo) for stereo in (False, True)]
         counted = {
-            gpu: min(capacity_on_gpu(model, memory).clips(DURATION_MAX_S) for model in models)
-            for gpu, memory in GPU_MEMORY_BYTES.items()
+            name: min(
+                capacity_on_gpu(model, gpu.memory_bytes).clips(DURATION_MAX_S) for model in models
+            )
+            for name, gpu in GPUS.items()
         }
         assert table == counted, size
 
