@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Write the lock files, or with --check say whether they fit pyproject.toml.
 #
-#   requirements.lock   everything: all extras and the tests
+#   requirements.lock   everything: all extras, the tests and the documentation
 #   service/gpu.lock    what the GPU image on Modal holds, at the versions of requirements.lock
 #   service/web.lock    what the web image holds, at the same versions
 #
@@ -22,7 +22,7 @@ if [ "${1:-}" = --check ]; then
   mkdir "$folder/service"
   cp requirements.lock "$folder"
 fi
-compile "$folder/requirements.lock" pyproject.toml --all-extras --group test
+compile "$folder/requirements.lock" pyproject.toml --all-extras --group test --group docs
 for image in gpu web; do
   compile "$folder/service/$image.lock" --group "$image-image" -c "$folder/requirements.lock"
 done
