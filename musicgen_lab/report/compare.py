@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -80,9 +79,9 @@ def make_comparison(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from error
-    first, second = (os.path.relpath(run, folder) for run in (run_a, run_b))
-    given = {"run_a": first, "run_b": second, "features": names, "title": title or ""}
-    notebook = run_notebook(NOTEBOOK, folder, given, progress=progress)
+    given = {"features": names, "title": title or ""}
+    folders = {"run_a": Path(run_a), "run_b": Path(run_b), "out": folder}
+    notebook = run_notebook(NOTEBOOK, folder, given, folders=folders, progress=progress)
     heading = title or " against ".join(reversed(comparison.names()))
     return write_page(notebook, folder, heading, self_contained=self_contained)
 
@@ -158,16 +157,18 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
     )
 
 
-def listening(comparison: Comparison, features: Sequence[str] | None = None) -> HTML:
+def listening(
+    comparison: Comparison, features: Sequence[str] | None = None, *, out: str | Path
+) -> HTML:
     """Show the pairs beside each other, each clip with its picture and its player.
 
-    The sounds and pictures are written into `listening/` of the folder in which this runs.
+    The sounds and pictures are written into `listening/` of the folder `out`.
     """
     from IPython.display import HTML
 
     a, b = MelPictures(comparison.a), MelPictures(comparison.b)
     share_scale(a, b)
-    names, previews = shown_features(features), FilePreviews(Path())
+    names, previews = shown_features(features), FilePreviews(Path(out))
     runs = ((comparison.a, a), (comparison.b, b))
     records = [{record["key"]: record for record in run.records} for run, _ in runs]
     heads = "".join(

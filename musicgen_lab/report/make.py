@@ -80,7 +80,8 @@ def make_report(
         given["features"] = chosen_features(features)
     check_report_parameters(given)
     list(run.store.records())  # sets damaged files aside, and warns here rather than in the kernel
-    notebook = run_notebook(NOTEBOOK, run.path, {**given, FOLDER_PARAMETER: "."}, progress=progress)
+    folders = {FOLDER_PARAMETER: run.path}
+    notebook = run_notebook(NOTEBOOK, run.path, given, folders=folders, progress=progress)
     heading = report_title((r.prompt for r in run.asked()), title or "")
     return write_page(notebook, run.path, heading, self_contained=self_contained, formats=kept)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.errors import InvalidRequest, ReportFailed
+from musicgen_lab.runs.interpreter import (
+    NEUTRAL_FOLDER,
+    interpreter_command,
+    interpreter_environment,
+)
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
@@ -16,18 +21,28 @@ if TYPE_CHECKING:
 
 
 def run_notebook(
-    notebook: Path, folder: Path, parameters: Mapping[str, Any], *, progress: bool = False
+    notebook: Path,
+    folder: Path,
+    parameters: Mapping[str, Any],
+    *,
+    folders: Mapping[str, Path] | None = None,
+    progress: bool = False,
 ) -> NotebookNode:
     """Run a notebook with papermill and return it with its outputs.
+
+    Nothing is imported from the folders that it works on: they may be somebody else's.
 
     Parameters
     ----------
     notebook : Path
         It is left as it is.
     folder : Path
-        Where it runs.
+        Where the notebook that is returned will lie.
     parameters : Mapping
         By name.
+    folders : Mapping, optional
+        Parameters that are folders, by name: the kernel gets absolute paths, the notebook that is
+        returned has them relative to `folder`.
     progress : bool
         Show a bar.
 
@@ -41,16 +56,20 @@ def run_notebook(
     from nbclient.exceptions import CellControlSignal, DeadKernelError
     from papermill import execute_notebook
     from papermill.exceptions import PapermillException, PapermillExecutionError
+    from papermill.parameterize import parameterize_notebook
 
-    check_parameters(notebook, parameters)
+    folders = folders or {}
+    check_parameters(notebook, {**parameters, **folders})
+    absolute = {name: str(path.absolute()) for name, path in folders.items()}
+    relative = {name: os.path.relpath(path, folder) for name, path in folders.items()}
     try:
         done = execute_notebook(
             _unformatted(notebook),
             None,  # the caller writes it, and only if it is whole
-            parameters=dict(parameters),
+            parameters={**parameters, **absolute},
             progress_bar={"desc": "Report", "unit": "step"} if progress else False,
             km=_kernel(),
-            resources={"metadata": {"path": str(folder)}},
+            resources={"metadata": {"path": NEUTRAL_FOLDER}},
         )
     except PapermillExecutionError as error:
         message = re.sub(r"\s+", " ", str(error.evalue)).strip()
@@ -58,6 +77,7 @@ def run_notebook(
     except (PapermillException, DeadKernelError, CellControlSignal, RuntimeError) as error:
         message = str(error).strip().split("\n")[0]
         raise ReportFailed(f"the report could not be made: {message}") from error
+    done = parameterize_notebook(done, {**parameters, **relative})
     done.metadata.pop("papermill", None)  # it names paths of this machine
     return done
 
@@ -99,15 +119,15 @@ def _kernel() -> AsyncKernelManager:
     class ThisInterpreter(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
             return KernelSpec(
-                argv=[
-                    sys.executable,
+                argv=interpreter_command(
                     "-Xfrozen_modules=off",  # or the debugger that nobody uses warns of them
                     "-m",
                     "ipykernel_launcher",
                     "-f",
                     "{connection_file}",
                     "--log-level=ERROR",
-                ],
+                ),
+                env=interpreter_environment(),
                 display_name="Python 3",
                 language="python",
             )

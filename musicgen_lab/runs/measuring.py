@@ -21,6 +21,11 @@ from musicgen_lab.analysis.distances import signature
 from musicgen_lab.analysis.features import measure
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.clip import decode_audio
+from musicgen_lab.runs.interpreter import (
+    NEUTRAL_FOLDER,
+    interpreter_command,
+    interpreter_environment,
+)
 
 MEASURES: Mapping[str, Callable[[Array, int], Any]] = {
     "features": measure,
@@ -77,13 +82,14 @@ def _in_this_process(what: str, paths: Sequence[Path]) -> list[Any]:
 
 def _in_a_worker(what: str, paths: Sequence[Path]) -> list[Any]:
     """Measure in a worker; what it does not finish, for want of memory say, is measured here."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = interpreter_environment() | {"OMP_NUM_THREADS": "1"}
     task = json.dumps({"what": what, "paths": [str(path.absolute()) for path in paths]})
     worker = subprocess.run(
-        [sys.executable, "-m", "musicgen_lab.runs.measuring"],
+        interpreter_command("-m", "musicgen_lab.runs.measuring"),
         input=task.encode(),
         stdout=subprocess.PIPE,
         env=environment,
+        cwd=NEUTRAL_FOLDER,
         check=False,
     )
     if worker.returncode != 0:

@@ -286,13 +286,14 @@ def test_a_kernel_that_dies_is_one_line(run, tmp_path, monkeypatch):
     assert not (run / "report.html").exists()
 
 
-def test_the_notebook_is_run_by_this_interpreter_in_the_run_folder(run, tmp_path, monkeypatch):
+def test_the_notebook_is_run_by_this_interpreter_outside_the_run_folder(run, tmp_path, monkeypatch):
     cell = "import os, sys; print(sys.executable, os.getcwd(), run_folder, sep='\\n')"
     use_template(monkeypatch, tmp_path / "asks", cell)
     make_report(run, progress=False)
     notebook = nbformat.read(run / "report.ipynb", as_version=4)
     printed = notebook.cells[-1].outputs[0].text.splitlines()
-    assert printed == [sys.executable, str(run), "."]
+    assert printed == [sys.executable, run.anchor, str(run)]
+    assert 'run_folder = "."' in notebook.cells[1].source
 
 
 def contents(folder: Path):
