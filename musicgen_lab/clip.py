@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 import io
+import math
 import traceback
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pydantic
+from pydantic import AfterValidator, ConfigDict, StringConstraints
 
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.request import GenerationRequest, short
 
 if TYPE_CHECKING:
     from IPython.display import Audio
 
 Samples = npt.NDArray[np.float32]
 
+CHANNELS_MAX = 2
+SAMPLE_RATE_MIN_HZ, SAMPLE_RATE_MAX_HZ = 8_000, 192_000
+LENGTH_TOLERANCE_S = 0.1  # a few of the codec's frames: models make whole ones
+MESSAGE_MAX_CHARACTERS = 2000
+NAME_MAX_CHARACTERS = 200
 
-@dataclass(frozen=True)
+Name = Annotated[str, StringConstraints(max_length=NAME_MAX_CHARACTERS, pattern=r"^[^\x00-\x1f]+$")]
+Detail = Annotated[str, StringConstraints(max_length=1000)] | bool | int | float | None
+
+
+def _numbers_where_numbers_are_read(details: dict[str, Any]) -> dict[str, Any]:
+    """Refuse texts and negative numbers for the costs that tables add up."""
+    for name in ("gpu_s", "cost_usd"):
+        value = details.get(name, 0.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise ValueError(f"{name} must be a number of at least 0, got {short(value)}")
+    if not isinstance(details.get("gpu", ""), str):
+        raise ValueError(f"gpu must be text, got {short(details['gpu'])}")
+    return details
+
+
+@pydantic.dataclasses.dataclass(
+    frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+)
 class Provenance:
     """Who made a clip, and with what: enough to make it again.
+
+    Types and lengths are checked, since most provenance is read from a file or a service.
 
     Attributes
     ----------
@@ -33,14 +60,24 @@ class Provenance:
     lab_version : str
         The version of this package.
     details : dict
-        Whatever else the clip's numbers may depend on, such as torch's version.
+        Whatever else the clip's numbers may depend on, such as torch's version; up to 100 plain
+        values by name.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        A ValueError, when a field is of another type, too long, or not finite.
     """
 
-    engine: str
-    device: str
-    dtype: str
-    lab_version: str
-    details: dict[str, Any] = field(default_factory=dict)
+    engine: Name
+    device: Name
+    dtype: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")]
+    lab_version: Name
+    details: Annotated[
+        dict[Name, Detail],
+        pydantic.Field(max_length=100),
+        AfterValidator(_numbers_where_numbers_are_read),
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +174,74 @@ class Failure:
         """Return the failure that an error is for a request, with the error's traceback."""
         lines = traceback.format_exception(error)
         return cls(request, type(error).__name__, str(error), elapsed_s, "".join(lines))
+
+
+def checked(result: Clip | Failure) -> Clip | Failure:
+    """Return a result that may be kept: a clip that cannot be what was requested is a failure.
+
+    Every result passes through here that another process or machine made, and every one before it
+    is stored.
+
+    Returns
+    -------
+    Clip or Failure
+        The clip itself; or a failure of type "InvalidClip" that says what is wrong with it. The
+        texts of a failure are shortened to what a table can show.
+    """
+    valid = math.isfinite(result.elapsed_s) and result.elapsed_s >= 0
+    elapsed_s = float(result.elapsed_s) if valid else 0.0
+    if isinstance(result, Clip):
+        fault = clip_fault(result.request, result.samples, result.sample_rate)
+        if fault is None:
+            return replace(result, elapsed_s=elapsed_s)
+        result = Failure(result.request, "InvalidClip", fault)
+    return replace(
+        result,
+        error_type=result.error_type[:100],
+        message=result.message[:MESSAGE_MAX_CHARACTERS],
+        elapsed_s=elapsed_s,
+    )
+
+
+def clip_fault(request: GenerationRequest, samples: Samples, sample_rate: int) -> str | None:
+    """Say why samples cannot be the clip of a request; None where they can.
+
+    Parameters
+    ----------
+    request : GenerationRequest
+    samples : np.ndarray [shape=(channels, n), dtype=float32]
+    sample_rate : int
+        In Hz.
+    """
+    channels, frames = samples.shape
+    fault = shape_fault(request, channels, frames, sample_rate)
+    if fault is None and not np.isfinite(samples).all():
+        fault = "its samples are not all finite numbers"
+    return fault
+
+
+def shape_fault(
+    request: GenerationRequest, channels: int, frames: int, sample_rate: int
+) -> str | None:
+    """Say why sound of a shape cannot be the clip of a request; None where it can.
+
+    Parameters
+    ----------
+    request : GenerationRequest
+    channels : int
+    frames : int
+        Samples per channel.
+    sample_rate : int
+        In Hz.
+    """
+    if not 1 <= channels <= CHANNELS_MAX:
+        return f"it has {channels:,} channels, not 1 or 2"
+    if not SAMPLE_RATE_MIN_HZ <= sample_rate <= SAMPLE_RATE_MAX_HZ:
+        limits = f"{SAMPLE_RATE_MIN_HZ:,} to {SAMPLE_RATE_MAX_HZ:,}"
+        return f"its sample rate is {sample_rate:,} Hz, outside {limits} Hz"
+    if abs(frames / sample_rate - request.duration) > LENGTH_TOLERANCE_S:
+        return f"it lasts {frames / sample_rate:.4g} s, not {request.duration:g} s"
+    return None
 
 
 def encode_wav(samples: Samples, sample_rate: int, subtype: str = "FLOAT") -> bytes:
