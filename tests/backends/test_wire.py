@@ -43,12 +43,20 @@ def test_a_clip_of_the_engine_is_pickled_without_a_name_to_import():
 
 
 @pytest.mark.parametrize("foreign", [VersionString("2.11"), np.float64(1.0), (1, 2), {1, 2}])
-def test_a_provenance_that_holds_a_foreign_type_is_refused_before_it_is_sent(foreign):
-    clip = sine_clip(REQUEST)
-    made_by = replace(clip.provenance, details={"libraries": [{"torch": foreign}]})
+def test_a_foreign_type_deep_in_a_message_is_refused_before_it_is_sent(foreign):
+    message = {"provenance": {"details": {"libraries": [{"torch": foreign}]}}}
     path = r"\['provenance'\]\['details'\]\['libraries'\]\[0\]\['torch'\] is a"
     with pytest.raises(TypeError, match=path):
-        pack(replace(clip, provenance=made_by))
+        plain(message)
+
+
+def test_a_provenance_of_foreign_types_is_refused_or_sent_as_builtin_values():
+    clip = sine_clip(REQUEST)
+    made_by = replace(clip.provenance, details={"torch": VersionString("2.11")})
+    sent = pack(replace(clip, provenance=made_by))["provenance"]["details"]["torch"]
+    assert (type(sent), sent) == (str, "2.11")
+    with pytest.raises(ValueError, match="details"):
+        replace(clip.provenance, details={"torch": {1, 2}})
 
 
 def test_a_key_of_a_foreign_type_is_refused_too():
