@@ -1,98 +1,175 @@
-"""`Plan`: what a sweep would make, told before anything is made."""
+"""`Plan`: a sweep resolved against a backend and a run folder, once; it says what it would make."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import Any
 
 from musicgen_lab.backends import Backend
 from musicgen_lab.backends.prices import Cost, Priced
+from musicgen_lab.clip import Failure
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.progress import ProgressBar
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.results import Results
 from musicgen_lab.runs.clip_store import ClipRecord
+from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.runs.run_table import RunTable
 
-if TYPE_CHECKING:
-    from musicgen_lab.results import Results
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Plan:
-    """What running a sweep would make.
+    """What running a sweep would make, what that would take, and the way to run it.
+
+    Made by `Sweep.plan`. Requests are resolved, their keys computed and the folder's records read
+    once, here; `run` uses them as they are.
 
     Attributes
     ----------
-    cells : int
-        Combinations of everything but the seed.
-    seeds : int
-        Seeds of the cell that has most.
-    clips : int
-        Clips in all.
-    present : int
-        Of these, how many are finished already.
-    failed : int
-        How many failed before, and will be tried again.
-    to_make_s : float
-        Seconds of audio still to make.
-    estimate_s : float or None
-        Seconds that it will take about; None where nothing is known.
-    cost : Cost or None
-        GPU-seconds and dollars that it will take about; None where nothing is paid or known.
-    models : tuple of str
-        The models asked for, each with its revision.
-    backend : str
+    design : Mapping
+        The sweep as it is written down in the folder.
+    requests : tuple of GenerationRequest
+        Resolved, in the order of the sweep.
+    backend : Backend
         What will make them.
-    keys : frozenset of str
-        Of the clips still to make.
+    folder : RunFolder or None
+        Where the clips go.
+    records : Mapping of str to ClipRecord
+        By key: of those requests that have been tried in the folder before.
+
+    Examples
+    --------
+    >>> import musicgen_lab as lab
+    >>> sweep = lab.Sweep(prompt="calm acoustic guitar melody", duration=1, seed=range(3))
+    >>> plan = sweep.plan(lab.connect("local"))
+    >>> plan.clips, plan.present, plan.to_make_s
+    (3, 0, 3.0)
     """
 
-    cells: int
-    seeds: int
-    clips: int
-    present: int
-    failed: int
-    to_make_s: float
-    estimate_s: float | None
-    cost: Cost | None
-    models: tuple[str, ...]
-    backend: str
-    keys: frozenset[str]
+    design: Mapping[str, Any]
+    requests: tuple[GenerationRequest, ...]
+    backend: Backend
+    folder: RunFolder | None
+    records: Mapping[str, ClipRecord]
 
     @classmethod
     def of(
         cls,
-        requests: Sequence[GenerationRequest],
-        records: Mapping[str, ClipRecord],
+        design: Mapping[str, Any],
+        requests: tuple[GenerationRequest, ...],
         backend: Backend,
+        folder: RunFolder | None,
     ) -> Plan:
-        """Compare what is asked with what is there."""
-        status = {
-            request: records[key].status
-            for request in requests
-            if (key := request.key()) in records
-        }
-        to_make = [request for request in requests if status.get(request) != "ok"]
-        seeds: dict[tuple[object, ...], int] = {}
-        for request in requests:
-            cell = tuple(request.model_dump(exclude={"seed"}).values())
-            seeds[cell] = seeds.get(cell, 0) + 1
-        return cls(
-            cells=len(seeds),
-            seeds=max(seeds.values()),
-            clips=len(requests),
-            present=len(requests) - len(to_make),
-            failed=sum(state == "failed" for state in status.values()),
-            to_make_s=sum(request.duration for request in to_make),
-            estimate_s=backend.estimate_s(to_make),
-            cost=backend.estimate_cost(to_make) if isinstance(backend, Priced) else None,
-            models=tuple(dict.fromkeys(str(request.model) for request in requests)),
-            backend=backend.name,
-            keys=frozenset(request.key() for request in to_make),
-        )
+        """Look up resolved requests in the folder."""
+        records: dict[str, ClipRecord] = {}
+        if folder is not None:
+            for request in requests:
+                record = folder.store.record(request.key())
+                if record is not None:
+                    records[request.key()] = record
+        return cls(design, requests, backend, folder, records)
+
+    @property
+    def clips(self) -> int:
+        """Clips in all."""
+        return len(self.requests)
+
+    @property
+    def cells(self) -> int:
+        """Combinations of everything but the seed."""
+        return len(self._seeds)
+
+    @property
+    def seeds(self) -> int:
+        """Seeds of the cell that has most."""
+        return max(self._seeds.values())
+
+    @property
+    def present(self) -> int:
+        """Clips that are finished already."""
+        return self.clips - self.to_make
+
+    @property
+    def failed(self) -> int:
+        """Requests that failed before, and will be tried again."""
+        return sum(record.status == "failed" for record in self.records.values())
 
     @property
     def to_make(self) -> int:
         """Clips still to make, those that failed before among them."""
-        return self.clips - self.present
+        return len(self._to_make)
+
+    @property
+    def to_make_s(self) -> float:
+        """Seconds of audio still to make."""
+        return sum(request.duration for request in self._to_make)
+
+    @cached_property
+    def estimate_s(self) -> float | None:
+        """Seconds that making them will take; None where nothing is known."""
+        return self.backend.estimate_s(self._to_make)
+
+    @cached_property
+    def cost(self) -> Cost | None:
+        """GPU-seconds and dollars that it will take; None where nothing is paid or known."""
+        if not isinstance(self.backend, Priced):
+            return None
+        return self.backend.estimate_cost(self._to_make)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models of the requests, each with its revision."""
+        return tuple(dict.fromkeys(str(request.model) for request in self.requests))
+
+    @property
+    def finished(self) -> int:
+        """Clips of this plan that are finished now: looked up again, such as after Ctrl-C."""
+        return sum(self._is_finished(request) for request in self.requests)
+
+    def run(self, *, keep_failures: bool = False, progress: bool = True) -> Results:
+        """Make every clip that is not there yet, and return the results of this plan's requests.
+
+        Parameters
+        ----------
+        keep_failures : bool
+            Leave requests that failed before as they are.
+        progress : bool
+            Show how much is made, and the time left.
+
+        Raises
+        ------
+        InvalidRequest
+            When the plan was made without a folder.
+        RunFolderError, RunFolderUnwritable
+            When the folder holds another kind of thing or cannot be written.
+        ModelUnavailable
+            When the model cannot be opened.
+        KeyboardInterrupt
+            On Ctrl-C. Finished clips are kept.
+        """
+        folder = self.folder
+        if folder is None:
+            raise InvalidRequest("this plan has no run folder; make it with plan(backend, folder)")
+        folder.create()
+        folder.add_sweep(self.design, self.requests)
+        tried = self.records if keep_failures else ()
+        to_make = [request for request in self._to_make if request.key() not in tried]
+        with ProgressBar(to_make, shown=progress and bool(to_make)) as bar:
+
+            def still_to_make() -> Iterator[GenerationRequest]:
+                for request in to_make:
+                    if self._is_finished(request):  # another process made it meanwhile
+                        bar.finish(request, failed=False)
+                    else:
+                        yield request
+
+            for result in self.backend.generate(still_to_make(), on_progress=bar.advance):
+                folder.store.put(result)
+                bar.finish(result.request, failed=isinstance(result, Failure))
+        return Results(RunTable.of(folder).select(key=[request.key() for request in self.requests]))
 
     def beside(self, results: Results) -> str:
         """Set what the run took and cost, by measured GPU-seconds, beside what was planned.
@@ -102,7 +179,8 @@ class Plan:
         results : Results
             Of the run that was planned. Clips that were there before it do not count.
         """
-        rows = results.frame[results.frame["key"].isin(list(self.keys))].dropna(subset=["cost_usd"])
+        made = [request.key() for request in self._to_make]
+        rows = results.frame[results.frame["key"].isin(made)].dropna(subset=["cost_usd"])
         if rows.empty:
             return "no clip of this run was paid for"
         machines = ", ".join(dict.fromkeys(rows["gpu"]))
@@ -117,6 +195,23 @@ class Plan:
         }
         return "\n".join(f"{label:<15} {value}" for label, value in lines.items())
 
+    @cached_property
+    def _to_make(self) -> tuple[GenerationRequest, ...]:
+        """The requests whose clips were not finished when the plan was made."""
+        finished = {key for key, record in self.records.items() if record.status == "ok"}
+        return tuple(request for request in self.requests if request.key() not in finished)
+
+    @cached_property
+    def _seeds(self) -> Counter[tuple[object, ...]]:
+        """How many seeds every cell has."""
+        return Counter(
+            tuple(request.model_dump(exclude={"seed"}).values()) for request in self.requests
+        )
+
+    def _is_finished(self, request: GenerationRequest) -> bool:
+        record = self.folder.store.record(request.key()) if self.folder is not None else None
+        return record is not None and record.status == "ok"
+
     def __str__(self) -> str:
         made_by = f"{self.to_make:,} ({self.to_make_s:,.0f} s of audio)"
         if self.estimate_s is None:
@@ -124,7 +219,7 @@ class Plan:
         else:
             time = f"about {words_for_seconds(self.estimate_s)}"
         lines = {
-            "backend": self.backend,
+            "backend": self.backend.name,
             "model": ", ".join(self.models),
             "cells": f"{self.cells:,}",
             "seeds per cell": f"{self.seeds:,}",

@@ -7,8 +7,9 @@ import functools
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -26,17 +27,51 @@ KEY_VERSION = 1
 """Part of every key: raised when the same fields start to mean another clip."""
 
 
-def _plain_number(value: Any) -> Any:
-    """Turn a NumPy scalar into Python's own number, and refuse booleans, which are integers too."""
+FLOAT32_MAX = 3e38
+FLOAT64_DIGITS = 12  # significant; what follows is the rounding error of a computed grid
+FLOAT32_DIGITS = 9  # as many tell every 32-bit float from its neighbours
+
+
+def plain_number(value: Any) -> Any:
+    """Return a number as Python's own, with the decimal that was meant; other values as they are.
+
+    Computed grids are off by a rounding error: `np.arange(0.5, 1, 0.1)` has 0.7999999999999999, and
+    a 32-bit 0.7 is 0.699999988079071. Each becomes the shortest decimal within the precision of its
+    type, so that it is the same request as the number that a person types.
+
+    Examples
+    --------
+    >>> plain_number(0.7999999999999999), plain_number(0.699999988079071), plain_number(0.8)
+    (0.8, 0.7, 0.8)
+    """
+    is_half = False
+    if not isinstance(value, int | float | str) and hasattr(value, "item"):  # NumPy's or torch's
+        is_half = getattr(value, "itemsize", 0) == 2
+        value = value.item()
+    if not isinstance(value, float) or not abs(value) < FLOAT32_MAX:
+        return value
+    if is_half:
+        return _shortest(value, "e")
+    if float(f"{value:.{FLOAT32_DIGITS}g}") == value:
+        return value + 0.0  # -0.0 is the same request as 0.0
+    if struct.unpack("f", struct.pack("f", value)) == (value,):
+        return _shortest(value, "f")
+    return float(f"{value:.{FLOAT64_DIGITS}g}")
+
+
+def _shortest(value: float, kind: Literal["e", "f"]) -> float:
+    """Return the shortest decimal that is this 16-bit ("e") or 32-bit ("f") float."""
+    decimals = (float(f"{value:.{digits}g}") for digits in range(1, FLOAT32_DIGITS + 1))
+    exact = struct.pack(kind, value)
+    return next(decimal for decimal in decimals if struct.pack(kind, decimal) == exact) + 0.0
+
+
+def _number(value: Any) -> Any:
+    """Return a plain number, and refuse booleans, which are integers too."""
+    value = plain_number(value)
     if isinstance(value, bool):
         raise ValueError("must be a number, not a boolean")
-    if not isinstance(value, int | float | str) and hasattr(value, "item"):
-        return value.item()
     return value
-
-
-def _positive_zero(value: float) -> float:
-    return value + 0.0  # -0.0 is the same request as 0.0 and must have the same key
 
 
 def _not_blank(value: str) -> str:
@@ -45,8 +80,8 @@ def _not_blank(value: str) -> str:
     return value
 
 
-Float = Annotated[float, BeforeValidator(_plain_number), AfterValidator(_positive_zero)]
-Int = Annotated[int, BeforeValidator(_plain_number)]
+Float = Annotated[float, BeforeValidator(_number)]
+Int = Annotated[int, BeforeValidator(_number)]
 Text = Annotated[str, AfterValidator(_not_blank)]
 
 
@@ -141,7 +176,7 @@ class GenerationRequest(BaseModel):
         str
             64 hexadecimal digits.
         """
-        return _digest(self)
+        return _key_of(self)
 
     def with_model(self, model: str) -> GenerationRequest:
         """Return the same request for another model name, such as one with its revision."""
@@ -165,9 +200,14 @@ class GenerationRequest(BaseModel):
 
 
 @functools.lru_cache(maxsize=65536)
-def _digest(request: GenerationRequest) -> str:
-    fields = {"key_version": KEY_VERSION, **request.model_dump()}
-    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+def _key_of(request: GenerationRequest) -> str:
+    return digest(request.model_dump())
+
+
+def digest(fields: Mapping[str, Any]) -> str:
+    """Return the key of a request's fields exactly as they are given."""
+    content = {"key_version": KEY_VERSION, **fields}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 

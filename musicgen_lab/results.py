@@ -90,10 +90,12 @@ class Results:
         )
 
     def clip(self, key: str) -> Clip:
-        """Return the clip of a row's key.
+        """Return the clip of a row's key, or of the beginning of it that tables show.
 
         Raises
         ------
+        InvalidRequest
+            When clips of several rows begin so.
         KeyError
             When that request has no finished clip.
         """

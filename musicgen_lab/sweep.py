@@ -5,26 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from musicgen_lab.backends import Backend
-from musicgen_lab.clip import Failure
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.plan import Plan
-from musicgen_lab.progress import ProgressBar
 from musicgen_lab.request import (
     REQUEST_FIELDS,
     SWEEP_ORDER,
     GenerationRequest,
     ignored_by_choice,
+    plain_number,
     unknown_field,
 )
 from musicgen_lab.results import Results
-from musicgen_lab.runs.clip_store import ClipRecord
 from musicgen_lab.runs.run_folder import RunFolder
-from musicgen_lab.runs.run_table import RunTable
 
 DEFAULT_SEED = 0
 REQUESTS_MAX = 1_000_000
@@ -185,11 +182,9 @@ class Sweep:
         RunFolderError
             When the folder holds another kind of thing.
         """
-        requests = [backend.resolve(request) for request in self.requests]
-        records: dict[str, ClipRecord] = {}
-        if folder is not None:
-            records = {record.key: record for record in RunFolder(folder).store.records()}
-        return Plan.of(requests, records, backend)
+        requests = tuple(backend.resolve(request) for request in self.requests)
+        run = RunFolder(folder) if folder is not None else None
+        return Plan.of(self.design, requests, backend, run)
 
     def run(
         self,
@@ -199,10 +194,11 @@ class Sweep:
         keep_failures: bool = False,
         progress: bool = True,
     ) -> Results:
-        """Make every clip that is not there yet, and return the run's results.
+        """Make every clip that is not there yet, and return the results of this sweep.
 
         Run it again to resume: finished clips are kept, failed ones are tried again. It can be
-        interrupted at any moment, and two processes may work on one folder.
+        interrupted at any moment, and two processes may work on one folder. Clips of other sweeps
+        in the folder are not among the results; `Results.open` reads them all.
 
         Parameters
         ----------
@@ -223,30 +219,7 @@ class Sweep:
         KeyboardInterrupt
             On Ctrl-C. What was finished is kept.
         """
-        run = RunFolder(folder)
-        run.create()
-        requests = [backend.resolve(request) for request in self.requests]
-        run.add_sweep(self.design, requests)
-
-        def is_there(request: GenerationRequest) -> bool:
-            record = run.store.record(request.key())
-            return record is not None and (record.status == "ok" or keep_failures)
-
-        to_make = [request for request in requests if not is_there(request)]
-        with ProgressBar(to_make, shown=progress and bool(to_make)) as bar:
-
-            def still_to_make() -> Iterator[GenerationRequest]:
-                for request in to_make:  # another process may have made it meanwhile
-                    record = run.store.record(request.key())
-                    if record is not None and record.status == "ok":
-                        bar.finish(request, failed=False)
-                    else:
-                        yield request
-
-            for result in backend.generate(still_to_make(), on_progress=bar.advance):
-                run.store.put(result)
-                bar.finish(result.request, failed=isinstance(result, Failure))
-        return Results(RunTable.of(run))
+        return self.plan(backend, folder).run(keep_failures=keep_failures, progress=progress)
 
 
 def _values(name: str, given: Any) -> list[Any]:
@@ -259,14 +232,14 @@ def _values(name: str, given: Any) -> list[Any]:
             field="seed",
         )
     if isinstance(given, str) or not isinstance(given, Iterable):
-        return [given]
+        return [plain_number(given)]
     if isinstance(given, set | frozenset | Mapping):
         raise InvalidRequest(
             f"{name} takes a value or a list in an order, got a {type(given).__name__}",
             field=name,
             value=given,
         )
-    values = [value.item() if hasattr(value, "item") else value for value in given]
+    values = [plain_number(value) for value in given]
     if not values:
         raise InvalidRequest(f"{name} needs at least one value, got an empty list", field=name)
     try:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.request import GenerationRequest, ignored_by_choice
+from musicgen_lab.request import GenerationRequest, ignored_by_choice, plain_number
 
 FIELDS = {
     "prompt": st.text(st.characters(codec="utf-8"), min_size=1, max_size=1000).filter(str.strip),
@@ -92,6 +92,36 @@ def test_a_missing_prompt_is_named():
         GenerationRequest()
 
 
+@pytest.mark.parametrize(
+    ("given_number", "meant"),
+    [
+        (0.7999999999999999, 0.8),  # np.arange(0.5, 1, 0.1)[3]
+        (0.30000000000000004, 0.3),
+        (np.float32(0.7), 0.7),
+        (float(np.float32(0.7)), 0.7),
+        (np.float16(0.7), 0.7),
+        (np.linspace(0.5, 1.5, 7)[1], 0.666666666667),
+        (np.array(0.9, dtype=np.float32), 0.9),
+        (1 / 3, 0.333333333333),
+        (-0.0, 0.0),
+        (1.015625, 1.015625),
+    ],
+)
+def test_a_computed_number_is_the_decimal_that_was_meant(given_number, meant):
+    request = GenerationRequest(prompt="a", temperature=given_number, seed=0)
+    typed = GenerationRequest(prompt="a", temperature=meant, seed=0)
+    assert repr(request.temperature) == repr(meant)
+    assert request.key() == typed.key()
+
+
+@given(st.decimals("0.001", "10", places=6).map(float))
+def test_a_decimal_of_nine_digits_is_kept_as_it_is_typed(number):
+    for kind in (float, np.float64):
+        assert GenerationRequest(prompt="a", temperature=kind(number)).temperature == number
+    request = GenerationRequest(prompt="a", temperature=np.float32(number))
+    assert np.float32(request.temperature) == np.float32(number)
+
+
 @given(REQUESTS)
 def test_every_request_within_the_limits_survives_json(fields):
     request = GenerationRequest(**fields)
@@ -110,7 +140,9 @@ def test_the_key_does_not_depend_on_the_order_of_fields(fields, random):
 @given(REQUESTS, st.data())
 def test_the_key_changes_with_every_field(fields, data):
     name = data.draw(st.sampled_from(list(FIELDS)))
-    value = data.draw(FIELDS[name].filter(lambda value: value != fields[name]))
+    value = data.draw(
+        FIELDS[name].filter(lambda value: plain_number(value) != plain_number(fields[name]))
+    )
     assert GenerationRequest(**{**fields, name: value}).key() != GenerationRequest(**fields).key()
 
 

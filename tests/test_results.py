@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shutil import rmtree
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -70,6 +71,7 @@ def test_select_narrows_by_any_column(run):
     results = Results.open(run)
     assert len(results.select(temperature=0.7, prompt="a").frame) == 3
     assert len(results.select(seed=[0, 2]).frame) == 8
+    assert len(results.select(temperature=np.float32(0.7)).frame) == 6
     assert results.select(temperature=0.7).swept == ("prompt", "seed")
     with pytest.raises(InvalidRequest, match=r"no clip has temperature 0.9 .* there is 0.7, 1.0"):
         results.select(temperature=0.9)
@@ -181,5 +183,8 @@ def test_clips_are_found_by_key(run):
     results = Results.open(run)
     row = results.frame.iloc[0]
     assert results.clip(row["key"]).request.temperature == row["temperature"]
+    assert results.clip(row["key"][:12]).request.key() == row["key"]
+    with pytest.raises(InvalidRequest, match="12 clips have keys that begin with ''"):
+        results.clip("")
     with pytest.raises(KeyError):
         results.clip(results.frame.query("status == 'failed'")["key"].iloc[0])

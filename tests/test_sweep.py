@@ -58,6 +58,15 @@ def test_arrays_ranges_and_generators_are_lists():
     json.dumps(sweep.design)
 
 
+@pytest.mark.parametrize("grid_of", [np.arange(0.5, 1, 0.1), np.float32([0.5, 0.6, 0.7, 0.8, 0.9])])
+def test_a_numpy_grid_asks_for_the_same_clips_as_the_numbers_typed(grid_of, tmp_path):
+    backend = SineBackend()
+    grid(temperature=grid_of).run(backend, tmp_path, progress=False)
+    typed = grid(temperature=[0.5, 0.6, 0.7, 0.8, 0.9])
+    assert typed.plan(backend, tmp_path).to_make == 0
+    assert grid(temperature=grid_of).design == typed.design
+
+
 def test_any_field_can_be_swept():
     sweep = grid(prompt=["a", "b"], duration=[1, 2], top_k=[50, 250], model=["demo", "owner/name"])
     assert len(sweep.requests) == 16
@@ -153,6 +162,22 @@ def test_running_again_makes_nothing_and_a_larger_sweep_makes_only_the_new_clips
     assert len(results.frame) == 4
 
 
+def test_the_results_of_a_run_are_those_of_what_was_asked(tmp_path):
+    grid(temperature=[0.7, 1.0], seed=[0, 1]).run(SineBackend(), tmp_path, progress=False)
+    results = grid(temperature=[1.0, 1.3]).run(SineBackend(), tmp_path, progress=False)
+    assert list(results.frame["temperature"]) == [1.0, 1.3]
+    assert len(Results.open(tmp_path).frame) == 5
+
+
+def test_a_plan_runs_and_tells_afterwards_what_is_finished(tmp_path):
+    plan = grid(temperature=[0.7, 1.0]).plan(SineBackend(), tmp_path)
+    assert (plan.present, plan.finished) == (0, 0)
+    assert len(plan.run(progress=False).frame) == 2
+    assert (plan.present, plan.finished) == (0, 2)
+    with pytest.raises(InvalidRequest, match="this plan has no run folder"):
+        grid().plan(SineBackend()).run()
+
+
 def test_a_failure_is_a_row_and_does_not_lose_the_rest(tmp_path):
     sweep = grid(prompt=["a", "fail", "b"])
     results = sweep.run(SineBackend(), tmp_path, progress=False)
@@ -210,8 +235,8 @@ def test_a_sweep_validates_a_request_twice_at_most_and_resolves_and_keys_it_once
 
     validate = GenerationRequest.__init__
     monkeypatch.setattr(GenerationRequest, "__init__", counted("validated", validate))
-    digest = functools.lru_cache(counted("keyed", request._digest.__wrapped__))
-    monkeypatch.setattr(request, "_digest", digest)
+    key_of = functools.lru_cache(counted("keyed", request._key_of.__wrapped__))
+    monkeypatch.setattr(request, "_key_of", key_of)
     backend = SineBackend()
     monkeypatch.setattr(backend, "resolve", counted("resolved", backend.resolve))
     sweep = Sweep(prompt="a", duration=1, temperature=[0.7, 1, 1.3], cfg_coef=[1, 3, 5])

@@ -85,18 +85,16 @@ def sweep(
         click.confirm(f"Make {plan.to_make:,} clips?", abort=True, err=True)
     click.echo(_announce(plan.to_make, plan.clips, backend.name), err=True)
     try:
-        results = grid.run(backend, out, keep_failures=keep_failures, progress=not quiet)
+        results = plan.run(keep_failures=keep_failures, progress=not quiet)
     except KeyboardInterrupt:
-        made = grid.plan(backend, out).present
         return fail(
-            f"stopped; {made} of {plan.clips} clips are made and kept: "
+            f"stopped; {plan.finished} of {plan.clips} clips are made and kept: "
             "run the same command again to make the rest",
             EXIT_INTERRUPTED,
         )
-    keys = [backend.resolve(request).key() for request in grid.requests]
-    rows = results.frame[results.frame["key"].isin(keys)]
-    failures = rows[rows["status"] == "failed"]
-    made = len(rows) - len(failures) - plan.present
+    frame = results.frame
+    failures = frame[frame["status"] == "failed"]
+    made = len(frame) - len(failures) - plan.present
     click.echo(
         f"{made} made, {plan.present} already there, {len(failures)} failed, of {plan.clips} clips",
         err=True,

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from musicgen_lab.errors import (
     MusicGenLabWarning,
     RunFolderError,
 )
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.request import GenerationRequest, digest
 from musicgen_lab.runs.atomic_io import file_stamp, folder_lock, stage, sync_folder, unwritable
 
 STALE_TEMPORARY_S = 3600.0  # older leftovers of a killed process are nobody's any more
@@ -95,32 +96,53 @@ class ClipStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._verified: dict[str, tuple[str | int, ...]] = {}
-        self._records: dict[str, tuple[tuple[int, int, int], ClipRecord]] = {}
+        self._records: dict[str, tuple[tuple[int, int, int], ClipRecord]] = {}  # by file name
 
     def record(self, key: str) -> ClipRecord | None:
         """Return the record of a key, or None when there is none that can be trusted.
 
         The sound's checksum is verified, once per process and file.
         """
-        record, fault = self._read(key)
-        if fault is None:
-            return record
-        with folder_lock(self.folder):  # another process may have been between its two renames
-            record, fault = self._read(key)
-            if fault is not None:
-                self._set_aside(key, fault)
-                return None
-        return record
+        record = self._trusted(key)
+        older_name = self._older_names.get(key) if record is None else None
+        return self._trusted(older_name) if older_name is not None else record
 
     def records(self) -> Iterator[ClipRecord]:
-        """Yield every record that can be trusted, in the order of their keys."""
+        """Yield every record that can be trusted, one per key, in the order of their files."""
+        seen: set[str] = set()
         for path in sorted(self.folder.glob("*.json")):
             if not _KEY.fullmatch(path.stem):
                 self._set_aside(path.stem, "its name is not the key of a request")
                 continue
-            record = self.record(path.stem)
-            if record is not None:
-                yield record
+            record = self._trusted(path.stem)
+            if record is None or record.key in seen:
+                continue
+            if record.key != path.stem:  # an older name: a clip under the key itself comes first
+                record = self.record(record.key) or record
+            seen.add(record.key)
+            yield record
+
+    @cached_property
+    def _older_names(self) -> dict[str, str]:
+        """The names of files whose request was written down with the digits of a rounding error.
+
+        By the key that the request has now; see `musicgen_lab.request.plain_number`.
+        """
+        names = [path.stem for path in self.folder.glob("*.json") if _KEY.fullmatch(path.stem)]
+        records = ((name, self._read(name)[0]) for name in sorted(names))
+        return {record.key: name for name, record in records if record and record.key != name}
+
+    def _trusted(self, name: str) -> ClipRecord | None:
+        """Return the record in a file; one with a fault is set aside."""
+        record, fault = self._read(name)
+        if fault is None:
+            return record
+        with folder_lock(self.folder):  # another process may have been between its two renames
+            record, fault = self._read(name)
+            if fault is not None:
+                self._set_aside(name, fault)
+                return None
+        return record
 
     def clip(self, key: str) -> Clip:
         """Return the finished clip of a key.
@@ -186,12 +208,15 @@ class ClipStore:
             except OSError:
                 continue  # gone already, or not ours to delete
 
-    def _read(self, key: str) -> tuple[ClipRecord | None, str | None]:
-        """Return a record and what is wrong with it; (None, None) where there is none."""
-        path = self.folder / f"{key}.json"
+    def _read(self, name: str) -> tuple[ClipRecord | None, str | None]:
+        """Return a file's record and what is wrong with it; (None, None) where there is none.
+
+        The record's key and request are those of today's requests, whatever the file is called.
+        """
+        path = self.folder / f"{name}.json"
         try:
             stamp = file_stamp(path)
-            stamp_read, record = self._records.get(key, (None, None))
+            stamp_read, record = self._records.get(name, (None, None))
             if record is not None and stamp_read == stamp:
                 return record, self._sound_fault(record.audio) if record.audio else None
             content = path.read_bytes()
@@ -200,20 +225,21 @@ class ClipStore:
         except OSError as error:
             raise RunFolderError(f"cannot read {path}: {error.strerror}") from error
         try:
-            record = ClipRecord.model_validate_json(content)
-            request = GenerationRequest(**record.request)
+            written = ClipRecord.model_validate_json(content)
+            request = GenerationRequest(**written.request)
         except (ValidationError, InvalidRequest):
             return None, "its record is damaged or of another format"
-        if record.key != key or request.key() != key:
+        if written.key != name or digest(written.request) != name:
             return None, "its record describes another request"
+        record = written.model_copy(update={"key": request.key(), "request": request.model_dump()})
         if record.status == "failed":
             if record.error is None:
                 return None, "its record is incomplete"
-            self._records[key] = (stamp, record)
+            self._records[name] = (stamp, record)
             return record, None
-        if record.audio is None or record.provenance is None or record.audio.file != f"{key}.wav":
+        if record.audio is None or record.provenance is None or record.audio.file != f"{name}.wav":
             return None, "its record is incomplete"
-        self._records[key] = (stamp, record)
+        self._records[name] = (stamp, record)
         return record, self._sound_fault(record.audio)
 
     def _sound_fault(self, audio: AudioFile) -> str | None:

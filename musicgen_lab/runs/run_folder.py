@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -120,7 +120,7 @@ class RunFolder:
         """Every sweep asked of this folder, the oldest first."""
         return self._read_manifest()[0].sweeps
 
-    def add_sweep(self, design: dict[str, Any], requests: Sequence[GenerationRequest]) -> None:
+    def add_sweep(self, design: Mapping[str, Any], requests: Sequence[GenerationRequest]) -> None:
         """Write down a sweep before it runs; asking for the same one again adds nothing."""
         keys = "\n".join(request.key() for request in requests)
         identity = hashlib.sha256(keys.encode()).hexdigest()[:16]
@@ -132,7 +132,7 @@ class RunFolder:
                 id=identity,
                 asked_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 lab_version=VERSION,
-                design=design,
+                design=dict(design),
                 requests=[request.model_dump() for request in requests],
             )
             manifest = _Manifest(sweeps=[*manifest.sweeps, sweep])

@@ -11,7 +11,7 @@ import numpy as np
 
 from musicgen_lab.analysis.spectrogram import WINDOW_S, MelSpectrogram, mel_spectrogram_db
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.request import SWEEP_ORDER
+from musicgen_lab.request import SWEEP_ORDER, plain_number
 from musicgen_lab.runs.frame import build_frame
 from musicgen_lab.runs.run_folder import RunFolder
 
@@ -99,14 +99,23 @@ class RunTable:
         return distinct_values(self.records, name)
 
     def clip(self, key: str) -> Clip:
-        """Return the clip of a row's key.
+        """Return the clip of a row's key, or of the beginning of it that tables show.
 
         Raises
         ------
+        InvalidRequest
+            When clips of several rows begin so.
         KeyError
             When that request has no finished clip.
         """
-        return self.run.store.clip(key)
+        keys = [whole for whole in self.frame["key"] if whole.startswith(key)]
+        if len(keys) > 1:
+            raise InvalidRequest(
+                f"{len(keys)} clips have keys that begin with {key!r}; give more of it",
+                field="key",
+                value=key,
+            )
+        return self.run.store.clip(keys[0] if keys else key)
 
     def select(self, **fields: Any) -> RunTable:
         """Return the table of the rows whose columns have the given values.
@@ -129,7 +138,8 @@ class RunTable:
                     field=name,
                 )
             is_one = isinstance(wanted, str) or not hasattr(wanted, "__iter__")
-            rows = rows[rows[name].isin([wanted] if is_one else list(wanted))]
+            values = [plain_number(value) for value in ([wanted] if is_one else wanted)]
+            rows = rows[rows[name].isin(values)]
             if rows.empty:
                 present = ", ".join(str(value) for value in self.frame[name].unique()[:12])
                 raise InvalidRequest(

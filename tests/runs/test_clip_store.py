@@ -17,7 +17,7 @@ import pytest
 
 from musicgen_lab.clip import Failure
 from musicgen_lab.errors import MusicGenLabWarning, RunFolderUnwritable
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.request import GenerationRequest, digest
 from musicgen_lab.runs.clip_store import ClipStore
 from musicgen_lab.runs.run_folder import RunFolder
 from tests.support.sines import sine_clip
@@ -63,6 +63,40 @@ def test_a_finished_clip_is_never_replaced(store):
     store.put(sine_clip(request()))
     store.put(Failure(request(), "Late", "another process failed at it"))
     assert store.record(request().key()).status == "ok"
+
+
+def put_as_before(store, temperature):
+    """Store a clip as it was when a number kept the digits of its rounding error."""
+    store.put(sine_clip(request(temperature=temperature)))
+    new = request(temperature=temperature).key()
+    record = json.loads((store.folder / f"{new}.json").read_text())
+    record["request"]["temperature"] = temperature
+    record["key"] = old = digest(record["request"])
+    record["audio"]["file"] = f"{old}.wav"
+    (store.folder / f"{new}.json").unlink()
+    (store.folder / f"{new}.wav").rename(store.folder / f"{old}.wav")
+    (store.folder / f"{old}.json").write_text(json.dumps(record))
+    return old
+
+
+def test_a_clip_whose_number_was_stored_with_a_rounding_error_is_found_by_the_number_meant(store):
+    for temperature in (0.7999999999999999, float(np.float32(0.7))):
+        put_as_before(store, temperature)
+    for meant in (0.8, 0.7):
+        again = ClipStore(store.folder)
+        record = again.record(request(temperature=meant).key())
+        assert record.request["temperature"] == meant
+        assert again.clip(record.key).request == request(temperature=meant)
+    records = list(ClipStore(store.folder).records())
+    assert sorted(record.request["temperature"] for record in records) == [0.7, 0.8]
+    assert not (store.folder.parent / "set-aside").exists()
+
+
+def test_of_two_clips_of_one_request_the_one_under_its_own_key_counts(store):
+    put_as_before(store, 0.7999999999999999)
+    store.put(sine_clip(request(temperature=0.8)))
+    (record,) = ClipStore(store.folder).records()
+    assert record.audio.file == f"{record.key}.wav"
 
 
 def _cut(path):
