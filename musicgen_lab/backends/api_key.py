@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from musicgen_lab.errors import InvalidRequest
 
 API_KEY, API_KEY_FILE = "MUSICGEN_API_KEY", "MUSICGEN_API_KEY_FILE"
+KEY_ADDRESS = "MUSICGEN_KEY_ADDRESS"
 
 
 def read_api_key(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -39,3 +42,48 @@ def read_api_key(environment: Mapping[str, str] = os.environ) -> str | None:
             "it where no key is wanted"
         )
     return key
+
+
+def keys_are_for(address: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Say whether the keys in the environment are meant for the service at an address.
+
+    MUSICGEN_KEY_ADDRESS names the one service that they are meant for. Without it they are sent to
+    this machine alone, so that no other address that is ever connected to learns them.
+
+    Raises
+    ------
+    InvalidRequest
+        When MUSICGEN_KEY_ADDRESS is not an address.
+    """
+    meant = environment.get(KEY_ADDRESS)
+    if meant is None:
+        return is_loopback(urlsplit(address).hostname or "")
+    try:
+        return _origin(meant.strip()) == _origin(address)
+    except ValueError:
+        raise InvalidRequest(
+            f"{KEY_ADDRESS} must be the address of the service that the keys are for, such as "
+            f"https://….modal.run, got {meant!r}"
+        ) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host, by name or number, is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _origin(address: str) -> tuple[str, str, int]:
+    """Return the scheme, host and port that an address stands for.
+
+    Raises
+    ------
+    ValueError
+    """
+    parts = urlsplit(address)
+    ports = {"http": 80, "https": 443}
+    if parts.scheme not in ports or not parts.hostname:
+        raise ValueError("no address of a service")
+    return parts.scheme, parts.hostname, parts.port or ports[parts.scheme]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from musicgen_lab.backends.api_key import read_api_key
+from musicgen_lab.backends.api_key import KEY_ADDRESS, is_loopback, keys_are_for, read_api_key
 from musicgen_lab.backends.event_loop import EventLoop
 from musicgen_lab.backends.submitting import (
     LOST,
@@ -26,7 +26,7 @@ from musicgen_lab.backends.submitting import (
     resolve_served,
 )
 from musicgen_lab.backends.wire import FORMAT, check_format, unpack
-from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.clip import Clip, Failure, checked
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.request import GenerationRequest
 
@@ -45,6 +45,7 @@ POLL_MIN_S, POLL_MAX_S, POLL_GROWTH = 0.1, 2.0, 1.5  # between two looks at a jo
 POLL_ERRORS_MAX = 10  # in a row
 CANCEL_S = 5.0  # for telling the service what is no longer wanted
 LOST_HERE = (*LOST, "JobLost")
+ANSWER_MAX_BYTES = 64 * 1024**2  # 30 s of stereo at 192 kHz in base64 are 61 million
 EXACT = {"sample_format": "FLOAT"}
 
 
@@ -83,7 +84,10 @@ class HttpBackend:
     proxy_key, proxy_secret : str, optional
         A proxy auth token of Modal's, its id and its secret, for a service deployed with
         MUSICGEN_PROXY_AUTH; by default those of the environment variables MUSICGEN_PROXY_KEY and
-        MUSICGEN_PROXY_SECRET.
+        MUSICGEN_PROXY_SECRET. Keys of the environment are sent to the address that
+        MUSICGEN_KEY_ADDRESS names, and without it to this machine alone.
+    plain_http : bool
+        Allow keys given here to be sent unencrypted to another machine.
     at_once : int
         Requests in flight at once.
     patience_s : float
@@ -94,7 +98,8 @@ class HttpBackend:
     BackendUnavailable
         When the address is none, or httpx2 is not installed.
     InvalidRequest
-        When a variable holds no key, or one half of the proxy's token is missing.
+        When a variable holds no key, one half of the proxy's token is missing, or a key would be
+        sent unencrypted to another machine.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class HttpBackend:
         api_key: str | None = None,
         proxy_key: str | None = None,
         proxy_secret: str | None = None,
+        plain_http: bool = False,
         at_once: int = 32,
         patience_s: float = 900.0,
     ) -> None:
@@ -124,12 +130,28 @@ class HttpBackend:
                 f"at_once must be 1 or more, got {at_once}", field="at_once", value=at_once
             )
         self._host, self._at_once, self._patience_s = parts.netloc, at_once, patience_s
+        self._environment_keys_sent = keys_are_for(address)
+        given = any((api_key, proxy_key, proxy_secret))
+        if (
+            given
+            and parts.scheme == "http"
+            and not (plain_http or self._environment_keys_sent or is_loopback(parts.hostname))
+        ):
+            raise InvalidRequest(
+                f"the key would be sent unencrypted to {parts.netloc}: give an https address, or a "
+                "tunnel's on 127.0.0.1, or allow it: connect(address, …, plain_http=True)",
+                field="plain_http",
+                value=plain_http,
+            )
+        environment = os.environ if self._environment_keys_sent else {}
         headers = {"Accept": "application/json"}
-        key = api_key or read_api_key()
+        key = api_key or read_api_key(environment)
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        proxy = (proxy_key or os.environ.get(PROXY_KEY, "").strip(),
-                 proxy_secret or os.environ.get(PROXY_SECRET, "").strip())  # fmt: skip
+        proxy = (
+            proxy_key or environment.get(PROXY_KEY, "").strip(),
+            proxy_secret or environment.get(PROXY_SECRET, "").strip(),
+        )
         if any(proxy):
             if not all(proxy):
                 raise InvalidRequest(
@@ -340,7 +362,8 @@ class HttpBackend:
 
         for attempt in range(CONNECT_ATTEMPTS):
             try:
-                return await self._client.request(method, url, **options)
+                async with self._client.stream(method, url, **options) as answer:
+                    return await self._receive(answer)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
                 if attempt + 1 == CONNECT_ATTEMPTS:
                     raise BackendUnavailable(
@@ -349,6 +372,24 @@ class HttpBackend:
                     ) from error
                 await asyncio.sleep(0.25 * 2**attempt)
         raise AssertionError("the loop above returns or raises")
+
+    async def _receive(self, answer: httpx2.Response) -> httpx2.Response:
+        """Return an answer with its body, having read no more of it than a clip may take."""
+        import httpx2
+
+        body = bytearray()
+        async for chunk in answer.aiter_bytes():
+            body += chunk
+            if len(body) > ANSWER_MAX_BYTES:
+                raise BackendUnavailable(
+                    f"{self._host} sent more than {ANSWER_MAX_BYTES:,} bytes, which no clip takes; "
+                    "is it a MusicGen Lab service?"
+                )
+        headers = httpx2.Headers(answer.headers)
+        headers.pop("content-encoding", None)  # the body is decoded
+        return httpx2.Response(
+            answer.status_code, headers=headers, content=bytes(body), request=answer.request
+        )
 
     def _read(self, answer: httpx2.Response, request: GenerationRequest) -> Result:
         """Return the result that an answer holds which is not a job."""
@@ -362,7 +403,8 @@ class HttpBackend:
         known = {422: "InvalidRequest", 504: "TimeoutError"}
         kind = body.get("error_type") or known.get(answer.status_code)
         kind = kind or f"HTTP {answer.status_code}"
-        return Failure(request, str(kind), str(body.get("message") or _detail(answer)))
+        failure = Failure(request, str(kind), str(body.get("message") or _detail(answer)))
+        return checked(failure)
 
     def _read_job(self, job: dict[str, Any], request: GenerationRequest) -> Result:
         """Return the result of a job that has ended."""
@@ -372,26 +414,30 @@ class HttpBackend:
         message = str(job.get("message") or f"the job is {job.get('status')}")
         if kind == "ResourceExhausted":
             raise RetryLater(message, retry_after_s=RETRY_AFTER_S)
-        return Failure(request, kind, message)
+        return checked(Failure(request, kind, message))
 
     def _read_clip(self, body: Any, request: GenerationRequest) -> Result:
         try:
-            wav = base64.b64decode(body["audio_base64"])
-            answered = {**request.model_dump(), "seed": body["seed"], "model": body["model"]}
             message = {
                 "format": FORMAT,
                 "status": "ok",
-                "request": answered,
-                "wav": wav,
+                "request": {
+                    **request.model_dump(),
+                    "seed": body["seed"],
+                    "model": body["model"],
+                },
+                "wav": base64.b64decode(body["audio_base64"]),
                 "provenance": body["provenance"],
                 "elapsed_s": body["elapsed_s"],
             }
-            return unpack(message, request)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise BackendUnavailable(
+        except (KeyError, TypeError, ValueError) as error:
+            return Failure(
+                request,
+                "InvalidAnswer",
                 f"{self._host} answered something else than a clip ({type(error).__name__}); "
-                "is it a MusicGen Lab service of this version?"
-            ) from error
+                "is it a MusicGen Lab service of this version?",
+            )
+        return unpack(message, request)
 
     def _refused(self, answer: httpx2.Response) -> BackendUnavailable:
         ways_out = {
@@ -404,6 +450,10 @@ class HttpBackend:
                 "Modal's proxy asks for a token: create a proxy auth token in Modal's settings, "
                 "and give it: connect(address, proxy_key=…, proxy_secret=…), or set "
                 f"{PROXY_KEY} and {PROXY_SECRET}"
+            )
+        if answer.status_code == 401 and not self._environment_keys_sent:
+            way_out += (
+                f"; what the environment holds is sent to the address that {KEY_ADDRESS} names"
             )
         return BackendUnavailable(
             f"{self._host} answered {answer.status_code}: {_detail(answer)}; {way_out}"

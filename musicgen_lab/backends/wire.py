@@ -7,16 +7,20 @@ both sides must share; a message of another format is refused by name.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from musicgen_lab.clip import Clip, Failure, Provenance, decode_audio
+import soundfile
+
+from musicgen_lab.clip import Clip, Failure, Provenance, checked, decode_audio, shape_fault
 from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.version import VERSION
 
 FORMAT = 1
+TEXT_MAX_CHARACTERS = 20_000  # of a message or a traceback
 PLAIN = (str, int, float, bool, bytes, type(None))
 
 
@@ -73,32 +77,54 @@ def _check_plain(value: Any, path: str) -> None:
 
 
 def unpack(message: Mapping[str, Any], request: GenerationRequest) -> Clip | Failure:
-    """Return the result that a message holds.
+    """Return the result that a message holds; a message that cannot be trusted is a failure.
 
     Parameters
     ----------
     message : Mapping
-        Made by `pack`, maybe of another version of this package.
+        Made by `pack`, maybe of another version of this package, or by anybody else.
     request : GenerationRequest
         The resolved request it answers.
+
+    Returns
+    -------
+    Clip or Failure
+        A failure of type "InvalidAnswer" where the message is not the result of this request, and
+        as `clip.checked` has it where its clip cannot be.
 
     Raises
     ------
     BackendUnavailable
-        When it is of another format, or answers another request.
+        When it is of another format.
     """
     check_format(message.get("format"))
-    if message["request"] != request.model_dump():
-        raise BackendUnavailable(
-            f"the service answered another request than {request.key()[:12]}…; "
-            "its answer was dropped"
+    try:
+        return checked(_read(message, request))
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        return Failure(
+            request,
+            "InvalidAnswer",
+            f"the answer of the service was dropped: {type(error).__name__}: {reason}",
         )
+
+
+def _read(message: Mapping[str, Any], request: GenerationRequest) -> Clip | Failure:
+    if message["request"] != request.model_dump():
+        raise ValueError("it answers another request")
+    elapsed_s = float(message["elapsed_s"])
     if message["status"] == "failed":
-        error = message["error_type"], message["message"], message["elapsed_s"]
-        return Failure(request, *error, message.get("traceback", ""))
-    samples, sample_rate = decode_audio(message["wav"])
+        texts = (message["error_type"], message["message"], message.get("traceback", ""))
+        error_type, text, traceback = (str(value)[:TEXT_MAX_CHARACTERS] for value in texts)
+        return Failure(request, error_type, text, elapsed_s, traceback)
     made_by = Provenance(**message["provenance"])
-    return Clip(request, samples, sample_rate, made_by, message["elapsed_s"])
+    wav = message["wav"]
+    info = soundfile.info(io.BytesIO(wav))  # before anything is decoded: it may claim any size
+    fault = shape_fault(request, info.channels, info.frames, info.samplerate)
+    if fault is not None:
+        return Failure(request, "InvalidClip", fault, elapsed_s)
+    samples, sample_rate = decode_audio(wav)
+    return Clip(request, samples, sample_rate, made_by, elapsed_s)
 
 
 def check_format(found: Any) -> None:

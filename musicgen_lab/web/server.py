@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import signal
 import socket
@@ -14,7 +13,7 @@ from typing import Any
 
 import uvicorn
 
-from musicgen_lab.backends.api_key import API_KEY
+from musicgen_lab.backends.api_key import API_KEY, is_loopback
 from musicgen_lab.backends.submitting import Closing, EngineLost, Submits
 from musicgen_lab.errors import BackendUnavailable, MusicGenLabWarning
 from musicgen_lab.web.app import create_app
@@ -57,7 +56,7 @@ def serve(
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     chosen = settings or WebSettings.from_environment()
-    if _is_loopback(host):
+    if is_loopback(host):
         chosen = replace(chosen, hosts=(*LOOPBACK, host))
     elif chosen.api_key is None:
         warnings.warn(
@@ -70,6 +69,7 @@ def serve(
     config = uvicorn.Config(
         create_app(backend, settings=chosen),
         http=LimitedConnection,
+        ws="none",
         access_log=False,
         log_level="error",
         limit_concurrency=backend.slots + chosen.waiting_max + IDLE_CONNECTIONS_MAX,
@@ -105,13 +105,6 @@ class _Server(uvicorn.Server):
         closing = asyncio.ensure_future(asyncio.to_thread(backend.close, self._drain_s))
         await super().shutdown(sockets)
         await closing
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -340,3 +340,31 @@ def test_a_key_in_the_environment_may_end_with_a_line_break(connect, monkeypatch
     monkeypatch.setenv("MUSICGEN_API_KEY", "")
     with pytest.raises(InvalidRequest, match="holds no key"):
         connect(address)
+
+
+def test_a_key_of_the_environment_is_sent_to_the_one_address_that_it_is_meant_for(
+    connect, monkeypatch
+):
+    monkeypatch.setenv("MUSICGEN_API_KEY", "sesame")
+    with serving(sine_worker(), settings=WebSettings(api_key="sesame")) as address:
+        monkeypatch.setenv("MUSICGEN_KEY_ADDRESS", f"{address}/")
+        assert isinstance(make(connect(address)), Clip)
+        for meant in (address.replace("http", "https"), "http://127.0.0.1:1", "https://a.example"):
+            monkeypatch.setenv("MUSICGEN_KEY_ADDRESS", meant)
+            with pytest.raises(BackendUnavailable, match="address that MUSICGEN_KEY_ADDRESS names"):
+                make(connect(address))
+        monkeypatch.setenv("MUSICGEN_KEY_ADDRESS", "sesame")
+        with pytest.raises(InvalidRequest, match="must be the address of the service"):
+            connect(address)
+
+
+def test_a_key_is_not_sent_unencrypted_to_another_machine_unless_that_is_allowed(
+    connect, monkeypatch
+):
+    elsewhere = "http://gpu.example:8000"
+    for options in ({"api_key": "sesame"}, {"proxy_key": "wk-1", "proxy_secret": "ws-1"}):
+        with pytest.raises(InvalidRequest, match=r"sent unencrypted to gpu\.example:8000: give an"):
+            connect(elsewhere, **options)
+        connect(elsewhere, **options, plain_http=True)
+    monkeypatch.setenv("MUSICGEN_KEY_ADDRESS", elsewhere)
+    connect(elsewhere, api_key="sesame")
