@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+import yaml  # type: ignore[import-untyped]
 from torch import nn
 
 from musicgen_lab.demo.instruments import SAMPLE_RATE
@@ -144,6 +144,7 @@ def build_codec(config: dict[str, Any] = CODEC_CONFIG) -> Any:
     load_audiocraft()
     with quiet():
         from audiocraft.models import builders
+        from omegaconf import OmegaConf
 
         return builders.get_compression_model(OmegaConf.create(config))
 
@@ -161,6 +162,7 @@ def build_lm(text_encoder: Path, lm_config: dict[str, Any] = LM_CONFIG) -> Any:
     load_audiocraft()
     with quiet():
         from audiocraft.models import builders
+        from omegaconf import OmegaConf
 
         config = OmegaConf.create(lm_config)
         config.conditioners.description.t5.name = register_text_encoder(text_encoder)
@@ -173,4 +175,4 @@ def save_audiocraft(path: Path, config: dict[str, Any], model: nn.Module) -> Non
         name: tensor.half() if tensor.is_floating_point() else tensor
         for name, tensor in model.state_dict().items()
     }
-    torch.save({"xp.cfg": OmegaConf.to_yaml(config), "best_state": state}, path)
+    torch.save({"xp.cfg": yaml.safe_dump(config), "best_state": state}, path)
