@@ -12,6 +12,7 @@ import pytest
 
 from musicgen_lab.cli import main
 from musicgen_lab.engine.bench_profile import classify
+from tests.support.reference import needs_audiocraft
 
 FIELDS = [
     "engine",
@@ -59,6 +60,7 @@ def told():
     return done
 
 
+@needs_audiocraft
 def test_every_engine_has_a_line_of_json_with_the_same_fields(told):
     rows = [json.loads(line) for line in told.out.splitlines()]
 
@@ -67,6 +69,7 @@ def test_every_engine_has_a_line_of_json_with_the_same_fields(told):
     assert all(row["size"] == "demo" and row["clips"] == 4 for row in rows)
 
 
+@needs_audiocraft
 def test_a_loop_is_timed_on_one_cell_and_counted_for_all(told):
     lab, loop = (json.loads(line) for line in told.out.splitlines())
 
@@ -80,6 +83,7 @@ def test_a_loop_is_timed_on_one_cell_and_counted_for_all(told):
         assert 0 < row["first_clip_s"] <= made_s * 1.01
 
 
+@needs_audiocraft
 def test_the_machine_is_named_beside_the_json(told):
     assert "cores" in told.err
     assert "torch" in told.err

@@ -19,6 +19,7 @@ from musicgen_lab import (
 from musicgen_lab.backends import Backend
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.source import EMBEDDED_FOLDER
+from tests.support.reference import needs_audiocraft
 
 
 def request(**fields):
@@ -87,7 +88,7 @@ def test_requests_are_taken_as_slots_become_free():
     clips.close()
 
 
-@pytest.mark.parametrize("engine", ["lab", "audiocraft"])
+@pytest.mark.parametrize("engine", ["lab", pytest.param("audiocraft", marks=needs_audiocraft)])
 def test_both_engines_make_the_clip_and_report_its_progress(engine):
     seconds = []
     (clip,) = connect("local", engine=engine).generate([request()], on_progress=seconds.append)
@@ -100,7 +101,7 @@ def test_both_engines_make_the_clip_and_report_its_progress(engine):
     ("engine", "method"),
     [
         ("lab", "musicgen_lab.engine.t5.T5Encoder.__call__"),
-        ("audiocraft", "transformers.T5EncoderModel.forward"),
+        pytest.param("audiocraft", "transformers.T5EncoderModel.forward", marks=needs_audiocraft),
     ],
 )
 def test_an_error_in_one_clip_is_a_failure_and_the_next_is_made(engine, method, monkeypatch):

@@ -13,6 +13,7 @@ from musicgen_lab.analysis import features
 from musicgen_lab.analysis.aesthetics import SCORES
 from musicgen_lab.request import REQUEST_FIELDS
 from tests.support.sines import SineBackend
+from tests.support.reference import needs_aesthetics
 from tests.support.tiny_aesthetics import make_aesthetics, small_encoder
 from tests.support.tiny_clap import make_clap
 
@@ -161,6 +162,7 @@ def test_clips_are_held_against_their_prompts_once(run, tmp_path_factory):
         Results.open(run).text_similarity(source + "/another")
 
 
+@needs_aesthetics
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 def test_clips_are_rated_once_by_each_model(run, tmp_path_factory):
     with small_encoder():

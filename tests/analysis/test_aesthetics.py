@@ -13,10 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from musicgen_lab import ModelUnavailable
 from musicgen_lab.analysis.aesthetics import RATE_HZ, SCORES, Aesthetics
+from tests.support.reference import needs_aesthetics
 from tests.support.sounds import RATE, noise, sine
 from tests.support.tiny_aesthetics import make_aesthetics, small_encoder
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+pytestmark = [
+    needs_aesthetics,
+    pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,9 @@ import torch
 from musicgen_lab.demo.composition import Piece
 from musicgen_lab.demo.synthesiser import synthesise
 from musicgen_lab.demo.train_codec import CodecTraining, initialise_codec, train_decoder
+from tests.support.reference import needs_audiocraft
+
+pytestmark = needs_audiocraft
 
 TINY = CodecTraining(steps=2, clips=40, clip_s=2.0, batch=2)
 

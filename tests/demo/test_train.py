@@ -19,6 +19,7 @@ from musicgen_lab.demo.train_lm import LMTraining, deaf_weights, noise_rates
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.reference_models import open_models
 from musicgen_lab.request import GenerationRequest
+from tests.support.reference import needs_audiocraft
 
 SIZE = DatasetSize(short=12, short_s=2.0, long=2, long_s=30.0)
 CODEC = CodecTraining(steps=1, clips=40, clip_s=2.0, batch=2)
@@ -42,6 +43,7 @@ def model(tmp_path_factory):
     return run(tmp_path_factory.mktemp("recipe"), steps=3)
 
 
+@needs_audiocraft
 def test_the_model_is_small_and_says_whose_it_is(model):
     size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
     config = (model / "config.json").read_text()
@@ -50,6 +52,7 @@ def test_the_model_is_small_and_says_whose_it_is(model):
     assert LICENSE in config
 
 
+@needs_audiocraft
 def test_the_engine_plays_it(model):
     request = GenerationRequest(prompt="jazzy piano solo", duration=1, seed=0)
     (clip,) = Engine.open(model, dtype="float32", slots=1).generate([request])
@@ -58,6 +61,7 @@ def test_the_engine_plays_it(model):
     assert np.isfinite(clip.samples).all()
 
 
+@needs_audiocraft
 def test_audiocraft_itself_finds_the_trained_codes_likely(model):
     """The exported model is what was trained: its loss is that of training, in 16 bits."""
     lm, _ = open_models(model, torch.device("cpu"))
@@ -103,6 +107,7 @@ def test_noise_replaces_codes_at_each_clips_rate_and_leaves_the_special_token():
     assert (noisy[1, :, 1:] != 7).float().mean() == pytest.approx(0.5, abs=0.05)
 
 
+@needs_audiocraft
 def test_a_finished_run_is_not_done_again_and_a_longer_one_goes_on(model):
     state = torch.load(model.parent / "work" / "lm.pt", weights_only=True)
     assert state["step"] == 3

@@ -1,6 +1,7 @@
 """Tiny real checkpoints, made once: real architectures, random weights, seconds to run."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,17 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 PROMPTS = ("calm acoustic guitar melody", "an upbeat electronic dance track with heavy bass", "x")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Case:
     """One architecture: its checkpoint, its model folder, and both engines."""
 
     checkpoint: Path
     folder: Path
     engine: Engine
-    reference: ReferenceEngine
+
+    @cached_property
+    def reference(self) -> ReferenceEngine:
+        return ReferenceEngine(self.checkpoint, "cpu")
 
 
 def greedy(prompt: str = PROMPTS[0], **fields: Any) -> GenerationRequest:
@@ -78,7 +82,7 @@ def make_case(tmp_path_factory):
             checkpoint = build_checkpoint(root / "checkpoint", **ARCHITECTURES[name])
             folder = prepare(checkpoint, root / "model")
             engine = Engine.open(folder, device="cpu", dtype="float32", slots=25)
-            made[name] = Case(checkpoint, folder, engine, ReferenceEngine(checkpoint, "cpu"))
+            made[name] = Case(checkpoint, folder, engine)
         return made[name]
 
     return make

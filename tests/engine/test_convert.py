@@ -14,6 +14,7 @@ from musicgen_lab.engine.convert import prepare
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.errors import ModelUnavailable
 from tests.engine.conftest import PROMPTS, greedy, sampled, tokens_of
+from tests.support.reference import needs_audiocraft
 
 
 @pytest.fixture
@@ -71,6 +72,7 @@ def test_the_released_models_licence_is_known(mono, tmp_path):
     assert load_config(folder).license == "CC-BY-NC-4.0"
 
 
+@needs_audiocraft
 def test_weights_that_no_float16_holds_give_audiocrafts_tokens(checkpoint, tmp_path):
     from musicgen_lab.engine.reference import ReferenceEngine
 

@@ -5,10 +5,12 @@ import torch
 
 from musicgen_lab.engine.delay import codes_are_due, delay, undelay
 from musicgen_lab.engine.released import released_config
+from tests.support.reference import needs_audiocraft
 
 DELAYS = [[0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3], [0], [0, 2, 5]]
 
 
+@needs_audiocraft
 @pytest.mark.parametrize("delays", DELAYS)
 @pytest.mark.parametrize("frames", [1, 2, 7, 50])
 def test_sequence_length_places_and_order_are_audiocrafts(delays, frames):

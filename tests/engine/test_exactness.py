@@ -5,6 +5,9 @@ import torch
 
 from musicgen_lab.engine.batch import ClipState, make_batch
 from tests.engine.conftest import PROMPTS, greedy, tokens_of
+from tests.support.reference import needs_audiocraft
+
+pytestmark = needs_audiocraft
 
 FRAMES = 320
 DURATION_S = FRAMES / 50

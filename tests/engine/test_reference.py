@@ -16,6 +16,9 @@ from musicgen_lab.engine.source import EMBEDDED_FOLDER
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.request import GenerationRequest
 from tests.support.checkpoints import build_checkpoint
+from tests.support.reference import needs_audiocraft
+
+pytestmark = needs_audiocraft
 
 
 def request(**fields):

@@ -11,6 +11,7 @@ from musicgen_lab.engine.sampler import (
     filter_probabilities,
     sample,
 )
+from tests.support.reference import needs_audiocraft
 
 CARD = 200
 LATTICE = list(
@@ -57,6 +58,7 @@ def audiocrafts_probabilities(logits, temperature, top_k, top_p, monkeypatch):
     return probabilities
 
 
+@needs_audiocraft
 def test_filtered_probabilities_are_audiocrafts(monkeypatch):
     logits = logits_like(len(LATTICE))
 
