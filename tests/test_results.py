@@ -12,8 +12,8 @@ from musicgen_lab import InvalidRequest, ModelUnavailable, Results, Sweep
 from musicgen_lab.analysis import features
 from musicgen_lab.analysis.aesthetics import SCORES
 from musicgen_lab.request import REQUEST_FIELDS
-from tests.support.sines import SineBackend
 from tests.support.reference import needs_aesthetics
+from tests.support.sines import SineBackend
 from tests.support.tiny_aesthetics import make_aesthetics, small_encoder
 from tests.support.tiny_clap import make_clap
 
