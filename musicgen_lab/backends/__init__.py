@@ -1,4 +1,4 @@
-"""`Backend`: whoever makes clips. `connect` finds one by its address."""
+"""The `Backend` protocol, and `connect`, which returns the backend at an address."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ OnProgress: TypeAlias = "Callable[[float], None]"
 
 @runtime_checkable
 class Backend(Protocol):
-    """Whoever makes clips: requests in, clips or failures out."""
+    """Something that makes clips: requests in, clips or failures out."""
 
     @property
     def name(self) -> str:
-        """What it is, in a few words, for plans and messages."""
+        """A short description for plans and messages."""
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
-        """Return the request with its model named and its revision fixed.
+        """Return the request with its model and revision filled in.
 
         Raises
         ------
@@ -36,15 +36,13 @@ class Backend(Protocol):
     def generate(
         self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
     ) -> Iterator[Clip | Failure]:
-        """Make a clip or a failure of every resolved request, in the order of finishing.
+        """Make a clip or a failure for every resolved request, in the order in which they finish.
 
-        Requests are taken one by one as there is room for them, so the caller may decide late
-        what is still to be made. A backend that cannot see into clips in the making does not
-        report progress.
+        Requests are taken lazily, as capacity becomes free. Not every backend reports progress.
         """
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
-        """Return the seconds that making these would take, or None where nothing is known."""
+        """Return the estimated seconds for making these, or None if unknown."""
 
 
 def connect(address: str = "local", **options: Any) -> Backend:

@@ -1,4 +1,4 @@
-"""The service's key, as its owner and its clients give it: in a variable, or in a file."""
+"""The service's API key, read from an environment variable or from a file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ KEY_ADDRESS = "MUSICGEN_KEY_ADDRESS"
 
 
 def read_api_key(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the key of the environment, or None where neither variable is set.
+    """Return the key from the environment, or None if neither variable is set.
 
-    Spaces and line breaks around it, such as the one that ends a file, are no part of it.
+    Surrounding white space, such as the line break at the end of a file, is stripped.
 
     Raises
     ------
     InvalidRequest
-        When a variable is set and there is no key in it, which is more likely a mistake than a wish
-        to serve everybody.
+        When a variable is set but empty, which is more likely a mistake than a deliberately public
+        service.
     """
     name, text = API_KEY, environment.get(API_KEY)
     file = environment.get(API_KEY_FILE)

@@ -1,4 +1,4 @@
-"""`Estimate`: what a sweep on a deployed service would take and cost, before it is run.
+"""`Estimate`: the time and cost of a sweep on a deployed service, before it is run.
 
 Generation reads all weights once a step for all clips of a batch: the time of a step is the size
 of the weights over the memory's bandwidth. No number here was measured on Modal's machines.
@@ -29,7 +29,7 @@ class Estimate:
     Parameters
     ----------
     about : Mapping
-        What the service says of itself: `gpu` (names in the order of preference), `cores`,
+        The service's description: `gpu` (names in order of preference), `cores`,
         `memory_gib`, `clips_at_once` (by model and GPU), `containers_max`, `scaledown_window_s`.
     prices : Prices
     """
@@ -39,7 +39,7 @@ class Estimate:
         self._gpus = {prices.find(name) or name: name for name in about["gpu"] or [CPU]}
 
     def wait_s(self, requests: Sequence[GenerationRequest]) -> float | None:
-        """Return the seconds to wait with all the containers that may start; None if unknown."""
+        """Return the wall-clock seconds with all containers that may start; None if unknown."""
         first = next(iter(self._gpus))
         gpu_s = self._gpu_s(requests, first)
         if gpu_s is None or not requests:
@@ -47,9 +47,9 @@ class Estimate:
         return START_S + gpu_s / self._containers(requests, first)
 
     def cost(self, requests: Sequence[GenerationRequest]) -> Cost | None:
-        """Return what making them costs, each container's start and idle time counted.
+        """Return the cost of the clips, including each container's start and idle time.
 
-        None where nothing is known of the model or of the first GPU.
+        None if the model or the first GPU is unknown.
         """
         first, *others = (self._cost_on(gpu, requests) for gpu in self._gpus)
         if first is None:

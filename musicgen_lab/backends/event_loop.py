@@ -1,4 +1,4 @@
-"""`EventLoop`: an asyncio loop in a thread of its own, so that code works inside Jupyter too."""
+"""`EventLoop`: an asyncio event loop in its own thread, so that code works inside Jupyter too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class EventLoop:
-    """Runs coroutines for callers that are not asynchronous, or whose loop is a notebook's."""
+    """Runs coroutines for synchronous callers and for notebooks, which run a loop already."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -32,7 +32,7 @@ class EventLoop:
             raise
 
     def cancel_all(self) -> None:
-        """Cancel whatever still runs."""
+        """Cancel all running coroutines."""
 
         def cancel() -> None:
             for task in asyncio.all_tasks(self._loop):
@@ -41,9 +41,9 @@ class EventLoop:
         self._loop.call_soon_threadsafe(cancel)
 
     def settle(self, timeout_s: float) -> None:
-        """Wait until what runs has ended, at most so long.
+        """Wait until all coroutines have ended, at most `timeout_s` seconds.
 
-        A cancelled future is done before its coroutine has cleaned up behind itself.
+        A cancelled future is done before its coroutine has finished its clean-up.
         """
 
         async def ended() -> None:

@@ -1,6 +1,6 @@
-"""The GPUs that Modal rents: what each holds and how fast it reads, by the makers' data sheets.
+"""The GPUs that Modal offers: memory and bandwidth from the manufacturers' data sheets.
 
-Standard library alone: `modal deploy` reads this on machines that have nothing else.
+Standard library only: `modal deploy` imports this on machines without other packages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Gpu:
     Attributes
     ----------
     memory_bytes : int
-        What it has for programs.
+        Memory available to programs.
     bytes_per_s : float
         Bandwidth of its memory.
     """

@@ -1,4 +1,4 @@
-"""`HttpBackend`: clips made by a MusicGen Lab service at a web address."""
+"""`HttpBackend`: clips from a MusicGen Lab service at a URL."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ READ_TIMEOUT_S = 900.0  # Modal answers 303 after 150 s; a service on a laptop m
 CONNECT_ATTEMPTS = 4
 REDIRECTS_MAX = 100
 RETRY_AFTER_MAX_S = 60
-POLL_MIN_S, POLL_MAX_S, POLL_GROWTH = 0.1, 2.0, 1.5  # between two looks at a job
+POLL_MIN_S, POLL_MAX_S, POLL_GROWTH = 0.1, 2.0, 1.5  # between two polls of a job
 POLL_ERRORS_MAX = 10  # in a row
-CANCEL_S = 5.0  # for telling the service what is no longer wanted
+CANCEL_S = 5.0  # for sending cancellations to the service
 LOST_HERE = (*LOST, "JobLost")
 ANSWER_MAX_BYTES = 64 * 1024**2  # 30 s of stereo at 192 kHz in base64 are 61 million
 EXACT = {"sample_format": "FLOAT"}
@@ -56,7 +56,7 @@ class _Making:
     reported_s: float = 0.0
 
     def tell(self, job: dict[str, Any]) -> None:
-        """Report what was made since the last time; what is made again counts once."""
+        """Report the audio made since the last report; audio that is made again counts once."""
         steps_done, steps = job.get("steps_done"), job.get("steps")
         if self.report is None or not steps or steps_done is None:
             return
@@ -67,12 +67,12 @@ class _Making:
 
 
 class HttpBackend:
-    """A MusicGen Lab service at a web address: on Modal, or `musicgen-lab serve` anywhere.
+    """A MusicGen Lab service at a URL: on Modal, or `musicgen-lab serve` anywhere.
 
-    A request is a job of the service's, looked at until it has ended; a service that has no jobs
-    may answer with the clip instead. A request that may have reached the service is never sent
-    twice, unless the service says that it was lost there: then at most twice more. What could not
-    be sent, and what was refused because the service was full or starting, is sent again.
+    A request becomes a job of the service and is polled until it has ended; a service without jobs
+    may answer with the clip itself. A request that may have arrived at the service is not sent
+    again, unless the service reports it as lost: then at most twice more. Requests that could not
+    be sent, or were refused because the service was full or starting, are sent again.
 
     Parameters
     ----------
@@ -91,14 +91,14 @@ class HttpBackend:
     at_once : int
         Requests in flight at once.
     patience_s : float
-        How long a request is sent again to a service that is full, in seconds.
+        How long to keep retrying while the service is full, in seconds.
 
     Raises
     ------
     BackendUnavailable
-        When the address is none, or httpx2 is not installed.
+        When the address is invalid, or httpx2 is not installed.
     InvalidRequest
-        When a variable holds no key, one half of the proxy's token is missing, or a key would be
+        When a variable is set but empty, one half of the proxy token is missing, or a key would be
         sent unencrypted to another machine.
     """
 
@@ -208,11 +208,11 @@ class HttpBackend:
             self._loop.settle(2 * CANCEL_S)
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
-        """Return None: nothing is known of the machine behind the address."""
+        """Return None: the machine behind the address is unknown."""
         return None if requests else 0.0
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Cancel what is in flight, here and at the service, and close every connection."""
+        """Cancel all requests in flight, here and at the service, and close every connection."""
         self._loop.cancel_all()
         self._loop.settle(2 * CANCEL_S)
         self._loop.wait(self._client.aclose())
@@ -257,12 +257,12 @@ class HttpBackend:
                 return result
 
     async def _try(self, making: _Making) -> Result:
-        """Send a request once, and return what came of it.
+        """Send a request once, and return its result.
 
         Raises
         ------
         RetryLater
-            When the service does not take it now.
+            When the service does not accept it now.
         httpx2.TransportError
             When the connection is lost.
         """
@@ -281,7 +281,7 @@ class HttpBackend:
         import httpx2
 
         await asyncio.wait([posting], timeout=CANCEL_S)
-        if not posting.done():  # the clip itself will be its answer: leaving frees its slot
+        if not posting.done():  # the clip itself is the response: disconnecting frees its slot
             posting.cancel()
             return
         with suppress(asyncio.CancelledError, BackendUnavailable, httpx2.TransportError):
@@ -289,14 +289,14 @@ class HttpBackend:
                 await self._send("DELETE", self._job_path(posting.result()))
 
     async def _follow(self, path: str, making: _Making) -> Result:
-        """Look at a job until it has ended.
+        """Poll a job until it has ended.
 
         Raises
         ------
         RetryLater
-            When there was no room for it after all.
+            When the service ran out of capacity for it.
         httpx2.TransportError
-            When the service can no longer be asked.
+            When the service is no longer reachable.
         """
         import httpx2
 
@@ -312,7 +312,7 @@ class HttpBackend:
                 errors += 1
                 if errors == POLL_ERRORS_MAX:
                     raise
-                continue  # looking again starts nothing
+                continue  # a poll has no side effects
             errors = 0
             if answer.status_code in (404, 410):  # the service was started again, or it is too late
                 return Failure(making.request, "JobLost", _detail(answer))
@@ -324,9 +324,9 @@ class HttpBackend:
                 return self._read_job(job, making.request)
 
     def _job_path(self, answer: httpx2.Response) -> str:
-        """Return where a job is seen: of this service, whatever name it knows itself by.
+        """Return the path of a job at this service.
 
-        Its own Location may name another host behind a proxy, which must not get the key.
+        Behind a proxy its Location header may name another host, which must not receive the key.
         """
         job_id = _read_json(answer).get("id")
         if not isinstance(job_id, str):
@@ -334,7 +334,7 @@ class HttpBackend:
         return f"/generate_endpoint/{quote(job_id, safe='')}"
 
     async def _post(self, request: GenerationRequest) -> httpx2.Response:
-        """Send a request once, and wait for its answer where the service says it will be."""
+        """Send a request once, and follow the service's redirects to its response."""
         import httpx2
 
         answer = await self._send(
@@ -348,16 +348,16 @@ class HttpBackend:
             if answer.status_code != 303:
                 return answer
             place = answer.url.join(answer.headers["location"])
-            if place.netloc != answer.url.netloc:  # it would get the key
+            if place.netloc != answer.url.netloc:  # it would receive the key
                 raise BackendUnavailable(f"{self._host} redirects to another host, {place.host}")
             try:
                 answer = await self._send("GET", str(place))
             except httpx2.ReadError:
-                continue  # asking again for a result starts nothing
+                continue  # asking for a result again has no side effects
         return answer
 
     async def _send(self, method: str, url: str, **options: Any) -> httpx2.Response:
-        """Send, again where no connection came about, so that nothing was sent."""
+        """Send, and retry where no connection was established, so that nothing was sent."""
         import httpx2
 
         for attempt in range(CONNECT_ATTEMPTS):
@@ -374,7 +374,7 @@ class HttpBackend:
         raise AssertionError("the loop above returns or raises")
 
     async def _receive(self, answer: httpx2.Response) -> httpx2.Response:
-        """Return an answer with its body, having read no more of it than a clip may take."""
+        """Return a response with its body, reading at most the size that a clip can have."""
         import httpx2
 
         body = bytearray()
@@ -392,7 +392,7 @@ class HttpBackend:
         )
 
     def _read(self, answer: httpx2.Response, request: GenerationRequest) -> Result:
-        """Return the result that an answer holds which is not a job."""
+        """Return the result in a response that is not a job."""
         if answer.status_code == 200:
             return self._read_clip(_read_json(answer), request)
         if answer.status_code in (401, 403, 404, 405):
@@ -434,7 +434,7 @@ class HttpBackend:
             return Failure(
                 request,
                 "InvalidAnswer",
-                f"{self._host} answered something else than a clip ({type(error).__name__}); "
+                f"{self._host} answered with something other than a clip ({type(error).__name__}); "
                 "is it a MusicGen Lab service of this version?",
             )
         return unpack(message, request)

@@ -1,4 +1,4 @@
-"""`Jobs`: requests that nobody waits for; their clients come back with an id."""
+"""`Jobs`: requests whose clients do not wait for the result but poll it by an id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from musicgen_lab.errors import MusicGenLabError
 from musicgen_lab.request import GenerationRequest
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-EXPIRED_IDS_MAX = 10_000  # of which "it is gone" is said rather than "there is none"
+EXPIRED_IDS_MAX = 10_000  # ids that are reported as expired rather than unknown
 
 
 class JobUnknown(MusicGenLabError):
@@ -30,13 +30,13 @@ class JobExpired(MusicGenLabError):
 
 @dataclass(frozen=True)
 class JobStatus:
-    """What has become of a job.
+    """The state of a job.
 
     Attributes
     ----------
     state : {"queued", "running", "done", "failed", "cancelled"}
     steps_done, steps : int or None
-        Of the language model; None where the backend cannot see into clips in the making.
+        Of the language model; None if the backend does not report progress.
     result : Clip or Failure or None
         A clip with "done", a failure with "failed".
     warnings : tuple of str
@@ -52,14 +52,14 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class StartedJob:
-    """A job that was taken.
+    """A job that was accepted.
 
     Attributes
     ----------
     id : str
-        Of letters, digits, "-" and "_". Whoever has it may see and cancel the job.
+        Of letters, digits, "-" and "_". Every client that has it may read and cancel the job.
     result : Future of Clip or Failure
-        Done when the job has ended, also where nobody asks; cancelled with the job.
+        Done when the job has ended, even if it is never polled; cancelled with the job.
     """
 
     id: str
@@ -67,21 +67,21 @@ class StartedJob:
 
 
 class Jobs(Protocol):
-    """Requests that are made while nobody waits. Methods block, and may be called by any thread."""
+    """Requests that run in the background. Methods block, and may be called from any thread."""
 
     def start(self, request: GenerationRequest, warnings: Sequence[str] = ()) -> StartedJob:
-        """Start on a resolved request.
+        """Start a job for a resolved request.
 
         Parameters
         ----------
         request : GenerationRequest
         warnings : sequence of str
-            To be handed back with its status: fields that were sent and cannot act.
+            Returned with its status: fields that were sent and have no effect.
 
         Raises
         ------
         BackendUnavailable
-            When it is not taken, such as `Busy`.
+            When it is not accepted, such as `Busy`.
         """
 
     def status(self, job_id: str) -> JobStatus:
@@ -90,15 +90,15 @@ class Jobs(Protocol):
         Raises
         ------
         JobUnknown
-            When there is none of this id.
+            When no job has this id.
         JobExpired
             When its result is no longer kept.
         BackendUnavailable
-            When that cannot be found out now.
+            When the state cannot be read now.
         """
 
     def cancel(self, job_id: str) -> JobStatus:
-        """Stop a job that has not ended, and return its status; one that has ended stays as it is.
+        """Cancel a job and return its status; a job that has ended is left unchanged.
 
         Raises
         ------
@@ -117,18 +117,18 @@ class _Job:
 
 
 class LocalJobs:
-    """Jobs of a backend in this process; they are lost when it ends.
+    """Jobs of a backend in this process; they are lost when the process ends.
 
     Parameters
     ----------
     submit : callable
-        A backend's: takes a resolved request, returns a future.
+        Takes a resolved request, returns a future.
     progress : callable
-        A backend's: returns the steps done and the steps in all of such a future, or None.
+        Returns the steps done and the total steps of such a future, or None.
     kept_s : float
         How long a job is kept after it has ended.
     kept_max : int
-        Ended jobs kept at most; the oldest goes first. A clip of 30 s takes 4 MB.
+        Maximum number of ended jobs; the oldest is dropped first. A clip of 30 s takes 4 MB.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class LocalJobs:
         return JobStatus("done", job.steps, job.steps, result, job.warnings)
 
     def cancel(self, job_id: str) -> JobStatus:
-        """Free the slot of a job that has not ended, and return its status."""
+        """Cancel a job, which frees its slot, and return its status."""
         self._find(job_id).future.cancel()
         return self.status(job_id)
 

@@ -1,4 +1,4 @@
-"""`LocalBackend`: clips made by a model in this process."""
+"""`LocalBackend`: clips from a model in this process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INSTALL = {
 
 
 class _Engine(Protocol):
-    """What the backend asks of an engine: both this package's own and the reference have it."""
+    """The interface that the lab engine and the audiocraft reference share."""
 
     on_progress: Callable[[int], None] | None
 
@@ -53,7 +53,7 @@ class LocalBackend:
     dtype : {"auto", "float32", "bfloat16", "float16"}
         "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
     slots : int or "auto"
-        Clips made at once by the lab engine; "auto" takes what the memory holds.
+        The most clips that the lab engine makes at once; "auto" is as many as fit in memory.
     cuda_graphs : bool
         Whether the lab engine records a step once and replays it, on an NVIDIA GPU.
 
@@ -106,11 +106,11 @@ class LocalBackend:
 
     @property
     def name(self) -> str:
-        """Which engine."""
+        """The engine's name."""
         return f"local ({self._engine_name} engine)"
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
-        """Return the request with its model's revision; the backend's own model where none is."""
+        """Return the request with its model's revision; the default model if it names none."""
         if request.model is None:
             return request.with_model(self._default.identity)
         if request.model in self._sources:
@@ -122,9 +122,9 @@ class LocalBackend:
     def generate(
         self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
     ) -> Iterator[Clip | Failure]:
-        """Make the clips, each request taken when there is room for it.
+        """Make the clips, taking each request when capacity is free.
 
-        Neighbouring requests for one model share a batch; one model is open at a time.
+        Consecutive requests for one model share a batch; one model is open at a time.
         """
         resolved = map(self.resolve, requests)
         for identity, group in itertools.groupby(resolved, lambda request: str(request.model)):
@@ -136,7 +136,7 @@ class LocalBackend:
         requests: Iterable[GenerationRequest],
         on_progress: OnProgress | None,
     ) -> Iterator[Clip | Failure]:
-        """Make clips of one model; it may be let go when the next is opened."""
+        """Make clips with one model; it is closed when the next one is opened."""
         engine = self._open(source)
         engine.on_progress = on_progress and _in_seconds(on_progress, source)
         yield from engine.generate(requests)
@@ -144,7 +144,7 @@ class LocalBackend:
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
         """Estimate from the size of the models and what a step cost on two cores.
 
-        None where a model is yet to be prepared or a GPU may be used: nothing is known of them.
+        None if a model has not been prepared yet or a GPU may be used.
         """
         if self._options["device"] not in ("auto", "cpu") or shutil.which("nvidia-smi"):
             return None
@@ -167,7 +167,7 @@ class LocalBackend:
     def _open(self, source: ModelSource) -> _Engine:
         """Return the engine of a model; one model is kept open at a time."""
         if self._open_engine is None or self._open_engine[0] != source.identity:
-            self._open_engine = None  # give the memory back first
+            self._open_engine = None  # free the memory first
             self._open_engine = (source.identity, self._new_engine(source))
         return self._open_engine[1]
 

@@ -1,4 +1,4 @@
-"""`ModalBackend`: clips made by the deployed service on Modal, found by its name."""
+"""`ModalBackend`: clips from the service deployed on Modal, looked up by its name."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
 
 APP, CLASS, ABOUT = "musicgen", "MusicGen", "about"
-POLL_S = 50.0  # Modal answers "not yet" after this long, and is asked again
-CANCEL_S = 10.0  # for telling Modal what is no longer wanted
+POLL_S = 50.0  # timeout of one poll of a call
+CANCEL_S = 10.0  # for sending cancellations to Modal
 
 
 class ModalBackend:
     """The service that `modal deploy service/app.py` deployed, called by name.
 
-    All requests are in flight at once: Modal gives each to a container that has room, and adds
+    All requests are in flight at once: Modal sends each to a container with free capacity, and adds
     containers. A request whose container is lost is sent again, at most twice; a clip's provenance
     has `containers_lost`. It works inside notebooks.
 
@@ -54,10 +54,10 @@ class ModalBackend:
         Your own dollars per second, by GPU, "CPU" (a core) and "memory" (a GiB), in place of those
         in the dated list of `musicgen_lab.backends.prices`.
     about : Mapping, optional
-        What the service says of itself, where it is known; it is asked otherwise.
+        The service's description, if known; otherwise the service is queried.
     require : async callable, optional
-        Awaited with a request's model before the request is sent; raises `ModelLoading` where it
-        cannot be made yet.
+        Awaited with a request's model before the request is sent; raises `ModelLoading` while the
+        model is not available yet.
 
     Raises
     ------
@@ -88,13 +88,13 @@ class ModalBackend:
 
     @property
     def name(self) -> str:
-        """The app, and its environment where one was named."""
+        """The app, and its environment if one was given."""
         place = f" in {self._environment}" if self._environment else ""
         return f"modal ({self._app}{place})"
 
     @property
     def slots(self) -> int:
-        """Clips that all its containers together make at once."""
+        """The most clips that all containers together make at once."""
         about = self._about()
         clips = sum(min(by_gpu.values()) for by_gpu in about["clips_at_once"].values())
         return int(clips) * int(about["containers_max"])
@@ -105,7 +105,7 @@ class ModalBackend:
         Raises
         ------
         BackendUnavailable
-            When the service is not deployed, speaks another format, or Modal cannot be reached.
+            When the service is not deployed, uses another format, or Modal cannot be reached.
         ModelUnavailable
             When the deployment does not serve that model.
         """
@@ -113,22 +113,22 @@ class ModalBackend:
 
     def submit(self, request: GenerationRequest) -> Future[Result]:
         """Send a resolved request; cancelling the future cancels it on Modal too."""
-        self._about()  # whoever speaks another format is told before anything is made
+        self._about()  # raises for a service of another format before anything is made
         return self._loop.start(self._make(request, REQUEST_ID.get()))
 
     def progress(self, future: Future[Result]) -> None:
-        """Return None: Modal does not tell of a call that is not finished."""
+        """Return None: Modal does not report the progress of a call."""
 
     def check(self) -> None:
-        """Return: whether Modal takes a request is known when it is sent."""
+        """Do nothing: whether Modal accepts a request is only known when it is sent."""
 
     def generate(
         self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
     ) -> Iterator[Result]:
         """Make a clip or a failure of every request, in the order of finishing.
 
-        What Modal says of one request is that request's failure. What concerns all of them, such
-        as a service that is gone, is raised.
+        An error of one request becomes that request's failure. An error that concerns all of them,
+        such as a service that was stopped, is raised.
         """
         try:
             yield from generate_by_submitting(self.submit, requests, at_once=self._at_once)
@@ -136,19 +136,19 @@ class ModalBackend:
             self._loop.settle(CANCEL_S)
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
-        """Return the seconds to wait, about, with as many containers as the service may have."""
+        """Return the approximate wall-clock seconds with all containers that may start."""
         return Estimate(self._about(), self._prices).wait_s(requests)
 
     def estimate_cost(self, requests: Sequence[GenerationRequest]) -> Cost | None:
-        """Return the GPU-seconds and dollars that making these would take, about.
+        """Return the approximate GPU-seconds and dollars for making these clips.
 
-        The cores and the memory beside the GPU are counted, and a container's start and its idle
-        time at the end. None where nothing is known of the model or the GPU.
+        Includes the container's CPU cores and memory, its start and its idle time at the end. None
+        if the model or the GPU is unknown.
         """
         return Estimate(self._about(), self._prices).cost(requests)
 
     def describe(self) -> dict[str, Any]:
-        """Return what a GPU container says of itself; this starts one.
+        """Return the description of a GPU container, starting one if necessary.
 
         Raises
         ------
@@ -172,13 +172,13 @@ class ModalBackend:
         return described
 
     def spawn(self, request: GenerationRequest, *, report: bool) -> Any:
-        """Send a resolved request and return Modal's call for it; nobody waits for it here.
+        """Send a resolved request and return Modal's call for it, without waiting for its result.
 
         Parameters
         ----------
         request : GenerationRequest
         report : bool
-            Whether the GPU class writes down how far it is.
+            Whether the GPU class records its progress.
         """
         request_id = REQUEST_ID.get()
 
@@ -195,11 +195,11 @@ class ModalBackend:
             raise BackendUnavailable(": ".join(describe_failure(error))) from error
 
     def wait_for(self, call: Any, request: GenerationRequest) -> Future[Result]:
-        """Return what a spawned call will have made; cancelling the future leaves the call be."""
+        """Return a future for a spawned call's result; cancelling it does not cancel the call."""
         return self._loop.start(self._read(_wait_for(call), request))
 
     def raise_unavailable(self, error: Exception) -> None:
-        """Raise what an error of Modal's means where it concerns every request.
+        """Raise if a Modal error concerns every request.
 
         Raises
         ------
@@ -208,12 +208,12 @@ class ModalBackend:
         raise_unavailable(error, self._app, self._environment)
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Cancel what is in flight, here and on Modal."""
+        """Cancel all requests in flight, here and on Modal."""
         self._loop.cancel_all()
         self._loop.settle(CANCEL_S)
 
     def _about(self) -> Mapping[str, Any]:
-        """Return what the service says of itself; no GPU is started for it."""
+        """Return the service's description; this starts no GPU."""
         if self._known_about is None:
             import modal
 
@@ -248,7 +248,7 @@ class ModalBackend:
         return self._models[identity]
 
     async def _require_model(self, identity: str) -> Any:
-        """Return the GPU class for a model that can be had now."""
+        """Return the GPU class for a model that is available now."""
         if self._require is not None:
             await self._require(identity)
         return await self._model(identity)
@@ -261,11 +261,11 @@ class ModalBackend:
             if result.error_type not in LOST:
                 return result
             if lost + 1 == TRIES:
-                return replace(result, message=f"{result.message}; it went so {TRIES} times")
+                return replace(result, message=f"{result.message}; this happened {TRIES} times")
         raise AssertionError("the loop returns")
 
     async def _send(self, request: GenerationRequest, request_id: str) -> Mapping[str, Any]:
-        """Send a request and return its answer; where this is cancelled, its call is too."""
+        """Send a request and return the response; cancelling this cancels the call too."""
         model = await self._require_model(str(request.model))
         call = await _spawn(model, request, request_id=request_id)
         try:
@@ -277,7 +277,7 @@ class ModalBackend:
     async def _read(
         self, answer: Coroutine[Any, Any, Mapping[str, Any]], request: GenerationRequest
     ) -> Result:
-        """Return the result that an answer holds, or the failure that its error is."""
+        """Return the result in a response, or the failure described by its error."""
         try:
             return unpack(await answer, request)
         except BackendUnavailable:
@@ -287,7 +287,7 @@ class ModalBackend:
             return failure_of(request, error)
 
     def add_cost(self, clip: Clip, *, containers_lost: int = 0) -> Clip:
-        """Return a clip that says what it took, by the GPU that made it."""
+        """Return the clip with its GPU-seconds and cost in its provenance."""
         made_by = clip.provenance
         details: dict[str, Any] = {**made_by.details, "containers_lost": containers_lost}
         gpu = self._prices.find(made_by.device)
@@ -300,7 +300,7 @@ class ModalBackend:
 
 
 async def _spawn(model: Any, request: GenerationRequest, **options: Any) -> Any:
-    """Return the call for a request; one that is cancelled meanwhile is cancelled on Modal too."""
+    """Return the call for a request; if cancelled while spawning, cancel the call on Modal too."""
     spawning = asyncio.ensure_future(
         model.generate.spawn.aio(plain(request.model_dump()), **options)
     )
@@ -318,4 +318,4 @@ async def _wait_for(call: Any) -> Mapping[str, Any]:
             answer: Mapping[str, Any] = await call.get.aio(timeout=POLL_S)
             return answer
         except TimeoutError:
-            continue  # the builtin one: it is still being made
+            continue  # the builtin TimeoutError: the clip is not finished yet

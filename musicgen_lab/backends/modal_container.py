@@ -1,7 +1,7 @@
-"""`ModelContainer`: what one GPU container of the service on Modal holds.
+"""`ModelContainer`: the model and engine of one GPU container of the service on Modal.
 
-A container whose model cannot be opened must not fail to start: Modal would start it again and
-again, for money. It starts, says in every answer what is wrong, and is idle soon.
+A container whose model cannot be opened must not fail to start: Modal would restart it again and
+again, and charge for it. It starts, reports the error in every response, and soon becomes idle.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class ModelContainer:
-    """A model that makes clips for the messages that reach one container.
+    """A model that makes clips for the messages sent to one container.
 
     Parameters
     ----------
@@ -39,14 +39,14 @@ class ModelContainer:
     device : str
         As `Engine.open` takes it.
     fetch : callable
-        Makes the model's weights lie in this container's folder of prepared models; raises
-        `ModelUnavailable` where they cannot be had.
+        Puts the model's weights into this container's folder of prepared models; raises
+        `ModelUnavailable` if they are not available.
     on_broken : callable
         Called once the device no longer works: this container should end.
     on_room : callable
-        Called with the number of clips that may be here at once, whenever it changes: those in
-        the making, and as many of the longest as fit beside them. So no clip waits here for
-        memory while another container could make it, and short clips leave room for more.
+        Called with the number of clips that this container can take at once, whenever it changes:
+        those in progress, plus as many of the maximum length as fit in the remaining memory. So no
+        clip waits here for memory while another container could make it.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ModelContainer:
     def load(self) -> None:
         """Import the program and read the weights into memory, before a snapshot is taken of it.
 
-        What goes wrong is logged and left to `open`: a snapshot must not keep it for ever.
+        Errors are logged and left to `open`: a snapshot must not preserve them.
         """
         try:
             self._loaded = self._read()
@@ -80,8 +80,8 @@ class ModelContainer:
     def open(self) -> None:
         """Put the model onto the device and make a clip of a second with it.
 
-        That compiles and records what would else be compiled for the first caller. What goes wrong
-        is kept for the answers, and logged.
+        This compiles and records what would otherwise be compiled for the first caller. Errors are
+        logged and reported in every response.
         """
         from musicgen_lab.backends.worker import EngineWorker
         from musicgen_lab.engine.engine import Engine
@@ -121,15 +121,15 @@ class ModelContainer:
         fields : Mapping
             Of a `GenerationRequest`.
         request_id : str
-            Under which whoever asked has it in a log; empty for none.
+            The caller's id of this request in its log; empty for none.
         report : async callable or None
-            Awaited with the steps done and the steps in all, at most once a second.
+            Awaited with the steps done and the total steps, at most once a second.
 
         Returns
         -------
         dict
             A message of `musicgen_lab.backends.wire`. A failure is returned like a clip: an
-            exception could be read only by callers that have its class.
+            exception could only be unpickled by callers that have its class.
         """
         line: dict[str, Any] = {"request_id": request_id, "model": self._model}
         message = await self._make(fields, line, report)
@@ -137,7 +137,7 @@ class ModelContainer:
         return message
 
     def describe(self) -> dict[str, Any]:
-        """Return what this container is doing, or why it can do nothing, as plain values."""
+        """Return the state of this container, or why it cannot serve, as plain values."""
         if self._worker is None:
             return plain({"model": self._model, "error": str(self._error)})
         try:
@@ -146,7 +146,7 @@ class ModelContainer:
             return plain({"model": self._model, "error": str(error)})
 
     def close(self, drain_s: float) -> None:
-        """Let running clips finish, at most so long."""
+        """Let running clips finish, for at most `drain_s` seconds."""
         if self._worker is not None:
             self._worker.close(drain_s=drain_s)
 
@@ -191,14 +191,14 @@ class ModelContainer:
 
 
 def count_room(capacity: Capacity, durations_s: Sequence[float]) -> int:
-    """Return how many clips may be in a container, so that none of them waits for memory.
+    """Return how many clips a container can take without any of them waiting for memory.
 
     Parameters
     ----------
     capacity : Capacity
         Of its engine.
     durations_s : sequence of float
-        Of the clips in the making, which count too.
+        Of the clips in progress, which are counted too.
     """
     blocks = capacity.blocks - sum(map(capacity.clip_blocks, durations_s))
     longest = max(blocks // capacity.clip_blocks(DURATION_MAX_S), 0)

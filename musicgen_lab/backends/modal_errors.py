@@ -1,4 +1,4 @@
-"""What Modal's errors mean to a user, each in one sentence with what to type."""
+"""Modal's errors translated into one sentence each, with the command that helps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MESSAGE_MAX = 500
 
 
 def raise_unavailable(error: Exception, app: str, environment: str | None) -> None:
-    """Raise what an error means where it concerns every request; return where it does not.
+    """Raise `BackendUnavailable` if an error concerns every request; otherwise return.
 
     Raises
     ------
@@ -23,32 +23,31 @@ def raise_unavailable(error: Exception, app: str, environment: str | None) -> No
     said = _one_line(error)
     place = f" in the environment {environment!r}" if environment else ""
     if isinstance(error, modal.AuthError):
-        message = f"Modal does not know who you are ({said}); type `modal token new`"
+        message = f"Modal rejected the token ({said}); run `modal token new`"
     elif isinstance(error, modal.PermissionDeniedError):
-        message = f"Modal lets you not use {app!r}{place} ({said}); check `modal profile current`"
+        message = f"Modal denies access to {app!r}{place} ({said}); check `modal profile current`"
     elif isinstance(error, modal.NotFoundError):
         message = (
-            f"no app {app!r} is deployed{place} ({said}); type `modal deploy service/app.py`, or "
-            "name its environment: connect('modal', environment=…), as `modal environment list` "
-            "has it"
+            f"no app {app!r} is deployed{place} ({said}); run `modal deploy service/app.py`, or "
+            "name its environment: connect('modal', environment=…), see `modal environment list`"
         )
     elif isinstance(error, modal.ConnectionError | modal.ServiceError):
         message = f"Modal cannot be reached ({said}); check the network, then run again to resume"
     elif isinstance(error, modal.VersionError):
-        message = f"Modal wants a newer client ({said}); type `pip install --upgrade modal`"
+        message = f"Modal requires a newer client ({said}); run `pip install --upgrade modal`"
     else:
         return
     raise BackendUnavailable(message) from error
 
 
 def failure_of(request: GenerationRequest, error: Exception) -> Failure:
-    """Return the failure that an error of Modal's is for a request, with its traceback."""
+    """Return a request's failure for a Modal error, with its traceback."""
     error_type, message = describe_failure(error)
     return replace(Failure.from_error(request, error), error_type=error_type, message=message)
 
 
 def describe_failure(error: Exception) -> tuple[str, str]:
-    """Return the kind of an error that ended one request, and a sentence with the way out."""
+    """Return the type of an error that ended one request, and a sentence on what to do."""
     from modal import exception as modal
 
     kinds: tuple[tuple[type[Exception], str, str], ...] = (
@@ -61,7 +60,7 @@ def describe_failure(error: Exception) -> tuple[str, str]:
         (
             modal.OutputExpiredError,
             "ResultExpired",
-            "Modal no longer has the result, which it keeps for a time only: run the sweep again",
+            "Modal keeps results for a limited time and no longer has it: run the sweep again",
         ),
         (
             modal.InternalFailure,
@@ -71,7 +70,7 @@ def describe_failure(error: Exception) -> tuple[str, str]:
         (
             modal.ResourceExhaustedError,
             "ResourceExhausted",
-            "Modal has no room for it now: run the sweep again later, or with at_once=…",
+            "Modal has no capacity for it now: run the sweep again later, or with at_once=…",
         ),
         (
             modal.RemoteError,
@@ -81,7 +80,7 @@ def describe_failure(error: Exception) -> tuple[str, str]:
     )
     for kind, name, way_out in kinds:
         if isinstance(error, kind):
-            return name, f"{way_out} ({_one_line(error) or 'Modal said no more'})"
+            return name, f"{way_out} ({_one_line(error) or 'Modal gave no details'})"
     return type(error).__name__, _one_line(error)
 
 

@@ -1,4 +1,4 @@
-"""`ModalJobs`: jobs that are calls of the deployed GPU class, and outlive whoever started them."""
+"""`ModalJobs`: jobs that are calls of the deployed GPU class, and outlive their client."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class ModalJobs:
     Parameters
     ----------
     backend : ModalBackend
-        Who sends the requests.
+        Sends the requests.
     entries : modal.Dict
-        Under a job's id, what was asked: an id that is not in it belongs to no job of this app.
-        Under the id and "/progress", which the GPU class writes, the steps done and the steps in
-        all.
+        Maps a job's id to its request; an id that is not in it belongs to no job of this app. The
+        id followed by "/progress", which the GPU class writes, maps to the steps done and the total
+        steps.
     """
 
     def __init__(self, backend: ModalBackend, entries: Any) -> None:
@@ -55,7 +55,7 @@ class ModalJobs:
         request = GenerationRequest(**job["request"])
         try:
             result = unpack(modal.FunctionCall.from_id(job_id).get(timeout=0), request)
-        except TimeoutError:  # the builtin one: it is still being made
+        except TimeoutError:  # the builtin one: not finished yet
             state: Any = "queued" if steps_done is None else "running"
             return JobStatus(state, steps_done, steps, warnings=warnings)
         except modal.exception.OutputExpiredError:
@@ -92,5 +92,5 @@ class ModalJobs:
 
 
 def progress_key(job_id: str) -> str:
-    """Return the key under which the GPU class writes how far a job is."""
+    """Return the key under which the GPU class writes a job's progress."""
     return f"{job_id}/progress"

@@ -1,4 +1,4 @@
-"""`Preparation`: for weights that are not there yet no GPU starts, and no client has to wait."""
+"""`Preparation`: fetches missing weights without starting a GPU or making a client wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RETRY_AFTER_S = 120  # fetching and converting takes minutes
 
 
 class Preparation:
-    """Has missing weights prepared, once, and tells clients to come back.
+    """Prepares missing weights, once, and tells clients to retry.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Preparation:
         self._lock = asyncio.Lock()
 
     async def require(self, model: str) -> None:
-        """Return where a model's weights lie in the volume; have them prepared where not.
+        """Return if a model's weights are in the volume; otherwise start preparing them.
 
         Parameters
         ----------
@@ -43,7 +43,7 @@ class Preparation:
         ModelLoading
             When they are being prepared.
         BackendUnavailable
-            When they could not be; the next request tries again.
+            When that failed; the next request tries again.
         """
         if model in self._prepared or model.partition("@")[0] == EMBEDDED:
             return
@@ -60,7 +60,7 @@ class Preparation:
             raise ModelLoading(RETRY_AFTER_S)
 
     async def _check(self, model: str, call: Any) -> None:
-        """Return while a call is under way; forget one that has ended.
+        """Return while a call is running; forget one that has ended.
 
         Raises
         ------
@@ -69,7 +69,7 @@ class Preparation:
         """
         try:
             await call.get.aio(timeout=0)
-        except TimeoutError:  # the builtin one: it is still at work
+        except TimeoutError:  # the builtin one: still running
             return
         except Exception as error:
             del self._calls[model]

@@ -1,7 +1,7 @@
-"""What Modal's machines cost, as its price list had it on a day that is named here.
+"""Modal's prices, as listed on `PRICES_DATE`.
 
-Modal tells no cost per call: seconds are measured where the clip is made, and multiplied with
-these prices. They are estimates; the invoice decides.
+Modal reports no cost per call: seconds are measured where the clip is made, and multiplied by these
+prices. The results are estimates; the invoice is authoritative.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Prices:
     usd_per_s : Mapping of str to float
         As `USD_PER_S`.
     priced_at : str
-        The day of the list, for people.
+        The date of the list, as text.
     """
 
     usd_per_s: Mapping[str, float]
@@ -53,7 +53,7 @@ class Prices:
 
     @classmethod
     def with_own(cls, own: Mapping[str, float] | None = None) -> Prices:
-        """Return the dated list, with a user's own prices in place of those that they name.
+        """Return the dated list, with a user's own prices replacing those of the same names.
 
         Raises
         ------
@@ -73,12 +73,12 @@ class Prices:
         return cls({**USD_PER_S, **renamed}, "your own prices")
 
     def find(self, device: str) -> str | None:
-        """Return what the list calls a device; None when it does not have it.
+        """Return a device's name in the list, or None if it is not in it.
 
         Parameters
         ----------
         device : str
-            A Modal GPU name such as "A100", or what a clip's provenance says, such as
+            A Modal GPU name such as "A100", or a device from a clip's provenance, such as
             "cuda (NVIDIA A10)" or "cpu".
         """
         if device.lower() == "cpu":
@@ -95,14 +95,14 @@ class Prices:
         return next((same for other, same in ALIASES.items() if other in said), None)
 
     def of_container(self, gpu: str, *, cores: float, memory_gib: float) -> float:
-        """Return the dollars that a second of a container costs.
+        """Return the cost of a container in dollars per second.
 
         Parameters
         ----------
         gpu : str
-            As the list names it; "CPU" for none.
+            Its name in the list; "CPU" for none.
         cores, memory_gib : float
-            What the container reserves. Modal bills more where more is used.
+            What the container reserves. Modal charges more if more is used.
         """
         usd = cores * self.usd_per_s[CPU] + memory_gib * self.usd_per_s[MEMORY]
         return usd if gpu == CPU else usd + self.usd_per_s[gpu]
@@ -110,20 +110,20 @@ class Prices:
 
 @dataclass(frozen=True)
 class Cost:
-    """What making clips takes and costs, about.
+    """An estimate of the machine time and the cost of making clips.
 
     Attributes
     ----------
     gpu : str
-        The machine, as the price list names it.
+        The machine's name in the price list.
     gpu_s : float
         Seconds of it.
     usd : float
-        Dollars, for the GPU with the cores and the memory beside it.
+        Dollars for the GPU with the container's cores and memory.
     priced_at : str
-        Whose prices, and of which day.
+        The source and the date of the prices.
     otherwise : tuple of Cost
-        The same on the other machines that may make them where the first is not free.
+        The same for the other machines that may be used when the first is not available.
     """
 
     gpu: str
@@ -145,7 +145,7 @@ class Cost:
 
 @runtime_checkable
 class Priced(Protocol):
-    """A backend whose clips are paid for."""
+    """A backend whose clips cost money."""
 
     def estimate_cost(self, requests: Sequence[GenerationRequest]) -> Cost | None:
-        """Return what making these would take and cost, about; None where nothing is known."""
+        """Return the estimated time and cost of making these; None if unknown."""

@@ -1,7 +1,7 @@
 """Backends that take one request at a time: `submit` returns a future that can be cancelled.
 
-A web server and a Modal client work like this: requests come whenever they come, and their callers
-may leave.
+A web server and a Modal client work like this: requests arrive at any time, and their callers may
+disconnect.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 Result = Clip | Failure
 REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="")
-"""Under which the request that is being answered now is logged, also where its clip is made."""
+"""The id of the request that is being handled, for the log here and where its clip is made."""
 
-RETRY_AFTER_S = 5  # where nothing better is known
-LOST = ("ContainerLost", "EngineLost")  # failures that say nothing of their request: sent again
+RETRY_AFTER_S = 5  # the default
+LOST = ("ContainerLost", "EngineLost")  # failures not caused by the request: it is sent again
 TRIES = 3  # of a request that is lost on the way
 
 
 class RetryLater(BackendUnavailable):
-    """A backend that takes no request now; the same request is worth sending again.
+    """The backend accepts no request now; sending the same request later may succeed.
 
     Parameters
     ----------
@@ -49,15 +49,15 @@ class Busy(RetryLater):
 
 
 class Closing(RetryLater):
-    """The backend is shutting down; what it had not finished is not made."""
+    """The backend is shutting down; unfinished requests are dropped."""
 
 
 class EngineLost(RetryLater):
-    """The engine's device no longer works; another process must take over."""
+    """The engine's device no longer works; a new process is needed."""
 
 
 class ModelLoading(RetryLater):
-    """The model's weights are not there yet, and will not be while a client waits.
+    """The model's weights are still being fetched, which takes longer than a client can wait.
 
     Parameters
     ----------
@@ -77,26 +77,26 @@ class Submits(Protocol):
 
     @property
     def name(self) -> str:
-        """What makes the clips, in a few words."""
+        """A short description of the model and the device."""
 
     @property
     def slots(self) -> int:
-        """Clips made at once; more of them wait."""
+        """The most clips made at once; further requests wait."""
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with its model named and its revision fixed."""
 
     def submit(self, request: GenerationRequest) -> Future[Result]:
-        """Start on a resolved request; cancelling the future frees its slot."""
+        """Submit a resolved request; cancelling the future frees its slot."""
 
     def progress(self, future: Future[Result]) -> tuple[int, int] | None:
-        """Return the steps done and the steps in all of what was submitted.
+        """Return the steps done and the total steps of a submitted request.
 
-        None where the backend cannot see into clips in the making.
+        None if the backend does not report progress.
         """
 
     def check(self) -> None:
-        """Return where a request would be taken now; nobody else is asked.
+        """Return if a request would be accepted now, without contacting another process.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class Submits(Protocol):
         """
 
     def describe(self) -> dict[str, Any]:
-        """Return what the model's process says of itself, which may start one.
+        """Return a description by the model's process, which may be started for it.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class Submits(Protocol):
         """
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Take nothing more, wait so long for what runs, then fail the rest with `Closing`."""
+        """Accept no more requests, wait `drain_s` seconds for running ones, fail the rest."""
 
 
 def generate_by_submitting(
@@ -123,9 +123,9 @@ def generate_by_submitting(
     on_progress: OnProgress | None = None,
     events: queue.SimpleQueue[Future[Result] | float] | None = None,
 ) -> Iterator[Result]:
-    """Yield the results of submitted requests in the order of finishing, `at_once` in flight.
+    """Yield the results of submitted requests as they finish, with `at_once` in flight.
 
-    When the caller stops, what is in flight is cancelled.
+    When the caller stops iterating, the requests in flight are cancelled.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def generate_by_submitting(
 
 
 def resolve_served(request: GenerationRequest, served: Sequence[str]) -> GenerationRequest:
-    """Return the request with the "name@revision" it stands for among those served.
+    """Return the request with its model as one of the served "name@revision" strings.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""How a result travels between two processes: as plain values and the bytes of a float WAV file.
+"""Serialization of results between processes: plain values and the bytes of a float WAV file.
 
-A service and its caller may have different packages installed, and different versions of this one.
-So a message holds builtin values only, which every Python can read, and its format's number, which
-both sides must share; a message of another format is refused by name.
+A service and its caller may have other packages, and other versions of this one. So a message
+consists of builtin values only, which every Python can read, and a format number, which must
+be equal on both sides; a message of another format is rejected.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ PLAIN = (str, int, float, bool, bytes, type(None))
 
 
 def pack(result: Clip | Failure) -> dict[str, Any]:
-    """Return a result as plain values; the samples as a float WAV file's bytes, exact.
+    """Return a result as plain values, with the exact samples as a float WAV file's bytes.
 
     Raises
     ------
     TypeError
-        When the result holds anything else, such as a library's subclass of str in its provenance.
+        When the result contains anything else, such as a subclass of str in its provenance.
     """
     message: dict[str, Any] = {
         "format": FORMAT,
@@ -45,9 +45,9 @@ def pack(result: Clip | Failure) -> dict[str, Any]:
 
 
 def plain(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message unchanged, having checked that any Python can read it.
+    """Check that any Python can read a message, and return it unchanged.
 
-    Modal pickles what a function returns. A value of a library's own type, even a subclass of str,
+    Modal pickles what a function returns. A value of a library's type, even a subclass of str,
     could be read only where that library is installed.
 
     Raises
@@ -77,14 +77,14 @@ def _check_plain(value: Any, path: str) -> None:
 
 
 def unpack(message: Mapping[str, Any], request: GenerationRequest) -> Clip | Failure:
-    """Return the result that a message holds; a message that cannot be trusted is a failure.
+    """Return the result in a message; an invalid message becomes a failure.
 
     Parameters
     ----------
     message : Mapping
-        Made by `pack`, maybe of another version of this package, or by anybody else.
+        Made by `pack`, possibly of another version of this package, or by an untrusted service.
     request : GenerationRequest
-        The resolved request it answers.
+        The resolved request that it answers.
 
     Returns
     -------
@@ -128,12 +128,12 @@ def _read(message: Mapping[str, Any], request: GenerationRequest) -> Clip | Fail
 
 
 def check_format(found: Any) -> None:
-    """Refuse another format than this version's.
+    """Reject a format other than this version's.
 
     Raises
     ------
     BackendUnavailable
-        The message says what to type.
+        The message says which command to run.
     """
     if found != FORMAT:
         raise BackendUnavailable(

@@ -1,7 +1,7 @@
-"""`EngineWorker`: an engine that a thread of its own keeps stepping, for callers that come and go.
+"""`EngineWorker`: an engine and the thread that steps it, for requests that arrive at any time.
 
-A web server or a Modal container submits requests whenever they arrive; each gets a future, and
-all of them share the engine's batch. Cancelling a future frees its slot within one step.
+A web server or a Modal container submits requests as they arrive; each gets a future, and all of
+them share the engine's batch. Cancelling a future frees its slot within one step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from musicgen_lab.request import GenerationRequest
 
 
 class SteppedEngine(Protocol):
-    """What is needed of an engine: `musicgen_lab.engine.engine.Engine` is one."""
+    """The interface of an engine that `EngineWorker` needs; `Engine` has it."""
 
     slots: int
     provenance: Provenance
@@ -54,30 +54,30 @@ class SteppedEngine(Protocol):
 class _InFlight:
     request: GenerationRequest
     request_id: int
-    steps_done: int = 0  # as last told: the engine forgets a clip before it is decoded
+    steps_done: int = 0  # as last reported: the engine forgets a clip before it is decoded
 
 
 class EngineWorker:
     """One engine and the thread that steps it. A `Backend` that serves one model.
 
-    An error may leave the engine's device unable to compute anything more. The worker then fails
-    what is in flight as `EngineLost`, takes no more requests, and its process should end.
+    An error may leave the engine's device unusable. The worker then fails the requests in flight
+    with `EngineLost` and accepts no more; its process should end.
 
     Parameters
     ----------
     engine : SteppedEngine
-        Nobody else may step it.
+        Only the worker may step it.
     model : str
         Its model as "name@revision".
     on_broken : callable, optional
-        Called once, in the worker's thread, after the device was found to be lost.
+        Called once, in the worker's thread, after the device was lost.
 
     Attributes
     ----------
     slots : int
-        Clips made at once.
+        The most clips made at once.
     broken : bool
-        Whether the device was found to be lost.
+        Whether the device was lost.
     """
 
     def __init__(
@@ -114,13 +114,13 @@ class EngineWorker:
         return resolve_served(request, [self.model])
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
-        """Return the seconds that making these would take, from the clips made so far."""
+        """Return the estimated seconds for these requests, from the clips made so far."""
         if not requests:
             return 0.0
         return self._busy_s / self._made * len(requests) if self._made else None
 
     def submit(self, request: GenerationRequest) -> Future[Result]:
-        """Start on a request as soon as a slot is free.
+        """Queue a request, which starts as soon as a slot is free.
 
         Parameters
         ----------
@@ -130,7 +130,7 @@ class EngineWorker:
         Returns
         -------
         Future of Clip or Failure
-            Cancelling it drops the request at the engine's next step, even half way through.
+            Cancelling it aborts the request at the engine's next step.
 
         Raises
         ------
@@ -149,7 +149,7 @@ class EngineWorker:
         return future
 
     def progress(self, future: Future[Result]) -> tuple[int, int] | None:
-        """Return the steps done and the steps in all of a request that is not finished."""
+        """Return the steps done and the total steps of an unfinished request."""
         with self._changed:
             making = self._in_flight.get(future)
         if making is None:
@@ -165,7 +165,7 @@ class EngineWorker:
         return generate_by_submitting(self.submit, requests, at_once=self.slots)
 
     def check(self) -> None:
-        """Return where a request would be taken now.
+        """Return if a request would be accepted now.
 
         Raises
         ------
@@ -174,13 +174,13 @@ class EngineWorker:
         if self.broken:
             raise EngineLost(
                 f"{self._engine.provenance.device} stopped working and this process must be "
-                "started again; send the request again in a moment"
+                "restarted; send the request again in a moment"
             )
         if self._closing:
             raise Closing("the service is shutting down; send the request again in a moment")
 
     def describe(self) -> dict[str, Any]:
-        """Return what it is doing: `model`, `device`, `slots`, `in_flight`, `made`.
+        """Return its state: `model`, `device`, `slots`, `in_flight`, `made`.
 
         Raises
         ------
@@ -197,9 +197,9 @@ class EngineWorker:
             }
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Take nothing more, wait up to `drain_s` seconds for what runs, and end the thread.
+        """Accept no more requests, wait up to `drain_s` seconds for running ones, end the thread.
 
-        What is not finished by then fails with `Closing`.
+        Requests that are unfinished by then fail with `Closing`.
         """
         with self._changed:
             self._closing = True
@@ -230,7 +230,7 @@ class EngineWorker:
         started_s = time.perf_counter()
         try:
             results = self._engine.step()
-        except Exception as error:  # of the engine as a whole: nobody may wait for ever
+        except Exception as error:  # of the engine as a whole: no caller may wait forever
             with self._changed:
                 in_flight = list(self._in_flight.values())
             for making in in_flight:
@@ -242,7 +242,7 @@ class EngineWorker:
         return results
 
     def _break(self, clips: Sequence[Clip], cause: Failure) -> None:
-        """Hand over what was finished, fail the rest, and take nothing more."""
+        """Deliver the finished clips, fail the rest, and accept no more requests."""
         self._hand_over(clips)
         with self._changed:
             self.broken = True
@@ -261,7 +261,7 @@ class EngineWorker:
             futures = {id(making.request): future for future, making in self._in_flight.items()}
         for result in results:
             future = futures.get(id(result.request))
-            if future is not None:  # its caller has not left
+            if future is not None:  # it was not cancelled
                 self._finish(future, result)
 
     def _drop(self, future: Future[Result]) -> None:

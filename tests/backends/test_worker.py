@@ -151,7 +151,7 @@ def test_a_device_that_is_lost_fails_everything_as_retryable_and_takes_nothing_m
         assert "Traceback" in failure.traceback
     assert called.wait(60) and worker.broken
     for refused in (worker.check, worker.describe, lambda: worker.submit(ask(worker))):
-        with pytest.raises(EngineLost, match="must be started again"):
+        with pytest.raises(EngineLost, match="must be restarted"):
             refused()
     worker.close()
 

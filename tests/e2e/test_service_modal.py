@@ -115,7 +115,7 @@ def test_a_sweep_keeps_every_accident_as_a_row_and_is_resumed(
     first = sweep.run(backend, tmp_path / "run", progress=False).frame
     assert not any(accidents.values())
     lost, failed, expired, late = sorted(first["error"].dropna())
-    assert lost.startswith("ContainerLost:") and "it went so 3 times" in lost
+    assert lost.startswith("ContainerLost:") and "this happened 3 times" in lost
     assert failed.startswith("RemoteError:") and "no room" in failed and "modal app logs" in failed
     assert expired.startswith("ResultExpired:") and "run the sweep again" in expired
     assert late.startswith("Timeout:") and "MUSICGEN_TIMEOUT" in late
@@ -334,6 +334,6 @@ def test_who_is_not_authenticated_is_told_with_what_to_type(server, monkeypatch,
     else:
         monkeypatch.delenv("MODAL_TOKEN_SECRET")
     _Client._set_env_client(None)
-    with pytest.raises(BackendUnavailable, match="type `modal token new`"):
+    with pytest.raises(BackendUnavailable, match="run `modal token new`"):
         ModalBackend().resolve(GenerationRequest(prompt="x"))
     _Client._set_env_client(None)

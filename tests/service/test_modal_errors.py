@@ -13,8 +13,8 @@ REQUEST = GenerationRequest(prompt="x", seed=1)
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (exception.AuthError("Token missing"), r"Token missing.*type `modal token new`"),
-        (exception.PermissionDeniedError("no"), r"lets you not use 'app'.*`modal profile current`"),
+        (exception.AuthError("Token missing"), r"Token missing.*run `modal token new`"),
+        (exception.PermissionDeniedError("no"), r"denies access to 'app'.*`modal profile current`"),
         (exception.NotFoundError("gone"), r"no app 'app' is deployed in the environment 'staging'"),
         (
             exception.NotFoundError("gone"),
@@ -22,7 +22,7 @@ REQUEST = GenerationRequest(prompt="x", seed=1)
         ),
         (exception.ConnectionError("refused"), "cannot be reached.*run again to resume"),
         (exception.ServiceError("down"), "cannot be reached.*run again to resume"),
-        (exception.VersionError("old"), "type `pip install --upgrade modal`"),
+        (exception.VersionError("old"), "run `pip install --upgrade modal`"),
     ],
 )
 def test_what_concerns_every_request_is_raised_in_one_sentence(error, said):
