@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from musicgen_lab.bench_rows import BenchRow
 from musicgen_lab.engine.config import ModelConfig, load_config
@@ -53,7 +53,7 @@ def make_work(clips: int, grid: tuple[int, int] | None, seconds: float) -> list[
         Length of every clip.
     """
     temperatures, coefs = grid or (1, 1)
-    cells = [
+    cells: list[dict[str, Any]] = [
         {"temperature": 0.7 + 0.1 * t, "cfg_coef": 3.0 + 0.5 * c}
         for t in range(temperatures)
         for c in range(coefs)

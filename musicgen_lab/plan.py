@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
-from musicgen_lab.backends import Backend
+from musicgen_lab.backends import Backend, KnowsModels
 from musicgen_lab.backends.prices import Cost, Priced
 from musicgen_lab.clip import Failure
-from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
 from musicgen_lab.progress import ProgressBar
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.results import Results
 from musicgen_lab.runs.clip_store import ClipRecord
 from musicgen_lab.runs.run_folder import RunFolder
 from musicgen_lab.runs.run_table import RunTable
+
+Mismatched: TypeAlias = Literal["keep", "remake", "refuse"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -39,6 +42,12 @@ class Plan:
         Where the clips go.
     records : Mapping of str to ClipRecord
         By key: of those requests that have been tried in the folder before.
+    mismatches : Mapping of str to str
+        By key: how finished clips were made otherwise than the backend makes them.
+    mismatched : {"keep", "remake", "refuse"}
+        What becomes of those.
+    notes : tuple of str
+        Fields that were set and cannot act, each with the reason.
 
     Examples
     --------
@@ -54,6 +63,9 @@ class Plan:
     backend: Backend
     folder: RunFolder | None
     records: Mapping[str, ClipRecord]
+    mismatches: Mapping[str, str]
+    mismatched: Mismatched
+    notes: tuple[str, ...]
 
     @classmethod
     def of(
@@ -62,15 +74,42 @@ class Plan:
         requests: tuple[GenerationRequest, ...],
         backend: Backend,
         folder: RunFolder | None,
+        *,
+        mismatched: Mismatched = "keep",
+        notes: tuple[str, ...] = (),
     ) -> Plan:
-        """Look up resolved requests in the folder."""
+        """Look up resolved requests in the folder.
+
+        Raises
+        ------
+        InvalidRequest
+            When mismatched clips are there and are to be refused.
+        """
+        if mismatched not in get_args(Mismatched):
+            raise InvalidRequest(
+                f"mismatched must be {', '.join(get_args(Mismatched))}, got {mismatched!r}",
+                field="mismatched",
+                value=mismatched,
+            )
         records: dict[str, ClipRecord] = {}
         if folder is not None:
             for request in requests:
                 record = folder.store.record(request.key())
                 if record is not None:
                     records[request.key()] = record
-        return cls(design, requests, backend, folder, records)
+        mismatches = {
+            key: mismatch
+            for key, record in records.items()
+            if (mismatch := _mismatch(backend, record)) is not None
+        }
+        plan = cls(design, requests, backend, folder, records, mismatches, mismatched, notes)
+        if mismatches and mismatched == "refuse":
+            raise InvalidRequest(
+                f"{plan.describe_mismatches()}; give another folder, or let them be made again "
+                "(--remake, mismatched='remake')",
+                field="mismatched",
+            )
+        return plan
 
     @property
     def clips(self) -> int:
@@ -129,6 +168,14 @@ class Plan:
         """Clips of this plan that are finished now: looked up again, such as after Ctrl-C."""
         return sum(self._is_finished(request) for request in self.requests)
 
+    def describe_mismatches(self) -> str:
+        """Say how many clips were made otherwise than the backend makes them, and how."""
+        count, ways = len(self.mismatches), dict.fromkeys(self.mismatches.values())
+        return (
+            f"{count:,} of the clips in {self.folder.path if self.folder else 'the folder'} "
+            f"{'was' if count == 1 else 'were'} made otherwise: {'; '.join(ways)}"
+        )
+
     def run(self, *, keep_failures: bool = False, progress: bool = True) -> Results:
         """Make every clip that is not there yet, and return the results of this plan's requests.
 
@@ -153,10 +200,19 @@ class Plan:
         folder = self.folder
         if folder is None:
             raise InvalidRequest("this plan has no run folder; make it with plan(backend, folder)")
+        if self.mismatches and self.mismatched == "keep":
+            warnings.warn(
+                f"{self.describe_mismatches()}. They are kept; --remake (mismatched='remake') "
+                "makes them again, --only-matching (mismatched='refuse') stops instead",
+                MusicGenLabWarning,
+                stacklevel=2,
+            )
         folder.create()
         folder.add_sweep(self.design, self.requests)
-        tried = self.records if keep_failures else ()
-        to_make = [request for request in self._to_make if request.key() not in tried]
+        failed = {key for key, record in self.records.items() if record.status == "failed"}
+        to_make = [
+            request for request in self._to_make if not (keep_failures and request.key() in failed)
+        ]
         with ProgressBar(to_make, shown=progress and bool(to_make)) as bar:
 
             def still_to_make() -> Iterator[GenerationRequest]:
@@ -167,9 +223,11 @@ class Plan:
                         yield request
 
             for result in self.backend.generate(still_to_make(), on_progress=bar.advance):
-                folder.store.put(result)
+                folder.store.put(result, replace=self.mismatched == "remake")
                 bar.finish(result.request, failed=isinstance(result, Failure))
-        return Results(RunTable.of(folder).select(key=[request.key() for request in self.requests]))
+        table = RunTable.of(folder).select(key=[request.key() for request in self.requests])
+        _warn_of_equal_sound(table)
+        return Results(table)
 
     def beside(self, results: Results) -> str:
         """Set what the run took and cost, by measured GPU-seconds, beside what was planned.
@@ -198,8 +256,11 @@ class Plan:
     @cached_property
     def _to_make(self) -> tuple[GenerationRequest, ...]:
         """The requests whose clips were not finished when the plan was made."""
-        finished = {key for key, record in self.records.items() if record.status == "ok"}
-        return tuple(request for request in self.requests if request.key() not in finished)
+        return tuple(
+            request
+            for request in self.requests
+            if not self._is_present(self.records.get(request.key()))
+        )
 
     @cached_property
     def _seeds(self) -> Counter[tuple[object, ...]]:
@@ -209,8 +270,13 @@ class Plan:
         )
 
     def _is_finished(self, request: GenerationRequest) -> bool:
-        record = self.folder.store.record(request.key()) if self.folder is not None else None
-        return record is not None and record.status == "ok"
+        return self.folder is not None and self._is_present(self.folder.store.record(request.key()))
+
+    def _is_present(self, record: ClipRecord | None) -> bool:
+        """Say whether a record stands for a finished clip that need not be made."""
+        if record is None or record.status != "ok":
+            return False
+        return self.mismatched != "remake" or _mismatch(self.backend, record) is None
 
     def __str__(self) -> str:
         made_by = f"{self.to_make:,} ({self.to_make_s:,.0f} s of audio)"
@@ -218,6 +284,7 @@ class Plan:
             time = "unknown before the model is here"
         else:
             time = f"about {words_for_seconds(self.estimate_s)}"
+        ways = list(dict.fromkeys(self.mismatches.values()))
         lines = {
             "backend": self.backend.name,
             "model": ", ".join(self.models),
@@ -231,9 +298,35 @@ class Plan:
         }
         if self.cost is not None:
             lines["estimated cost"] = str(self.cost)
+        if ways:
+            lines["made otherwise"] = f"{len(self.mismatches):,} ({'; '.join(ways)})"
         return "\n".join(f"{label:<15} {value}" for label, value in lines.items())
 
     __repr__ = __str__
+
+
+def _mismatch(backend: Backend, record: ClipRecord) -> str | None:
+    if not isinstance(backend, KnowsModels) or record.provenance is None:
+        return None
+    return backend.mismatch(record.provenance)
+
+
+def _warn_of_equal_sound(table: RunTable) -> None:
+    """Warn where clips of different requests are bit-identical: what differs did nothing there."""
+    made = table.frame[table.frame["status"] == "ok"]
+    differing: dict[str, None] = {}
+    count = 0
+    for _, clips in made.groupby("audio_sha256"):
+        fields = [name for name in table.swept if clips[name].nunique(dropna=False) > 1]
+        differing.update(dict.fromkeys(fields))
+        count += len(clips) if fields else 0
+    if count:
+        warnings.warn(
+            f"{count:,} of {len(made):,} clips are bit-identical to another that differs in "
+            f"{' and '.join(differing)}: there it had no effect on the sound",
+            MusicGenLabWarning,
+            stacklevel=3,
+        )
 
 
 def words_for_seconds(seconds: float) -> str:

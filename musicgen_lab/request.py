@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
+import inspect
 import json
+import re
 import secrets
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Required, TypedDict, Unpack
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -22,6 +24,7 @@ CFG_COEF_MAX = 100.0
 PROMPT_MAX_CHARACTERS = 1000
 MODEL_MAX_CHARACTERS = 500
 SEED_MAX = 2**32 - 1
+REQUESTS_MAX = 1_000_000  # of a sweep
 
 KEY_VERSION = 1
 """Part of every key: raised when the same fields start to mean another clip."""
@@ -85,11 +88,44 @@ Int = Annotated[int, BeforeValidator(_number)]
 Text = Annotated[str, AfterValidator(_not_blank)]
 
 
+class RequestFields(TypedDict, total=False):
+    """The fields of a `GenerationRequest`, for type checkers."""
+
+    prompt: Required[str]
+    duration: float
+    temperature: float
+    top_k: int
+    top_p: float
+    cfg_coef: float
+    seed: int | None
+    model: str | None
+
+
 class GenerationRequest(BaseModel):
     """One clip to make: a prompt and the parameters that shape it.
 
     The names are those of the web API and of audiocraft. A request is checked when it is made and
     never changes afterwards. Its seed is always a number: one is drawn when none is given.
+
+    Parameters
+    ----------
+    prompt : str
+        Text description of the music, 1 to 1,000 characters.
+    duration : float
+        Length in seconds, 1 to 30.
+    temperature : float
+        Sampling temperature, 0 to 10; 0 always takes the likeliest token.
+    top_k : int
+        Sample from the k likeliest tokens only, 0 to 2,048; 0 is all. Not used while top_p > 0.
+    top_p : float
+        Sample from the fewest likeliest tokens whose probabilities reach this sum, 0 to 1; 0 is
+        off.
+    cfg_coef : float
+        Classifier-free guidance coefficient, 0 to 100; 1 is no guidance, 0 ignores the prompt.
+    seed : int, optional
+        Seed of all randomness of the clip, 0 to 4,294,967,295; drawn when not given.
+    model : str, optional
+        Model name, path or hub id; the backend's own model when not given.
 
     Raises
     ------
@@ -157,7 +193,7 @@ class GenerationRequest(BaseModel):
         "the backend's own model when not given.",
     )
 
-    def __init__(self, /, **fields: Any) -> None:  # so that a field called self is unknown, too
+    def __init__(self, /, **fields: Unpack[RequestFields]) -> None:
         if fields.get("seed", 0) is None:
             del fields["seed"]
         try:
@@ -180,10 +216,16 @@ class GenerationRequest(BaseModel):
 
     def with_model(self, model: str) -> GenerationRequest:
         """Return the same request for another model name, such as one with its revision."""
-        return GenerationRequest(**{**self.model_dump(), "model": model})
+        fields: dict[str, Any] = {**self.model_dump(), "model": model}
+        return GenerationRequest(**fields)
 
-    def inert_fields(self) -> dict[str, str]:
+    def inert_fields(self, codebook_size: int = TOP_K_MAX) -> dict[str, str]:
         """Return the fields that cannot act on this request, each with the reason.
+
+        Parameters
+        ----------
+        codebook_size : int
+            Tokens in a codebook of the model; no model has more than the default.
 
         Returns
         -------
@@ -191,12 +233,66 @@ class GenerationRequest(BaseModel):
             Field name to reason; empty where every field acts. These are audiocraft's own rules:
             temperature 0 is greedy, and top_p replaces top_k.
         """
+        inert: dict[str, str] = {}
+        if self.cfg_coef == 0:
+            inert["prompt"] = "cfg_coef 0 ignores the prompt"
         if self.temperature == 0:
             greedy = "temperature 0 always takes the likeliest token"
-            return {"top_k": greedy, "top_p": greedy, "seed": greedy}
+            return inert | {"top_k": greedy, "top_p": greedy, "seed": greedy}
         if self.top_p > 0:
-            return {"top_k": f"top_p {self.top_p:g} replaces it"}
-        return {}
+            inert["top_k"] = f"top_p {self.top_p:g} replaces it"
+            # The likeliest of so many tokens has at least this probability.
+            greedy = f"top_p {self.top_p:g} always takes the likeliest of {codebook_size:,} tokens"
+            is_greedy = self.top_p < 1 / codebook_size
+        else:
+            if self.top_k >= codebook_size:
+                inert["top_k"] = (
+                    f"top_k {self.top_k:,} allows all of the model's {codebook_size:,} tokens, "
+                    "as 0 does"
+                )
+            greedy = "top_k 1 always takes the likeliest token"
+            is_greedy = self.top_k == 1
+        return inert | ({"temperature": greedy, "seed": greedy} if is_greedy else {})
+
+
+def fields_signature(annotation: str, **defaults: Any) -> inspect.Signature:
+    """Return a signature that has every field of a request as a keyword, with its default.
+
+    Parameters
+    ----------
+    annotation : str
+        Of every field, where {} stands for `str`, `int` or `float`.
+    **defaults
+        In place of those of a request.
+    """
+    parameters = []
+    for name, field in GenerationRequest.model_fields.items():
+        kind = annotation.format(field_type(name).__name__)
+        default: Any = inspect.Parameter.empty
+        if not field.is_required():
+            default = defaults.get(name, None if field.default_factory else field.default)
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=f"{kind} | None" if default is None else kind,
+            )
+        )
+    return inspect.Signature(parameters)
+
+
+@functools.cache
+def field_schema(name: str) -> dict[str, Any]:
+    """Return the JSON schema of a field: its type, limits, default and description."""
+    schema: dict[str, Any] = GenerationRequest.model_json_schema()["properties"].get(name, {})
+    kinds = [kind for kind in schema.get("anyOf", []) if kind["type"] != "null"]
+    return {**schema, **kinds[0]} if kinds else schema
+
+
+def field_type(name: str) -> type:
+    """Return `str`, `int` or `float`: what a field holds."""
+    return {"string": str, "integer": int, "number": float}[field_schema(name)["type"]]
 
 
 @functools.lru_cache(maxsize=65536)
@@ -211,6 +307,7 @@ def digest(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
+GenerationRequest.__signature__ = fields_signature("{}")
 REQUEST_FIELDS = tuple(GenerationRequest.model_fields)
 
 SWEEP_ORDER = ("model", "prompt", "duration", "top_k", "top_p", "temperature", "cfg_coef", "seed")
@@ -226,7 +323,7 @@ def _explain(error: ValidationError) -> InvalidRequest:
         return unknown_field(str(field), value)
     if kind == "missing":
         return InvalidRequest(f"{field} is required", field=field)
-    limit = _limit(field)
+    limit = limit_of(field)
     if kind == "string_too_long":
         given = f"{len(value)} characters; shorten it"
     elif kind == "string_unicode":
@@ -235,7 +332,10 @@ def _explain(error: ValidationError) -> InvalidRequest:
         given = "an empty one"
     else:
         given = short(value)
-    return InvalidRequest(f"{field} must be {limit}, got {given}", field=field, value=value)
+    advice = ""
+    if isinstance(value, str) and re.fullmatch(r"\d+,\d+", value) and limit.startswith("a number"):
+        advice = f"; with a decimal point it is {value.replace(',', '.')}"
+    return InvalidRequest(f"{field} must be {limit}, got {given}{advice}", field=field, value=value)
 
 
 def unknown_field(field: str, value: Any = None) -> InvalidRequest:
@@ -249,10 +349,9 @@ def unknown_field(field: str, value: Any = None) -> InvalidRequest:
     )
 
 
-def _limit(field: str | None) -> str:
+def limit_of(field: str | None) -> str:
     """Say a field's limits in words, from the one place that defines them."""
-    schema = GenerationRequest.model_json_schema()["properties"].get(field, {})
-    schema = next((kind for kind in schema.get("anyOf", []) if kind["type"] != "null"), schema)
+    schema = field_schema(field or "")
     if schema.get("type") == "string":
         return f"text of 1 to {schema['maxLength']:,} characters"
     unit = " seconds" if field == "duration" else ""
@@ -266,7 +365,9 @@ def short(value: Any, write: Callable[[Any], str] = repr) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def ignored_by_choice(request: GenerationRequest, chosen: Iterable[str]) -> list[str]:
+def ignored_by_choice(
+    request: GenerationRequest, chosen: Iterable[str], codebook_size: int = TOP_K_MAX
+) -> list[str]:
     """Say which deliberately chosen fields cannot act on a request.
 
     Parameters
@@ -274,11 +375,13 @@ def ignored_by_choice(request: GenerationRequest, chosen: Iterable[str]) -> list
     request : GenerationRequest
     chosen : iterable of str
         The names of the fields that the user set.
+    codebook_size : int
+        Tokens in a codebook of the model.
 
     Returns
     -------
     list of str
         One sentence per ignored field, such as "top_k does nothing: top_p 0.9 replaces it".
     """
-    inert = request.inert_fields()
+    inert = request.inert_fields(codebook_size)
     return [f"{field} does nothing: {inert[field]}" for field in chosen if field in inert]

@@ -5,17 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
-from musicgen_lab.backends import Backend
+from musicgen_lab.backends import Backend, KnowsModels
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.plan import Plan
+from musicgen_lab.plan import Mismatched, Plan
 from musicgen_lab.request import (
     REQUEST_FIELDS,
+    REQUESTS_MAX,
     SWEEP_ORDER,
+    TOP_K_MAX,
     GenerationRequest,
+    fields_signature,
     ignored_by_choice,
     plain_number,
     unknown_field,
@@ -24,7 +27,37 @@ from musicgen_lab.results import Results
 from musicgen_lab.runs.run_folder import RunFolder
 
 DEFAULT_SEED = 0
-REQUESTS_MAX = 1_000_000
+
+
+class _Values(TypedDict, total=False):
+    """Fields of a request with one value or several, for type checkers."""
+
+    model: str | Iterable[str] | None
+    duration: float | Iterable[float]
+    temperature: float | Iterable[float]
+    top_k: int | Iterable[int]
+    top_p: float | Iterable[float]
+    cfg_coef: float | Iterable[float]
+
+
+class GridFields(_Values, total=False):
+    """The fields of a `Sweep`."""
+
+    prompt: Required[str | Iterable[str]]
+    seed: int | Iterable[int]
+
+
+class SampleFields(_Values, total=False):
+    """The fields of `Sweep.sample`: a tuple (low, high) is a range, a list is a choice."""
+
+    prompt: Required[str | Iterable[str]]
+
+
+class RowFields(_Values, total=False):
+    """The fields of `Sweep.from_rows` that the rows do not have."""
+
+    prompt: str | Iterable[str]
+    seed: int | Iterable[int]
 
 
 class Sweep:
@@ -36,6 +69,14 @@ class Sweep:
 
     A combination of everything but the seed is a cell; seeds are its replicates. Without a seed
     every cell is made once, with seed 0, so that the sweep can be run again and resumed.
+
+    Parameters
+    ----------
+    prompt : str or iterable of str
+    duration, temperature, top_p, cfg_coef : float or iterable of float, optional
+    top_k, seed : int or iterable of int, optional
+    model : str or iterable of str, optional
+        Limits and defaults are those of `GenerationRequest`, but for the seed.
 
     Attributes
     ----------
@@ -54,34 +95,26 @@ class Sweep:
 
     Examples
     --------
+    >>> from musicgen_lab import Sweep
     >>> sweep = Sweep(
     ...     prompt="calm acoustic guitar melody",
     ...     temperature=[0.7, 1.0, 1.3],
     ...     cfg_coef=[1, 3, 5],
     ...     seed=range(3),
     ... )
-    >>> len(sweep.requests)
-    27
+    >>> sweep
+    <Sweep of temperature x cfg_coef x seed: 27 clips>
     """
 
-    def __init__(self, **fields: Any) -> None:
-        values = {name: _values(name, given) for name, given in fields.items()}
+    def __init__(self, **fields: Unpack[GridFields]) -> None:
+        values = _value_lists(fields)
         values.setdefault("seed", [DEFAULT_SEED])
-        order = [name for name in SWEEP_ORDER if name in values]
-        size = math.prod(len(values[name]) for name in order)
-        if size > REQUESTS_MAX:
-            raise InvalidRequest(
-                f"a sweep can have up to {REQUESTS_MAX:,} clips, got {size:,}; "
-                "give fewer values, or draw from the space with Sweep.sample"
-            )
-        points = (
-            dict(zip(order, point, strict=True))
-            for point in itertools.product(*(values[name] for name in order))
-        )
-        self._set({"kind": "grid", "fields": {name: values[name] for name in order}}, points)
+        self._set({"kind": "grid", "fields": _ordered(values)}, _grid(values))
 
     @classmethod
-    def sample(cls, n: int, *, seed: int = 0, replicates: int = 1, **fields: Any) -> Sweep:
+    def sample(
+        cls, n: int, *, seed: int = 0, replicates: int = 1, **fields: Unpack[SampleFields]
+    ) -> Sweep:
         """Draw a random design, for spaces too large for a grid.
 
         The points are a Latin hypercube: every range is cut into `n` equal parts and every part is
@@ -102,7 +135,14 @@ class Sweep:
         Raises
         ------
         InvalidRequest
-            As for a grid, and when `n` or `replicates` is not a whole number above 0.
+            As for a grid, when `n` or `replicates` is not a whole number above 0, and when the
+            fields have fewer different points than `n`.
+
+        Examples
+        --------
+        >>> from musicgen_lab import Sweep
+        >>> Sweep.sample(20, prompt="jazzy piano solo", temperature=(0.5, 1.5), cfg_coef=(1, 8))
+        <Sweep of temperature x cfg_coef: 20 clips>
         """
         from scipy.stats import qmc
 
@@ -113,45 +153,103 @@ class Sweep:
                     field=name,
                     value=number,
                 )
-        for name in fields.keys() - set(REQUEST_FIELDS):
-            raise unknown_field(name)
-        fields = {
+        space: dict[str, Any] = {
             name: given if isinstance(given, tuple) else _values(name, given)
             for name, given in fields.items()
         }
-        drawn = [name for name in SWEEP_ORDER if name in fields]
+        for name in space.keys() - set(REQUEST_FIELDS):
+            raise unknown_field(name)
+        drawn = [name for name in SWEEP_ORDER if name in space]
         unit = qmc.LatinHypercube(d=max(1, len(drawn)), rng=seed).random(n)[:, : len(drawn)]
         points = [
             {
-                "seed": replicate,
-                **{
-                    name: _place(name, fields[name], float(position))
-                    for name, position in zip(drawn, row, strict=True)
-                },
+                name: _place(name, space[name], float(position))
+                for name, position in zip(drawn, row, strict=True)
             }
             for row in unit
-            for replicate in range(replicates)
         ]
+        distinct = len({tuple(point.items()) for point in points})
+        if distinct < n:
+            raise _too_few_points(n, distinct, space)
         sweep = cls.__new__(cls)
         sweep._set(
-            {"kind": "sample", "n": n, "seed": seed, "replicates": replicates, "fields": fields},
-            points,
+            {"kind": "sample", "n": n, "seed": seed, "replicates": replicates, "fields": space},
+            ({**point, "seed": seed} for point in points for seed in range(replicates)),
+        )
+        return sweep
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]], **fields: Unpack[RowFields]) -> Sweep:
+        """Make a sweep of given combinations, such as the rows of a table.
+
+        Parameters
+        ----------
+        rows : iterable of Mapping
+            Request fields by name, each row a combination.
+        **fields
+            As for a grid: every row with each combination of them.
+
+        Raises
+        ------
+        InvalidRequest
+            As for a grid, and when there are no rows or a field is in both.
+
+        Examples
+        --------
+        >>> from musicgen_lab import Sweep
+        >>> rows = [{"prompt": "piano", "cfg_coef": 3}, {"prompt": "drums", "cfg_coef": 5}]
+        >>> Sweep.from_rows(rows, duration=4, seed=range(2))
+        <Sweep of prompt x cfg_coef x seed: 4 clips>
+        """
+        table = [{name: plain_number(value) for name, value in row.items()} for row in rows]
+        if not table:
+            raise InvalidRequest("a sweep needs at least one row, got none")
+        names = list(dict.fromkeys(name for row in table for name in row))
+        for name in names:
+            if name not in REQUEST_FIELDS:
+                raise unknown_field(name)
+            if name in fields:
+                raise InvalidRequest(
+                    f"{name} is in the rows already; give it in one place", field=name
+                )
+        values = _value_lists(fields)
+        if "seed" not in names:
+            values.setdefault("seed", [DEFAULT_SEED])
+        _check_size(len(table) * math.prod(map(len, values.values())))
+        sweep = cls.__new__(cls)
+        sweep._set(
+            {"kind": "rows", "rows": table, "fields": _ordered(values)},
+            ({"seed": DEFAULT_SEED, **row, **point} for row in table for point in _grid(values)),
         )
         return sweep
 
     def _set(self, design: dict[str, Any], points: Iterable[Mapping[str, Any]]) -> None:
         self.design = design
-        requests = dict.fromkeys(GenerationRequest(**point) for point in points)
-        self.requests = tuple(requests)
+        self.requests = tuple(dict.fromkeys(GenerationRequest(**point) for point in points))
         distinct: dict[str, set[Any]] = {name: set() for name in SWEEP_ORDER}
         for request in self.requests:
             for name in SWEEP_ORDER:
                 distinct[name].add(getattr(request, name))
         self.swept = tuple(name for name in SWEEP_ORDER if len(distinct[name]) > 1)
+        self.notes = self._check_effects(self.requests, {})
+
+    def _check_effects(
+        self, requests: Iterable[GenerationRequest], codebook_sizes: Mapping[str | None, int]
+    ) -> tuple[str, ...]:
+        """Refuse a swept field that cannot act; return the notes of those that were set."""
+        given = {
+            *self.design["fields"],
+            *(name for row in self.design.get("rows", ()) for name in row),
+        }
+        chosen = [
+            name
+            for name in SWEEP_ORDER
+            if name in given and name != "seed" and name not in self.swept
+        ]
         notes: dict[str, None] = {}
-        chosen = [name for name in design["fields"] if name not in self.swept and name != "seed"]
-        for request in self.requests:
-            inert = request.inert_fields()
+        for request in requests:
+            size = codebook_sizes.get(request.model, TOP_K_MAX)
+            inert = request.inert_fields(size)
             for name in self.swept:
                 if name in inert:
                     raise InvalidRequest(
@@ -159,14 +257,20 @@ class Sweep:
                         f"leave {name} at one value there, in a sweep of its own",
                         field=name,
                     )
-            notes.update(dict.fromkeys(ignored_by_choice(request, chosen)))
-        self.notes = tuple(notes)
+            notes.update(dict.fromkeys(ignored_by_choice(request, chosen, size)))
+        return tuple(notes)
 
     def __repr__(self) -> str:
         axes = " x ".join(self.swept) or "nothing"
-        return f"<Sweep of {axes}: {len(self.requests)} clips>"
+        return f"<Sweep of {axes}: {len(self.requests):,} clip{'s' * (len(self.requests) != 1)}>"
 
-    def plan(self, backend: Backend, folder: str | Path | None = None) -> Plan:
+    def plan(
+        self,
+        backend: Backend,
+        folder: str | Path | None = None,
+        *,
+        mismatched: Mismatched = "keep",
+    ) -> Plan:
         """Say what running this would make, before anything is made.
 
         Parameters
@@ -174,23 +278,51 @@ class Sweep:
         backend : Backend
         folder : str or Path, optional
             The run folder, whose finished clips count as there already. Nothing is made in it.
+        mismatched : {"keep", "remake", "refuse"}
+            What becomes of clips in the folder that were made by another engine or in another
+            precision than this backend's: they are kept, with a warning when the plan is run; made
+            again; or refused.
 
         Raises
         ------
+        InvalidRequest
+            When the backend is none, a field is swept that cannot act on the backend's model, or
+            mismatched clips are refused.
         ModelUnavailable
             When the backend cannot serve a model that is asked for.
         RunFolderError
             When the folder holds another kind of thing.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> sweep = lab.Sweep(prompt="calm acoustic guitar melody", cfg_coef=[1, 3], duration=4)
+        >>> plan = sweep.plan(lab.connect("local"), "runs/guitar")
+        >>> plan.clips, plan.to_make_s
+        (2, 8.0)
         """
+        if isinstance(backend, str) or not isinstance(backend, Backend):
+            raise InvalidRequest(
+                f"backend must be one, such as musicgen_lab.connect('local'), got {backend!r}",
+                field="backend",
+                value=backend,
+            )
         requests = tuple(backend.resolve(request) for request in self.requests)
+        notes = self.notes
+        if isinstance(backend, KnowsModels):
+            models = {request.model for request in requests}
+            notes = self._check_effects(
+                requests, {model: backend.codebook_size(str(model)) for model in models}
+            )
         run = RunFolder(folder) if folder is not None else None
-        return Plan.of(self.design, requests, backend, run)
+        return Plan.of(self.design, requests, backend, run, mismatched=mismatched, notes=notes)
 
     def run(
         self,
         backend: Backend,
         folder: str | Path,
         *,
+        mismatched: Mismatched = "keep",
         keep_failures: bool = False,
         progress: bool = True,
     ) -> Results:
@@ -205,21 +337,76 @@ class Sweep:
         backend : Backend
         folder : str or Path
             Where the clips go; created where it is missing.
+        mismatched : {"keep", "remake", "refuse"}
+            See `plan`.
         keep_failures : bool
             Leave requests that failed before as they are.
         progress : bool
-            Show a bar with clips done, failed, and time left.
+            Show how much is made, and the time left.
 
         Raises
         ------
-        RunFolderError, RunFolderUnwritable
-            When the folder holds another kind of thing or cannot be written.
-        ModelUnavailable
-            When the model cannot be opened.
+        InvalidRequest, ModelUnavailable, RunFolderError
+            As for `plan`, and when the model cannot be opened.
+        RunFolderUnwritable
+            When the folder cannot be written.
         KeyboardInterrupt
             On Ctrl-C. What was finished is kept.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> sweep = lab.Sweep(prompt="calm acoustic guitar melody", cfg_coef=[1, 3], duration=1)
+        >>> results = sweep.run(lab.connect("local"), "runs/guitar", progress=False)
+        >>> results.frame[["cfg_coef", "status"]]
+           cfg_coef status
+        0       1.0     ok
+        1       3.0     ok
         """
-        return self.plan(backend, folder).run(keep_failures=keep_failures, progress=progress)
+        plan = self.plan(backend, folder, mismatched=mismatched)
+        return plan.run(keep_failures=keep_failures, progress=progress)
+
+
+Sweep.__signature__ = fields_signature("{0} | Iterable[{0}]", seed=DEFAULT_SEED)  # type: ignore[attr-defined]
+
+
+def _too_few_points(n: int, distinct: int, space: Mapping[str, Any]) -> InvalidRequest:
+    """Say why fewer points differ than are wanted, and what was probably meant."""
+    choices = [name for name, given in space.items() if isinstance(given, list) and len(given) > 1]
+    reason = "the ranges are too narrow for more"
+    if choices or not any(isinstance(given, tuple) for given in space.values()):
+        reason = (
+            f"a list is a choice between its values ({', '.join(choices) or 'none is given'}); "
+            "write a range as a tuple, such as temperature=(0.5, 1.5), or make a grid with Sweep"
+        )
+    return InvalidRequest(
+        f"{n:,} points are wanted, but only {distinct:,} of those drawn differ: {reason}",
+        field=choices[0] if choices else None,
+    )
+
+
+def _value_lists(fields: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {name: _values(name, given) for name, given in fields.items()}
+
+
+def _ordered(values: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    return {name: values[name] for name in SWEEP_ORDER if name in values}
+
+
+def _grid(values: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """Yield every combination, the last field of the order varying fastest."""
+    ordered = _ordered(values)
+    _check_size(math.prod(map(len, ordered.values())))
+    for point in itertools.product(*ordered.values()):
+        yield dict(zip(ordered, point, strict=True))
+
+
+def _check_size(clips: int) -> None:
+    if clips > REQUESTS_MAX:
+        raise InvalidRequest(
+            f"a sweep can have up to {REQUESTS_MAX:,} clips, got {clips:,}; "
+            "give fewer values, or draw from the space with Sweep.sample"
+        )
 
 
 def _values(name: str, given: Any) -> list[Any]:

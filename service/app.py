@@ -312,7 +312,7 @@ def main(
     out: str = "clip.wav",
 ) -> None:
     """Make one clip on Modal, write it as a WAV file, and print its path."""
-    fields = {
+    fields: dict[str, Any] = {
         "prompt": prompt,
         "duration": duration,
         "temperature": temperature,

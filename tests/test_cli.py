@@ -76,7 +76,10 @@ def test_a_service_is_not_started_with_what_cannot_be(option, value, message):
 
 def test_a_missing_prompt_is_named():
     done = run_command("sweep", "--out", "x")
-    assert (done.returncode, done.stderr) == (2, "error: Missing option '--prompt'.\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: Missing option '--prompt' or '--prompt-file'.\n",
+    )
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):

@@ -47,6 +47,16 @@ def test_a_model_that_does_not_exist_is_refused_when_it_is_named():
         connect("local:nope")
 
 
+def test_it_says_how_a_clip_was_made_otherwise(backend):
+    by_lab = {"engine": "musicgen-lab 1.0", "dtype": "float32"}
+    by_audiocraft = {"engine": "audiocraft 1.3.0", "dtype": "float32"}
+    assert backend.mismatch(by_lab) is None
+    assert backend.mismatch(by_lab | {"dtype": "bfloat16"}) is None  # "auto" takes what is there
+    assert backend.mismatch(by_audiocraft) == "by the audiocraft engine instead of lab"
+    precise = connect("local", dtype="bfloat16")
+    assert precise.mismatch(by_lab) == "in float32 instead of bfloat16"
+
+
 def test_several_models_can_be_asked_for_in_one_go(backend, tmp_path):
     copy = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "copy")
     requests = [backend.resolve(request(model=model)) for model in ("demo", str(copy))]

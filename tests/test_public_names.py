@@ -21,9 +21,10 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = lab.Sweeep
 
 
-def test_an_unknown_backend_is_refused():
+@pytest.mark.parametrize("address", ["cloud", 5, None])
+def test_an_unknown_backend_is_refused(address):
     with pytest.raises(lab.BackendUnavailable, match="use local, local:MODEL, modal"):
-        lab.connect("cloud")
+        lab.connect(address)
 
 
 def test_every_error_has_one_root():

@@ -76,6 +76,7 @@ def test_a_seed_that_is_not_given_is_drawn_once_and_kept(seed):
         ({"model": ""}, "model must be text of 1 to 500 characters, got an empty one"),
         ({"cfg_coeff": 3}, "unknown field 'cfg_coeff' (did you mean cfg_coef?)"),
         ({"self": 3}, "unknown field 'self'"),
+        ({"temperature": "0,7"}, "got '0,7'; with a decimal point it is 0.7"),
         ({"bpm": 3}, "unknown field 'bpm'; the fields are prompt, duration"),
     ],
 )
@@ -219,6 +220,15 @@ def test_fields_that_cannot_act_are_named_with_the_reason():
     nucleus = GenerationRequest(prompt="a", top_p=0.9)
     assert nucleus.inert_fields() == {"top_k": "top_p 0.9 replaces it"}
     assert GenerationRequest(prompt="a").inert_fields() == {}
+    assert set(GenerationRequest(prompt="a", top_k=1).inert_fields()) == {"temperature", "seed"}
+    assert set(GenerationRequest(prompt="a", top_p=4e-4).inert_fields()) == {
+        "top_k", "temperature", "seed",
+    }  # fmt: skip
+    assert GenerationRequest(prompt="a", cfg_coef=0).inert_fields() == {
+        "prompt": "cfg_coef 0 ignores the prompt"
+    }
+    assert set(GenerationRequest(prompt="a", top_k=600).inert_fields(512)) == {"top_k"}
+    assert GenerationRequest(prompt="a", top_k=600).inert_fields() == {}
     assert ignored_by_choice(nucleus, ["prompt", "top_p"]) == []
     assert ignored_by_choice(nucleus, ["top_k"]) == ["top_k does nothing: top_p 0.9 replaces it"]
 

@@ -12,8 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicgen_lab import GenerationRequest, InvalidRequest, Results, Sweep, request
-from tests.support.sines import SineBackend
+from musicgen_lab import (
+    GenerationRequest,
+    InvalidRequest,
+    MusicGenLabWarning,
+    Results,
+    Sweep,
+    connect,
+    request,
+)
+from tests.support.sines import PreciseSines, SineBackend
 
 GUITAR = "calm acoustic guitar melody"
 
@@ -80,6 +88,11 @@ def test_any_field_can_be_swept():
         ({"seed": [0, 1], "temperature": 0}, "sweeping seed does nothing where temperature 0"),
         ({"seed": [0, 1], "temperature": [0, 1]}, "in a sweep of its own"),
         ({"top_p": [0.5, 0.9], "temperature": 0}, "sweeping top_p does nothing"),
+        ({"top_k": 1, "temperature": [0.5, 1]}, "top_k 1 always takes the likeliest token"),
+        ({"top_k": 1, "seed": [0, 1]}, "sweeping seed does nothing where top_k 1"),
+        ({"top_p": 1e-4, "seed": [0, 1]}, "top_p 0.0001 always takes the likeliest of 2,048"),
+        ({"cfg_coef": 0, "prompt": ["a", "b"]}, "sweeping prompt does nothing where cfg_coef 0"),
+        ({"top_k": [250, 2048]}, "allows all of the model's 2,048 tokens, as 0 does"),
         ({"temperature": []}, "temperature needs at least one value"),
         ({"temperature": [1, "warm"]}, "temperature must be a number from 0 to 10, got 'warm'"),
         ({"temperature": {1, 2}}, "a list in an order, got a set"),
@@ -128,12 +141,84 @@ def test_a_random_design_draws_from_lists_and_keeps_single_values():
         (5, {"temperature": (1, 2, 3)}, "a range (low, high)"),
         (5, {"temperature": (1, 20)}, "temperature must be a number from 0 to 10"),
         (5, {"cfg_coeff": (1, 2)}, "did you mean cfg_coef?"),
+        (5, {"temperature": [0.5, 1.5]}, "only 2 of those drawn differ: a list is a choice"),
+        (5, {}, "write a range as a tuple, such as temperature=(0.5, 1.5)"),
+        (5, {"top_k": (1, 3)}, "only 3 of those drawn differ: the ranges are too narrow"),
     ],
 )
 def test_random_designs_that_make_no_sense_are_refused(n, fields, message):
     with pytest.raises(InvalidRequest) as error:
         Sweep.sample(n, prompt=GUITAR, seed=1, **fields)
     assert message in str(error.value)
+
+
+def test_rows_are_combinations_made_with_every_combination_of_the_other_fields():
+    rows = [{"prompt": "piano", "cfg_coef": np.float32(2.7)}, {"prompt": "drums", "top_k": 50}]
+    sweep = Sweep.from_rows(rows, duration=1, seed=[0, 1])
+    assert [(r.prompt, r.cfg_coef, r.top_k, r.seed) for r in sweep.requests] == [
+        ("piano", 2.7, 250, 0), ("piano", 2.7, 250, 1), ("drums", 3, 50, 0), ("drums", 3, 50, 1),
+    ]  # fmt: skip
+    json.dumps(sweep.design)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields", "message"),
+    [
+        ([], {}, "at least one row"),
+        ([{"promt": "a"}], {}, "did you mean prompt?"),
+        ([{"prompt": "a"}], {"prompt": "b"}, "prompt is in the rows already"),
+        ([{"cfg_coef": 3}], {}, "prompt is required"),
+        ([{"prompt": "a", "top_p": 2}], {}, "top_p must be a number from 0 to 1, got 2"),
+    ],
+)
+def test_rows_that_make_no_sweep_are_refused(rows, fields, message):
+    with pytest.raises(InvalidRequest) as error:
+        Sweep.from_rows(rows, **fields)
+    assert message in str(error.value)
+
+
+def test_what_cannot_act_on_the_backends_own_model_is_refused_by_the_plan():
+    """The embedded model has 512 tokens in a codebook."""
+    backend = connect("local")
+    with pytest.raises(InvalidRequest, match="allows all of the model's 512 tokens, as 0 does"):
+        grid(top_k=[250, 600]).plan(backend)
+    assert grid(top_k=600).notes == ()
+    (note,) = grid(top_k=600).plan(backend).notes
+    assert note.startswith("top_k does nothing: top_k 600 allows all of the model's 512 tokens")
+
+
+def test_values_found_to_make_equal_sounds_are_named_after_the_run(tmp_path):
+    """Sines ignore top_p, as a model does that is always sure of the next token."""
+    with pytest.warns(MusicGenLabWarning) as warned:
+        grid(top_p=[0.5, 0.9], cfg_coef=[1, 3]).run(SineBackend(), tmp_path, progress=False)
+    assert str(warned[0].message) == (
+        "4 of 4 clips are bit-identical to another that differs in top_p: "
+        "there it had no effect on the sound"
+    )
+
+
+@pytest.mark.parametrize("backend", ["local", 5, None])
+def test_what_is_no_backend_is_refused(backend, tmp_path):
+    with pytest.raises(InvalidRequest, match=r"backend must be one, such as musicgen_lab.connect"):
+        grid().run(backend, tmp_path)
+
+
+def test_clips_made_in_another_precision_are_kept_with_a_warning_refused_or_made_again(tmp_path):
+    sweep = grid(seed=range(2))
+    sweep.run(PreciseSines("float32"), tmp_path, progress=False)
+    precise, way = (
+        PreciseSines("bfloat16"),
+        "2 of the clips in .* made otherwise: in float32 instead",
+    )
+    with pytest.warns(MusicGenLabWarning, match=way):
+        sweep.run(precise, tmp_path, progress=False)
+    with pytest.raises(InvalidRequest, match=way):
+        sweep.plan(precise, tmp_path, mismatched="refuse")
+    assert precise.made == []
+    plan = sweep.plan(precise, tmp_path, mismatched="remake")
+    assert (plan.to_make, plan.present) == (2, 0)
+    assert list(plan.run(progress=False).frame["dtype"]) == ["bfloat16", "bfloat16"]
+    assert sweep.plan(precise, tmp_path, mismatched="refuse").to_make == 0
 
 
 def test_the_plan_counts_cells_seeds_and_what_is_there_without_making_anything(tmp_path):

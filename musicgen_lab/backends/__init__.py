@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from musicgen_lab.errors import BackendUnavailable
@@ -45,6 +45,23 @@ class Backend(Protocol):
         """Return the estimated seconds for making these, or None if unknown."""
 
 
+@runtime_checkable
+class KnowsModels(Protocol):
+    """A backend that knows what its models can do and how it computes, before it makes a clip."""
+
+    def codebook_size(self, model: str) -> int:
+        """Return the tokens in a codebook of a resolved model, or the most that any model has."""
+
+    def mismatch(self, provenance: Mapping[str, Any]) -> str | None:
+        """Say how a clip was made otherwise than this backend would make it, None where alike.
+
+        Parameters
+        ----------
+        provenance : Mapping
+            As in a clip's record.
+        """
+
+
 def connect(address: str = "local", **options: Any) -> Backend:
     """Return the backend at an address.
 
@@ -69,6 +86,8 @@ def connect(address: str = "local", **options: Any) -> Backend:
     --------
     >>> backend = connect("local")
     """
+    if not isinstance(address, str):
+        raise _unknown(address)
     kind, _, model = address.partition(":")
     if kind == "local":
         from musicgen_lab.backends.local import LocalBackend
@@ -83,7 +102,11 @@ def connect(address: str = "local", **options: Any) -> Backend:
         from musicgen_lab.backends.http import HttpBackend
 
         return HttpBackend(address, **options)
-    raise BackendUnavailable(
+    raise _unknown(address)
+
+
+def _unknown(address: object) -> BackendUnavailable:
+    return BackendUnavailable(
         f"no backend is called {address!r}; use local, local:MODEL, modal, modal:APP, "
         "or the address of a service, https://…"
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.engine.source import EMBEDDED, ModelSource, locate
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.request import TOP_K_MAX, GenerationRequest
 
 if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
@@ -93,6 +93,10 @@ class LocalBackend:
                 f"the local backend needs {' and '.join(missing)}, not installed here: "
                 f"{INSTALL[engine]}"
             )
+        if device not in ("auto", "cpu") or dtype != "auto":  # torch takes a second to import
+            from musicgen_lab.engine.device import choose_device, choose_dtype
+
+            choose_dtype(dtype, choose_device(device))
         self._engine_name = engine
         self._options: dict[str, Any] = {
             "device": device,
@@ -118,6 +122,20 @@ class LocalBackend:
         source = locate(request.model)
         self._sources[source.identity] = source
         return request.with_model(source.identity)
+
+    def codebook_size(self, model: str) -> int:
+        """Return the tokens in a codebook of a resolved model, or the most that any model has."""
+        config = self._sources[model].config()
+        return config.card if config is not None else TOP_K_MAX
+
+    def mismatch(self, provenance: Mapping[str, Any]) -> str | None:
+        """Say how a clip was made otherwise: by another engine, or in a precision not chosen."""
+        made_by = str(provenance["engine"]).partition(" ")[0].replace("musicgen-lab", "lab")
+        if made_by != self._engine_name:
+            return f"by the {made_by} engine instead of {self._engine_name}"
+        if self._options["dtype"] not in ("auto", provenance["dtype"]):
+            return f"in {provenance['dtype']} instead of {self._options['dtype']}"
+        return None
 
     def generate(
         self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None

@@ -16,6 +16,8 @@ from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
 
 if TYPE_CHECKING:
     from musicgen_lab.backends import Backend
+    from musicgen_lab.plan import Mismatched
+    from musicgen_lab.sweep import Sweep
 
 ASK_ABOVE_CLIPS = 1000
 
@@ -26,8 +28,9 @@ ASK_ABOVE_CLIPS = 1000
 @click.option("--out", type=click.Path(path_type=Path), default="clip.wav", show_default=True)
 def generate(fields: dict[str, Any], open_backend: Callable[[], Backend], out: Path) -> int:
     """Make one clip and write it as a WAV file."""
+    from musicgen_lab.backends import KnowsModels
     from musicgen_lab.clip import Failure
-    from musicgen_lab.request import GenerationRequest, ignored_by_choice
+    from musicgen_lab.request import TOP_K_MAX, GenerationRequest, ignored_by_choice
     from musicgen_lab.runs.atomic_io import write_atomically
 
     if out.suffix.lower() != ".wav":
@@ -35,10 +38,12 @@ def generate(fields: dict[str, Any], open_backend: Callable[[], Backend], out: P
     if not out.absolute().parent.is_dir():
         raise InvalidRequest(f"--out must be in a folder that exists, got {out}")
     request = GenerationRequest(**fields)
-    for note in ignored_by_choice(request, fields):
-        warnings.warn(note, MusicGenLabWarning, stacklevel=1)
     backend = open_backend()
-    (result,) = backend.generate([backend.resolve(request)])
+    request = backend.resolve(request)
+    size = backend.codebook_size(str(request.model)) if isinstance(backend, KnowsModels) else None
+    for note in ignored_by_choice(request, fields, size or TOP_K_MAX):
+        warnings.warn(note, MusicGenLabWarning, stacklevel=1)
+    (result,) = backend.generate([request])
     if isinstance(result, Failure):
         return fail(f"{result.error_type}: {result.message}", EXIT_SOME_FAILED)
     write_atomically(out, result.wav_bytes())
@@ -50,31 +55,52 @@ def generate(fields: dict[str, Any], open_backend: Callable[[], Backend], out: P
 
 @click.command()
 @request_options(many=True)
+@click.option(
+    "--prompt-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Prompts, one a line; or a CSV file whose columns are fields, a combination a row.",
+)
 @backend_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would be made, and stop.")
 @click.option("--report", "with_report", is_flag=True, help="Make the report afterwards.")
 @click.option("--keep-failures", is_flag=True, help="Do not try failed requests again.")
+@click.option(
+    "--remake",
+    "mismatched",
+    flag_value="remake",
+    help="Make clips again that another engine made, or that have another precision.",
+)
+@click.option(
+    "--only-matching",
+    "mismatched",
+    flag_value="refuse",
+    help="Stop where there are such clips. Without either they are kept, with a warning.",
+)
 @click.option("--yes", is_flag=True, help=f"Do not ask before {ASK_ABOVE_CLIPS:,} clips or more.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def sweep(
     fields: dict[str, Any],
+    prompt_file: Path | None,
     open_backend: Callable[[], Backend],
     out: Path,
     plan_only: bool,
     with_report: bool,
     keep_failures: bool,
+    mismatched: Mismatched | None,
     yes: bool,
     quiet: bool,
 ) -> int:
-    """Make every combination of the given values; run it again to resume."""
-    from musicgen_lab.sweep import Sweep
+    """Make every combination of the given values; run it again to resume.
 
-    grid = Sweep(**fields)
-    for note in grid.notes:
-        warnings.warn(note, MusicGenLabWarning, stacklevel=1)
+    An option takes several values by comma, by being repeated, or as a range: 0:8 is the whole
+    numbers 0 to 7, 0.5:0.9:0.1 is 0.5, 0.6, 0.7, 0.8, 0.9.
+    """
     backend = open_backend()
-    plan = grid.plan(backend, out)
+    plan = _sweep(fields, prompt_file).plan(backend, out, mismatched=mismatched or "keep")
+    for note in plan.notes:
+        warnings.warn(note, MusicGenLabWarning, stacklevel=1)
     if plan_only:
         click.echo(str(plan))
         return 0
@@ -110,6 +136,22 @@ def sweep(
         path = make_report(out, progress=not quiet)
     click.echo(path)
     return EXIT_SOME_FAILED if len(failures) else 0
+
+
+def _sweep(fields: dict[str, Any], prompt_file: Path | None) -> Sweep:
+    """Make the sweep of the options, and of a file of prompts or rows."""
+    from musicgen_lab.cli.prompt_file import read_prompts, read_rows
+    from musicgen_lab.sweep import Sweep
+
+    if prompt_file is None:
+        if "prompt" not in fields:
+            raise click.UsageError("Missing option '--prompt' or '--prompt-file'.")
+        return Sweep(**fields)
+    if prompt_file.suffix.lower() == ".csv":
+        return Sweep.from_rows(read_rows(prompt_file), **fields)
+    if "prompt" in fields:
+        raise click.UsageError("give --prompt or --prompt-file, not both")
+    return Sweep(prompt=read_prompts(prompt_file), **fields)
 
 
 def _announce(to_make: int, clips: int, backend: str) -> str:

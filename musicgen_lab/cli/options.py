@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import functools
 import math
+import re
+import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, Literal
 
 import click
 
-from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
+from musicgen_lab.request import (
+    REQUEST_FIELDS,
+    REQUESTS_MAX,
+    GenerationRequest,
+    field_schema,
+    field_type,
+    limit_of,
+)
 
 Command = Callable[..., Any]
 
@@ -24,26 +35,82 @@ def number(text: str) -> int | float | str:
     return text
 
 
-def numbers(texts: tuple[str, ...]) -> list[int | float | str]:
-    """Read `0.7,1.0`, repeated options, and ranges such as `0:8` (0 to 7) or `0:8:2`."""
-    from musicgen_lab.sweep import REQUESTS_MAX
+def numbers(texts: tuple[str, ...], field: str) -> list[int | float | str]:
+    """Read a field's values: `0.7,1.0`, repeated options, and ranges.
 
+    A range of a whole-number field is as Python's: `0:8` is 0 to 7, `0:8:2` is 0, 2, 4, 6. That of
+    any other number has its end: `0.5:0.9:0.1` is 0.5 to 0.9.
+    """
     values: list[int | float | str] = []
     for text in ",".join(texts).split(","):
-        ends = [number(part) for part in text.split(":")]
-        if len(ends) in (2, 3) and all(isinstance(end, int) for end in ends):
-            try:
-                wanted = range(*ends)  # type: ignore[arg-type]
-            except ValueError:
-                raise click.BadParameter(f"{text} is not a range: its step is 0") from None
-            if len(wanted) > REQUESTS_MAX:
-                raise click.BadParameter(
-                    f"{text} is {len(wanted):,} values; a sweep has at most {REQUESTS_MAX:,} clips"
-                )
-            values.extend(wanted)
+        ends = [number(part.strip()) for part in text.split(":")]
+        if len(ends) in (2, 3) and all(_is_finite(end) for end in ends):
+            values.extend(_range(text, field))
         else:
             values.append(number(text.strip()))
+    _check_decimal_comma(texts, field)
     return values
+
+
+def _is_finite(value: int | float | str) -> bool:
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _range(text: str, field: str) -> list[int | float]:
+    """Read a range exactly: adding steps up in binary would be off by a rounding error."""
+    parts = [part.strip() for part in text.split(":")]
+    start, end, step = (Fraction(part) for part in (*parts, "1")[:3])
+    whole = all(part.denominator == 1 for part in (start, end, step))
+    if len(parts) == 2 and not whole:
+        raise click.BadParameter(f"{text} needs a step, such as {text}:0.1")
+    if step == 0:
+        raise click.BadParameter(f"{text} is not a range: its step is 0")
+    has_end = field_type(field) is float
+    if start == end and not has_end:
+        raise click.BadParameter(f"{text} holds no number: its end is left out; write {start}")
+    if (end - start) / step < 0:
+        turned = ":".join((parts[1], parts[0], *parts[2:]))
+        raise click.BadParameter(
+            f"{text} holds no number: it starts at {parts[0]} and ends at {parts[1]} in steps of "
+            f"{step}; did you mean {turned}?"
+        )
+    count = math.floor((end - start) / step) + 1
+    if not has_end and (end - start) % step == 0:
+        count -= 1
+    if count > REQUESTS_MAX:
+        raise click.BadParameter(
+            f"{text} is {count:,} values; a sweep has at most {REQUESTS_MAX:,} clips"
+        )
+    kind = int if whole else float
+    return [kind(start + index * step) for index in range(count)]
+
+
+def _check_decimal_comma(texts: tuple[str, ...], field: str) -> None:
+    """Refuse, or warn of, two values that look like one number with a decimal comma."""
+    for text in texts:
+        if field_type(field) is not float or not re.fullmatch(r"\d+,\d+", text):
+            continue
+        limits, (first, second) = field_schema(field), text.split(",")
+        option, decimal = f"--{field.replace('_', '-')}", f"{first}.{second}"
+        outside = [
+            part
+            for part in (first, second)
+            if not limits["minimum"] <= int(part) <= limits["maximum"]
+        ]
+        if outside:
+            raise InvalidRequest(
+                f"{option} {text} reads as {first} and {second}, and {field} must be "
+                f"{limit_of(field)}, got {outside[0]}; with a decimal point it is {decimal}",
+                field=field,
+                value=text,
+            )
+        if first == "0":
+            warnings.warn(
+                f"{option} {text} reads as two values, {first} and {second}; with a decimal point "
+                f"it is {decimal}",
+                MusicGenLabWarning,
+                stacklevel=2,
+            )
 
 
 def names(text: str | None) -> list[str] | None:
@@ -53,45 +120,51 @@ def names(text: str | None) -> list[str] | None:
 
 def request_options(*, many: bool) -> Callable[[Command], Command]:
     """Give a command an option for every field of a request, each with one value or many."""
-    several = "; several by comma or by repeating it" if many else ""
-    helps = {
-        "duration": f"Length in seconds, 1 to 30{several}.  [default: 8]",
-        "temperature": f"Sampling temperature; 0 is greedy{several}.  [default: 1]",
-        "top_k": f"Sample from the k likeliest tokens{several}.  [default: 250]",
-        "top_p": f"Nucleus sampling; replaces top-k when above 0{several}.  [default: 0]",
-        "cfg_coef": f"Classifier-free guidance coefficient{several}.  [default: 3]",
-        "seed": "Seeds: 0,1,2 or a range 0:8.  [default: 0]" if many else "Drawn when not given.",
-    }
 
     def decorate(command: Command) -> Command:
-        model_help = "demo, a Hub id, or the path of a checkpoint folder."
-        command = click.option("--model", multiple=many, metavar="NAME|PATH", help=model_help)(
-            command
-        )
-        for name in reversed(helps):
-            option = f"--{name.replace('_', '-')}"
-            command = click.option(option, name, multiple=many, metavar="X", help=helps[name])(
-                command
-            )
-        text_help = "What to make." + (" Repeat it for several." if many else "")
-        command = click.option(
-            "--prompt", required=True, multiple=many, metavar="TEXT", help=text_help
-        )(command)
+        for name, field in reversed(GenerationRequest.model_fields.items()):
+            kind = field_type(name)
+            command = click.option(
+                f"--{name.replace('_', '-')}",
+                name,
+                multiple=many,
+                required=field.is_required() and not many,
+                metavar={str: "TEXT", int: "N", float: "X"}[kind],
+                help=_help(name, many=many),
+            )(command)
 
         @functools.wraps(command)
         def with_fields(*args: Any, **options: Any) -> Any:
-            given = {name: options.pop(name) for name in ("prompt", *helps, "model")}
-            fields = {name: value for name, value in given.items() if value not in (None, ())}
-            for name in helps.keys() & fields.keys():
-                fields[name] = numbers(fields[name]) if many else number(fields[name])
-            for name in ("prompt", "model"):
-                if many and name in fields:
-                    fields[name] = list(fields[name])
+            fields: dict[str, Any] = {}
+            for name in REQUEST_FIELDS:
+                given = options.pop(name)
+                if given in (None, ()):
+                    continue
+                if field_type(name) is str:
+                    fields[name] = list(given) if many else given
+                else:
+                    fields[name] = numbers(given, name) if many else number(given)
             return command(*args, fields=fields, **options)
 
         return with_fields
 
     return decorate
+
+
+def _help(name: str, *, many: bool) -> str:
+    """Describe a field, its limits and its default, from the one place that defines them."""
+    field = GenerationRequest.model_fields[name]
+    notes = []
+    if field_type(name) is not str:
+        limits = field_schema(name)
+        notes.append(f"{limits['minimum']:,.12g} to {limits['maximum']:,.12g}")
+    if name == "seed" and many:
+        return f"Seeds of each combination: 0,1,2 or a range 0:8.  [{notes[0]}; default: 0]"
+    if field_type(name) is str and many:
+        notes.append("repeat it for several")
+    if field.default is not None and not field.is_required() and field.default_factory is None:
+        notes.append(f"default: {field.default:g}")
+    return f"{field.description}  [{'; '.join(notes)}]" if notes else str(field.description)
 
 
 class Seconds(click.FloatRange):

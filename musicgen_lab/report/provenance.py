@@ -55,18 +55,21 @@ def provenance(table: RunTable) -> HTML:
 
 
 def command(design: Mapping[str, Any], table: RunTable) -> str:
-    """Return what makes a design again: a command for a grid, Python for a random design."""
+    """Return what makes a design again: a command for a grid, Python for others."""
     fields: dict[str, Any] = dict(design["fields"])
     made_with = [str(model).partition("@")[0] for model in table.frame["model"].dropna()]
     folder = table.folder.resolve().name
-    if design["kind"] == "sample":
+    if design["kind"] != "grid":
         given = ", ".join(f"{name}={_python(value)}" for name, value in fields.items())
+        if design["kind"] == "sample":
+            drawn = ", ".join(f"{name}={design[name]}" for name in ("seed", "replicates"))
+            sweep = f"lab.Sweep.sample({design['n']}, {drawn}, {given})"
+        else:
+            sweep = f"lab.Sweep.from_rows({design['rows']!r}, {given})"
         # Another field would draw other points, so that the model is the backend's.
         model = "" if "model" in fields or not made_with else f":{made_with[0]}"
-        drawn = ", ".join(f"{name}={design[name]}" for name in ("seed", "replicates"))
         return (
-            "import musicgen_lab as lab\n\n"
-            f"sweep = lab.Sweep.sample({design['n']}, {drawn}, {given})\n"
+            f"import musicgen_lab as lab\n\nsweep = {sweep}\n"
             f"sweep.run(lab.connect({f'local{model}'!r}), {folder!r})"
         )
     fields.setdefault("model", made_with[:1])

@@ -164,8 +164,14 @@ class ClipStore:
             record.elapsed_s,
         )
 
-    def put(self, result: Clip | Failure) -> ClipRecord:
-        """Store a clip or a failure. A finished clip is never replaced.
+    def put(self, result: Clip | Failure, *, replace: bool = False) -> ClipRecord:
+        """Store a clip or a failure.
+
+        Parameters
+        ----------
+        result : Clip or Failure
+        replace : bool
+            Whether a clip takes the place of a finished one. A failure never does.
 
         Raises
         ------
@@ -187,7 +193,9 @@ class ClipStore:
             with folder_lock(self.folder):
                 now, fault = self._read(key)
                 if now is not None and fault is None and now.status == "ok":
-                    return now
+                    if wav is None or not replace:
+                        return now
+                    (self.folder / f"{key}.json").unlink()  # it is not the new sound's
                 for temporary, final in staged:
                     temporary.replace(final)
                 self._records[key] = (file_stamp(self.folder / f"{key}.json"), record)

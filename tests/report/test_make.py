@@ -252,6 +252,14 @@ def test_a_random_design_is_made_again_by_the_same_lines_of_python(tmp_path):
     assert eval(again, {"lab": musicgen_lab}).requests == sweep.requests
 
 
+def test_rows_are_made_again_by_the_same_lines_of_python(tmp_path):
+    rows = [{"prompt": "a", "cfg_coef": 3.0}, {"prompt": "b", "top_k": 50}]
+    sweep = Sweep.from_rows(rows, duration=1, seed=[0, 1])
+    table = sweep.run(SineBackend(), tmp_path, progress=False).table
+    again = command(table.sweeps[0]["design"], table).splitlines()[2].partition(" = ")[2]
+    assert eval(again, {"lab": musicgen_lab}).requests == sweep.requests
+
+
 @pytest.mark.parametrize("name", ["titel", "run_folder", "level_range"])
 def test_a_parameter_that_the_notebook_does_not_have_is_refused(run, name):
     with pytest.raises(

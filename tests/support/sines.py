@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from zlib import crc32
+
 import numpy as np
 
 from musicgen_lab.clip import Clip, Failure, Provenance
@@ -12,10 +15,14 @@ PROVENANCE = Provenance(engine="sines 1", device="cpu", dtype="float32", lab_ver
 
 
 def sine_clip(request, *, level=0.1):
-    """Make a clip whose frequency follows the temperature and whose level follows cfg_coef."""
+    """Make a clip whose frequency follows the temperature and whose level follows cfg_coef.
+
+    Its phase is another one for every prompt and seed.
+    """
     t = np.arange(int(request.duration * SAMPLE_RATE)) / SAMPLE_RATE
     frequency = 200 + 400 * request.temperature + request.seed % 7
-    samples = level * request.cfg_coef / 3 * np.sin(2 * np.pi * frequency * t)
+    phase = crc32(f"{request.prompt} {request.seed}".encode()) / 2**32
+    samples = level * request.cfg_coef / 3 * np.sin(2 * np.pi * (frequency * t + phase))
     return Clip(request, samples[None].astype(np.float32), SAMPLE_RATE, PROVENANCE, 0.01)
 
 
@@ -42,3 +49,23 @@ class SineBackend:
 
     def estimate_s(self, requests):
         return 0.01 * len(requests)
+
+
+class PreciseSines(SineBackend):
+    """Makes sines that are said to have a precision."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def codebook_size(self, model):
+        return 2048
+
+    def mismatch(self, provenance):
+        if provenance["dtype"] == self.dtype:
+            return None
+        return f"in {provenance['dtype']} instead of {self.dtype}"
+
+    def generate(self, requests, on_progress=None):
+        for clip in super().generate(requests):
+            yield replace(clip, provenance=replace(clip.provenance, dtype=self.dtype))

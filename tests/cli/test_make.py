@@ -1,0 +1,96 @@
+"""`sweep` and `generate`: what is made of their options and files."""
+
+from __future__ import annotations
+
+import pytest
+
+from musicgen_lab import Results, cli
+from tests.support.sines import PreciseSines, SineBackend
+
+PROMPT = ("--prompt", "piano")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Return a function that runs the command in this process: exit code, output, errors."""
+
+    def run_command(*arguments):
+        monkeypatch.setattr("sys.argv", ["musicgen-lab", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run_command
+
+
+def test_prompts_come_from_a_file_one_a_line(run, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("slow, sad piano\n\n  fast drums  \n", encoding="utf-8-sig")
+    code, output, _ = run("sweep", "--prompt-file", path, "--out", tmp_path / "run", "--plan")
+    assert code == 0
+    assert "clips           2\n" in output
+
+
+@pytest.mark.parametrize("text", [
+    'prompt,cfg_coef,temperature\n"slow, sad piano",3,\ndrums,5,0.7\n',
+    "prompt;cfg_coef;temperature\nslow, sad piano;3;\ndrums;5;0.7\n",
+])  # fmt: skip
+def test_a_csv_file_has_a_combination_a_row(run, tmp_path, monkeypatch, text):
+    monkeypatch.setattr("musicgen_lab.backends.connect", lambda *_, **__: SineBackend())
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    code, _, errors = run(
+        "sweep", "--prompt-file", path, "--seed", "0:2", "--duration", 1, "--out", tmp_path / "run"
+    )
+    assert code == 0, errors
+    frame = Results.open(tmp_path / "run").frame
+    assert list(frame["prompt"]) == ["slow, sad piano"] * 2 + ["drums"] * 2
+    assert list(frame["temperature"]) == [1, 1, 0.7, 0.7]
+    assert list(frame["cfg_coef"]) == [3, 3, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", " \n", "a.txt is empty"),
+        ("a.csv", "promt\nx\n", "unknown field 'promt' (did you mean prompt?)"),
+        ("a.csv", "prompt\nslow, sad\n", "line 2 of"),
+        ("a.csv", "prompt,cfg_coef\nx,3\n", "cfg_coef is in the rows already"),
+        ("a.csv", 'prompt,temperature\nx,"0,7"\n', "with a decimal point it is 0.7"),
+    ],
+)
+def test_a_file_of_prompts_that_makes_no_sense_is_refused(run, tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    code, _, errors = run(
+        "sweep", "--prompt-file", tmp_path / name, "--cfg-coef", 3, "--out", tmp_path / "run"
+    )
+    assert (code, errors.count("\n")) == (2, 1)
+    assert message in errors
+
+
+def test_clips_of_another_precision_are_kept_with_a_warning_refused_or_made_again(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "musicgen_lab.backends.connect",
+        lambda _, dtype="float32": PreciseSines(dtype),
+    )
+    sweep = ("sweep", *PROMPT, "--duration", 1, "--out", tmp_path)
+    assert run(*sweep)[0] == 0
+    code, _, errors = run(*sweep, "--dtype", "bfloat16")
+    assert code == 0
+    assert "warning: 1 of the clips" in errors
+    assert "made otherwise: in float32 instead of bfloat16. They are kept; --remake" in errors
+    code, _, errors = run(*sweep, "--dtype", "bfloat16", "--only-matching")
+    assert code == 2
+    assert "give another folder, or let them be made again (--remake" in errors
+    code, _, errors = run(*sweep, "--dtype", "bfloat16", "--remake")
+    assert "1 made, 0 already there" in errors
+    assert list(Results.open(tmp_path).frame["dtype"]) == ["bfloat16"]
+
+
+@pytest.mark.parametrize("option", [("--device", "mps"), ("--device", "toaster")])
+def test_a_device_is_checked_before_it_is_needed(run, tmp_path, option):
+    code, _, errors = run("sweep", *PROMPT, "--out", tmp_path, "--plan", *option)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert f"device must be one of this machine, such as auto or cpu, got '{option[1]}'" in errors
