@@ -111,12 +111,13 @@ jobs = modal.Dict.from_name(f"{settings.app}-jobs", create_if_missing=True)
 )
 def prepare(model: str = settings.models[0]) -> str:
     """Fetch and convert a model's weights into the volume, once, and return where they are."""
-    from musicgen_lab.engine.source import locate
+    from musicgen_lab.conversion.prepare import prepare as prepare_model
     from musicgen_lab.errors import ModelUnavailable
+    from musicgen_lab.models.locate import locate
 
     volume.reload()
     try:
-        folder = locate(model).prepare(on_stage=print)
+        folder = prepare_model(locate(model), on_stage=print)
     except ModelUnavailable as error:
         raise RuntimeError(str(error)) from None  # a class that every caller has
     volume.commit()
@@ -126,8 +127,8 @@ def prepare(model: str = settings.models[0]) -> str:
 
 def fetch(model: str) -> None:
     """Have a model's weights in the volume as this container sees it."""
-    from musicgen_lab.engine.source import find_prepared
     from musicgen_lab.errors import ModelUnavailable
+    from musicgen_lab.models.locate import find_prepared
 
     volume.reload()
     if find_prepared(model) is None:

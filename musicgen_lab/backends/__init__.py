@@ -91,7 +91,7 @@ def connect(address: str = "local", **options: Any) -> Backend:
     kind, _, model = address.partition(":")
     if kind == "local":
         from musicgen_lab.backends.local import LocalBackend
-        from musicgen_lab.engine.source import EMBEDDED
+        from musicgen_lab.models.locate import EMBEDDED
 
         return LocalBackend(model or EMBEDDED, **options)
     if kind == "modal":

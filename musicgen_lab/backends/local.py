@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from musicgen_lab.clip import Clip, Failure
-from musicgen_lab.engine.source import EMBEDDED, ModelSource, locate
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
+from musicgen_lab.models.locate import EMBEDDED, ModelSource, locate
 from musicgen_lab.request import TOP_K_MAX, GenerationRequest
 
 if TYPE_CHECKING:
@@ -191,13 +191,14 @@ class LocalBackend:
 
     def _new_engine(self, source: ModelSource) -> _Engine:
         if self._engine_name == "audiocraft":
-            from musicgen_lab.engine.reference import ReferenceEngine
+            from musicgen_lab.reference.engine import ReferenceEngine
 
             folder = source.prepared or source.fetch()
             return ReferenceEngine(folder, str(self._options["device"]))
+        from musicgen_lab.conversion.prepare import prepare
         from musicgen_lab.engine.engine import Engine
 
-        return Engine.open(source.prepare(), **self._options)
+        return Engine.open(prepare(source), **self._options)
 
 
 def _in_seconds(on_progress: OnProgress, source: ModelSource) -> Callable[[int], None]:

@@ -103,11 +103,12 @@ class ModelContainer:
 
     def _read(self) -> Model:
         import musicgen_lab.engine.engine  # noqa: F401  # takes seconds, before a snapshot
+        from musicgen_lab.conversion.prepare import prepare
         from musicgen_lab.engine.model import Model
-        from musicgen_lab.engine.source import locate
+        from musicgen_lab.models.locate import locate
 
         self._fetch(self._model)
-        model = Model(locate(self._model).prepare())
+        model = Model(prepare(locate(self._model)))
         model.load()
         return model
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from musicgen_lab.backends.modal_errors import describe_failure
 from musicgen_lab.backends.submitting import ModelLoading
-from musicgen_lab.engine.source import EMBEDDED, find_prepared
 from musicgen_lab.errors import BackendUnavailable
+from musicgen_lab.models.locate import EMBEDDED, find_prepared
 
 RETRY_AFTER_S = 120  # fetching and converting takes minutes
 

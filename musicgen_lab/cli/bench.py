@@ -12,7 +12,7 @@ import click
 from musicgen_lab.cli.options import cuda_graphs_option, number, read_slots
 
 if TYPE_CHECKING:
-    from musicgen_lab.engine.source import ModelSource
+    from musicgen_lab.models.locate import ModelSource
 
 SIZES = ("demo", "small", "medium", "large")
 
@@ -69,15 +69,16 @@ def bench(
     Engines: lab, audiocraft and transformers make a grid clip by clip but for lab;
     audiocraft-batch and transformers-batch make a batch of equal parameters, the best they can.
     """
-    from musicgen_lab import bench as benchmark
-    from musicgen_lab.bench_mixed import measure_mixed
-    from musicgen_lab.bench_rows import describe_machine, format_json, format_table
-    from musicgen_lab.engine.source import EMBEDDED, locate
+    from musicgen_lab.bench import run as benchmark
+    from musicgen_lab.bench.mixed import measure_mixed
+    from musicgen_lab.bench.table import describe_machine, format_json, format_table
+    from musicgen_lab.conversion.prepare import prepare
+    from musicgen_lab.models.locate import EMBEDDED, locate
 
     source: ModelSource | None = None
     if model is not None or size == EMBEDDED:
         source = locate(model or EMBEDDED)
-    folder: Path | None = source.prepare() if source is not None else None
+    folder: Path | None = prepare(source) if source is not None else None
     label = source.name if source is not None else size
     if mixed:
         with benchmark.model_of_size(label, folder) as opened:
@@ -92,7 +93,7 @@ def bench(
         click.echo(describe_machine(), err=as_json)
         return
     if profile:
-        from musicgen_lab.engine.bench_profile import format_profile
+        from musicgen_lab.bench.profile import format_profile
 
         with benchmark.model_of_size(label, folder) as opened:
             classes = benchmark.profile_lab(

@@ -15,7 +15,7 @@ def models() -> None:
 @models.command("list")
 def list_models() -> None:
     """List the models on this machine: name, size, licence of the weights."""
-    from musicgen_lab.engine.source import prepared_models
+    from musicgen_lab.models.locate import prepared_models
 
     for source in prepared_models():
         config, folder = source.config(), source.prepared
@@ -28,8 +28,8 @@ def list_models() -> None:
 @click.argument("model")
 def info(model: str) -> None:
     """Describe a model on this machine, by name or by its folder."""
-    from musicgen_lab.engine.source import locate
     from musicgen_lab.errors import ModelUnavailable
+    from musicgen_lab.models.locate import locate
 
     source = locate(model)
     config, folder = source.config(), source.prepared
@@ -63,9 +63,10 @@ def prepare(source: str, out: Path | None) -> None:
 
     SOURCE is a Hub id, or a folder in audiocraft's or transformers' format.
     """
-    from musicgen_lab.engine.source import locate
+    from musicgen_lab.conversion.prepare import prepare as prepare_model
+    from musicgen_lab.models.locate import locate
 
-    click.echo(locate(source).prepare(out))
+    click.echo(prepare_model(locate(source), out))
 
 
 def megabytes(folder: Path) -> float:

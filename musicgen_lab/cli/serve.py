@@ -72,7 +72,8 @@ def serve(
             f"serving needs {', '.join(missing)}, not installed here: "
             "pip install 'musicgen-lab[local,serve]'"
         )
-    from musicgen_lab.engine.source import locate
+    from musicgen_lab.conversion.prepare import prepare
+    from musicgen_lab.models.locate import locate
 
     source = locate(model)  # a wrong name is told before torch is imported
     from musicgen_lab.backends.worker import EngineWorker
@@ -83,7 +84,7 @@ def serve(
     settings = replace(
         WebSettings.from_environment(), waiting_max=waiting, timeout_s=timeout, drain_s=drain
     )
-    folder = source.prepare()
+    folder = prepare(source)
     # In a thread that ends: two threads with OpenMP workers of their own have more of them than
     # there are cores; OpenMP then lets workers sleep between operations, at 50 us a time.
     with ThreadPoolExecutor(1) as opening:

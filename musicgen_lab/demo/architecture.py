@@ -10,8 +10,8 @@ import yaml  # type: ignore[import-untyped]
 from torch import nn
 
 from musicgen_lab.demo.instruments import SAMPLE_RATE
-from musicgen_lab.engine.quiet import quiet
-from musicgen_lab.engine.reference_models import load_audiocraft, register_text_encoder
+from musicgen_lab.models.library_noise import quiet
+from musicgen_lab.reference.models import load_audiocraft, register_text_encoder
 
 CODEBOOKS, CARD = 4, 512
 FRAME_RATE = 50  # codec frames per second

@@ -28,14 +28,14 @@ from musicgen_lab.demo.measures import (
 from musicgen_lab.demo.model_card import write_model_card
 from musicgen_lab.demo.precision import compare_precisions
 from musicgen_lab.engine.engine import Engine
-from musicgen_lab.engine.reference_models import open_models
+from musicgen_lab.models.locate import EMBEDDED_FOLDER
+from musicgen_lab.reference.models import open_models
 
 SETTINGS = {  # name: temperature, cfg_coef
     "cfg_coef 3": (1.0, 3.0),
     "cfg_coef 1": (1.0, 1.0),
     "temperature 1.5": (1.5, 3.0),
 }
-EMBEDDED_FOLDER = Path(__file__).parent / "model"
 
 
 def evaluate(model: Path, *, questions: int = 240, classifier_clips: int = 6000) -> dict[str, Any]:

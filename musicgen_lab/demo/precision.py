@@ -14,9 +14,9 @@ from musicgen_lab.analysis.features import NUMBERS, measure
 from musicgen_lab.clip import Clip
 from musicgen_lab.demo.measures import CONTRACT_PROMPTS, DURATION_S, make_clips
 from musicgen_lab.demo.pieces import draw_piece
+from musicgen_lab.demo.scoring import score
 from musicgen_lab.demo.synthesiser import synthesise
 from musicgen_lab.engine.engine import Engine
-from musicgen_lab.engine.scoring import score
 from musicgen_lab.request import GenerationRequest
 
 Array = npt.NDArray[np.float64]

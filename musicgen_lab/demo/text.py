@@ -21,7 +21,7 @@ from musicgen_lab.demo.architecture import TEXT_DIM, TEXT_LAYERS
 from musicgen_lab.demo.captions import vocabulary, write_caption
 from musicgen_lab.demo.composition import ATTRIBUTES, Piece
 from musicgen_lab.demo.pieces import draw_piece
-from musicgen_lab.engine.quiet import quiet
+from musicgen_lab.models.library_noise import quiet
 
 _WORD, _LETTER = -3.0, -8.0  # log-probabilities: a known word wins over its letters
 

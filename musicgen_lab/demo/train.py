@@ -16,14 +16,14 @@ import click
 import torch
 from safetensors.torch import load_file, save_file
 
-from musicgen_lab.bench_rows import describe_machine
+from musicgen_lab.bench.table import describe_machine
+from musicgen_lab.conversion.convert import convert
 from musicgen_lab.demo.architecture import CODEC_CONFIG, LM_CONFIG, save_audiocraft
 from musicgen_lab.demo.dataset import DatasetSize, load_tokens, synthesise_shards, tokenise
 from musicgen_lab.demo.train_codec import CodecTraining, initialise_codec, train_decoder
 from musicgen_lab.demo.train_lm import LMTraining, train_lm
-from musicgen_lab.engine.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, WEIGHTS_FILE
-from musicgen_lab.engine.convert import prepare
 from musicgen_lab.engine.device import choose_device
+from musicgen_lab.models.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, WEIGHTS_FILE
 from musicgen_lab.runs.atomic_io import write_atomically
 
 RECIPE_VERSION = 4
@@ -96,7 +96,7 @@ def export(work: Path, model: Path, codec: Any, lm: Any) -> Path:
     save_audiocraft(checkpoint / "compression_state_dict.bin", CODEC_CONFIG, codec)
     save_audiocraft(checkpoint / "state_dict.bin", LM_CONFIG, lm)
     shutil.copytree(work / "text_encoder", checkpoint / TEXT_ENCODER_FOLDER, dirs_exist_ok=True)
-    prepare(checkpoint, model, name=NAME, license=LICENSE)
+    convert(checkpoint, model, name=NAME, license=LICENSE)
     # The engine computes these parts in float32 from whatever they are stored in.
     _halve(model / CODEC_FOLDER / WEIGHTS_FILE)
     _halve(model / TEXT_ENCODER_FOLDER / WEIGHTS_FILE)

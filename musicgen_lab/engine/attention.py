@@ -5,7 +5,7 @@ by strides, and by where a buffer starts in memory, and each choice changes the 
 They also take twice as long as it takes to read the keys and values, on which a large batch spends
 most of its time. The kernel here reads them once, each row and head by itself, in one order of
 additions whatever stands beside it, and rows of all lengths go into one call. Elsewhere it is
-torch's attention with a mask; `attention_triton` has a kernel like this one for NVIDIA's GPUs.
+torch's attention with a mask; `kernels.attention` has a kernel like this one for NVIDIA's GPUs.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from musicgen_lab.engine.config import ModelConfig
+from musicgen_lab.models.config import ModelConfig
 from musicgen_lab.request import DURATION_MAX_S, DURATION_MIN_S
 
 GIB = 2**30

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from musicgen_lab.engine.checkpoint import Checkpoint
-from musicgen_lab.engine.config import WEIGHTS_FILE, load_part_config
 from musicgen_lab.engine.cudnn import exact_convolutions
 from musicgen_lab.engine.linear import HalfWeightLinear, Linear, half_weights_are_fast
 from musicgen_lab.engine.seanet import CodecConfig, build_decoder, read_codebooks
 from musicgen_lab.errors import ModelUnavailable
+from musicgen_lab.models.checkpoint import Checkpoint
+from musicgen_lab.models.config import WEIGHTS_FILE, load_part_config
 
 ROWWISE_CLIPS = 8  # that the LSTM takes at once on the CPU
 FIXED_CLIPS, FIXED_FRAMES = 32, 100  # that it takes at once on a GPU

@@ -12,10 +12,10 @@ from torch import Tensor
 from musicgen_lab.engine.batch import Batch, ClipState, Padding, make_batch
 from musicgen_lab.engine.cuda_graph import Recording, record_on_cuda
 from musicgen_lab.engine.delay import codes_are_due, undelay
+from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.kv_cache import KeyValueCache
 from musicgen_lab.engine.sampler import draw_uniforms, sample
 from musicgen_lab.engine.transformer import Transformer
-from musicgen_lab.engine.triton_support import triton_works
 
 STEPS_AHEAD = 2  # that the host may start before the device has made them
 RECORDED_CLIPS = (1, 8, 16, 32, 64)  # a step is recorded for so many, or for all
@@ -106,7 +106,7 @@ class DecodeState:
         cache = self._cache.tensor
         logits = self._transformer.step(batch.rows, cache, cache)  # (B, K, card)
         if triton_works(logits.device):
-            from musicgen_lab.engine.sampler_triton import draw_tokens_on_cuda
+            from musicgen_lab.engine.kernels.sampler import draw_tokens_on_cuda
 
             batch.advance(draw_tokens_on_cuda(logits, batch, self.tables))
         else:

@@ -18,10 +18,10 @@ from musicgen_lab.engine.capacity import (
     plan_capacity,
     weight_bytes,
 )
-from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.linear import half_weights_are_fast
 from musicgen_lab.engine.transformer import cache_dtype
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.models.config import ModelConfig
 from musicgen_lab.request import DURATION_MAX_S
 
 CPU_BLOCK_LEN = 512  # steps; memory is only taken up as they are written

@@ -24,7 +24,6 @@ from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.engine.batch import ClipState
 from musicgen_lab.engine.capacity import ROWS_PER_CLIP, Capacity
 from musicgen_lab.engine.codec import Codec
-from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.decode_state import DecodeState
 from musicgen_lab.engine.device import (
     choose_capacity,
@@ -32,6 +31,7 @@ from musicgen_lab.engine.device import (
     choose_dtype,
     device_works,
 )
+from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.kv_cache import KeyValueCache
 from musicgen_lab.engine.model import Model
 from musicgen_lab.engine.prompts import Prompts
@@ -39,8 +39,8 @@ from musicgen_lab.engine.provenance import describe_engine
 from musicgen_lab.engine.scheduler import Scheduler
 from musicgen_lab.engine.text import TextEncoder
 from musicgen_lab.engine.transformer import Transformer
-from musicgen_lab.engine.triton_support import triton_works
 from musicgen_lab.engine.upload import move_weights
+from musicgen_lab.models.config import ModelConfig
 from musicgen_lab.request import GenerationRequest
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from musicgen_lab.engine.checkpoint import open_checkpoint
 from musicgen_lab.engine.codec import CodecFiles
-from musicgen_lab.engine.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER
 from musicgen_lab.engine.text import TextEncoderFiles
+from musicgen_lab.models.checkpoint import open_checkpoint
+from musicgen_lab.models.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER
 
 
 class Model:
@@ -19,7 +19,7 @@ class Model:
     Parameters
     ----------
     folder : Path
-        Made by `convert.prepare`.
+        Made by `conversion.convert`.
 
     Attributes
     ----------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from musicgen_lab.engine.config import ModelConfig
+from musicgen_lab.models.config import ModelConfig
 
 
 def sinusoidal_positions(config: ModelConfig) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 
 from musicgen_lab.clip import Provenance
 from musicgen_lab.engine.device import describe_device
+from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.transformer import Transformer
-from musicgen_lab.engine.triton_support import triton_works
 from musicgen_lab.version import VERSION
 
 

@@ -8,9 +8,9 @@ from collections import deque
 
 from musicgen_lab.clip import Failure
 from musicgen_lab.engine.batch import ClipState, has_free_row, has_prompt_row
-from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.kv_cache import KeyValueCache
 from musicgen_lab.engine.prompts import Prompts
+from musicgen_lab.models.config import ModelConfig
 from musicgen_lab.request import GenerationRequest
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from musicgen_lab.engine.checkpoint import Checkpoint
-from musicgen_lab.engine.config import WEIGHTS_FILE, load_part_config
 from musicgen_lab.engine.t5 import T5Config, T5Encoder
 from musicgen_lab.errors import ModelUnavailable
+from musicgen_lab.models.checkpoint import Checkpoint
+from musicgen_lab.models.config import WEIGHTS_FILE, load_part_config
 
 TOKENIZER_FILE = "tokenizer.json"
 

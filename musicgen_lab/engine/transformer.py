@@ -10,7 +10,7 @@ its own length and its own prompt. A row's numbers depend on that row alone:
   keys and values are zero (the text is zeroed and there are no biases), and so is its result.
 
 A step is torch's operations with the layers of `engine.linear` and `engine.attention` (`TorchStep`,
-the reference), or on a GPU the kernels of `engine.transformer_triton`.
+the reference), or on a GPU the kernels of `engine.kernels`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from musicgen_lab.engine.attention import attend
-from musicgen_lab.engine.config import ModelConfig
+from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.linear import Linear, PlainLinear, make_linear
 from musicgen_lab.engine.positions import sinusoidal_positions
 from musicgen_lab.engine.rows import AttentionSpans, StepRows
-from musicgen_lab.engine.triton_support import triton_works
+from musicgen_lab.models.config import ModelConfig
 
 _NORM_EPS = 1e-5
 
@@ -128,7 +128,7 @@ def _make_step(
 ) -> TakeStep:
     """Return what takes a step on a device; the parameters are those of `Transformer`."""
     if triton_works(device):
-        from musicgen_lab.engine.transformer_triton import TritonStep
+        from musicgen_lab.engine.kernels.transformer import TritonStep
 
         return TritonStep(config, tensors, device=device, dtype=dtype, rows=rows)
     return TorchStep(config, tensors, device=device, dtype=dtype, rows=rows)

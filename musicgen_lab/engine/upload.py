@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from musicgen_lab.engine.checkpoint import PIECE_BYTES, READERS, Checkpoint
+from musicgen_lab.models.checkpoint import PIECE_BYTES, READERS, Checkpoint
 
 
 @dataclass(frozen=True)

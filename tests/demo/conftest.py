@@ -1,3 +1,3 @@
 """The demo's tests run on one thread, as the engine's do."""
 
-from tests.engine.conftest import one_thread  # noqa: F401
+from tests.support.cases import make_case, mono, one_thread  # noqa: F401

@@ -16,8 +16,8 @@ from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.demo.measures import CONTRACT_PROMPTS, make_clips
 from musicgen_lab.demo.model_card import CARD_FILE, FIGURES_FILE
 from musicgen_lab.demo.train import LICENSE, NAME, RECIPE_VERSION, TRAINING_FILE
-from musicgen_lab.engine.config import load_config
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.models.config import load_config
 from musicgen_lab.request import GenerationRequest
 
 BYTES_MAX = 12_000_000

@@ -17,7 +17,7 @@ from musicgen_lab.demo.train import LICENSE, NAME, train
 from musicgen_lab.demo.train_codec import CodecTraining
 from musicgen_lab.demo.train_lm import LMTraining, deaf_weights, noise_rates
 from musicgen_lab.engine.engine import Engine
-from musicgen_lab.engine.reference_models import open_models
+from musicgen_lab.reference.models import open_models
 from musicgen_lab.request import GenerationRequest
 from tests.support.reference import needs_audiocraft
 

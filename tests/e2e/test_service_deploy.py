@@ -90,7 +90,7 @@ def test_the_embedded_model_is_mounted_for_the_gpu_class(servicer):
     definition = servicer.definition(deployed(servicer).functions["MusicGen.*"])
     files = mounted(servicer, definition)
     assert "/root/musicgen_lab/engine/engine.py" in files
-    assert "/root/musicgen_lab/demo/model/lm.safetensors" in files
+    assert "/root/musicgen_lab/models/embedded/lm.safetensors" in files
 
 
 def test_a_release_or_a_new_linter_builds_no_image(server, servicer, tmp_path):

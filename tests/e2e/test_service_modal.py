@@ -25,8 +25,8 @@ from musicgen_lab.backends.modal import ModalBackend
 from musicgen_lab.backends.modal_jobs import ModalJobs
 from musicgen_lab.clip import Clip
 from musicgen_lab.engine.engine import Engine
-from musicgen_lab.engine.source import locate
 from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
+from musicgen_lab.models.locate import EMBEDDED_FOLDER, locate
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.sweep import Sweep
 from tests.modal_server.deployed import (
@@ -53,7 +53,7 @@ def server(tmp_path_factory):
     """The embedded model and another one, which `prepare` has put into the volume before."""
     with modal_server(tmp_path_factory.mktemp("modal")) as server:
         prepared = server.servicer.volume / OTHER_MODEL.replace("/", "--")
-        shutil.copytree(locate("demo").prepare(), prepared)
+        shutil.copytree(EMBEDDED_FOLDER, prepared)
         deploy(server, MUSICGEN_MODELS=f"{locate('demo').identity},{OTHER_MODEL}")
         yield server
         server.servicer.print_logs()
@@ -74,7 +74,7 @@ def test_a_clip_made_on_modal_is_sample_for_sample_the_engines_own(backend):
     assert request.model == locate("demo").identity
     (clip,) = backend.generate([request])
     assert isinstance(clip, Clip), clip
-    (own,) = Engine.open(locate("demo").prepare(), device="cpu").generate([request])
+    (own,) = Engine.open(EMBEDDED_FOLDER, device="cpu").generate([request])
     np.testing.assert_array_equal(clip.samples, own.samples)
     assert clip.provenance.details["gpu"] == "CPU"
     assert clip.provenance.details["gpu_s"] > 0

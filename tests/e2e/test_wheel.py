@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from musicgen_lab.engine.source import EMBEDDED_FOLDER, locate
+from musicgen_lab.models.locate import EMBEDDED_FOLDER, locate
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +53,7 @@ def run(venv, *command):
 
 def test_the_package_is_the_wheels_and_its_embedded_model_is_whole(installed):
     code = (
-        "import musicgen_lab; from musicgen_lab.engine.source import locate;"
+        "import musicgen_lab; from musicgen_lab.models.locate import locate;"
         "print(musicgen_lab.__file__, locate('demo').identity)"
     )
     path, identity = run(installed, "python", "-c", code).split()
@@ -71,9 +71,10 @@ def test_it_makes_a_sweep_and_its_report(installed):
     assert report.stat().st_size > 10_000
 
 
-def test_nothing_but_the_package_is_installed(installed):
+def test_nothing_but_the_package_without_the_training_recipe_is_installed(installed):
     (site,) = installed.glob("lib/*/site-packages")
     names = {path.name.split("-")[0] for path in site.iterdir() if not path.name.startswith("_")}
     assert names == {"musicgen_lab", "borrowed.pth"}
-    shipped = site / "musicgen_lab" / "demo" / "model"
+    assert not (site / "musicgen_lab" / "demo").exists()  # the training recipe
+    shipped = site / "musicgen_lab" / "models" / "embedded"
     assert {p.name for p in shipped.rglob("*")} == {p.name for p in EMBEDDED_FOLDER.rglob("*")}

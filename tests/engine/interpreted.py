@@ -7,8 +7,8 @@ import os
 
 import torch
 
-from musicgen_lab.engine.config import ModelConfig
 from musicgen_lab.engine.rows import AttentionSpans, StepRows
+from musicgen_lab.models.config import ModelConfig
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ def begin():
 
 def attend(qkv, cache, block_tables, context_lens, segments):
     """Attention, and the cache after it."""
-    from musicgen_lab.engine.attention_triton import Attention
+    from musicgen_lab.engine.kernels.attention import Attention
 
     cache = cache.clone()
     rows, heads, size = len(context_lens), cache.shape[2], cache.shape[4]
@@ -31,7 +31,7 @@ def attend(qkv, cache, block_tables, context_lens, segments):
 
 def multiply(x, weight, bias=None, tiles=None, gelu=False):
     """A product of rows."""
-    from musicgen_lab.engine.linear_triton import SplitLinear, Tiles
+    from musicgen_lab.engine.kernels.linear import SplitLinear, Tiles
 
     tiles = tiles and Tiles(*tiles)
     return SplitLinear(weight, bias, gelu=gelu, tiles=tiles)(x)
@@ -39,7 +39,7 @@ def multiply(x, weight, bias=None, tiles=None, gelu=False):
 
 def add_and_norm(partials, x, weight, bias):
     """The residual stream after adding to it, and it normalised."""
-    from musicgen_lab.engine.norm_triton import add_and_normalise
+    from musicgen_lab.engine.kernels.norm import add_and_normalise
 
     x = x.clone()
     return x, add_and_normalise(partials, x, (weight, bias))
@@ -47,7 +47,7 @@ def add_and_norm(partials, x, weight, bias):
 
 def step(config, tensors, tokens, spans, prompt_spans, cache, prompt_cache):
     """A step of a model for five rows, and the cache after it."""
-    from musicgen_lab.engine.transformer_triton import TritonStep
+    from musicgen_lab.engine.kernels.transformer import TritonStep
 
     cache, model_config = cache.clone(), ModelConfig.model_validate_json(config)
     take_step = TritonStep(model_config, tensors, device=CPU, dtype=torch.float32, rows=5)

@@ -11,7 +11,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 
-from musicgen_lab.engine.sampler_triton import draw_tokens_on_cuda
+from musicgen_lab.engine.kernels.sampler import draw_tokens_on_cuda
 
 results = []
 for case in torch.load(sys.argv[1], weights_only=False):

@@ -13,8 +13,8 @@ from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.engine import transformer
 from musicgen_lab.engine.attention import attend, attend_masked
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.rows import AttentionSpans
-from musicgen_lab.engine.triton_support import triton_works
 from musicgen_lab.errors import MusicGenLabWarning
 from musicgen_lab.request import GenerationRequest
 

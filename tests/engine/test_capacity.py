@@ -12,7 +12,7 @@ from musicgen_lab.engine.capacity import (
     plan_capacity,
     weight_bytes,
 )
-from musicgen_lab.engine.released import released_config
+from musicgen_lab.models.released import released_config
 
 LARGE = released_config("large")
 
@@ -67,7 +67,7 @@ def test_one_clip_of_any_length_and_prompt_must_fit():
 
 def test_counting_needs_no_torch():
     program = (
-        "import sys, musicgen_lab.engine.capacity, musicgen_lab.engine.released; "
+        "import sys, musicgen_lab.engine.capacity, musicgen_lab.models.released; "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

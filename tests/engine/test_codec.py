@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from musicgen_lab.engine.codec import FIXED_CLIPS, FIXED_FRAMES, Codec, CodecFiles, _FixedShapeLstm
-from musicgen_lab.engine.config import CODEC_FOLDER, load_config
 from musicgen_lab.engine.cudnn import exact_convolutions
+from musicgen_lab.models.config import CODEC_FOLDER, load_config
 
 FRAMES = [1, FIXED_FRAMES, 2 * FIXED_FRAMES + 7, 30]
 

@@ -14,7 +14,7 @@ from musicgen_lab.engine.linear import (
     PackedLinear,
     bfloat16_is_fast,
 )
-from tests.engine.conftest import PROMPTS, sampled, tokens_of
+from tests.support.cases import PROMPTS, sampled, tokens_of
 
 GRID = [
     sampled(temperature=temperature, cfg_coef=cfg_coef, top_k=top_k, top_p=top_p, seed=seed)

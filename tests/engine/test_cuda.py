@@ -7,15 +7,15 @@ import torch
 from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.engine.attention import attend
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.rows import AttentionSpans
-from musicgen_lab.engine.triton_support import triton_works
 from musicgen_lab.request import GenerationRequest
 from tests.engine.test_attention import BLOCK_LEN, BLOCK_TABLES, CONTEXT_LENS, drawn, spans_of
 
 pytest.importorskip("triton", reason="triton comes with torch on Linux only")
 
-from musicgen_lab.engine.attention_triton import Attention
-from musicgen_lab.engine.linear_triton import SplitLinear
+from musicgen_lab.engine.kernels.attention import Attention
+from musicgen_lab.engine.kernels.linear import SplitLinear
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from musicgen_lab.engine.delay import codes_are_due, delay, undelay
-from musicgen_lab.engine.released import released_config
+from musicgen_lab.models.released import released_config
 from tests.support.reference import needs_audiocraft
 
 DELAYS = [[0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3], [0], [0, 2, 5]]

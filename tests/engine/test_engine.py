@@ -15,7 +15,7 @@ from musicgen_lab.engine.capacity import BESIDE_BYTES, CACHE_SHARE, block_bytes,
 from musicgen_lab.engine.device import choose_capacity
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.errors import InvalidRequest
-from tests.engine.conftest import PROMPTS, sampled
+from tests.support.cases import PROMPTS, sampled
 
 
 @pytest.fixture
@@ -241,13 +241,13 @@ def test_devices_and_precisions_that_there_are_not_are_refused(mono, option, val
 def test_generating_imports_no_audiocraft_and_the_package_no_torch(mono):
     script = f"""
 import sys
-import musicgen_lab, musicgen_lab.engine, musicgen_lab.engine.config
+import musicgen_lab, musicgen_lab.engine, musicgen_lab.models.config
 assert "torch" not in sys.modules
 from pathlib import Path
-from musicgen_lab.engine.convert import prepare
+from musicgen_lab.conversion.convert import convert
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.request import GenerationRequest
-folder = prepare(Path({str(mono.checkpoint)!r}), Path({str(mono.folder.parent / "again")!r}))
+folder = convert(Path({str(mono.checkpoint)!r}), Path({str(mono.folder.parent / "again")!r}))
 engine = Engine.open(folder, device="cpu", slots=1)
 (clip,) = engine.generate([GenerationRequest(prompt="x", duration=1.0, seed=0)])
 assert clip.samples.std() > 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from musicgen_lab.engine.batch import ClipState, make_batch
-from tests.engine.conftest import PROMPTS, greedy, tokens_of
+from tests.support.cases import PROMPTS, greedy, tokens_of
 from tests.support.reference import needs_audiocraft
 
 pytestmark = needs_audiocraft

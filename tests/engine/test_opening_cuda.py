@@ -8,11 +8,11 @@ from safetensors.torch import save_file
 
 from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.engine import upload as upload_module
-from musicgen_lab.engine.checkpoint import Checkpoint
 from musicgen_lab.engine.codec import FIXED_CLIPS, FIXED_FRAMES, Codec
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.model import Model
 from musicgen_lab.engine.upload import move_weights
+from musicgen_lab.models.checkpoint import Checkpoint
 from musicgen_lab.request import GenerationRequest
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

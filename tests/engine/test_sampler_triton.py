@@ -94,7 +94,7 @@ def test_it_compiles_for_gpus_that_are_not_here(capability, tmp_path, monkeypatc
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from musicgen_lab.engine.sampler_triton import HIGHEST_BIT, WARPS, draw_clip
+    from musicgen_lab.engine.kernels.sampler import HIGHEST_BIT, WARPS, draw_clip
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     types = {

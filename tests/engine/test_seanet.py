@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from musicgen_lab.engine.codec import Codec, CodecFiles
-from musicgen_lab.engine.quiet import quiet
 from musicgen_lab.engine.seanet import Upsampling
 from musicgen_lab.errors import ModelUnavailable
+from musicgen_lab.models.library_noise import quiet
 
 CARD, CODEBOOKS = 32, 4
 

@@ -6,9 +6,9 @@ import string
 import pytest
 import torch
 
-from musicgen_lab.engine.quiet import quiet
 from musicgen_lab.engine.text import TextEncoder, TextEncoderFiles
 from musicgen_lab.errors import ModelUnavailable
+from musicgen_lab.models.library_noise import quiet
 
 CPU, WIDTH = torch.device("cpu"), 48
 PROMPTS = [

@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from musicgen_lab.engine.attention import attend
-from musicgen_lab.engine.config import ModelConfig, Source, expected_shapes
 from musicgen_lab.engine.rows import AttentionSpans, StepRows
 from musicgen_lab.engine.transformer import TorchStep
+from musicgen_lab.models.config import ModelConfig, Source, expected_shapes
 from tests.engine import interpreted
 from tests.engine.test_attention import BLOCK_LEN, BLOCK_TABLES, CONTEXT_LENS, drawn, spans_of
 
@@ -205,9 +205,9 @@ def test_the_kernels_compile_for_gpus_that_are_not_here(dtype, capability, tmp_p
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from musicgen_lab.engine.attention_triton import KEYS, attend_rows
-    from musicgen_lab.engine.linear_triton import choose_tiles, multiply_rows
-    from musicgen_lab.engine.norm_triton import add_and_normalise_rows, embed_rows
+    from musicgen_lab.engine.kernels.attention import KEYS, attend_rows
+    from musicgen_lab.engine.kernels.linear import choose_tiles, multiply_rows
+    from musicgen_lab.engine.kernels.norm import add_and_normalise_rows, embed_rows
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     dependent = capability >= 90

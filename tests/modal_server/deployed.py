@@ -6,7 +6,7 @@ import subprocess
 from modal._serialization import deserialize_data_format
 from modal.client import _Client
 
-from musicgen_lab.engine.source import locate
+from musicgen_lab.models.locate import locate
 from tests.support.environments import PROJECT, caller
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from musicgen_lab.backends.gpus import GPUS
 from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX, capacity_on_gpu
-from musicgen_lab.engine.released import released_config
+from musicgen_lab.models.released import released_config
 from musicgen_lab.request import DURATION_MAX_S
 from service.deployment import (
     GPU_LOCK,
@@ -51,7 +51,7 @@ def test_modal_adds_containers_by_the_smallest_gpu_and_a_container_may_take_more
 
 
 RUN_IN_IMAGES = {
-    "gpu": ["musicgen_lab.backends.modal_container", "musicgen_lab.engine.source"],
+    "gpu": ["musicgen_lab.backends.modal_container", "musicgen_lab.models.locate"],
     "web": ["musicgen_lab.backends.modal_jobs", "musicgen_lab.backends.modal_preparation",
             "musicgen_lab.web.app"],
 }  # fmt: skip

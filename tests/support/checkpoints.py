@@ -17,16 +17,16 @@ import yaml
 from torch import Tensor, nn
 from transformers import T5EncoderModel
 
+from musicgen_lab.conversion.audiocraft import name_as_audiocraft
 from musicgen_lab.demo.architecture import CODEC_CONFIG, LM_CONFIG, TEXT_DIM
 from musicgen_lab.demo.text import build_text_encoder
-from musicgen_lab.engine.config import (
+from musicgen_lab.models.config import (
     TEXT_ENCODER_FOLDER,
     ModelConfig,
     Source,
     expected_shapes,
 )
-from musicgen_lab.engine.convert_audiocraft import name_as_audiocraft
-from musicgen_lab.engine.quiet import quiet
+from musicgen_lab.models.library_noise import quiet
 
 RATIOS = [8, 5, 4, 4]  # the released codec's strides
 DIMENSION, FILTERS = 16, 4

@@ -2,14 +2,14 @@
 
 from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.engine.engine import Engine
-from musicgen_lab.engine.source import locate
+from musicgen_lab.models.locate import EMBEDDED_FOLDER, locate
 
 SLOTS = 8
 
 
 def open_engine(slots=SLOTS) -> Engine:
     """Return the embedded model's engine."""
-    return Engine.open(locate("demo").prepare(), device="cpu", dtype="float32", slots=slots)
+    return Engine.open(EMBEDDED_FOLDER, device="cpu", dtype="float32", slots=slots)
 
 
 def open_demo(*, slots=SLOTS) -> EngineWorker:

@@ -1,0 +1,111 @@
+"""What a batch of mixed durations costs, against the same steps in a batch that is always full."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from musicgen_lab.bench.run import PROMPT
+from musicgen_lab.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from musicgen_lab.engine.engine import Engine
+
+SHORTEST_S = 1.0
+
+
+@dataclass(frozen=True)
+class MixedCost:
+    """The cost of mixed durations.
+
+    Attributes
+    ----------
+    clips, slots : int
+    longest_s : float
+        The durations lie between 1 s and this.
+    took_s : float
+        What the clips took.
+    full_s : float
+        What their steps and their decoding take in a batch whose slots are all taken.
+    """
+
+    clips: int
+    slots: int
+    longest_s: float
+    took_s: float
+    full_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.clips} clips of 1 to {self.longest_s:g} s in {self.slots} slots took "
+            f"{self.took_s:.1f} s, {self.ratio:.2f} times the cost of their steps in a full batch"
+        )
+
+    @property
+    def ratio(self) -> float:
+        """How many times what a full batch costs."""
+        return self.took_s / self.full_s
+
+
+def measure_mixed(
+    model: Path,
+    *,
+    clips: int = 25,
+    longest_s: float = 30.0,
+    device: str = "auto",
+    dtype: str = "auto",
+    slots: int | Literal["auto"] = 8,
+    cuda_graphs: bool = True,
+) -> MixedCost:
+    """Time clips of mixed durations, and a full batch of the longest ones beside it.
+
+    Parameters
+    ----------
+    model : Path
+        A model folder.
+    clips : int
+    longest_s : float
+        Durations are spread evenly from 1 s to this, in an order that is the same every time.
+    device, dtype, slots, cuda_graphs
+        As for `Engine.open`.
+
+    Returns
+    -------
+    MixedCost
+    """
+    from musicgen_lab.engine.engine import Engine
+
+    engine = Engine.open(model, device=device, dtype=dtype, slots=slots, cuda_graphs=cuda_graphs)
+    durations = np.linspace(SHORTEST_S, longest_s, clips)
+    durations = np.random.default_rng(0).permutation(durations)
+    _time_steps(engine, [SHORTEST_S])  # a warm-up
+    full = _time_steps(engine, [longest_s] * engine.slots) / engine.slots
+    # The last step decodes; a clip's share of that goes by its length.
+    made, decoded_s = np.cumsum(full[:-1]), full[-1] / longest_s
+    steps = [min(round(d * engine.config.frame_rate), len(made)) for d in durations]
+    full_s = sum(made[n - 1] + decoded_s * d for n, d in zip(steps, durations, strict=True))
+    took_s = _time_steps(engine, durations).sum()
+    return MixedCost(clips, engine.slots, longest_s, float(took_s), float(full_s))
+
+
+def _time_steps(engine: Engine, durations_s: Iterable[float]) -> npt.NDArray[np.float64]:
+    """Make clips, and return the seconds that every step took: (steps,)."""
+    from musicgen_lab.engine.device import wait_for
+
+    waiting = 0
+    for seed, duration_s in enumerate(durations_s):
+        engine.add_request(GenerationRequest(prompt=PROMPT, duration=float(duration_s), seed=seed))
+        waiting += 1
+    times = []
+    while waiting:
+        started_s = time.perf_counter()
+        waiting -= len(engine.step())
+        wait_for(engine.transformer.device)
+        times.append(time.perf_counter() - started_s)
+    return np.array(times)

@@ -1,0 +1,90 @@
+"""`profile`: where the lab engine's time goes, by classes of kernels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.profiler import ProfilerActivity
+
+from musicgen_lab.models.library_noise import quiet
+
+# The first class whose pattern is found in a kernel's name takes it.
+_CLASSES = [
+    ("attention", r"attend|attention|flash|fmha"),
+    ("codec", r"rnn|lstm|conv|fprop|dgrad|winograd|reflection|(?<!g)elu"),
+    ("products", r"multiply_rows|gemm|gemv|cutlass|nvjet|splitk|linear|addmm|::mm$|matmul|cublas"),
+    ("normalisation", r"normalise|norm"),
+    ("sampling", r"sample|topk|sort|scan|cumsum|searchsorted|bucketize|softmax|argmax|radix"),
+    ("copies", r"memcpy|memset|copy|::cat|catarray|fill|zero"),
+]
+_REST = "other"
+
+
+@dataclass(frozen=True)
+class KernelClass:
+    """What kernels of one class took.
+
+    Attributes
+    ----------
+    name : str
+    seconds : float
+        Of the device's time on a GPU, of all threads that the operators ran on elsewhere.
+    share : float
+        Of the sum of all classes, 0 to 1.
+    count : int
+        Kernels on a GPU, operators elsewhere.
+    """
+
+    name: str
+    seconds: float
+    share: float
+    count: int
+
+
+def profile(work: Callable[[], object], device: torch.device) -> list[KernelClass]:
+    """Run work once under torch's profiler.
+
+    Parameters
+    ----------
+    work : callable
+        Warmed up, so that nothing is compiled or recorded in it.
+    device : torch.device
+        Whose kernels to count; on the CPU its operators are counted.
+
+    Returns
+    -------
+    list of KernelClass
+        The one that took longest first.
+    """
+    on_gpu = device.type == "cuda"
+    activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
+    with quiet(), torch.profiler.profile(activities=[activity], acc_events=True) as profiler:
+        work()
+    totals: dict[str, tuple[float, int]] = {}
+    for event in profiler.key_averages():
+        spent_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        name = classify(event.key)
+        seconds, count = totals.get(name, (0.0, 0))
+        totals[name] = seconds + spent_us / 1e6, count + event.count
+    whole_s = sum(seconds for seconds, _ in totals.values()) or 1.0
+    classes = [KernelClass(n, s, s / whole_s, count) for n, (s, count) in totals.items()]
+    return sorted(classes, key=lambda each: -each.seconds)
+
+
+def classify(kernel: str) -> str:
+    """Return the class of a kernel or operator by its name."""
+    lowered = kernel.lower()
+    return next((name for name, pattern in _CLASSES if re.search(pattern, lowered)), _REST)
+
+
+def format_profile(classes: Sequence[KernelClass]) -> str:
+    """Return a table for people."""
+    head = f"{'kernels':<14}{'ms':>9}{'share':>7}{'count':>9}"
+    rows = [
+        f"{each.name:<14}{1000 * each.seconds:>9.1f}{each.share:>7.0%}{each.count:>9,}"
+        for each in classes
+    ]
+    return "\n".join([head, *rows])

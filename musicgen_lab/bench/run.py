@@ -1,0 +1,268 @@
+"""`musicgen-lab bench`: how fast engines make the same work on this machine, side by side.
+
+The work is a number of clips, or a grid of sampling parameters with one clip per cell. Engines
+that take one set of parameters per batch have to make a grid clip by clip: one clip is timed then,
+and counted as often as there are cells. A row says how much of the work was timed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from musicgen_lab.bench.table import BenchRow
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.models.config import ModelConfig, load_config
+from musicgen_lab.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from musicgen_lab.bench.engines import BenchEngine
+    from musicgen_lab.bench.profile import KernelClass
+
+PROMPT = "upbeat electronic dance music with heavy bass"
+SIZES = ("small", "medium", "large")
+WARM_UP_S = 1.0
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass
+class _Contestant:
+    """An engine, and the seconds that each round took: whole work, and first clip."""
+
+    engine: BenchEngine
+    memory: int
+    rounds: list[tuple[float, float]]
+
+
+def make_work(clips: int, grid: tuple[int, int] | None, seconds: float) -> list[GenerationRequest]:
+    """Return the requests of the work: a grid of temperature by cfg_coef, or clips of one cell.
+
+    Parameters
+    ----------
+    clips : int
+        Used where there is no grid.
+    grid : (int, int) or None
+        Temperatures and guidance coefficients, all with guidance on.
+    seconds : float
+        Length of every clip.
+    """
+    temperatures, coefs = grid or (1, 1)
+    cells: list[dict[str, Any]] = [
+        {"temperature": 0.7 + 0.1 * t, "cfg_coef": 3.0 + 0.5 * c}
+        for t in range(temperatures)
+        for c in range(coefs)
+    ]
+    count = len(cells) if grid else clips
+    return [
+        GenerationRequest(prompt=PROMPT, duration=seconds, seed=i, **cells[i % len(cells)])
+        for i in range(count)
+    ]
+
+
+def profile_lab(
+    folder: Path,
+    *,
+    clips: int,
+    grid: tuple[int, int] | None,
+    seconds: float,
+    device: str,
+    dtype: str,
+    slots: int | Literal["auto"],
+    cuda_graphs: bool,
+) -> list[KernelClass]:
+    """Say which classes of kernels the lab engine's time goes into, for work as in `run`."""
+    from musicgen_lab.bench.engines import LabEngine
+    from musicgen_lab.bench.profile import profile
+    from musicgen_lab.engine.engine import Engine
+
+    work = make_work(clips, grid, seconds)
+    opened = Engine.open(folder, device=device, dtype=dtype, slots=slots, cuda_graphs=cuda_graphs)
+    engine = LabEngine(opened, len(work))
+    engine.make(work)  # a warm-up of every shape
+    return profile(lambda: engine.make(work), opened.transformer.device)
+
+
+@contextmanager
+def model_of_size(size: str, model: Path | None) -> Iterator[Path]:
+    """Lend a model folder: the one given, or one with random weights of a released size.
+
+    Raises
+    ------
+    InvalidRequest
+        When the size is none.
+    """
+    if model is not None:
+        yield model
+        return
+    if size not in SIZES:
+        raise InvalidRequest(f"size must be one of {', '.join(SIZES)}, got {size!r}", field="size")
+    from musicgen_lab.bench.random_model import write_random_model
+
+    with tempfile.TemporaryDirectory() as temporary:
+        yield write_random_model(Path(temporary) / "model", size)
+
+
+def run(
+    *,
+    size: str = "small",
+    model: Path | None = None,
+    clips: int = 1,
+    grid: tuple[int, int] | None = None,
+    seconds: float = 8.0,
+    engines: Sequence[str] = ("lab", "audiocraft"),
+    device: str = "auto",
+    dtype: str = "auto",
+    slots: int | Literal["auto"] = "auto",
+    cuda_graphs: bool = True,
+    rounds: int = 3,
+    peer_seconds: float | None = None,
+    busy: int = 0,
+) -> list[BenchRow]:
+    """Time engines on the same work, interleaved, after a warm-up.
+
+    Parameters
+    ----------
+    size : {"small", "medium", "large"}
+        A released size, with random weights; only a label where `model` is given.
+    model : Path, optional
+        A model folder.
+    clips : int
+        Clips with equal parameters, where there is no grid.
+    grid : (int, int), optional
+        Temperatures by guidance coefficients.
+    seconds : float
+        Length of every clip.
+    engines : sequence of str
+        Of `engines.ENGINE_NAMES`.
+    device, dtype, slots, cuda_graphs
+        As for `Engine.open`.
+    rounds : int
+        The median counts.
+    peer_seconds : float, optional
+        Time the other engines on clips of this length and extrapolate. That flatters them: their
+        later steps are slower than their first.
+    busy : int
+        Processes that compute beside while the engines are timed.
+
+    Returns
+    -------
+    list of BenchRow
+        One per engine.
+
+    Raises
+    ------
+    InvalidRequest
+        When the size, the engine or the length is none.
+    ModelUnavailable
+        When an engine is not installed or the model cannot be opened.
+    """
+    if rounds < 1 or clips < 1 or (grid and min(grid) < 1):
+        raise InvalidRequest("rounds, clips and both sides of the grid must be at least 1")
+    if busy < 0:
+        raise InvalidRequest(f"busy must be at least 0, got {busy}", field="busy", value=busy)
+    from musicgen_lab.bench import engines as bench_engines
+
+    work = make_work(clips, grid, seconds)
+    peer_work = make_work(clips, grid, peer_seconds or seconds)
+    with model_of_size(size, model) as folder:
+        config = load_config(folder)
+        bandwidth = bench_engines.memory_bandwidth(device)
+        contestants = []
+        for name in engines:
+            before = bench_engines.used_memory(device)
+            engine = bench_engines.open_bench_engine(
+                name,
+                folder,
+                device=device,
+                dtype=dtype,
+                slots=slots,
+                cuda_graphs=cuda_graphs,
+                clips=len(work),
+            )
+            shapes = make_work(clips, grid, WARM_UP_S)  # a GPU's step is recorded by batch size
+            engine.make(shapes[: engine.clips_at_once])
+            memory = bench_engines.used_memory(device) - before
+            contestants.append(_Contestant(engine, memory, []))
+        with bench_engines.busy_processes(busy):
+            for _ in range(rounds):
+                for contestant in contestants:
+                    mine = work if contestant.engine.name == "lab" else peer_work
+                    before = bench_engines.used_memory(device)
+                    contestant.rounds.append(_time(contestant.engine, mine))
+                    contestant.memory += max(bench_engines.used_memory(device) - before, 0)
+    rows = [
+        _row(c, size, work, work if c.engine.name == "lab" else peer_work, config, bandwidth)
+        for c in contestants
+    ]
+    return _compare(rows)
+
+
+def _time(engine: BenchEngine, work: Sequence[GenerationRequest]) -> tuple[float, float]:
+    """Time as many clips as the engine takes at once: seconds for the whole, and for the first."""
+    started_s = time.perf_counter()
+    first_s = engine.make(work[: engine.clips_at_once])
+    return time.perf_counter() - started_s, first_s
+
+
+def _row(
+    contestant: _Contestant,
+    size: str,
+    work: Sequence[GenerationRequest],
+    timed: Sequence[GenerationRequest],
+    config: ModelConfig,
+    bandwidth: float,
+) -> BenchRow:
+    engine = contestant.engine
+    steps, timed_steps = (
+        int(each[0].duration * config.frame_rate) + config.delays[-1] for each in (work, timed)
+    )
+    timed_clips = min(engine.clips_at_once, len(timed))
+    scale = len(work) / timed_clips * steps / timed_steps
+    total_s = statistics.median(whole for whole, _ in contestant.rounds) * scale
+    first_s = statistics.median(first for _, first in contestant.rounds) * steps / timed_steps
+    floor_s = steps * _bytes_per_step(config, engine.dtype, len(work), steps) / bandwidth
+    return BenchRow(
+        engine=engine.name,
+        size=size,
+        device=engine.device,
+        dtype=engine.dtype,
+        clips=len(work),
+        seconds=work[0].duration,
+        ms_per_step=1000 * total_s / steps,
+        clip_seconds_per_second=len(work) * work[0].duration / total_s,
+        first_clip_s=first_s,
+        peak_memory_mb=contestant.memory / 1e6,
+        ratio_to_audiocraft=None,
+        floor_fraction=floor_s / total_s,
+        read_speed_gb_s=bandwidth / 1e9,
+        timed=f"{timed_clips} of {len(work)} clips, {timed_steps} of {steps} steps",
+    )
+
+
+def _bytes_per_step(config: ModelConfig, dtype: str, clips: int, steps: int) -> float:
+    """Return what a step must read, in bytes: weights once, and the mean of the growing caches.
+
+    The embeddings, of which a step reads a few rows, and what makes a prompt's keys and values are
+    not counted. On the CPU float32 is computed from weights as they are stored.
+    """
+    layer = 6 * config.dim**2 + 2 * config.dim * config.ffn_dim
+    parameters = config.layers * layer + config.codebooks * config.card * config.dim
+    weights = parameters * min(ITEM_BYTES[config.dtype], ITEM_BYTES[dtype])
+    cache = 2 * clips * 2 * config.layers * config.dim * ITEM_BYTES[dtype] * steps / 2
+    return weights + cache
+
+
+def _compare(rows: Sequence[BenchRow]) -> list[BenchRow]:
+    reference = next((row.ms_per_step for row in rows if row.engine == "audiocraft"), None)
+    return [
+        BenchRow(**{**asdict(row), "ratio_to_audiocraft": reference / row.ms_per_step})
+        if reference
+        else row
+        for row in rows
+    ]

@@ -1,0 +1,1 @@
+"""Conversion: published checkpoints become model folders."""

@@ -1,0 +1,286 @@
+"""Read a checkpoint in audiocraft's own format, without audiocraft."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml  # type: ignore[import-untyped]
+from torch import Tensor
+
+from musicgen_lab.conversion.encodec import fetch_codec, read_seanet
+from musicgen_lab.conversion.parts import Parts, describe_source, read_pickle
+from musicgen_lab.errors import ModelUnavailable
+from musicgen_lab.models.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, ModelConfig, Source
+from musicgen_lab.models.hub import download_part, find_weights
+
+LM_CHECKPOINT = "state_dict.bin"
+CODEC_CHECKPOINT = "compression_state_dict.bin"
+
+_TEXT = "condition_provider.conditioners.description"
+_LAYER_NAMES = {
+    "self_qkv.weight": "self_attn.in_proj_weight",
+    "self_out.weight": "self_attn.out_proj.weight",
+    "cross_out.weight": "cross_attention.out_proj.weight",
+    "ffn_in.weight": "linear1.weight",
+    "ffn_out.weight": "linear2.weight",
+    "self_norm.weight": "norm1.weight",
+    "self_norm.bias": "norm1.bias",
+    "cross_norm.weight": "norm_cross.weight",
+    "cross_norm.bias": "norm_cross.bias",
+    "ffn_norm.weight": "norm2.weight",
+    "ffn_norm.bias": "norm2.bias",
+}
+_ONLY_SERVED = {  # option of `transformer_lm`: the one value that this engine computes
+    "norm_first": True,
+    "norm": "layer_norm",
+    "activation": "gelu",
+    "bias_ff": False,
+    "bias_attn": False,
+    "causal": True,
+    "positional_embedding": "sin",
+    "layer_scale": None,
+    "qk_layer_norm": False,
+    "qk_layer_norm_cross": False,
+    "kv_repeat": 1,
+    "past_context": None,
+}
+_AUDIOCRAFT_DEFAULTS = {"norm_first": False, "bias_ff": True, "bias_attn": True, "causal": False}
+
+
+def read_audiocraft(source: Path) -> Parts:
+    """Read `state_dict.bin` and `compression_state_dict.bin`.
+
+    Parameters
+    ----------
+    source : Path
+        Where it has a folder `text_encoder/`, that T5 is used instead of the one the checkpoint
+        names.
+
+    Raises
+    ------
+    ModelUnavailable
+        When a file is missing or damaged, or the model is of a kind that is not served.
+    """
+    lm_path, codec_path = source / LM_CHECKPOINT, source / CODEC_CHECKPOINT
+    config, state = _open(lm_path)
+    try:
+        _refuse_other_kinds(lm_path, config)
+        codec_config, codec_tensors, codec_source = _read_codec(codec_path)
+        architecture = _architecture(config, state, codec_config)
+        tensors = _rename(state, architecture)
+        t5_name = str(config["conditioners"]["description"]["t5"]["name"])
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ModelUnavailable(
+            f"{source} does not fit its own configuration: {type(error).__name__}: {error}"
+        ) from None
+
+    own_t5 = {
+        name.removeprefix(f"{_TEXT}.t5."): tensor.float()
+        for name, tensor in state.items()
+        if name.startswith(f"{_TEXT}.t5.")
+    }
+
+    sources = {} if codec_source is None else {CODEC_FOLDER: codec_source}
+    text_encoder = source / TEXT_ENCODER_FOLDER
+    if not text_encoder.is_dir():
+        text_encoder, revision = download_part(t5_name, tokenizer=True)
+        weights = find_weights(text_encoder)
+        sources[TEXT_ENCODER_FOLDER] = describe_source(t5_name, revision, weights)
+
+    def save_text_encoder(folder: Path) -> None:
+        copy_text_encoder(text_encoder, own_t5, folder)
+
+    files = [lm_path, codec_path]
+    return Parts(
+        architecture, tensors, codec_config, codec_tensors, save_text_encoder, files, sources
+    )
+
+
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    package = read_pickle(path)
+    try:
+        config = yaml.safe_load(package["xp.cfg"])
+        state = package["best_state"]
+        if not isinstance(config, dict) or not isinstance(state, dict):
+            raise TypeError("xp.cfg and best_state must be mappings")
+    except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ModelUnavailable(f"{path} is not an audiocraft checkpoint ({error})") from None
+    return config, state
+
+
+def _refuse_other_kinds(path: Path, config: dict[str, Any]) -> None:
+    """Refuse by name what this engine would compute wrongly."""
+    kinds = sorted(
+        str(conditioner.get("model"))
+        for name, conditioner in config["conditioners"].items()
+        if name != "args"
+    )
+    if kinds != ["t5"]:
+        named = {"chroma_stem": "melody", "style": "style", "clap": "CLAP"}
+        kind = next((named[kind] for kind in kinds if kind in named), ", ".join(kinds))
+        raise ModelUnavailable(
+            f"{path} is a {kind} model; only text models are served (small, medium, large, stereo)"
+        )
+    lm = {**_AUDIOCRAFT_DEFAULTS, **config["transformer_lm"]}
+    wrong = [
+        f"{option}={lm[option]}"
+        for option, served in _ONLY_SERVED.items()
+        if lm.get(option, served) != served
+    ]
+    if config.get("lm_model", "transformer_lm") != "transformer_lm":
+        wrong.append(f"lm_model={config['lm_model']}")
+    pattern = config["codebooks_pattern"]
+    if pattern["modeling"] != "delay":
+        wrong.append(f"codebooks_pattern={pattern['modeling']}")
+    delay = pattern.get("delay") or {}
+    wrong += [f"{o}={delay[o]}" for o in ("flatten_first", "empty_initial") if delay.get(o)]
+    stereo = config.get("interleave_stereo_codebooks") or {}
+    if stereo.get("use") and stereo.get("per_timestep"):
+        wrong.append("interleave_stereo_codebooks.per_timestep=True")
+    fuser = config["fuser"]
+    if list(fuser.get("cross") or []) != ["description"] or any(
+        fuser.get(method) for method in ("sum", "prepend", "input_interpolate")
+    ):
+        wrong.append("a fuser other than cross-attention to the description")
+    if fuser.get("cross_attention_pos_emb"):
+        wrong.append("cross_attention_pos_emb=True")
+    if config["conditioners"]["description"]["t5"].get("normalize_text"):
+        wrong.append("normalize_text=True")
+    if wrong:
+        raise ModelUnavailable(f"{path} is of a kind that is not served: {', '.join(wrong)}")
+
+
+def _architecture(
+    config: dict[str, Any], state: Mapping[str, Tensor], codec_config: dict[str, Any]
+) -> dict[str, Any]:
+    lm = config["transformer_lm"]
+    stereo = bool((config.get("interleave_stereo_codebooks") or {}).get("use"))
+    sample_rate = int(codec_config["sampling_rate"])
+    return {
+        "dim": lm["dim"],
+        "layers": lm["num_layers"],
+        "heads": lm["num_heads"],
+        "ffn_dim": int(lm.get("hidden_scale", 4) * lm["dim"]),
+        "text_dim": state[f"{_TEXT}.output_proj.weight"].shape[1],
+        "card": lm["card"],
+        "delays": (config["codebooks_pattern"].get("delay") or {}).get("delays")
+        or list(range(lm["n_q"])),
+        "bias_proj": bool(lm.get("bias_proj", True)),
+        "max_period": lm.get("max_period", 10_000.0),
+        "positional_scale": lm.get("positional_scale", 1.0),
+        "channels": 2 if stereo else int(codec_config["audio_channels"]),
+        "sample_rate": sample_rate,
+        "frame_rate": sample_rate / math.prod(codec_config["upsampling_ratios"]),
+    }
+
+
+def _rename(state: Mapping[str, Tensor], architecture: dict[str, Any]) -> dict[str, Tensor]:
+    """Name the LM's tensors as `lm.safetensors` does."""
+    codebooks, dim = len(architecture["delays"]), architecture["dim"]
+    tensors = {
+        "embedding": torch.stack([state[f"emb.{k}.weight"] for k in range(codebooks)]),
+        "text_projection.weight": state[f"{_TEXT}.output_proj.weight"],
+        "text_projection.bias": state[f"{_TEXT}.output_proj.bias"],
+        "out_norm.weight": state["out_norm.weight"],
+        "out_norm.bias": state["out_norm.bias"],
+        "heads.weight": torch.cat([state[f"linears.{k}.weight"] for k in range(codebooks)]),
+    }
+    if architecture["bias_proj"]:
+        tensors["heads.bias"] = torch.cat([state[f"linears.{k}.bias"] for k in range(codebooks)])
+    for index in range(architecture["layers"]):
+        theirs = f"transformer.layers.{index}"
+        for ours, name in _LAYER_NAMES.items():
+            # torch's own attention module keeps its weights one level further down.
+            nested = name.replace("self_attn.", "self_attn.mha.")
+            nested = nested.replace("cross_attention.", "cross_attention.mha.")
+            found = f"{theirs}.{name}" if f"{theirs}.{name}" in state else f"{theirs}.{nested}"
+            tensors[f"layers.{index}.{ours}"] = state[found]
+        cross = f"{theirs}.cross_attention.in_proj_weight"
+        if cross not in state:
+            cross = f"{theirs}.cross_attention.mha.in_proj_weight"
+        tensors[f"layers.{index}.cross_q.weight"] = state[cross][:dim]
+        tensors[f"layers.{index}.cross_kv.weight"] = state[cross][dim:]
+    return tensors
+
+
+def name_as_audiocraft(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Name the tensors of `lm.safetensors` as audiocraft's `LMModel` does: the way back.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+    config : ModelConfig
+
+    Returns
+    -------
+    dict of str to Tensor
+        For `LMModel.load_state_dict`.
+    """
+    state = {
+        f"{_TEXT}.output_proj.weight": tensors["text_projection.weight"],
+        f"{_TEXT}.output_proj.bias": tensors["text_projection.bias"],
+        "out_norm.weight": tensors["out_norm.weight"],
+        "out_norm.bias": tensors["out_norm.bias"],
+    }
+    tables = {"emb": tensors["embedding"]}
+    tables["linears"] = tensors["heads.weight"].view(config.codebooks, config.card, config.dim)
+    for table, stacked in tables.items():
+        state |= {f"{table}.{k}.weight": weight for k, weight in enumerate(stacked)}
+    if config.bias_proj:
+        biases = tensors["heads.bias"].view(config.codebooks, config.card)
+        state |= {f"linears.{k}.bias": bias for k, bias in enumerate(biases)}
+    for index in range(config.layers):
+        ours, theirs = f"layers.{index}", f"transformer.layers.{index}"
+        state |= {
+            f"{theirs}.{name}": tensors[f"{ours}.{our}"] for our, name in _LAYER_NAMES.items()
+        }
+        cross = [tensors[f"{ours}.{part}.weight"] for part in ("cross_q", "cross_kv")]
+        state[f"{theirs}.cross_attention.in_proj_weight"] = torch.cat(cross)
+    return state
+
+
+def _read_codec(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Source | None]:
+    """Read the codec as configuration and weights of `EncodecModel`.
+
+    The last value says where it came from, where the checkpoint only names it.
+    """
+    package = read_pickle(path)
+    if "pretrained" in package:
+        return fetch_codec(str(package["pretrained"]))
+    config, state = _open(path)
+    return *read_seanet(path, config, state), None
+
+
+def copy_text_encoder(source: Path, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a T5 encoder and its tokenizer into a folder.
+
+    Parameters
+    ----------
+    source : Path
+        A folder that transformers wrote.
+    weights : mapping of str to Tensor
+        Finetuned weights that replace the source's; empty for none.
+    folder : Path
+
+    Raises
+    ------
+    ModelUnavailable
+        When the source is damaged.
+    """
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    try:
+        encoder = T5EncoderModel.from_pretrained(source, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        if weights:
+            encoder.load_state_dict(weights, strict=False)
+    except Exception as error:  # transformers raises nearly every type there is
+        raise ModelUnavailable(
+            f"the text encoder in {source} is damaged ({type(error).__name__}); fetch it again"
+        ) from None
+    encoder.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

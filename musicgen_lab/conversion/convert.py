@@ -1,0 +1,183 @@
+"""`convert`: turn a published checkpoint into a model folder, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from musicgen_lab.conversion.audiocraft import LM_CHECKPOINT, read_audiocraft
+from musicgen_lab.conversion.parts import Parts, describe_source
+from musicgen_lab.conversion.transformers import read_transformers
+from musicgen_lab.engine.codec import Codec, CodecFiles
+from musicgen_lab.engine.text import TextEncoder, TextEncoderFiles
+from musicgen_lab.errors import ModelUnavailable
+from musicgen_lab.models.checkpoint import open_checkpoint
+from musicgen_lab.models.config import (
+    CODEC_FOLDER,
+    LM_FILE,
+    TEXT_ENCODER_FOLDER,
+    WEIGHTS_FILE,
+    Dtype,
+    ModelConfig,
+    expected_shapes,
+    is_model_folder,
+)
+from musicgen_lab.models.library_noise import quiet
+
+_NON_COMMERCIAL = "CC-BY-NC-4.0"
+
+
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    dtype: Dtype | Literal["auto"] = "auto",
+    name: str | None = None,
+    revision: str | None = None,
+    license: str | None = None,
+) -> Path:
+    """Convert a checkpoint in audiocraft's or transformers' format into a model folder.
+
+    Nothing in the checkpoint is executed. The folder is written beside its place and renamed when
+    it is whole and has been opened once; one that is there already is replaced.
+
+    Parameters
+    ----------
+    source : Path
+        A folder with `state_dict.bin` and `compression_state_dict.bin`, or one with a transformers
+        `config.json` of type "musicgen" and its weights.
+    out : Path
+        The model folder to write.
+    dtype : {"auto", "float32", "bfloat16", "float16"}
+        Precision of the language model; "auto" keeps the checkpoint's own.
+    name, revision : str, optional
+        What to record as the source; the folder's name by default.
+    license : str, optional
+        Licence of the weights; known for the released models.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    ModelUnavailable
+        When files are missing, damaged or do not fit each other, when the checkpoint is of a kind
+        that is not served (melody, style), or when a part that it only names cannot be fetched.
+    """
+    name = name or source.resolve().name
+    if license is None:
+        license = _NON_COMMERCIAL if name.startswith("facebook/musicgen") else "unknown"
+    parts = _read(source)
+    stored = _stored_dtype(parts.tensors) if dtype == "auto" else dtype
+    config = _check_config(
+        source,
+        {
+            **parts.architecture,
+            "dtype": stored,
+            "source": describe_source(name, revision, parts.files, parts.sources),
+            "license": license,
+        },
+    )
+    _check_tensors(source, config, parts.tensors)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        folder = Path(temporary) / "model"
+        _write(folder, config, parts)
+        _open_once(folder)
+        if is_model_folder(out):
+            shutil.rmtree(out)
+        try:
+            folder.replace(out)
+        except OSError as error:
+            raise ModelUnavailable(
+                f"{out} is there already and is not a model folder ({error.strerror}); "
+                "name another one"
+            ) from None
+    return out
+
+
+def _read(source: Path) -> Parts:
+    """Read a checkpoint in whichever format it is."""
+    if (source / LM_CHECKPOINT).is_file():
+        return read_audiocraft(source)
+    if (source / "config.json").is_file():
+        return read_transformers(source)
+    raise ModelUnavailable(
+        f"{source} holds no checkpoint: neither {LM_CHECKPOINT} (audiocraft) nor config.json "
+        "(transformers) is there"
+    )
+
+
+def _stored_dtype(tensors: Mapping[str, Tensor]) -> str:
+    kinds = {tensor.dtype for tensor in tensors.values()}
+    dtype = kinds.pop() if len(kinds) == 1 else torch.float32
+    return str(dtype).removeprefix("torch.")
+
+
+def _check_config(source: Path, fields: dict[str, Any]) -> ModelConfig:
+    try:
+        return ModelConfig(**fields)
+    except ValueError as error:  # pydantic's ValidationError is one
+        reason = " ".join(str(error).split())[:200]
+        raise ModelUnavailable(
+            f"{source} describes a model that cannot be served: {reason}"
+        ) from None
+
+
+def _check_tensors(source: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
+    for tensor_name, shape in expected_shapes(config).items():
+        found = tuple(tensors[tensor_name].shape) if tensor_name in tensors else None
+        if found != shape:
+            raise ModelUnavailable(
+                f"{source} does not fit its own configuration: {tensor_name} should have shape "
+                f"{shape}, found {found}"
+            )
+
+
+def _write(folder: Path, config: ModelConfig, parts: Parts) -> None:
+    codec_folder = folder / CODEC_FOLDER
+    codec_folder.mkdir(parents=True)
+    dtype = getattr(torch, config.dtype)
+    lm = {name: tensor.to(dtype).contiguous() for name, tensor in parts.tensors.items()}
+    save_file(lm, folder / LM_FILE)
+    codec = {name: tensor.contiguous() for name, tensor in parts.codec_tensors.items()}
+    save_file(codec, codec_folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    described = {"model_type": "encodec", "architectures": ["EncodecModel"], **parts.codec_config}
+    (codec_folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    with quiet():
+        parts.save_text_encoder(folder / TEXT_ENCODER_FOLDER)
+    config.save(folder)
+
+
+def _open_once(folder: Path) -> None:
+    """Open every part, so that a folder that exists is one that works."""
+    cpu = torch.device("cpu")
+    config, checkpoint = open_checkpoint(folder)
+    TextEncoder(TextEncoderFiles(folder / TEXT_ENCODER_FOLDER), checkpoint, cpu)
+    codec = open_codec(folder, config, cpu)
+    if (codec.sample_rate, codec.frame_rate) != (config.sample_rate, config.frame_rate):
+        raise ModelUnavailable(
+            f"the codec makes {codec.sample_rate} Hz at {codec.frame_rate:g} frames a second, but "
+            f"the language model was made for {config.sample_rate} Hz at {config.frame_rate:g}"
+        )
+
+
+def open_codec(folder: Path, config: ModelConfig, device: torch.device) -> Codec:
+    """Open the codec of a model folder."""
+    return Codec(
+        CodecFiles(folder / CODEC_FOLDER),
+        channels=config.channels,
+        codebooks=config.codebooks,
+        card=config.card,
+        device=device,
+    )

@@ -1,0 +1,69 @@
+"""`prepare`: the model folder of a model, fetched and converted on first use."""
+
+from __future__ import annotations
+
+import getpass
+import glob
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from musicgen_lab.models.locate import REVISION_DIGITS, ModelSource
+
+
+def prepare(
+    source: ModelSource,
+    out: Path | None = None,
+    *,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Path:
+    """Return the folder of a model, fetching and converting its checkpoint on first use.
+
+    One process of this machine does so at a time; the others wait for it.
+
+    Parameters
+    ----------
+    source : ModelSource
+        As `locate` returns it.
+    out : Path, optional
+        Where to write it; in the folder of prepared models by default.
+    on_stage : callable
+        Called with a few words before each part of the work.
+
+    Raises
+    ------
+    ModelUnavailable
+        When the files are out of reach, damaged, or of a kind that is not served.
+    """
+    folder = out or source.home
+    if source.prepared is not None and out in (None, source.prepared):
+        return source.prepared
+    with _sole_preparer(folder):
+        if out is None and source.prepared is not None:  # by the process that had the lock before
+            return source.prepared
+        _remove_leftovers(folder)
+        on_stage(f"fetching {source.identity}")
+        checkpoint = source.fetch()
+        on_stage(f"converting {source.identity}")
+        from musicgen_lab.conversion.convert import convert
+
+        return convert(checkpoint, folder, name=source.name, revision=source.revision)
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove what a conversion that was killed left beside its folder."""
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sole_preparer(folder: Path) -> FileLock:
+    """Return the lock of the process that fetches and converts; it ends with its owner.
+
+    The lock file is on this machine's own disk: a network volume may not support locks.
+    """
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:REVISION_DIGITS]
+    return FileLock(Path(tempfile.gettempdir()) / f"musicgen-lab-{getpass.getuser()}-{digest}")

@@ -1,0 +1,1 @@
+"""Models: where they are, what their folders hold, and the embedded model itself."""

@@ -1,0 +1,1 @@
+"""The reference: audiocraft itself, to which the engine is compared."""

@@ -1,0 +1,137 @@
+"""The reference engine: audiocraft itself, one clip at a time.
+
+It is slow and it is the yardstick: what another engine makes is right when it is what this one
+makes. Every clip is generated alone, because in audiocraft a clip's numbers depend on the other
+prompts of its batch, and it draws from its own seed, leaving the caller's random state untouched.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from musicgen_lab.clip import Clip, Failure, Provenance, Samples
+from musicgen_lab.reference.models import open_models
+from musicgen_lab.request import GenerationRequest
+from musicgen_lab.version import VERSION
+
+_RANDOM_STATE = threading.Lock()  # audiocraft draws from torch's global generator
+
+
+class ReferenceEngine:
+    """audiocraft's MusicGen, generating every clip by itself.
+
+    Parameters
+    ----------
+    folder : Path
+        A model folder, or a checkpoint in audiocraft's own format.
+    device : str
+        "auto", "cpu", "cuda" or any other of torch's. float32 on the CPU, float16 elsewhere.
+
+    Attributes
+    ----------
+    on_progress : callable or None
+        Called with the number of steps made since the last call.
+
+    Raises
+    ------
+    ModelUnavailable
+        When the files are damaged, hold anything but plain tensors and text, or are of a kind that
+        needs more than text (melody, style).
+    """
+
+    def __init__(self, folder: Path, device: str = "auto") -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.on_progress: Callable[[int], None] | None = None
+        self._lm, self._codec = open_models(folder, self.device)
+        self.provenance = Provenance(
+            engine=f"audiocraft {version('audiocraft')}",
+            device=str(self.device),
+            dtype="float32" if self.device.type == "cpu" else "float16",
+            lab_version=VERSION,
+            details={"torch": str(torch.__version__), "threads": torch.get_num_threads()},
+        )
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+        return int(self._codec.sample_rate)
+
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Clip | Failure]:
+        """Make a clip or a failure of every request, one after another.
+
+        Parameters
+        ----------
+        requests : iterable of GenerationRequest
+            Each is taken when its turn comes.
+
+        Yields
+        ------
+        Clip or Failure
+            A clip's samples are the same for the same request, whatever ran before.
+        """
+        for request in requests:
+            started_s = time.perf_counter()
+            try:
+                samples = self._generate_samples(request)
+                elapsed_s = time.perf_counter() - started_s
+                result: Clip | Failure = Clip(
+                    request, samples, self.sample_rate, self.provenance, elapsed_s
+                )
+            except Exception as error:
+                elapsed_s = time.perf_counter() - started_s
+                result = Failure.from_error(request, error, elapsed_s)
+            yield result
+
+    def _generate_samples(self, request: GenerationRequest) -> Samples:
+        tokens = self.generate_tokens(request)
+        with torch.inference_mode():
+            audio = self._codec.decode(tokens)[0]  # (channels, n)
+        samples: Samples = audio.float().cpu().numpy()
+        if not np.isfinite(samples).all():
+            raise ArithmeticError("the model's output is not finite")
+        return samples
+
+    def generate_tokens(self, request: GenerationRequest) -> torch.Tensor:
+        """Generate a clip's codes, without decoding them.
+
+        Returns
+        -------
+        torch.Tensor [shape=(1, codebooks, frames)]
+        """
+        from audiocraft.modules.conditioners import ConditioningAttributes
+        from audiocraft.utils.autocast import TorchAutocast
+
+        on_cpu = self.device.type == "cpu"
+        autocast = TorchAutocast(
+            enabled=not on_cpu, device_type=self.device.type, dtype=torch.float16
+        )
+        frames = int(request.duration * self._codec.frame_rate)
+        devices = [] if on_cpu else [self.device]
+        with _RANDOM_STATE, torch.random.fork_rng(devices=devices), autocast:
+            torch.manual_seed(request.seed)
+            tokens: torch.Tensor = self._lm.generate(
+                None,
+                [ConditioningAttributes(text={"description": request.prompt})],
+                max_gen_len=frames,
+                use_sampling=request.temperature > 0,
+                temp=request.temperature,
+                top_k=min(request.top_k, self._lm.card),  # audiocraft fails above the card
+                top_p=request.top_p,
+                cfg_coef=request.cfg_coef,
+                two_step_cfg=False,  # with two steps audiocraft ignores the cfg_coef it is given
+                callback=self._count_step,
+            )
+        return tokens
+
+    def _count_step(self, done: int, to_do: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(1)

@@ -1,0 +1,150 @@
+"""The local backend resolves models, makes clips as they are pulled, and turns errors into rows."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+
+import numpy as np
+import pytest
+
+from musicgen_lab import (
+    Clip,
+    Failure,
+    GenerationRequest,
+    InvalidRequest,
+    ModelUnavailable,
+    connect,
+)
+from musicgen_lab.backends import Backend
+from musicgen_lab.engine.engine import Engine
+from musicgen_lab.models.locate import EMBEDDED_FOLDER
+from tests.support.reference import needs_audiocraft
+
+
+def request(**fields):
+    return GenerationRequest(**{"prompt": "calm guitar", "duration": 1, "seed": 0, **fields})
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return connect("local")
+
+
+def test_it_is_a_backend(backend):
+    assert isinstance(backend, Backend)
+
+
+def test_a_request_without_a_model_gets_the_backends_own_with_its_revision(backend):
+    resolved = backend.resolve(request())
+    assert resolved.model.startswith("demo@")
+    assert backend.resolve(resolved) == resolved
+    assert backend.resolve(request(model="demo")) == resolved
+
+
+def test_a_model_that_does_not_exist_is_refused_when_it_is_named():
+    with pytest.raises(ModelUnavailable, match="no model is called 'nope'"):
+        connect("local:nope")
+
+
+def test_it_says_how_a_clip_was_made_otherwise(backend):
+    by_lab = {"engine": "musicgen-lab 1.0", "dtype": "float32"}
+    by_audiocraft = {"engine": "audiocraft 1.3.0", "dtype": "float32"}
+    assert backend.mismatch(by_lab) is None
+    assert backend.mismatch(by_lab | {"dtype": "bfloat16"}) is None  # "auto" takes what is there
+    assert backend.mismatch(by_audiocraft) == "by the audiocraft engine instead of lab"
+    precise = connect("local", dtype="bfloat16")
+    assert precise.mismatch(by_lab) == "in float32 instead of bfloat16"
+
+
+def test_several_models_can_be_asked_for_in_one_go(backend, tmp_path):
+    copy = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "copy")
+    requests = [backend.resolve(request(model=model)) for model in ("demo", str(copy))]
+    demo, other = backend.generate(requests)
+    assert other.request.model.startswith("copy@")
+    np.testing.assert_array_equal(demo.samples, other.samples)
+
+
+def test_a_model_has_gone_from_memory_when_the_next_is_opened(tmp_path, monkeypatch):
+    copy = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "copy")
+    opened, alive = [], []
+    open_engine = Engine.open
+
+    def note(*args, **options):
+        alive.append([ref() is not None for ref in opened])
+        engine = open_engine(*args, **options)
+        opened.append(weakref.ref(engine))
+        return engine
+
+    monkeypatch.setattr(Engine, "open", note)
+    backend = connect("local")
+
+    list(backend.generate([request(model="demo"), request(model=str(copy))]))
+
+    assert alive == [[], [False]]
+
+
+def test_requests_are_taken_as_slots_become_free():
+    taken = []
+
+    def requests():
+        for seed in range(6):
+            taken.append(seed)
+            yield request(seed=seed)
+
+    clips = connect("local", slots=2).generate(requests())
+    assert isinstance(next(clips), Clip)
+    assert len(taken) <= 3
+    clips.close()
+
+
+@pytest.mark.parametrize("engine", ["lab", pytest.param("audiocraft", marks=needs_audiocraft)])
+def test_both_engines_make_the_clip_and_report_its_progress(engine):
+    seconds = []
+    (clip,) = connect("local", engine=engine).generate([request()], on_progress=seconds.append)
+    assert clip.samples.shape == (1, 32_000)
+    assert sum(seconds) == pytest.approx(1, abs=0.1)
+    assert engine.replace("lab", "musicgen-lab") in clip.provenance.engine
+
+
+@pytest.mark.parametrize(
+    ("engine", "method"),
+    [
+        ("lab", "musicgen_lab.engine.t5.T5Encoder.__call__"),
+        pytest.param("audiocraft", "transformers.T5EncoderModel.forward", marks=needs_audiocraft),
+    ],
+)
+def test_an_error_in_one_clip_is_a_failure_and_the_next_is_made(engine, method, monkeypatch):
+    """Memory runs out while one prompt is encoded: the layer below is the only thing replaced."""
+
+    def out_of_memory_once(*arguments, **options):
+        monkeypatch.undo()
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(method, out_of_memory_once)
+    backend = connect("local", engine=engine)
+    results = list(backend.generate([request(prompt="a"), request(prompt="b")]))
+    (failure,) = [result for result in results if isinstance(result, Failure)]
+    (clip,) = [result for result in results if isinstance(result, Clip)]
+    assert (failure.error_type, failure.message) == ("MemoryError", "no room")
+    assert {failure.request.prompt, clip.request.prompt} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "magic"}, "engine must be lab or audiocraft, got 'magic'"),
+        (
+            {"engine": "audiocraft", "slots": 4},
+            "dtype, slots and cuda_graphs are for the lab engine",
+        ),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(InvalidRequest, match=message):
+        connect("local", **options)
+
+
+def test_the_estimate_grows_with_the_audio(backend):
+    one, two = (backend.estimate_s([request(duration=d)]) for d in (10, 20))
+    assert 0 < one < two

@@ -1,0 +1,156 @@
+"""`musicgen-lab bench` tells what it timed, for people and for programs; how fast is not tested."""
+
+import contextlib
+import io
+import json
+import sys
+import warnings
+from dataclasses import dataclass
+
+import psutil
+import pytest
+
+from musicgen_lab.bench.profile import classify
+from musicgen_lab.cli import main
+from tests.support.reference import needs_audiocraft
+
+FIELDS = [
+    "engine",
+    "size",
+    "device",
+    "dtype",
+    "clips",
+    "seconds",
+    "ms_per_step",
+    "clip_seconds_per_second",
+    "first_clip_s",
+    "peak_memory_mb",
+    "ratio_to_audiocraft",
+    "floor_fraction",
+    "read_speed_gb_s",
+    "timed",
+]
+
+
+@dataclass
+class Told:
+    code: int
+    out: str
+    err: str
+
+
+def bench(*options):
+    """Run the command in this process, to spare the imports, and return what it told."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(sys, "argv", ["musicgen-lab", "bench", "--seconds", "1", *options])
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main()
+    return Told(ended.value.code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def told():
+    done = bench("--engines", "lab,audiocraft", "--grid", "2x2", "--rounds", "1", "--json")
+    assert done.code == 0, done.err
+    return done
+
+
+@needs_audiocraft
+def test_every_engine_has_a_line_of_json_with_the_same_fields(told):
+    rows = [json.loads(line) for line in told.out.splitlines()]
+
+    assert [row["engine"] for row in rows] == ["lab", "audiocraft"]
+    assert all(list(row) == FIELDS for row in rows)
+    assert all(row["size"] == "demo" and row["clips"] == 4 for row in rows)
+
+
+@needs_audiocraft
+def test_a_loop_is_timed_on_one_cell_and_counted_for_all(told):
+    lab, loop = (json.loads(line) for line in told.out.splitlines())
+
+    assert lab["timed"] == "4 of 4 clips, 53 of 53 steps"
+    assert loop["timed"] == "1 of 4 clips, 53 of 53 steps"
+    assert lab["ratio_to_audiocraft"] == pytest.approx(loop["ms_per_step"] / lab["ms_per_step"])
+    assert loop["ratio_to_audiocraft"] == 1.0
+    for row in (lab, loop):
+        made_s = row["ms_per_step"] * 53 / 1000
+        assert row["clip_seconds_per_second"] == pytest.approx(4 * 1.0 / made_s)
+        assert 0 < row["first_clip_s"] <= made_s * 1.01
+
+
+@needs_audiocraft
+def test_the_machine_is_named_beside_the_json(told):
+    assert "cores" in told.err
+    assert "torch" in told.err
+
+
+def test_the_table_for_people_ends_with_the_machine():
+    done = bench("--engines", "lab", "--rounds", "1")
+
+    assert done.code == 0, done.err
+    title, head, row, note, machine = done.out.splitlines()
+    assert title.startswith("demo: 1 clips of 1 s, cpu, floor at ")
+    assert head.split()[0] == "engine"
+    assert row.split()[0] == "lab"
+    assert note.startswith("lab: float32, timed 1 of 1 clips")
+    assert "cores" in machine
+
+
+def test_a_profile_divides_the_time_among_classes_of_kernels():
+    done = bench("--profile", "--json")
+
+    assert done.code == 0, done.err
+    classes = {row["name"]: row for row in map(json.loads, done.out.splitlines())}
+    assert {"products", "codec", "normalisation", "sampling"} <= classes.keys()
+    assert sum(row["share"] for row in classes.values()) == pytest.approx(1.0)
+    assert classes["normalisation"]["count"] >= 53 * 3 * 5  # three per layer and step
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name"),
+    [
+        ("attend_rows", "attention"),
+        ("multiply_rows", "products"),
+        ("sm80_xmma_gemm_f32f32_f32f32_f32_tn_n_tilesize32x32x8_stage3", "products"),
+        ("nvjet_tst_128x8_64x12_4x1_v_bz_TNT", "products"),
+        ("sm80_xmma_fprop_implicit_gemm_f32f32_f32f32_f32_nchwkcrs_nchw", "codec"),
+        ("void elemWiseRNNcell<float, float, float, (cudnnRNNMode_t)2>", "codec"),
+        ("add_and_normalise_rows", "normalisation"),
+        ("void at::native::sbtopk::gatherTopK<float, unsigned int, 2>", "sampling"),
+        ("Memcpy DtoD (Device -> Device)", "copies"),
+        ("void something_new", "other"),
+    ],
+)
+def test_a_kernel_is_classed_by_its_name(kernel, name):
+    assert classify(kernel) == name
+
+
+def test_a_busy_machine_is_made_and_left_as_it_was():
+    done = bench("--engines", "lab", "--rounds", "1", "--busy", "2", "--json")
+
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["engine"] == "lab"
+    assert not psutil.Process().children()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--busy", "-1"),
+        ("--engines", "lab,nonsense"),
+        ("--grid", "5by5"),
+        ("--size", "huge"),
+        ("--rounds", "0"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused_by_name(option, value):
+    done = bench(option, value)
+
+    assert done.code == 2
+    assert value.rpartition(",")[2] in done.err or "at least" in done.err
+    assert len(done.err.splitlines()) == 1

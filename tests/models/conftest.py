@@ -1,0 +1,3 @@
+"""The tiny models that the tests of model folders share."""
+
+from tests.support.cases import make_case, mono, one_thread  # noqa: F401
