@@ -1,4 +1,4 @@
-"""`Clip` and `Failure`: what comes back for a request, and how samples become WAV bytes."""
+"""`Clip` and `Failure`: the results of a request, and the encoding of samples as WAV bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Detail = Annotated[str, StringConstraints(max_length=1000)] | bool | int | float
 
 
 def _numbers_where_numbers_are_read(details: dict[str, Any]) -> dict[str, Any]:
-    """Refuse texts and negative numbers for the costs that tables add up."""
+    """Reject texts and negative numbers for costs, which are added up in tables."""
     for name in ("gpu_s", "cost_usd"):
         value = details.get(name, 0.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
@@ -45,7 +45,7 @@ def _numbers_where_numbers_are_read(details: dict[str, Any]) -> dict[str, Any]:
     frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 )
 class Provenance:
-    """Who made a clip, and with what: enough to make it again.
+    """The engine, device and versions behind a clip: enough to reproduce it.
 
     Types and lengths are checked, since most provenance is read from a file or a service.
 
@@ -60,7 +60,7 @@ class Provenance:
     lab_version : str
         The version of this package.
     details : dict
-        Whatever else the clip's numbers may depend on, such as torch's version; up to 100 plain
+        Everything else that the samples may depend on, such as torch's version; up to 100 plain
         values by name.
 
     Raises
@@ -82,7 +82,7 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """The sound that came back for one request, exactly as the model made it.
+    """The audio of one request, exactly as the model made it.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class Clip:
     sample_rate : int
         In Hz.
     provenance : Provenance
-        Who made it, and with what.
+        The engine, device and versions that made it.
     elapsed_s : float
         Seconds it took to make: in a batch, its share of every step and of decoding.
     """
@@ -113,7 +113,7 @@ class Clip:
 
     @property
     def duration_s(self) -> float:
-        """Length in seconds, within one of the model's frames of the duration asked for."""
+        """Length in seconds, within one of the model's frames of the requested duration."""
         return float(self.samples.shape[1] / self.sample_rate)
 
     def wav_bytes(self, subtype: Literal["FLOAT", "PCM_16"] = "FLOAT") -> bytes:
@@ -122,7 +122,7 @@ class Clip:
         Parameters
         ----------
         subtype : {"FLOAT", "PCM_16"}
-            "FLOAT" keeps every sample as it is. "PCM_16" is for players: samples beyond full
+            "FLOAT" keeps every sample unchanged. "PCM_16" is for players: samples beyond full
             scale are clipped.
 
         Returns
@@ -135,8 +135,7 @@ class Clip:
     def play(self) -> Audio:
         """Return a player for a notebook, at the clip's own level.
 
-        IPython's own player raises every clip to full scale when it is given an array; it is
-        given a finished file here.
+        IPython's player normalises arrays to full scale, so it gets a WAV file here.
         """
         from IPython.display import Audio
 
@@ -154,11 +153,11 @@ class Failure:
     error_type : str
         The error's class, such as "OutOfMemoryError".
     message : str
-        What it said.
+        The error's message.
     elapsed_s : float
         Seconds spent on it.
     traceback : str
-        Where it was raised, for the log of whoever runs the model; empty where that is not known.
+        The traceback, for the log; empty if unknown.
     """
 
     request: GenerationRequest
@@ -171,22 +170,22 @@ class Failure:
     def from_error(
         cls, request: GenerationRequest, error: Exception, elapsed_s: float = 0.0
     ) -> Failure:
-        """Return the failure that an error is for a request, with the error's traceback."""
+        """Return a request's failure for an error, with the error's traceback."""
         lines = traceback.format_exception(error)
         return cls(request, type(error).__name__, str(error), elapsed_s, "".join(lines))
 
 
 def checked(result: Clip | Failure) -> Clip | Failure:
-    """Return a result that may be kept: a clip that cannot be what was requested is a failure.
+    """Validate a result: a clip that does not match its request becomes a failure.
 
-    Every result passes through here that another process or machine made, and every one before it
-    is stored.
+    Every result from another process or machine is validated here, and every one before it is
+    stored.
 
     Returns
     -------
     Clip or Failure
-        The clip itself; or a failure of type "InvalidClip" that says what is wrong with it. The
-        texts of a failure are shortened to what a table can show.
+        The clip itself; or a failure of type "InvalidClip" with the reason. The texts of a failure
+        are truncated to a length that a table can show.
     """
     valid = math.isfinite(result.elapsed_s) and result.elapsed_s >= 0
     elapsed_s = float(result.elapsed_s) if valid else 0.0
@@ -204,7 +203,7 @@ def checked(result: Clip | Failure) -> Clip | Failure:
 
 
 def clip_fault(request: GenerationRequest, samples: Samples, sample_rate: int) -> str | None:
-    """Say why samples cannot be the clip of a request; None where they can.
+    """Return why samples cannot be the clip of a request; None if they can.
 
     Parameters
     ----------
@@ -223,7 +222,7 @@ def clip_fault(request: GenerationRequest, samples: Samples, sample_rate: int) -
 def shape_fault(
     request: GenerationRequest, channels: int, frames: int, sample_rate: int
 ) -> str | None:
-    """Say why sound of a shape cannot be the clip of a request; None where it can.
+    """Return why audio of a shape cannot be the clip of a request; None if it can.
 
     Parameters
     ----------
@@ -245,7 +244,7 @@ def shape_fault(
 
 
 def encode_wav(samples: Samples, sample_rate: int, subtype: str = "FLOAT") -> bytes:
-    """Encode samples (channels, n) as WAV bytes that are the same for the same samples."""
+    """Encode samples (channels, n) as WAV; equal samples give equal bytes."""
     from scipy.io import wavfile  # soundfile stamps float files with the time of writing
 
     if subtype == "PCM_16":
@@ -266,7 +265,7 @@ def decode_audio(data: bytes) -> tuple[Samples, int]:
     -------
     samples : np.ndarray [shape=(channels, n), dtype=float32]
     sample_rate : int
-        In Hz, as the file has it: nothing is resampled.
+        In Hz, of the file: nothing is resampled.
     """
     import soundfile
 

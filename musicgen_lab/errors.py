@@ -1,7 +1,7 @@
-"""Every error that MusicGen Lab raises on purpose: one root, few leaves.
+"""The exceptions of MusicGen Lab, which share one base class.
 
-Each message is one line that gives the value, the limit and the way out, so that the command line
-and the web service can show it as it is.
+Each message is one line with the value, the limit and what to do, so that the command line and the
+web service can show it as it is.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from typing import Any
 
 
 class MusicGenLabError(Exception):
-    """The root of every error that this package raises on purpose."""
+    """The base class of the package's errors."""
 
 
 class InvalidRequest(MusicGenLabError, ValueError):
-    """A request or a sweep that cannot be made as asked.
+    """A request or a sweep that is invalid.
 
     Parameters
     ----------
     message : str
-        One sentence: the field, its limit, the value given, and the way out.
+        One sentence: the field, its limit, the value, and what to do.
     field : str or None
-        The request field at fault, where there is one.
+        The request field at fault, if it is one.
     value : Any
-        The value given.
+        The invalid value.
     """
 
     def __init__(self, message: str, *, field: str | None = None, value: Any = None) -> None:
@@ -33,7 +33,7 @@ class InvalidRequest(MusicGenLabError, ValueError):
 
 
 class ModelUnavailable(MusicGenLabError):
-    """A model that does not exist, cannot be reached, is damaged, or is of a kind not served."""
+    """A model that does not exist, cannot be fetched, is damaged, or is of an unsupported kind."""
 
 
 class BackendUnavailable(MusicGenLabError):
@@ -41,16 +41,16 @@ class BackendUnavailable(MusicGenLabError):
 
 
 class RunFolderError(MusicGenLabError):
-    """A folder that is not a run's, or a run folder that cannot be read."""
+    """A folder that is not a run folder, or that cannot be read."""
 
 
 class RunFolderUnwritable(RunFolderError):
-    """A run folder that is read-only or on a full disk; what was finished is kept."""
+    """A run folder that is read-only or on a full disk; finished clips are kept."""
 
 
 class ReportFailed(MusicGenLabError):
-    """A report that could not be made; the clips it would have shown are untouched."""
+    """A report that could not be made; its clips are untouched."""
 
 
 class MusicGenLabWarning(UserWarning):
-    """Something that the user should know but that stops nothing, such as a damaged file."""
+    """A problem that does not stop the work, such as a damaged file."""

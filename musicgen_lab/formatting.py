@@ -1,4 +1,4 @@
-"""How fields, numbers and units are written for people."""
+"""Formatting of fields, numbers and units as text."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def decimals_for(limits: tuple[float, float] | None) -> int:
-    """Return how many decimals tell values between two limits apart, from 0 to 6.
+    """Return how many decimals distinguish values between two limits, from 0 to 6.
 
-    Three significant digits of the larger limit, and one more where they lie close together.
+    Three significant digits of the larger limit, and one more if the limits are close together.
     """
     if limits is None:
         return 0
@@ -23,7 +23,7 @@ def decimals_for(limits: tuple[float, float] | None) -> int:
 
 
 def signed(value: float, decimals: int, *, plus: bool = False) -> str:
-    """Write a number with a real minus sign, and with a plus where wanted.
+    """Format a number with a minus sign (U+2212), and optionally a plus sign.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def signed(value: float, decimals: int, *, plus: bool = False) -> str:
 
 
 def mid_sentence(label: str) -> str:
-    """Write a label as it stands inside a sentence: its first letter small, "RMS level" as it is.
+    """Return a label for the middle of a sentence: "onset rate", but "RMS level".
 
     Examples
     --------
@@ -46,12 +46,12 @@ def mid_sentence(label: str) -> str:
 
 
 def with_unit(text: str, unit: str) -> str:
-    """Write a number's unit after it; what is a share or a yes has none."""
+    """Append a number's unit; shares and booleans have none."""
     return text if " to " in unit or " or " in unit else f"{text} {unit}"
 
 
 def value(measured: Any) -> str:
-    """Write a feature's value for people: three digits or so, yes or no, a dash for unknown."""
+    """Format a feature's value: about three digits, yes or no, a dash for unknown."""
     if measured is True or measured is False:
         return "yes" if measured else "no"
     if isinstance(measured, str):
@@ -67,18 +67,18 @@ def value(measured: Any) -> str:
 
 
 def value_with_unit(measured: Any, unit: str) -> str:
-    """Write a feature's value with its unit, where it has one and is known."""
+    """Format a feature's value with its unit, if it has one and is known."""
     text = value(measured)
     return with_unit(text, unit) if text not in ("–", "yes", "no") else text
 
 
 def describe(fields: Mapping[str, Any]) -> str:
-    """Say fields and their values in a line, such as "temperature 0.7, seed 0"."""
+    """Format fields and their values in a line, such as "temperature 0.7, seed 0"."""
     return ", ".join(f"{name} {format_value(name, value)}" for name, value in fields.items())
 
 
 def format_value(name: str, value: Any, *, shorten: int | None = 40) -> str:
-    """Write a request field's value for people, with its unit and without needless digits."""
+    """Format a request field's value with its unit and without needless digits."""
     if isinstance(value, str):
         too_long = shorten is not None and len(value) > shorten
         return f"{value[: shorten - 1].rstrip()}…" if too_long and shorten else value

@@ -1,4 +1,4 @@
-"""`GenerationRequest`: one clip to make. The only place that knows the fields and their limits."""
+"""`GenerationRequest`: one clip to make, and the definition of its fields and their limits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEED_MAX = 2**32 - 1
 REQUESTS_MAX = 1_000_000  # of a sweep
 
 KEY_VERSION = 1
-"""Part of every key: raised when the same fields start to mean another clip."""
+"""Part of every key; to be incremented when the same fields mean another clip."""
 
 
 FLOAT32_MAX = 3e38
@@ -36,7 +36,7 @@ FLOAT32_DIGITS = 9  # as many tell every 32-bit float from its neighbours
 
 
 def plain_number(value: Any) -> Any:
-    """Return a number as Python's own, with the decimal that was meant; other values as they are.
+    """Return a number as a Python number, rounded to its shortest decimal; others unchanged.
 
     Computed grids are off by a rounding error: `np.arange(0.5, 1, 0.1)` has 0.7999999999999999, and
     a 32-bit 0.7 is 0.699999988079071. Each becomes the shortest decimal within the precision of its
@@ -202,10 +202,10 @@ class GenerationRequest(BaseModel):
             raise _explain(error) from None
 
     def key(self) -> str:
-        """Return the address of this request's clip: SHA-256 of the request in canonical JSON.
+        """Return the key of this request's clip: SHA-256 of the request in canonical JSON.
 
-        The same in every process, Python version and field order. It covers every field, the
-        model with its revision among them, and a format version.
+        It is the same in every process, Python version and field order. It covers every field,
+        including the model with its revision, and a format version.
 
         Returns
         -------
@@ -215,12 +215,12 @@ class GenerationRequest(BaseModel):
         return _key_of(self)
 
     def with_model(self, model: str) -> GenerationRequest:
-        """Return the same request for another model name, such as one with its revision."""
+        """Return the same request with another model, such as one with its revision."""
         fields: dict[str, Any] = {**self.model_dump(), "model": model}
         return GenerationRequest(**fields)
 
     def inert_fields(self, codebook_size: int = TOP_K_MAX) -> dict[str, str]:
-        """Return the fields that cannot act on this request, each with the reason.
+        """Return the fields that have no effect on this request, each with the reason.
 
         Parameters
         ----------
@@ -230,7 +230,7 @@ class GenerationRequest(BaseModel):
         Returns
         -------
         dict of str to str
-            Field name to reason; empty where every field acts. These are audiocraft's own rules:
+            Field name to reason; empty if every field has an effect. These are audiocraft's rules:
             temperature 0 is greedy, and top_p replaces top_k.
         """
         inert: dict[str, str] = {}
@@ -311,11 +311,11 @@ GenerationRequest.__signature__ = fields_signature("{}")
 REQUEST_FIELDS = tuple(GenerationRequest.model_fields)
 
 SWEEP_ORDER = ("model", "prompt", "duration", "top_k", "top_p", "temperature", "cfg_coef", "seed")
-"""The fields in the order in which sweeps and results vary them, the last one fastest."""
+"""The fields in the order in which sweeps and results vary them; the last one varies fastest."""
 
 
 def _explain(error: ValidationError) -> InvalidRequest:
-    """Make one plain sentence of pydantic's first complaint."""
+    """Return pydantic's first error as one sentence."""
     detail = error.errors(include_url=False)[0]
     field = str(detail["loc"][0]) if detail["loc"] else None
     value, kind = detail["input"], detail["type"]
@@ -339,7 +339,7 @@ def _explain(error: ValidationError) -> InvalidRequest:
 
 
 def unknown_field(field: str, value: Any = None) -> InvalidRequest:
-    """Name the fields there are, and the one that was probably meant."""
+    """Return the error for an unknown field, with the field that was probably meant."""
     meant = difflib.get_close_matches(field, REQUEST_FIELDS, n=1)
     hint = f" (did you mean {meant[0]}?)" if meant else ""
     return InvalidRequest(
@@ -350,7 +350,7 @@ def unknown_field(field: str, value: Any = None) -> InvalidRequest:
 
 
 def limit_of(field: str | None) -> str:
-    """Say a field's limits in words, from the one place that defines them."""
+    """Return a field's limits in words, from the schema."""
     schema = field_schema(field or "")
     if schema.get("type") == "string":
         return f"text of 1 to {schema['maxLength']:,} characters"
@@ -368,7 +368,7 @@ def short(value: Any, write: Callable[[Any], str] = repr) -> str:
 def ignored_by_choice(
     request: GenerationRequest, chosen: Iterable[str], codebook_size: int = TOP_K_MAX
 ) -> list[str]:
-    """Say which deliberately chosen fields cannot act on a request.
+    """Return which explicitly set fields have no effect on a request.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Who may ask the web app: those with the key, by a name that the server goes by."""
+"""Access control of the web app: the API key, and the names in the Host header."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SURPLUS = "surplus_connection"  # in the state of a request's scope, where the s
 
 
 def check_key(request: Request, settings: WebSettings) -> None:
-    """Refuse a request without the key, where one is set, taking the same time for every guess.
+    """Reject a request without the key, if one is set, comparing in constant time.
 
     Raises
     ------
@@ -39,34 +39,34 @@ def check_key(request: Request, settings: WebSettings) -> None:
 
 
 def check_may_wake(request: Request, settings: WebSettings) -> None:
-    """Refuse to wake the model for strangers.
+    """Reject clients without the key where the request may start a GPU.
 
     Raises
     ------
     Refusal
-        401 without the key, or 403 where there is none and everybody reaches the app.
+        401 without the key, or 403 if no key is set and the app is public.
     """
     check_key(request, settings)
     if settings.public and settings.api_key is None:
         raise Refusal(
             403,
-            "asking the model may start a GPU, and this service is open to everybody: its owner "
-            "must set a key first; leave deep out",
+            "deep may start a GPU, and this service is public: its owner must set a key first; "
+            "leave deep out",
         )
 
 
 class HostCheck:
-    """ASGI middleware that refuses requests under a name that is not the server's.
+    """ASGI middleware that rejects requests whose Host header does not name this server.
 
-    A web page can make a browser take its own name for this machine's address (DNS rebinding), and
-    would be let in as the same origin.
+    This prevents DNS rebinding, with which a web page makes its own host name resolve to this
+    machine, so that a browser takes the service for the same origin.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
         self._app, self._hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on where its Host header names one of the hosts."""
+        """Pass a request on if its Host header names one of the hosts."""
         if scope["type"] == "http":
             host = Headers(scope=scope).get("host", "")
             try:
@@ -80,13 +80,13 @@ class HostCheck:
 
 
 class SurplusCheck:
-    """ASGI middleware that refuses what comes over a connection too many, and ends it."""
+    """ASGI middleware that rejects requests on surplus connections, and closes these."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it.
+        """Pass a request on, or reject it.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""`Admission`: how many requests the web app lets into a backend at once."""
+"""`Admission`: the limit on requests that are in a backend at once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from musicgen_lab.request import GenerationRequest
 
 
 class Admission:
-    """Lets in as many requests as a backend makes at once, and `waiting_max` more.
+    """Admits as many requests as a backend makes at once, and `waiting_max` more.
 
-    Those that a client waits for and jobs count alike.
+    Requests whose clients wait and jobs are counted alike.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Admission:
 
     @property
     def making(self) -> int:
-        """Requests being made, as far as the number of slots tells."""
+        """Requests in progress, estimated from the number of slots."""
         return min(self._in_flight, self._backend.slots)
 
     @property
@@ -56,7 +56,7 @@ class Admission:
         Busy
             When too many are in flight.
         BackendUnavailable
-            The backend's own.
+            As raised by the backend.
         """
         with self._admitted():
             future = self._backend.submit(request)
@@ -80,7 +80,7 @@ class Admission:
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
-        """Count a request in, and out again where the backend does not take it."""
+        """Count a request, unless the backend rejects it."""
         with self._lock:
             if self._in_flight >= self._backend.slots + self._waiting_max:
                 raise Busy(
@@ -112,6 +112,6 @@ class Admission:
             self._ended, self._ended_s = self._ended + 1, self._ended_s + spent_s
 
     def _next_end_s(self) -> int:
-        """Return the whole seconds until the next request ends, by Little's law."""
+        """Estimate the whole seconds until the next request ends, by Little's law."""
         mean_s = self._ended_s / self._ended if self._ended else 0.0
         return max(1, math.ceil(mean_s / self._in_flight))

@@ -1,4 +1,4 @@
-"""The web app: `POST /generate_endpoint`, `GET /health` and what belongs to them, over any backend.
+"""The web app: `POST /generate_endpoint`, `GET /health` and related endpoints, over any backend.
 
 `create_app` is what Modal's web function and `musicgen-lab serve` both run.
 """
@@ -74,9 +74,9 @@ def create_app(
     Parameters
     ----------
     backend : Submits
-        Who makes the clips.
+        Makes the clips.
     jobs : Jobs, optional
-        Who makes those that nobody waits for; by default the backend, in this process.
+        Runs requests in the background; by default the backend does, in this process.
     settings : WebSettings, optional
         By default those of the environment.
     served : sequence of str, optional
@@ -86,8 +86,7 @@ def create_app(
     Returns
     -------
     FastAPI
-        An ASGI app. `app.state` has the backend, which whoever runs the app closes, and the
-        settings.
+        An ASGI app. `app.state` has the backend, which the caller must close, and the settings.
     """
     chosen = settings or WebSettings.from_environment()
     kept = jobs or LocalJobs(
@@ -186,7 +185,7 @@ def create_app(
         if status.result is not None:
             raise refuse_failure(status.result)
         retry = {"Retry-After": str(RETRY_AFTER_S)} if status.state != "cancelled" else {}
-        raise Refusal(409, f"there is no sound: the job is {status.state}", {**VARY, **retry})
+        raise Refusal(409, f"no audio is available: the job is {status.state}", {**VARY, **retry})
 
     @app.delete("/generate_endpoint/{job_id}", **CANCEL)
     async def cancel_job(request: Request, job_id: str) -> Response:
@@ -199,7 +198,7 @@ def create_app(
     async def health(
         request: Request,
         deep: Annotated[
-            bool, Query(description="Ask the model too; this may start a GPU.")
+            bool, Query(description="Check the model too; this may start a GPU.")
         ] = False,
     ) -> Response:
         body: dict[str, Any] = {"status": "ok", "model": models[0].partition("@")[0]}
@@ -230,20 +229,20 @@ def create_app(
 
 
 def allowed_methods(app: FastAPI, request: Request) -> list[str]:
-    """Return the methods of all routes that a request's path belongs to."""
+    """Return the methods of all routes that match a request's path."""
     routes = [route for route in app.routes if isinstance(route, Route)]
     matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in matching for method in route.methods or ()})
 
 
 def prefers_async(request: Request) -> bool:
-    """Say whether a client would rather come back for its clip than wait."""
+    """Return whether a client prefers a job to waiting for its clip."""
     preferences = ",".join(request.headers.getlist("prefer")).split(",")
     return any(part.partition(";")[0].strip().lower() == RESPOND_ASYNC for part in preferences)
 
 
 async def ask(method: Callable[..., T], *arguments: Any) -> T:
-    """Call what has to do with `Jobs`, which may block.
+    """Call a method of `Jobs`, which may block, in a thread.
 
     Raises
     ------
@@ -263,9 +262,9 @@ async def ask(method: Callable[..., T], *arguments: Any) -> T:
 def describe_job(
     request: Request, job_id: str, status: JobStatus, sample_format: SampleFormat | None
 ) -> dict[str, Any]:
-    """Return a job's state, its progress, and its result in a sample format; None leaves that out.
+    """Return a job's state, progress, and result in a sample format; None leaves the result out.
 
-    The result is what the same request would have been answered had its client waited.
+    The result has the same fields as the response to a client that waits.
     """
     body: dict[str, Any] = {
         "id": job_id,
@@ -285,7 +284,7 @@ def describe_job(
 async def make(
     wanted: GenerationRequest, admission: Admission, request: Request, settings: WebSettings
 ) -> Result:
-    """Make a clip while its client waits; a client that leaves gives its slot away.
+    """Make a clip while its client waits; a client that disconnects frees its slot.
 
     Raises
     ------
@@ -305,7 +304,7 @@ async def make(
         if future.done():
             return future.result()
         if leaving.done():
-            raise Refusal(499, "the client left before its clip was made")
+            raise Refusal(499, "the client disconnected before its clip was made")
         if early:
             raise Refusal(
                 503,
@@ -321,7 +320,7 @@ async def make(
     except BackendUnavailable as error:
         raise refuse_unavailable(error) from error
     except (asyncio.CancelledError, FutureCancelled):
-        if future.cancelled():  # the backend gave it up, not this request's task
+        if future.cancelled():  # cancelled by the backend, not by this request's task
             raise refuse_unavailable(Closing("the service is shutting down")) from None
         raise
     finally:
@@ -335,7 +334,7 @@ async def _wait_until_gone(request: Request) -> None:
 
 
 async def look_deeper(backend: Submits, timeout_s: float) -> dict[str, Any]:
-    """Return what the backend says of itself.
+    """Return the backend's description.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The body of a request: read within limits, and taken apart into fields."""
+"""The body of a request: read within limits, and parsed into fields."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ JSON_NAMES = {list: "an array", str: "a string", bool: "a boolean", type(None): 
 
 
 async def read_body(request: Request, settings: WebSettings) -> bytes:
-    """Return a JSON body, reading no more of it than the limit, and no longer.
+    """Return a JSON body, within the limits of size and time.
 
     Raises
     ------
     Refusal
-        408, 413, 415, or 499 when the client leaves.
+        408, 413, 415, or 499 when the client disconnects.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != JSON:
@@ -31,7 +31,7 @@ async def read_body(request: Request, settings: WebSettings) -> bytes:
             415, f"the body must be sent as Content-Type: {JSON}, got {kind[:100] or 'none'}"
         )
     limit = settings.body_max_bytes
-    # The connection stays open, so that the answer reaches a client that is still sending.
+    # The connection stays open, so that a client that is still sending receives the response.
     too_large = Refusal(413, f"the body may have {limit:,} bytes, got more; shorten the prompt")
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limit:
@@ -48,12 +48,12 @@ async def read_body(request: Request, settings: WebSettings) -> bytes:
         close = {"Connection": "close"}
         raise Refusal(408, f"the body did not arrive within {seconds}", close) from None
     except ClientDisconnect:
-        raise Refusal(499, "the client left while it sent its request") from None
+        raise Refusal(499, "the client disconnected while sending its request") from None
     return body
 
 
 def parse_fields(body: bytes) -> dict[str, Any]:
-    """Return the fields that a body names, their values unchecked.
+    """Return the fields of a body, with unchecked values.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def parse_fields(body: bytes) -> dict[str, Any]:
         )
     for name in fields.keys() - set(REQUEST_FIELDS):
         raise refuse_field(unknown_field(name[:100]))
-    for name in INTEGERS & fields.keys():  # JSON has one kind of number: 250.0 is a whole one
+    for name in INTEGERS & fields.keys():  # JSON has one number type: 250.0 is an integer
         if isinstance(fields[name], float) and fields[name].is_integer():
             fields[name] = int(fields[name])
     return fields
@@ -83,9 +83,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, value in pairs:
         if name in fields:
             shown = name[:100]
-            raise Refusal(
-                422, f"{shown!r} stands in the body twice", field=shown, limit=limit_of(name)
-            )
+            raise Refusal(422, f"{shown!r} is in the body twice", field=shown, limit=limit_of(name))
         fields[name] = value
     return fields
 

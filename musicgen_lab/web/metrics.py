@@ -1,4 +1,4 @@
-"""`Metrics`: what the web app counts, for Prometheus."""
+"""`Metrics`: the web app's counters, for Prometheus."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 
 
 class Metrics:
-    """Counters of one web app, in a registry of its own.
+    """Counters of one web app, in their own registry.
 
     Parameters
     ----------
     admission : Admission
-        Which knows what is in flight and what was made.
+        Counts the requests in flight and the audio made.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -42,7 +42,7 @@ class Metrics:
         )
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what is known at the moment of asking, as `CollectorRegistry` wants it."""
+        """Yield the current values, for `CollectorRegistry`."""
         admission = self._admission
         yield GaugeMetricFamily(
             "musicgen_queue_depth", "Requests that wait for a slot.", admission.waiting
@@ -55,7 +55,7 @@ class Metrics:
         )
 
     def count(self, scope: Scope, status: int, elapsed_s: float) -> None:
-        """Count a request by its route: a path that a client made up would be a new label each."""
+        """Count a request by its route, since arbitrary paths would each create a new label."""
         path = getattr(scope.get("route"), "path", "other")
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._requests.labels(method, path, status).inc()

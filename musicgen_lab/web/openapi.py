@@ -34,12 +34,12 @@ def _header(description: str, kind: str) -> dict[str, Any]:
 
 
 SAMPLE_FORMAT = (
-    "PCM_16 plays everywhere and is clipped at full scale; FLOAT holds the samples exactly as the "
-    "model made them. Acts on WAV alone."
+    "PCM_16 plays everywhere and is clipped at full scale; FLOAT has the samples exactly as the "
+    "model made them. For WAV only."
 )
 _KEY: dict[str, Any] = {"security": [{}, {"key": []}]}
-_NO_KEY = _refusal("A key is set and was not sent.")
-_WRONG_HOST = _refusal("The Host header names another host than this server's.")
+_NO_KEY = _refusal("The service has a key, which was missing or wrong.")
+_WRONG_HOST = _refusal("The Host header does not name this server.")
 _SOUND = {"schema": {"type": "string", "format": "binary"}}
 _PROPERTIES: dict[str, Any] = {
     "audio_base64": {
@@ -56,7 +56,7 @@ _PROPERTIES: dict[str, Any] = {
     "warnings": {
         "type": "array",
         "items": {"type": "string"},
-        "description": "Fields that were sent and could not act, each with the reason.",
+        "description": "Fields that were sent and have no effect, each with the reason.",
     },
     "elapsed_s": {"type": "number", "description": "Seconds it took to make, waiting excluded."},
     "provenance": {"type": "object", "description": "Engine, device, precision and versions."},
@@ -69,8 +69,8 @@ _STATE: dict[str, Any] = {
     "status": {"enum": ["queued", "running", "done", "failed", "cancelled"]},
     "url": {"type": "string", "format": "uri"},
     "steps_done": {"type": ["integer", "null"], "description": "Of the model's steps."},
-    "steps": {"type": ["integer", "null"], "description": "In all; null where nobody can tell."},
-    "result": {**_CLIP, "description": "The clip as the documented answer has it; with done."},
+    "steps": {"type": ["integer", "null"], "description": "Total steps; null if unknown."},
+    "result": {**_CLIP, "description": "The clip, as in the response of POST; with done."},
     "error_type": {"type": "string", "description": "With failed."},
     "detail": {"type": "string", "description": "With failed."},
 }
@@ -78,9 +78,9 @@ _JOB_STATE = _object(["id", "status", "url"], _STATE)
 
 GENERATE: dict[str, Any] = {
     "summary": "Generate music",
-    "description": "Make one clip. `Accept` chooses JSON with a WAV inside (the default), or the "
-    "sound itself. With `Prefer: respond-async` nobody waits: the answer is 202 with the address "
-    "of a job.",
+    "description": "Make one clip. `Accept` selects JSON with a WAV file inside (the default), or "
+    "the audio itself. With `Prefer: respond-async` the response is 202 at once, with the URL of a "
+    "job.",
     "responses": {
         200: {"description": "The clip.", "content": _CLIP_CONTENT},
         202: {
@@ -95,25 +95,25 @@ GENERATE: dict[str, Any] = {
                 ),
             ),
             "headers": {
-                "Location": _header("Where the job can be seen.", "string"),
+                "Location": _header("The job's URL.", "string"),
                 "Preference-Applied": _header("respond-async", "string"),
             },
         },
         401: _NO_KEY,
-        406: _refusal("Accept allows none of the media types there are."),
+        406: _refusal("Accept allows none of the available media types."),
         408: _refusal("The body did not arrive in time."),
         413: _refusal("The body is too large."),
-        415: _refusal("The body was not sent as application/json."),
+        415: _refusal("The body is not application/json."),
         421: _WRONG_HOST,
-        422: _refusal("A field is missing, unknown or outside its limits, which `limit` names."),
-        429: _refusal("Too many requests wait already.", retry=True),
-        502: _refusal("The model failed on this request; `error_type` says how."),
+        422: _refusal("A field is missing, unknown or outside its limits, see `limit`."),
+        429: _refusal("Too many requests are waiting.", retry=True),
+        502: _refusal("The model failed on this request, see `error_type`."),
         503: _refusal(
             "Shutting down, the model is being loaded, the GPU cannot be reached or was lost, or "
             "the clip takes longer than a call may last.",
             retry=True,
         ),
-        504: _refusal("The clip was not made in time."),
+        504: _refusal("The clip was not finished in time."),
     },
     "openapi_extra": {
         "requestBody": {
@@ -148,69 +148,70 @@ GENERATE: dict[str, Any] = {
 _JOB_REFUSALS: dict[int | str, Any] = {
     401: _NO_KEY,
     404: _refusal("There is no such job."),
-    410: _refusal("The job has ended and its result is no longer kept."),
+    410: _refusal("The job has ended and its result has expired."),
     421: _WRONG_HOST,
-    503: _refusal("The job cannot be reached now.", retry=True),
+    503: _refusal("The job's state is not available now.", retry=True),
 }
 
 JOB: dict[str, Any] = {
     "summary": "A job's state, progress and result",
-    "description": "`Accept` chooses as for POST: JSON is answered 200 in every state, and holds "
-    "the result when the job is done; the sound itself is answered once there is one. Results are "
-    f"kept for {WebSettings.jobs_kept_s / 60:g} minutes, the last {WebSettings.jobs_kept_max} of "
-    "them; on Modal all, for 7 days.",
+    "description": "`Accept` selects the format as for POST: JSON is answered with 200 in every "
+    "state, and has the result when the job is done; audio is answered once it is available. "
+    f"Results are kept for {WebSettings.jobs_kept_s / 60:g} minutes, the last "
+    f"{WebSettings.jobs_kept_max} of them; on Modal all, for 7 days.",
     "responses": {
         200: {
-            "description": "The job, or its sound.",
+            "description": "The job, or its audio.",
             "content": {**_CLIP_CONTENT, "application/json": {"schema": _JOB_STATE}},
         },
         **_JOB_REFUSALS,
-        406: _refusal("Accept allows none of the media types there are."),
-        409: _refusal("Accept allows sound alone, and there is none, or none yet.", retry=True),
-        422: _refusal("sample_format is none there is."),
-        502: _refusal("Accept allows sound alone, and the model failed; `error_type` says how."),
-        504: _refusal("Accept allows sound alone, and the clip was not made in time."),
+        406: _refusal("Accept allows none of the available media types."),
+        409: _refusal("Accept allows only audio, which is not available (yet).", retry=True),
+        422: _refusal("sample_format is unknown."),
+        502: _refusal("Accept allows only audio, and the model failed, see `error_type`."),
+        504: _refusal("Accept allows only audio, and the clip was not finished in time."),
     },
     "openapi_extra": _KEY,
 }
 
 CANCEL: dict[str, Any] = {
     "summary": "Cancel a job",
-    "description": "Frees its slot. A job that has ended stays as it is.",
+    "description": "Cancels the job, which frees its slot. A job that has ended is left unchanged.",
     "responses": {200: _json("The job.", _JOB_STATE), **_JOB_REFUSALS},
     "openapi_extra": _KEY,
 }
 
 HEALTH: dict[str, Any] = {
     "summary": "Health check",
-    "description": "Says that the service runs and which model it serves, without waking a GPU.",
+    "description": "Returns that the service runs and which model it serves, without starting a "
+    "GPU.",
     "responses": {
         200: _json(
-            "It runs.",
+            "The service runs.",
             _object(
                 ["status", "model"],
                 {
                     "status": {"type": "string", "const": "ok"},
                     "model": {"type": "string"},
-                    "backend": {"type": "object", "description": "With deep alone."},
+                    "backend": {"type": "object", "description": "Only with deep."},
                 },
             ),
         ),
-        401: _refusal("A key is set, deep was asked for, and the key was not sent."),
-        403: _refusal("Deep was asked for, and the service is open to everybody."),
+        401: _refusal("The service has a key, deep was requested, and the key was not sent."),
+        403: _refusal("Deep was requested, and the service is public."),
         421: _WRONG_HOST,
         422: _refusal("deep is neither true nor false."),
-        503: _refusal("The model cannot be reached, or was lost (deep alone).", retry=True),
-        504: _refusal("The model did not answer in time (deep alone)."),
+        503: _refusal("The model cannot be reached, or was lost (only with deep).", retry=True),
+        504: _refusal("The model did not answer in time (only with deep)."),
     },
 }
 
 READY: dict[str, Any] = {
     "summary": "Readiness",
-    "description": "Says whether a request would be taken now, without waking a GPU.",
+    "description": "Returns whether a request would be accepted now, without starting a GPU.",
     "responses": {
         200: _json(
-            "It would.", _object(["status"], {"status": {"type": "string", "const": "ready"}})
+            "It would be.", _object(["status"], {"status": {"type": "string", "const": "ready"}})
         ),
         421: _WRONG_HOST,
         503: _refusal("Shutting down, or the device was lost.", retry=True),
@@ -218,8 +219,8 @@ READY: dict[str, Any] = {
 }
 
 MODELS: dict[str, Any] = {
-    "summary": "Models that may be asked for",
-    "description": "Names with revisions, the default first, and the format of answers.",
+    "summary": "Available models",
+    "description": "Names with revisions, the default first, and the format of responses.",
     "responses": {
         200: _json(
             "The models.",

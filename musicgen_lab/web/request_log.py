@@ -1,4 +1,4 @@
-"""`RequestLog`: one line of JSON per request, with an id that the answer carries too."""
+"""`RequestLog`: one line of JSON per request, with an id that is also in the response."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ logger = logging.getLogger("musicgen_lab.service")
 
 
 class RequestLog:
-    """ASGI middleware. It logs neither headers, bodies nor queries: they may hold secrets.
+    """ASGI middleware. It logs no headers, bodies or queries: they may contain secrets.
 
-    A `Refusal` becomes its answer here. What no handler expected is answered 500 with the id
-    alone; an answer of 500 or more has its error, with the traceback, in the log and there only.
+    A `Refusal` becomes a response here. An unexpected error is answered 500 with the id only; the
+    errors behind responses of 500 or more are logged with their tracebacks, and only logged.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and log what came of it."""
+        """Pass a request on, and log its outcome."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -71,7 +71,7 @@ class RequestLog:
             line |= _describe(None, error)
             if line["status"] is not None:  # part of an answer is out already
                 raise
-            failed = Refusal(500, "the service failed on this request; say its id to its owner")
+            failed = Refusal(500, "the service failed on this request; report its id to the owner")
             await failed.response(request_id)(scope, receive, send_with_id)
         finally:
             elapsed_s = time.perf_counter() - started_s
@@ -82,7 +82,7 @@ class RequestLog:
 
 
 def log_job_failure(job: StartedJob, request_id: str) -> None:
-    """Log a job's error, when it fails, under the id of the request that started it."""
+    """Log the error of a failed job under the id of the request that started it."""
 
     def log(result: Future[Result]) -> None:
         if result.cancelled():

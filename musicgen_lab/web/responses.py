@@ -1,4 +1,4 @@
-"""What the web app answers: JSON with the sound inside, the sound itself, or a clear refusal."""
+"""The web app's responses: JSON with the audio, the audio itself, or an error."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ SOUNDS = {  # of equals, the first is chosen
     "audio/ogg": "OGG",
 }
 VARY = {"Vary": "Accept"}
-MESSAGE_MAX = 500  # characters of somebody else's words
+MESSAGE_MAX = 500  # characters of a message from elsewhere
 LOST_ON_THE_WAY = (*LOST, "ResourceExhausted")  # nothing was made
 SampleFormat = Literal["PCM_16", "FLOAT"]
 
 
 class Refusal(Exception):
-    """An answer other than a clip.
+    """An error response.
 
     Parameters
     ----------
     status : int
         The HTTP status.
     detail : str
-        One sentence for a person.
+        One sentence for people.
     headers : Mapping, optional
-        To send along.
+        Additional headers.
     failure : Failure, optional
-        What it tells of, for the log.
+        The cause, for the log.
     **fields
-        More for programs, such as the field at fault.
+        Additional JSON fields, such as the field at fault.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Refusal(Exception):
         self.headers, self.fields = dict(headers or {}), fields
 
     def response(self, request_id: str) -> Response:
-        """Return the answer, with the id under which the log has it."""
+        """Return the response, with the request's id in the log."""
         body = {"detail": self.detail, **self.fields, "request_id": request_id}
         return json_response(body, status=self.status, headers=self.headers)
 
@@ -72,13 +72,13 @@ class Refusal(Exception):
 def json_response(
     body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return JSON in ASCII, so that whatever a client sent can be said back to it."""
+    """Return JSON in ASCII, so that any text from a client can be quoted back to it."""
     content = json.dumps(body, allow_nan=False).encode("ascii")
     return Response(content, status, headers=dict(headers or {}), media_type=JSON)
 
 
 def refuse_field(error: InvalidRequest) -> Refusal:
-    """Return 422 with the field, its limit, and the value as JSON has it."""
+    """Return 422 with the field, its limit, and the value in JSON."""
     detail, given = str(error), short(error.value)
     if detail.endswith(f", got {given}"):
         detail = detail.removesuffix(given) + short(error.value, json.dumps)
@@ -86,16 +86,16 @@ def refuse_field(error: InvalidRequest) -> Refusal:
 
 
 def refuse_unavailable(error: BackendUnavailable) -> Refusal:
-    """Return 429 or 503 with the time to come back."""
+    """Return 429 or 503 with the time after which to retry."""
     retry_after_s = error.retry_after_s if isinstance(error, RetryLater) else RETRY_AFTER_S
     status = 429 if isinstance(error, Busy) else 503
     return Refusal(status, str(error), {"Retry-After": str(retry_after_s)})
 
 
 def refuse_failure(failure: Failure) -> Refusal:
-    """Return 502 for what the model did with a request; 503 or 504 for what befell it on the way.
+    """Return 502 for an error of the model, 503 or 504 for a failure on the way to it.
 
-    With 503 the same request is worth sending again: nothing was made of it.
+    After 503 the same request can be sent again: nothing was made.
     """
     message = failure.message[:MESSAGE_MAX]
     fields: dict[str, Any] = {"error_type": failure.error_type, "message": message}
@@ -113,7 +113,7 @@ def refuse_failure(failure: Failure) -> Refusal:
 
 
 def limit_of(field: str | None) -> dict[str, Any] | None:
-    """Return a field's limits from the request's own schema; None where there is no such field."""
+    """Return a field's limits from the request's schema; None if there is no such field."""
     schema = GenerationRequest.model_json_schema()["properties"].get(field)
     if schema is None:
         return None
@@ -123,12 +123,12 @@ def limit_of(field: str | None) -> dict[str, Any] | None:
 
 
 def choose_media_type(accept: str) -> str:
-    """Return the media type that an Accept header likes best of those there are.
+    """Return the available media type that an Accept header prefers.
 
     Raises
     ------
     Refusal
-        406 when it likes none.
+        406 when it accepts none.
     """
     best, best_quality = None, 0.0
     for offered in (JSON, *SOUNDS):
@@ -142,7 +142,7 @@ def choose_media_type(accept: str) -> str:
 
 
 def _quality(offered: str, accept: str) -> float:
-    """Return the q value of the most specific range that matches; 0 where none does."""
+    """Return the q value of the most specific matching range; 0 if none matches."""
     found = (-1, 0.0)
     for part in (accept or "*/*").split(","):
         media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -190,7 +190,7 @@ def clip_body(clip: Clip, sample_format: SampleFormat, warnings: Sequence[str]) 
 
 
 def encode(clip: Clip, media_type: str, sample_format: SampleFormat) -> bytes:
-    """Encode a clip at its own level; beyond full scale it is clipped, but for a float WAV."""
+    """Encode a clip at its own level; all formats but float WAV clip at full scale."""
     if SOUNDS[media_type] == "WAV":
         return clip.wav_bytes(sample_format)
     buffer = io.BytesIO()

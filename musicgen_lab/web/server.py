@@ -1,4 +1,4 @@
-"""`serve`: the web app on this machine, ended by SIGTERM or Ctrl-C without losing an answer."""
+"""`serve`: the web app on this machine, which SIGTERM or Ctrl-C end without losing a response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from musicgen_lab.web.app import create_app
 from musicgen_lab.web.connections import LimitedConnection
 from musicgen_lab.web.settings import WebSettings
 
-ANSWER_S = 5  # for the last answers to be written, after the backend has given up
+ANSWER_S = 5  # for writing the last responses, after the backend was closed
 IDLE_CONNECTIONS_MAX = 128  # beside one for every request that may be in flight
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -34,17 +34,17 @@ def serve(
 ) -> None:
     """Answer requests until SIGTERM or Ctrl-C.
 
-    After that no request is taken; those running finish within `settings.drain_s` seconds or are
-    answered 503. SIGTERM then ends the process with status 0, or with 1 where the engine's device
-    was lost, so that whoever started it knows. An address of this machine alone is answered under
-    its own names only; on any other one, missing a key is warned of.
+    After that no request is accepted; running ones finish within `settings.drain_s` seconds or are
+    answered 503. SIGTERM then ends the process with status 0, or with 1 if the engine's device was
+    lost, so that a supervisor can restart it. On a loopback address, the Host header must name that
+    address; on any other address, a missing key causes a warning.
 
     Parameters
     ----------
     backend : Submits
-        Who makes the clips.
+        Makes the clips.
     host : str
-        Address to listen on; 127.0.0.1 is for this machine alone.
+        Address to listen on; 127.0.0.1 is reachable from this machine only.
     port : int
         0 takes a free one, which is printed.
     settings : WebSettings, optional
@@ -93,14 +93,14 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, closing the backend while running requests are waited for."""
+    """uvicorn's server, which closes the backend while it waits for running requests."""
 
     def __init__(self, config: uvicorn.Config, drain_s: float) -> None:
         super().__init__(config)
         self._drain_s = drain_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, let what runs finish or be refused, and end."""
+        """Stop listening, let running requests finish or fail, and end."""
         backend: Submits = self.config.app.state.backend  # type: ignore[union-attr]
         closing = asyncio.ensure_future(asyncio.to_thread(backend.close, self._drain_s))
         await super().shutdown(sockets)

@@ -1,4 +1,4 @@
-"""`WebSettings`: what the web app is told when it starts."""
+"""`WebSettings`: the web app's configuration."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class WebSettings:
     Attributes
     ----------
     api_key : str or None
-        What clients must send as `Authorization: Bearer …`; None lets everybody in.
+        What clients must send as `Authorization: Bearer …`; None for no check.
     public : bool
-        Whether strangers reach the app: without a key they may then not wake the model.
+        Whether the app is reachable from elsewhere: without a key, `deep` is then rejected.
     hosts : tuple of str
-        What the Host header may name; empty for anything.
+        Allowed values of the Host header; empty for any.
     allowed_origins : tuple of str
-        Whose web pages may call the service from a browser, such as "https://example.org".
+        Origins whose pages may call the service from a browser, such as "https://example.org".
     timeout_s : float
         How long a clip may take, waiting included, before the answer is 504.
     answer_within_s : float or None
-        How long a client may be kept waiting before it is answered 503 and told to send
-        `Prefer: respond-async`; None where nothing between client and app ends long calls.
+        How long a client may wait before it is answered 503 and asked to send
+        `Prefer: respond-async`; None if nothing between client and app ends long calls.
     read_timeout_s : float
         How long a client may take to send the head of a request, and then its body.
     body_max_bytes : int
@@ -62,7 +62,7 @@ class WebSettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> WebSettings:
-        """Take the key and the allowed origins from the environment.
+        """Read the key and the allowed origins from the environment.
 
         The key is in MUSICGEN_API_KEY, or in the file that MUSICGEN_API_KEY_FILE names, so that
         it is in no command line; MUSICGEN_ALLOWED_ORIGINS is separated by commas.
@@ -70,13 +70,13 @@ class WebSettings:
         Raises
         ------
         InvalidRequest
-            When one of them is not what it should be.
+            When one of them is invalid.
         """
         return cls(api_key=read_api_key(environment), allowed_origins=read_origins(environment))
 
 
 def read_origins(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Return the origins in MUSICGEN_ALLOWED_ORIGINS, which are separated by commas.
+    """Return the comma-separated origins in MUSICGEN_ALLOWED_ORIGINS.
 
     Raises
     ------
