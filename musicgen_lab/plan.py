@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
@@ -195,7 +196,7 @@ class Plan:
         ModelUnavailable
             When the model cannot be opened.
         KeyboardInterrupt
-            On Ctrl-C. Finished clips are kept.
+            On Ctrl-C. Finished clips are kept; the message says how many.
         """
         folder = self.folder
         if folder is None:
@@ -213,7 +214,12 @@ class Plan:
         to_make = [
             request for request in self._to_make if not (keep_failures and request.key() in failed)
         ]
-        with ProgressBar(to_make, shown=progress and bool(to_make)) as bar:
+        here = isinstance(self.backend, KnowsModels)
+        waiting = "opening the model" if here else f"waiting for {self.backend.name}"
+        with (
+            ProgressBar(to_make, shown=progress and bool(to_make), waiting=waiting) as bar,
+            self._saying_what_is_kept(bar),
+        ):
 
             def still_to_make() -> Iterator[GenerationRequest]:
                 for request in to_make:
@@ -228,6 +234,20 @@ class Plan:
         table = RunTable.of(folder).select(key=[request.key() for request in self.requests])
         _warn_of_equal_sound(table)
         return Results(table)
+
+    @contextmanager
+    def _saying_what_is_kept(self, bar: ProgressBar) -> Iterator[None]:
+        """Give the KeyboardInterrupt of Ctrl-C a message: what is kept, and what is lost."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            lost = ""
+            if bar.unfinished_s >= 1:
+                lost = f", {bar.unfinished_s:,.0f} s of sound in unfinished clips are lost"
+            raise KeyboardInterrupt(
+                f"{self.finished:,} of {self.clips:,} clips are made and kept{lost}: "
+                "run it again to make the rest"
+            ) from None
 
     def beside(self, results: Results) -> str:
         """Set what the run took and cost, by measured GPU-seconds, beside what was planned.

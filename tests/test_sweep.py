@@ -291,13 +291,17 @@ class Interrupted(SineBackend):
     def generate(self, requests, on_progress=None):
         for n, result in enumerate(super().generate(requests)):
             if n == 2:
+                on_progress(4)
                 raise KeyboardInterrupt
             yield result
 
 
 def test_an_interrupted_run_keeps_what_was_made_and_says_what_is_missing(tmp_path):
     sweep = grid(seed=range(5))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(
+        KeyboardInterrupt,
+        match=r"2 of 5 clips are made and kept, 2 s of sound in unfinished clips are lost: run it",
+    ):
         sweep.run(Interrupted(), tmp_path, progress=False)
     results = Results.open(tmp_path)
     assert (len(results.frame), results.missing) == (2, 3)

@@ -26,10 +26,14 @@ ASK_ABOVE_CLIPS = 1000
 @request_options(many=False)
 @backend_options
 @click.option("--out", type=click.Path(path_type=Path), default="clip.wav", show_default=True)
-def generate(fields: dict[str, Any], open_backend: Callable[[], Backend], out: Path) -> int:
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def generate(
+    fields: dict[str, Any], open_backend: Callable[[], Backend], out: Path, quiet: bool
+) -> int:
     """Make one clip and write it as a WAV file."""
     from musicgen_lab.backends import KnowsModels
     from musicgen_lab.clip import Failure
+    from musicgen_lab.progress import ProgressBar
     from musicgen_lab.request import TOP_K_MAX, GenerationRequest, ignored_by_choice
     from musicgen_lab.runs.atomic_io import write_atomically
 
@@ -43,7 +47,10 @@ def generate(fields: dict[str, Any], open_backend: Callable[[], Backend], out: P
     size = backend.codebook_size(str(request.model)) if isinstance(backend, KnowsModels) else None
     for note in ignored_by_choice(request, fields, size or TOP_K_MAX):
         warnings.warn(note, MusicGenLabWarning, stacklevel=1)
-    (result,) = backend.generate([request])
+    waiting = "opening the model" if size is not None else f"waiting for {backend.name}"
+    with ProgressBar([request], shown=not quiet, waiting=waiting) as bar:
+        (result,) = backend.generate([request], on_progress=bar.advance)
+        bar.finish(request, failed=isinstance(result, Failure))
     if isinstance(result, Failure):
         return fail(f"{result.error_type}: {result.message}", EXIT_SOME_FAILED)
     write_atomically(out, result.wav_bytes())
@@ -112,12 +119,8 @@ def sweep(
     click.echo(_announce(plan.to_make, plan.clips, backend.name), err=True)
     try:
         results = plan.run(keep_failures=keep_failures, progress=not quiet)
-    except KeyboardInterrupt:
-        return fail(
-            f"stopped; {plan.finished} of {plan.clips} clips are made and kept: "
-            "run the same command again to make the rest",
-            EXIT_INTERRUPTED,
-        )
+    except KeyboardInterrupt as stop:
+        return fail(f"stopped; {stop}", EXIT_INTERRUPTED)
     frame = results.frame
     failures = frame[frame["status"] == "failed"]
     made = len(frame) - len(failures) - plan.present

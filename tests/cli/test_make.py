@@ -89,6 +89,15 @@ def test_clips_of_another_precision_are_kept_with_a_warning_refused_or_made_agai
     assert list(Results.open(tmp_path).frame["dtype"]) == ["bfloat16"]
 
 
+def test_a_clip_is_made_with_a_word_on_what_is_waited_for(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("musicgen_lab.backends.connect", lambda *_, **__: SineBackend())
+    arguments = ("generate", *PROMPT, "--duration", 1, "--out", tmp_path / "clip.wav")
+    code, output, errors = run(*arguments)
+    assert (code, output) == (0, f"{tmp_path / 'clip.wav'}\n")
+    assert errors.startswith("waiting for sines\n1 of 1 s of sound, 1 of 1 clips")
+    assert "of sound" not in run(*arguments, "--quiet")[2]
+
+
 @pytest.mark.parametrize("option", [("--device", "mps"), ("--device", "toaster")])
 def test_a_device_is_checked_before_it_is_needed(run, tmp_path, option):
     code, _, errors = run("sweep", *PROMPT, "--out", tmp_path, "--plan", *option)
