@@ -1,11 +1,11 @@
-"""Attention of one step, in which a row's result never depends on the other rows.
+"""Attention of one decoding step, in which a row's result never depends on the other rows.
 
-On the CPU, torch's attention and its matrix products choose their kernels by the number of rows,
-by strides, and by where a buffer starts in memory, and each choice changes the last bits of a row.
-They also take twice as long as it takes to read the keys and values, on which a large batch spends
-most of its time. The kernel here reads them once, each row and head by itself, in one order of
-additions whatever stands beside it, and rows of all lengths go into one call. Elsewhere it is
-torch's attention with a mask; `kernels.attention` has a kernel like this one for NVIDIA's GPUs.
+On the CPU, torch's attention and matrix products choose their kernels by the number of rows, by
+strides, and by the alignment of buffers, and each choice changes the last bits of a row. They also
+take twice the time of reading the keys and values, which dominates a step of a large batch. The
+kernel here reads them once, separately for each row and head, in a fixed order of additions, and
+takes rows of all lengths in one call. On other devices it is torch's attention with a mask;
+`kernels.attention` has the corresponding kernel for NVIDIA GPUs.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def attend(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
     Parameters
     ----------
     qkv : Tensor
-        (B, 1, H, D) queries, or (B, 3, H, D) queries, keys and values: these are written to the
-        cache first, as the last that their row attends to.
+        (B, 1, H, D) queries, or (B, 3, H, D) queries, keys and values; the latter are written to
+        the cache first, as the last ones that the row attends to.
     cache : Tensor
         (2, blocks, H, block_len, D) keys and values; contiguous, and float32 on the CPU.
     spans : AttentionSpans
@@ -67,9 +67,9 @@ def _start_numba() -> None:
 
 
 def attend_masked(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
-    """Return the same as `attend`, by torch's attention over as many keys as the longest row has.
+    """Return the same as `attend`, by torch's attention over the padded keys of all rows.
 
-    It copies the keys and values, and the last bits of a row may depend on the longest one.
+    It copies the keys and values, and the last bits of a row may depend on the longest row.
     """
     block_len, lens = cache.shape[3], spans.context_lens
     if qkv.shape[1] == 3:
@@ -89,7 +89,7 @@ def attend_masked(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
 
 
 def _compiled(kernel: Callable[..., None]) -> Callable[..., None]:
-    """Let numba compile a kernel, once for all processes where it can keep what it compiled."""
+    """Compile a kernel with numba, cached on disk where possible."""
     options = {"parallel": True, "nogil": True, "fastmath": _REORDERED}
     try:
         compiled: Callable[..., None] = numba.njit(cache=True, **options)(kernel)

@@ -1,4 +1,4 @@
-"""`Batch`: the clips of a step side by side, each with its own parameters, prompt and length."""
+"""`Batch`: the tensors of one step over clips of different parameters, prompts and lengths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from musicgen_lab.request import GenerationRequest
 
 @dataclass(eq=False)
 class ClipState:
-    """A clip in the making.
+    """A running clip.
 
     Attributes
     ----------
@@ -28,14 +28,14 @@ class ClipState:
     frames, steps : int
         Codec frames and LM steps of the whole clip.
     row_blocks : list of list of int
-        Blocks of the cache for each of its rows: the one with the prompt first, then the one
-        without; a clip may have either or both.
+        Cache blocks of each of its rows: the conditional row first, then the unconditional one; a
+        clip may have either or both.
     prompt_blocks : list of int
-        Blocks of its prompt, which other clips may share; empty where it has no row with it.
+        Cache blocks of its prompt, which other clips may share; empty without a conditional row.
     prompt_tokens : int
-        Of its prompt, for the text encoder.
+        The number of the prompt's tokens.
     spent_s : float
-        Its share of the engine's time so far: a step's time is shared by the clips in it.
+        Its share of the engine's time so far: a step's time is divided among its clips.
     steps_done : int
     """
 
@@ -53,7 +53,7 @@ class ClipState:
     def finish(
         self, sound: Tensor, sample_rate: int, provenance: Provenance, *, finite: bool
     ) -> Clip | Failure:
-        """Return the clip, or a failure where a number is not finite.
+        """Return the clip, or a failure if a number is not finite.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class ClipState:
             In Hz.
         provenance : Provenance
         finite : bool
-            Whether the logits of all steps were.
+            Whether the logits of all steps were finite.
         """
         samples = sound.numpy().astype(np.float32, copy=False)
         if not finite or not np.isfinite(samples).all():
@@ -71,32 +71,32 @@ class ClipState:
         return Clip(self.request, samples, sample_rate, provenance, self.spent_s)
 
     def fail(self, error: Exception) -> Failure:
-        """Return the failure that an error is for this clip."""
+        """Return this clip's failure for an error."""
         return Failure.from_error(self.request, error, self.spent_s)
 
 
 def has_prompt_row(request: GenerationRequest) -> bool:
-    """Say whether a clip needs the row with its prompt; guidance of 0 leaves the other alone."""
+    """Return whether a clip needs the conditional row, which cfg_coef 0 does not use."""
     return request.cfg_coef != 0
 
 
 def has_free_row(request: GenerationRequest) -> bool:
-    """Say whether a clip needs the row without a prompt; guidance of 1 does without."""
+    """Return whether a clip needs the unconditional row, which cfg_coef 1 does not use."""
     return request.cfg_coef != 1
 
 
 @dataclass(frozen=True)
 class Padding:
-    """How a batch is filled up to the shape of a recorded step.
+    """How a batch is padded to the shape of a recorded step.
 
     Attributes
     ----------
     clips : int
-        The number of clips, those that fill it up included; it has twice as many rows.
+        The number of clips, padding included; there are twice as many rows.
     blocks : int
         Width of its block tables.
     slot, block : int
-        What spare clips and rows write to, and nobody reads.
+        Where the padding's clips and rows write to; never read.
     """
 
     clips: int
@@ -107,16 +107,16 @@ class Padding:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The tensors of a step: n clips, and B rows in which the transformer sees them.
+    """The tensors of a step: n clips, and their B rows in the transformer.
 
-    Classifier-free guidance takes two rows, with the prompt and without. A clip whose coefficient
-    is 1 has only the first, one whose coefficient is 0 only the second; then both names lead to it,
-    and guidance leaves it as it is.
+    Classifier-free guidance takes a conditional and an unconditional row per clip. With a
+    coefficient of 1 there is only the first, with 0 only the second; `row_with` and `row_without`
+    are then the same row, which guidance leaves unchanged.
 
     Attributes
     ----------
     slot_ids, frames : Tensor
-        (n,) each clip's slot, and the codec frames of the whole clip.
+        (n,) the slot and the total codec frames of each clip.
     parameters : SamplingParameters
         Of n clips.
     row_with, row_without : Tensor
@@ -124,11 +124,11 @@ class Batch:
     clip_of_row : Tensor
         (B,)
     tokens : Tensor
-        (B, K) the newest tokens of every row.
+        (B, K) the latest tokens of every row.
     spans, prompt_spans : AttentionSpans
         As in `StepRows`.
     advancing : Tensor
-        (B,) 1, or 0 for the rows that fill a batch up.
+        (B,) 1, or 0 for the padding's rows.
     """
 
     slot_ids: Tensor
@@ -144,7 +144,7 @@ class Batch:
 
     @property
     def positions(self) -> Tensor:
-        """(n,) the steps made of each clip."""
+        """(n,) the steps done of each clip."""
         return self.spans.context_lens[self.row_with] - 1
 
     @property
@@ -159,12 +159,12 @@ class Batch:
         return without + difference * self.parameters.cfg_coef[:, None, None]
 
     def advance(self, tokens: Tensor) -> None:
-        """Go on to the next step: (n, K) tokens drawn in this one."""
+        """Advance to the next step, with the (n, K) tokens sampled in this one."""
         self.tokens.copy_(tokens[self.clip_of_row])
         self.spans.context_lens.add_(self.advancing)
 
     def tensors(self) -> list[Tensor]:
-        """Return all of them, in one order."""
+        """Return all tensors, in a fixed order."""
         parameters = self.parameters
         return [
             *(self.slot_ids, self.frames),
@@ -178,7 +178,7 @@ class Batch:
 
 @dataclass
 class _Rows:
-    """Rows as lists, before they become tensors."""
+    """Rows as lists, before conversion to tensors."""
 
     clips: list[int] = field(default_factory=list)
     blocks: list[list[int]] = field(default_factory=list)
@@ -195,16 +195,16 @@ class _Rows:
 
 
 def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | None = None) -> Batch:
-    """Lay clips side by side.
+    """Return the batch of running clips.
 
     Parameters
     ----------
     clips : sequence of ClipState
         In the order of their slots.
     tokens : Tensor
-        (slots, S + 1, K) of `DecodeState`, with the newest of every clip.
+        (slots, S + 1, K) of `DecodeState`, with the latest tokens of every clip.
     padding : Padding or None
-        For a recorded step: all its rows then come with a prompt's length, 0 where they have none.
+        For a recorded step: every row then has a prompt length, 0 for those without a prompt.
     """
     device = tokens.device
 

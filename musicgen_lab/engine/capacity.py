@@ -31,7 +31,7 @@ CACHE_SHARE = 0.95  # of what is left; the rest is lost between allocations
 
 @dataclass(frozen=True)
 class Capacity:
-    """The clips and the blocks of cached keys and values that an engine has room for.
+    """The number of clips and of cache blocks of an engine.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Capacity:
     max_clips : int
         The most clips made at once.
     blocks : int
-        Of the whole cache: clips and prompts take theirs from the same ones.
+        Of the whole cache, shared by clips and prompts.
     block_len : int
         Steps, or tokens of a prompt, in a block.
     """
@@ -50,16 +50,16 @@ class Capacity:
     block_len: int
 
     def count_blocks(self, steps: int) -> int:
-        """Return the blocks of a row of so many steps, or of a prompt of so many tokens."""
+        """Return the number of blocks for a row's steps, or for a prompt's tokens."""
         return math.ceil(steps / self.block_len)
 
     def clip_blocks(self, duration_s: float, prompt_tokens: int = PROMPT_TOKENS_USUAL) -> int:
-        """Return the blocks of a clip: two rows, and its prompt."""
+        """Return the number of blocks of a clip: two rows and its prompt."""
         steps = self.config.count_steps(duration_s)
         return ROWS_PER_CLIP * self.count_blocks(steps) + self.count_blocks(prompt_tokens)
 
     def clips(self, duration_s: float, prompt_tokens: int = PROMPT_TOKENS_USUAL) -> int:
-        """Return how many clips of one duration are made at once, each with its own prompt."""
+        """Return how many clips of a duration fit at once, each with its own prompt."""
         return min(self.blocks // self.clip_blocks(duration_s, prompt_tokens), self.max_clips)
 
 
@@ -81,7 +81,7 @@ def plan_capacity(
     block_len: int = GPU_BLOCK_LEN,
     max_clips: int | Literal["auto"] = "auto",
 ) -> Capacity:
-    """Cut memory into blocks: as many as it holds, but no more than the longest clips need.
+    """Divide memory into blocks: as many as fit, but no more than the longest clips need.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def plan_capacity(
     cache_bytes : int
         The memory for cached keys and values.
     dtype_bytes : int
-        Of a number in the cache.
+        Of one element of the cache.
     block_len : int
         Steps in a block.
     max_clips : int or "auto"
@@ -98,7 +98,7 @@ def plan_capacity(
     Returns
     -------
     Capacity
-        Of 0 clips where there is no room for one of any length and prompt.
+        With 0 clips if not even one of maximum length fits.
     """
     blocks = cache_bytes // block_bytes(config, dtype_bytes, block_len)
     whole = Capacity(config, blocks, blocks, block_len)
@@ -116,20 +116,20 @@ def plan_capacity(
 def capacity_on_gpu(
     config: ModelConfig, memory_bytes: int, max_clips: int | Literal["auto"] = "auto"
 ) -> Capacity:
-    """Return what an engine holds that has a GPU for itself and computes in 16 bits.
+    """Return the capacity of an engine that has a GPU to itself and computes in 16 bits.
 
     Parameters
     ----------
     config : ModelConfig
     memory_bytes : int
-        What the GPU has for programs.
+        The GPU's memory available to programs.
     max_clips : int or "auto"
         The most clips made at once.
 
     Returns
     -------
     Capacity
-        Of 0 clips where the model does not fit.
+        With 0 clips if the model does not fit.
     """
     taken = CONTEXT_BYTES + BESIDE_BYTES + weight_bytes(config, 2)
     cache_bytes = max(int((memory_bytes - taken) * CACHE_SHARE), 0)

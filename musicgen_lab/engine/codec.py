@@ -1,12 +1,12 @@
-"""`Codec`: the decoder half of EnCodec, from codes to sound.
+"""`Codec`: the decoder of EnCodec, from codes to audio.
 
 The weights and the architecture are those of a transformers `EncodecModel` (`engine.seanet`). It
-computes in float32: the noise of bfloat16 moved the bandwidth of clips by four standard deviations,
-and some 16-bit convolutions are plainly wrong on some processors.
+computes in float32: the noise of bfloat16 changed the bandwidth of clips by four standard
+deviations, and some 16-bit convolutions give wrong results on some processors.
 
-The LSTM, which has to read all its weights for every frame, runs over several clips at once, in
-such a way that no clip depends on another. The convolutions run clip by clip, so that their kernels
-are chosen by a clip's own length, and 25 clips need no more memory than one.
+The LSTM, which has to read all its weights for every frame, processes several clips at once,
+without any clip depending on another. The convolutions process one clip at a time, so that their
+kernels are selected by the clip's own length, and 25 clips need no more memory than one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Lstm = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class CodecFiles:
-    """A transformers `EncodecModel` folder, opened but on no device yet.
+    """A transformers `EncodecModel` folder, opened but not loaded onto a device.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class CodecFiles:
     folder : Path
     config : CodecConfig
     weights : Checkpoint
-        Of the encoder too, which is not used.
+        Including the encoder, which is not used.
 
     Raises
     ------
@@ -64,7 +64,7 @@ class Codec:
     ----------
     files : CodecFiles
     channels : int
-        1, or 2 for two channels whose codebooks are interleaved and that are decoded one by one.
+        1, or 2 for two channels with interleaved codebooks, which are decoded separately.
     codebooks : int
         Codebooks of all channels together.
     card : int
@@ -81,7 +81,7 @@ class Codec:
     Raises
     ------
     ModelUnavailable
-        When the weights do not fit their configuration or the language model.
+        When the weights do not match their configuration or the language model.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Codec:
         Returns
         -------
         list of Tensor
-            (channels, n) samples each, float32, on the CPU; the same for a clip by itself.
+            (channels, n) samples each, float32, on the CPU; equal to those of a clip decoded alone.
         """
         channels = range(self._channels)
         mono = [codes[channel :: self._channels] for codes in clips for channel in channels]
@@ -133,17 +133,17 @@ class Codec:
             if self._lstm is not None:
                 hidden = self._lstm(hidden)
             sounds = [self._after(x)[0] for x in hidden]  # (1, n) each
-            sounds = [sound.cpu() for sound in sounds]  # each waits for the device
+            sounds = [sound.cpu() for sound in sounds]  # each synchronises with the device
         return [
             torch.cat(sounds[first : first + self._channels])
             for first in range(0, len(sounds), self._channels)
         ]
 
     def decode_each(self, clips: Sequence[Tensor]) -> list[Tensor | Exception]:
-        """Decode clips like `decode`, with an error in place of each that cannot be."""
+        """Decode clips like `decode`, with an exception in place of each that fails."""
         try:
             return list(self.decode(clips))
-        except Exception:  # one by one, so that only those at fault are lost
+        except Exception:  # one by one, so that only the failing ones are lost
             return [self._attempt(codes) for codes in clips]
 
     def _attempt(self, codes: Tensor) -> Tensor | Exception:
@@ -163,12 +163,12 @@ class Codec:
 
 
 def _batched(clips: Sequence[Tensor], size: int) -> Iterator[Sequence[Tensor]]:
-    """Cut clips into batches of at most so many."""
+    """Split clips into batches of a maximum size."""
     return (clips[first : first + size] for first in range(0, len(clips), size))
 
 
 def _choose_lstm(lstm: nn.LSTM, device: torch.device) -> Lstm:
-    """Return the fastest LSTM of a device in which no clip depends on another."""
+    """Return the fastest LSTM on a device in which no clip depends on another."""
     if half_weights_are_fast(device, torch.float32):
         return _RowwiseLstm(lstm)
     lstm = lstm.to(device)
@@ -187,10 +187,10 @@ def _run_lstm(lstm: nn.LSTM, x: Tensor) -> Tensor:
 
 
 class _FixedShapeLstm:
-    """An LSTM over clips of any lengths at once, always in batches of the same shape.
+    """An LSTM over clips of different lengths, always in batches of the same shape.
 
-    cuDNN chooses its kernels by the shape alone, so with the shape fixed, the rest filled up with
-    zeros and the state carried from chunk to chunk, a clip comes out the same beside any others.
+    cuDNN selects its kernels by shape only, so with a fixed shape, zero padding, and the state
+    carried from chunk to chunk, a clip's result does not depend on the others.
     """
 
     def __init__(self, lstm: nn.LSTM) -> None:
@@ -215,7 +215,7 @@ class _FixedShapeLstm:
 
     @torch.inference_mode()
     def rows_are_independent(self) -> bool:
-        """Say whether a clip comes out the same bit for bit at every place, beside any others."""
+        """Return whether a clip has equal bits at every position in every batch."""
         generator = torch.Generator().manual_seed(0)
         shape = (FIXED_CLIPS, 1, self._lstm.hidden_size, FIXED_FRAMES)
         device = next(self._lstm.parameters()).device
@@ -225,7 +225,7 @@ class _FixedShapeLstm:
 
 
 class _RowwiseLstm:
-    """An LSTM over clips of any lengths at once, by linear layers with independent rows."""
+    """An LSTM over clips of different lengths, built from linear layers with independent rows."""
 
     def __init__(self, lstm: nn.LSTM) -> None:
         self._width = lstm.hidden_size
@@ -239,7 +239,7 @@ class _RowwiseLstm:
             self._layers.append((from_input, HalfWeightLinear(weight_hh)))
 
     def __call__(self, clips: Sequence[Tensor]) -> list[Tensor]:
-        """Run over (1, D, frames) each; a clip never sees what fills up a shorter one."""
+        """Run over (1, D, frames) each; padding never influences a clip."""
         return [y for some in _batched(clips, ROWWISE_CLIPS) for y in self._run(some)]
 
     def _run(self, clips: Sequence[Tensor]) -> list[Tensor]:
@@ -268,5 +268,5 @@ class _RowwiseLstm:
 
 
 def _sigmoid(x: Tensor) -> Tensor:
-    """Compute the sigmoid by tanh: torch's own has other last bits at the end of an array."""
+    """Compute the sigmoid by tanh: torch's has different last bits at the end of an array."""
     return torch.tanh(x * 0.5) * 0.5 + 0.5

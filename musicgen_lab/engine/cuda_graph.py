@@ -1,8 +1,8 @@
-"""`record_on_cuda`: a step recorded once on a CUDA device, and replayed.
+"""`record_on_cuda`: a step recorded once as a CUDA graph, and replayed.
 
-A step of a large model is hundreds of kernels, and starting them one by one takes longer than they
-run. A CUDA graph starts them all at once, but only with the memory and the shapes of its recording:
-so a step reads all that changes from tensors that stay where they are.
+A step of a large model has hundreds of kernels, and launching them one by one takes longer than
+running them. A CUDA graph launches them all at once, but only with the addresses and the shapes of
+its recording: so a step reads everything that changes from tensors with fixed addresses.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable
 
 import torch
 
-Recording = Callable[[], None]  # replays what was recorded
+Recording = Callable[[], None]  # replays a recording
 _WARM_UPS = 3
 _one_at_a_time = threading.Lock()  # a recording forbids others, of whichever engine, to begin one
 
 
 def record_on_cuda(device: torch.device, run: Callable[[], None]) -> Recording:
-    """Record what a function does on a CUDA device, and return what does it again.
+    """Record a function's work on a CUDA device, and return a function that replays it.
 
-    It is run a few times before, so that kernels are compiled and workspaces taken by then.
+    It is run a few times first, so that kernels are compiled and workspaces are allocated.
 
     Raises
     ------
     RuntimeError
-        When it does something that cannot be recorded.
+        When an operation in it cannot be recorded.
     """
     with _one_at_a_time, torch.cuda.device(device):
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""`DecodeState`: the tables behind a batch, and the step that takes all its clips further."""
+"""`DecodeState`: the token tables of all slots, and the decoding step."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from musicgen_lab.engine.kv_cache import KeyValueCache
 from musicgen_lab.engine.sampler import draw_uniforms, sample
 from musicgen_lab.engine.transformer import Transformer
 
-STEPS_AHEAD = 2  # that the host may start before the device has made them
-RECORDED_CLIPS = (1, 8, 16, 32, 64)  # a step is recorded for so many, or for all
+STEPS_AHEAD = 2  # steps that the host may launch before the device has finished them
+RECORDED_CLIPS = (1, 8, 16, 32, 64)  # batch sizes of recorded steps, besides the maximum
 
 
 @dataclass(frozen=True, eq=False)
 class TokenTables:
-    """The tokens and random numbers of the clips in the making, by slot.
+    """The tokens and random numbers of the running clips, by slot.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class TokenTables:
     uniforms : Tensor
         (slots, S, K) of float64 in [0, 1).
     finite : Tensor
-        (slots,) of bool: whether all logits have been since the clip started.
+        (slots,) of bool: whether all logits since the clip's start were finite.
     delays : Tensor
         (K,)
     special_token : int
@@ -46,19 +46,19 @@ class TokenTables:
 
 
 class DecodeState:
-    """The clips in the making: their tokens, random numbers, keys and values.
+    """The decoding state of the running clips: tokens, random numbers, keys and values.
 
     Parameters
     ----------
     transformer : Transformer
     cache : KeyValueCache
     record : bool
-        Record a step and replay it: `engine.cuda_graph`, on CUDA devices.
+        Whether to record a step as a CUDA graph and replay it (`engine.cuda_graph`).
 
     Attributes
     ----------
     tables : TokenTables
-        With one slot more than clips, which spare clips of a recorded step write to.
+        With one more slot than clips, which the padding of a recorded step writes to.
     """
 
     def __init__(self, transformer: Transformer, cache: KeyValueCache, *, record: bool) -> None:
@@ -75,10 +75,10 @@ class DecodeState:
         )
         self._batch: Batch | None = None
         self._recorded = RecordedSteps(self) if record else None
-        self._started: deque[torch.cuda.Event] = deque()  # the device's newest steps
+        self._started: deque[torch.cuda.Event] = deque()  # of the latest steps
 
     def start(self, clip: ClipState) -> None:
-        """Prepare a clip's slot: its random numbers are drawn before its first step."""
+        """Initialise a clip's slot: all its random numbers are drawn before its first step."""
         config, tables = self._transformer.config, self.tables
         uniforms = draw_uniforms(clip.request.seed, clip.steps, config.codebooks)
         tables.tokens[clip.slot, 0] = config.special_token
@@ -86,14 +86,14 @@ class DecodeState:
         tables.finite[clip.slot] = True
 
     def set_clips(self, clips: Sequence[ClipState]) -> None:
-        """Say which clips take the next steps, in the order of their slots."""
+        """Set the clips of the next steps, in the order of their slots."""
         if self._recorded is not None:
             self._recorded.set_clips(clips)
         else:
             self._batch = make_batch(clips, self.tables.tokens) if clips else None
 
     def step(self) -> None:
-        """Draw the next tokens of every clip."""
+        """Sample the next tokens of every clip."""
         if self._recorded is not None:
             self._recorded.replay()
         elif self._batch is not None:
@@ -102,7 +102,7 @@ class DecodeState:
             self._wait_for_older_steps()
 
     def step_batch(self, batch: Batch) -> None:
-        """Take a batch one step further: the whole of decoding."""
+        """Run one step of a batch: transformer, guidance, sampling."""
         cache = self._cache.tensor
         logits = self._transformer.step(batch.rows, cache, cache)  # (B, K, card)
         if triton_works(logits.device):
@@ -113,11 +113,11 @@ class DecodeState:
             batch.advance(draw_tokens(logits, batch, self.tables))
 
     def make_spare_batch(self, clips: int) -> Batch:
-        """Return a batch of so many spare clips, in the shape of a recorded step."""
+        """Return a batch of padding only, in the shape of a recorded step."""
         return make_batch([], self.tables.tokens, self.padding(clips))
 
     def padding(self, clips: int) -> Padding:
-        """Return how a batch is filled up to so many clips."""
+        """Return the padding of a batch to a number of clips."""
         capacity = self._cache.capacity
         width = capacity.count_blocks(self._transformer.config.max_steps)
         return Padding(clips, width, capacity.max_clips, self._cache.spare_block)
@@ -128,12 +128,12 @@ class DecodeState:
         return undelay(tokens, clip.frames, self._transformer.config.delays)
 
     def finite(self) -> list[bool]:
-        """Say of every slot whether all logits have been finite since its clip started."""
+        """Return for every slot whether all logits since its clip's start were finite."""
         flags: list[bool] = self.tables.finite.tolist()
         return flags
 
     def _wait_for_older_steps(self) -> None:
-        """Keep the host close to the device, so that a request that comes starts soon."""
+        """Keep the host at most `STEPS_AHEAD` steps ahead, so that new requests start soon."""
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self._transformer.device))
         self._started.append(event)
@@ -142,10 +142,10 @@ class DecodeState:
 
 
 class RecordedSteps:
-    """Steps recorded once for a few numbers of clips, and replayed.
+    """Steps recorded for a few batch sizes, and replayed.
 
-    Each recording has a batch of its own whose tensors stay where they are. They change when clips
-    come and go; from then on a step is a single replay, which moves the batch on by itself.
+    Each recording has a batch whose tensors keep their memory addresses. Their contents are written
+    when clips start or finish; a step is then a single replay, which also advances the batch.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class RecordedSteps:
         self._replay: Recording | None = None
 
     def set_clips(self, clips: Sequence[ClipState]) -> None:
-        """Write the clips into the batch of the smallest recording that has room for them."""
+        """Write the clips into the batch of the smallest recording that they fit in."""
         self._replay = None
         if not clips:
             return
@@ -178,14 +178,14 @@ class RecordedSteps:
             self._replay()
 
     def _record(self, size: int) -> tuple[Batch, Recording]:
-        """Record a step of spare clips, which may be made any number of times."""
+        """Record a step of a batch of padding, which may be run any number of times."""
         batch = self._state.make_spare_batch(size)
         device = batch.tokens.device
         return batch, record_on_cuda(device, lambda: self._state.step_batch(batch))
 
 
 def draw_tokens(logits: Tensor, batch: Batch, tables: TokenTables) -> Tensor:
-    """Draw the next tokens of every clip and write them into its table.
+    """Sample the next tokens of every clip and write them to its table.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def draw_tokens(logits: Tensor, batch: Batch, tables: TokenTables) -> Tensor:
     """
     slots, positions = batch.slot_ids, batch.positions
     guided = batch.guide(logits)  # (n, K, card)
-    tables.finite[slots] &= guided.sum(dim=(1, 2)).isfinite()  # if each is, so is the sum
+    tables.finite[slots] &= guided.sum(dim=(1, 2)).isfinite()  # the sum is finite if each logit is
     drawn = sample(guided, batch.parameters, tables.uniforms[slots, positions])
     due = codes_are_due(positions, batch.frames, tables.delays)
     tokens = torch.where(due, drawn, tables.special_token)

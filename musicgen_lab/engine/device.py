@@ -1,4 +1,4 @@
-"""Where and how precisely to compute, and how many clips fit there at once."""
+"""The choice of device, precision, and the number of clips that fit there at once."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the precision of a name; "auto" is bfloat16 on a GPU that has it, else float32.
 
-    On the CPU bfloat16 must be asked for: only float32 gives audiocraft's greedy tokens, and a seed
-    should give the same music on processors that do not have bfloat16.
+    On the CPU bfloat16 is never automatic: only float32 gives audiocraft's greedy tokens, and a
+    seed should give the same music on processors without bfloat16.
 
     Raises
     ------
     InvalidRequest
-        When the name is unknown or the device cannot compute so.
+        When the name is unknown or the device does not support it.
     """
     if name == "auto":
         on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -87,7 +87,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory that a device has left, in bytes."""
+    """Return a device's free memory, in bytes."""
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what torch keeps of tensors that are gone
         return int(torch.cuda.mem_get_info(device)[0])
@@ -119,13 +119,13 @@ def _read_number(path: Path) -> int | None:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a device has done all that it was told, so that it can be timed."""
+    """Wait until a device has finished all its work, for timing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def device_works(device: torch.device) -> bool:
-    """Say whether a device still computes: after some errors a CUDA context is lost for good."""
+    """Return whether a device still works: some errors destroy a CUDA context for good."""
     try:
         torch.ones(1, device=device).add_(1).item()  # which waits for the result
     except torch.OutOfMemoryError:
@@ -138,19 +138,19 @@ def device_works(device: torch.device) -> bool:
 def choose_capacity(
     slots: int | Literal["auto"], config: ModelConfig, device: torch.device, dtype: torch.dtype
 ) -> Capacity:
-    """Return how many clips are made at once, and the memory that they share.
+    """Return how many clips can be made at once, and their number of cache blocks.
 
     Parameters
     ----------
     slots : int or "auto"
         The most clips made at once; "auto" takes as many as fit, at most 32.
     config, device, dtype
-        The model, not yet loaded, and how it will compute.
+        The model, not yet loaded, its device and its precision.
 
     Raises
     ------
     InvalidRequest
-        When not even one fits, or not as many as asked for.
+        When not even one fits, or fewer than requested.
     """
     halves = half_weights_are_fast(device, dtype) and config.dtype == "float16"
     weights = weight_bytes(config, 2 if halves else dtype.itemsize)

@@ -1,13 +1,13 @@
-"""`Engine`: many different clips in one batch, each as if it were alone.
+"""`Engine`: batched generation of clips with different parameters.
 
-Every row has its own prompt, duration, temperature, top_k, top_p, cfg_coef and seed. A clip leaves
-when it is finished and a waiting one takes its slot between two steps, so a batch of mixed
-durations wastes nothing and requests can come while others run.
+Every row has its own prompt, duration, temperature, top_k, top_p, cfg_coef and seed. A finished
+clip frees its slot, and a waiting request takes it at the next step (continuous batching), so mixed
+durations need no padding and requests can be added while others run.
 
-A clip's samples are the same bit for bit alone, in any batch, in any order, joining late, and
-beside a longer prompt: linear layers, normalisation and sampling give a row the same bits whatever
-stands beside it (`engine.linear`), attention runs over exactly a row's own length and prompt, and
-all its random numbers are drawn from its own seed before it starts.
+A clip's samples are equal bit for bit alone, in any batch, in any order, joining late, and beside a
+longer prompt: linear layers, normalisation and sampling give a row the same bits independent of the
+other rows (`engine.linear`), attention runs over exactly a row's own context and prompt, and all
+random numbers of a clip are drawn from its own seed before it starts.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ from musicgen_lab.request import GenerationRequest
 
 
 class Engine:
-    """A MusicGen on one device of this process. Made by `Engine.open` or `Engine.from_model`.
+    """A MusicGen model on one device. Created by `Engine.open` or `Engine.from_model`.
 
     Attributes
     ----------
     config : ModelConfig
         Of the model.
     capacity : Capacity
-        The clips, and the blocks of cached keys and values, that there is memory for.
+        The number of clips and of cache blocks that fit in memory.
     slots : int
         The most clips made at once.
     transformer : Transformer
     prompts : Prompts
     provenance : Provenance
-        What every clip carries.
+        Of every clip made here.
     on_progress : callable or None
-        Called after every step with the number of clips that it took further.
+        Called after every step with the number of clips in it.
     """
 
     def __init__(
@@ -115,35 +115,35 @@ class Engine:
         slots: int | Literal["auto"] = "auto",
         cuda_graphs: bool = True,
     ) -> Engine:
-        """Put a model on a device.
+        """Load a model onto a device.
 
         Parameters
         ----------
         model : Model
-            Its weights may be in memory already (`Model.load`); it is not changed.
+            Its weights may be in memory already (`Model.load`); it is not modified.
         device : str
             "auto", "cpu", "cuda" or any other of torch's.
         dtype : {"auto", "float32", "bfloat16", "float16"}
             "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
         slots : int or "auto"
-            The most clips made at once; "auto" takes what the memory holds, at most 32. How many
-            it is at a time follows from their lengths: those that do not fit wait.
+            The most clips made at once; "auto" is as many as fit in memory, at most 32. The actual
+            number depends on their lengths: those that do not fit wait.
         cuda_graphs : bool
             Whether a step is recorded once and replayed, on a CUDA device.
 
         Raises
         ------
         ModelUnavailable
-            When the parts of the model do not fit each other.
+            When the parts of the model do not match.
         InvalidRequest
-            When the device, the precision or that many slots cannot be had here.
+            When the device, the precision or the number of slots is not available here.
         """
         place = choose_device(device)
         precision = choose_dtype(dtype, place)
         config = model.config
         capacity = choose_capacity(slots, config, place, precision)
         with move_weights(model.lm, place, precision) as weights:
-            triton_works(place)  # compiled while the weights are on their way
+            triton_works(place)  # compiled while the weights are copied
             text_encoder = TextEncoder(model.text_encoder, model.lm, place)
             codec = Codec(
                 model.codec,
@@ -165,7 +165,7 @@ class Engine:
 
     @property
     def steps_done(self) -> int:
-        """Steps made for all requests so far."""
+        """Total steps of all requests so far."""
         return self._steps_done
 
     @property
@@ -174,9 +174,9 @@ class Engine:
         return self._scheduler.steps_total
 
     def add_request(self, request: GenerationRequest) -> int:
-        """Queue a request; it starts at the next step at which its memory is free.
+        """Queue a request; it starts at the first step at which its memory is free.
 
-        May be called from any thread, while another one steps.
+        May be called from any thread while another one calls `step`.
 
         Returns
         -------
@@ -190,28 +190,27 @@ class Engine:
         return self.config.count_steps(request.duration)
 
     def steps_done_of(self, request_id: int) -> int:
-        """Return the steps made for a request so far; 0 while it waits. From any thread."""
+        """Return the steps done of a request; 0 while it waits. May be called from any thread."""
         running = self._scheduler.running.copy()
         return next((clip.steps_done for clip in running if clip.request_id == request_id), 0)
 
     def device_works(self) -> bool:
-        """Say whether the device still computes, which it may not after an error of a step."""
+        """Return whether the device still works, which it may not after an error in a step."""
         return device_works(self.transformer.device)
 
     def abort(self, request_id: int) -> None:
-        """Drop a request, wherever it is; nothing is returned for it."""
+        """Drop a waiting or running request; nothing is returned for it."""
         self._owned.discard(request_id)
         self._scheduler.abort(request_id)
 
     @torch.inference_mode()
     def step(self) -> list[Clip | Failure]:
-        """Take one step of every clip, and return those that are finished.
+        """Run one step of every running clip, and return those that are finished.
 
         Returns
         -------
         list of Clip or Failure
-            Those of requests that were queued with `add_request`; empty while all are in the
-            making.
+            Results of requests queued with `add_request`; empty while all are in progress.
         """
         with self._stepping:
             self._advance()
@@ -240,11 +239,11 @@ class Engine:
                     mine.remove(request_id)
                     yield result
         finally:
-            for request_id in mine:  # the caller has had enough
+            for request_id in mine:  # the caller stopped iterating
                 self.abort(request_id)
 
     def _advance(self) -> None:
-        """Make one step: clips come and go, all take it, and those that are whole are decoded."""
+        """Schedule, run one step of the batch, and decode the clips that are complete."""
         self._schedule()
         running = self._scheduler.running
         if not running:
@@ -255,7 +254,7 @@ class Engine:
                 self._state.set_clips(running)
                 self._batched = running.copy()
             self._state.step()
-        except Exception as error:  # out of memory, say: those in the batch are lost, not the rest
+        except Exception as error:  # such as out of memory: fails the batch, not waiting requests
             self._finished |= {clip.request_id: clip.fail(error) for clip in running}
             for clip in running.copy():
                 self._scheduler.finish(clip)
@@ -272,7 +271,7 @@ class Engine:
                 self._scheduler.finish(clip)
 
     def _schedule(self) -> None:
-        """Let aborted requests go and waiting ones start."""
+        """Drop aborted requests and start waiting ones."""
         aborted = self._scheduler.drop_aborted()
         self._finished = {i: r for i, r in self._finished.items() if i not in aborted}
         started, failures = self._scheduler.schedule()
@@ -281,7 +280,7 @@ class Engine:
             self._state.start(clip)
 
     def _decode(self, done: list[ClipState]) -> dict[int, Clip | Failure]:
-        """Turn finished tokens into sound."""
+        """Decode finished tokens to audio."""
         started_s = time.perf_counter()
         sounds = self._codec.decode_each([self._state.codes(clip) for clip in done])
         share_s = (time.perf_counter() - started_s) / len(done)
@@ -308,7 +307,7 @@ class Engine:
 
     @torch.inference_mode()
     def _step_for(self, mine: set[int]) -> list[tuple[int, Clip | Failure]]:
-        """Return what is finished of one caller's requests, stepping once if nothing is yet."""
+        """Return the finished ones of a caller's requests, stepping once if there are none."""
         with self._stepping:
             if not mine & self._finished.keys():
                 self._advance()

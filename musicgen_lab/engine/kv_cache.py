@@ -1,7 +1,7 @@
-"""`KeyValueCache`: the keys and values of clips and prompts, in blocks that are given and returned.
+"""`KeyValueCache`: a paged cache of the keys and values of clips and prompts.
 
-As in vLLM's paged attention, but for one thing: a clip takes all the blocks of its whole length
-before its first step, so that it never has to wait, or be dropped, half way through.
+As in vLLM's paged attention, with one difference: a clip allocates the blocks of its whole length
+before its first step, so that it never has to be preempted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from musicgen_lab.engine.transformer import Transformer
 
 
 class KeyValueCache:
-    """Blocks of cached keys and values, and which of them are free.
+    """Blocks of cached keys and values, and a free list.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class KeyValueCache:
     tensor : Tensor
         (L, 2, blocks + 1, H, block_len, D), from `Transformer.make_cache`.
     spare_block : int
-        What the spare rows of a recorded step write to; nobody reads it.
+        Where the padding of a recorded step writes to; never read.
     """
 
     def __init__(self, transformer: Transformer, capacity: Capacity) -> None:
@@ -37,15 +37,15 @@ class KeyValueCache:
 
     @property
     def free_blocks(self) -> int:
-        """The number of blocks that nobody has."""
+        """The number of free blocks."""
         return len(self._free)
 
     def take(self, steps: int) -> list[int]:
-        """Take the blocks of a row of so many steps; as many must be free."""
+        """Allocate the blocks of a row of `steps` steps; enough must be free."""
         return [self._free.pop() for _ in range(self.capacity.count_blocks(steps))]
 
     def give_back(self, blocks: list[int]) -> None:
-        """Return blocks, whatever is written in them."""
+        """Free blocks; their contents are left as they are."""
         self._free += reversed(blocks)
 
     def write(self, blocks: list[int], keys_values: Tensor) -> None:

@@ -1,22 +1,22 @@
 """Linear layers in which a row's result never depends on the other rows.
 
-A matrix library picks its kernel by the number of rows, so the same row can come out with other
-last bits beside other rows; a clip would then depend on its company. Four ways, whichever holds:
+A matrix library selects its kernel by the number of rows, so the last bits of a row can change with
+the batch size, and a clip would depend on the rest of its batch. There are four implementations:
 
-`HalfWeightLinear` (CPU, float32) keeps the weights in 16 bits and computes in float32 with FBGEMM.
-For weights that came from float16, as all released ones did, this is exact, and it reads half the
-memory. Other float32 weights are kept as two float16 halves, which hold 22 of their 24 bits. FBGEMM
-cuts the rows into pieces with a kernel for each size of piece; with AVX-512 all kernels add in one
-order, with AVX2 those of one and two rows add in another, so that there the number of rows is
-filled up to a multiple of three (`row_multiple`, found by a trial).
+`HalfWeightLinear` (CPU, float32) stores the weights in 16 bits and computes in float32 with FBGEMM.
+For weights that were float16 originally, as all released ones, this is exact and halves the memory
+traffic. Other float32 weights are stored as the sum of two float16 numbers, which keep 22 of their
+24 bits. FBGEMM divides the rows into blocks with a kernel for each block size. With AVX-512 all
+kernels add in the same order; with AVX2 those for one and two rows use another order, so the number
+of rows is padded to a multiple of three (`row_multiple`, determined by a trial).
 
-`PackedLinear` (CPU, bfloat16) keeps the weights in the order in which oneDNN reads them. It is used
-where a trial with every number of rows that the engine may have comes out the same bit for bit.
+`PackedLinear` (CPU, bfloat16) stores the weights in oneDNN's packed layout. It is used if a trial
+with every possible number of rows gives equal bits.
 
-`PlainLinear` is torch's own, used after the same trial.
+`PlainLinear` is torch's linear layer, used if it passes the same trial.
 
-`FixedRowsLinear` (everything else) always multiplies the same number of rows, the rest being
-zeros. That number comes from the engine's configuration.
+`FixedRowsLinear` (otherwise) always multiplies the same number of rows, padded with zeros. That
+number comes from the engine's configuration.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _Maker = Callable[[Tensor, Tensor | None, int], Linear]  # of weight, bias and r
 
 
 class HalfWeightLinear:
-    """float32 rows times weights kept in float16, each row by itself.
+    """A product of float32 rows with weights stored in float16, independent for each row.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class HalfWeightLinear:
 
 
 class PlainLinear:
-    """Any rows times weights as they are.
+    """torch's product of rows with weights.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class PlainLinear:
 
 
 class PackedLinear:
-    """bfloat16 rows times weights that oneDNN has packed once.
+    """A product of bfloat16 rows with weights that oneDNN has packed once.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class PackedLinear:
     bias : Tensor or None
         (out,)
     rows : int
-        The number of rows to pack for; others may be given.
+        The number of rows to pack for; other numbers work too.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, rows: int) -> None:
@@ -123,7 +123,7 @@ class PackedLinear:
 
 
 class FixedRowsLinear:
-    """Any rows times weights as they are, always as many rows at once.
+    """torch's product with weights, always with the same number of rows.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class FixedRowsLinear:
     bias : Tensor or None
         (out,)
     rows : int
-        Rows of every product; fewer are filled up with zeros, more are cut into pieces.
+        Rows of every product; fewer are padded with zeros, more are split.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, rows: int) -> None:
@@ -153,7 +153,7 @@ class FixedRowsLinear:
 
 
 def half_weights_are_fast(device: torch.device, dtype: torch.dtype) -> bool:
-    """Say whether this machine has the kernels of `HalfWeightLinear` for a device and precision."""
+    """Return whether `HalfWeightLinear` works on this machine for a device and precision."""
     return (
         device.type == "cpu"
         and dtype == torch.float32
@@ -164,17 +164,17 @@ def half_weights_are_fast(device: torch.device, dtype: torch.dtype) -> bool:
 
 @functools.cache
 def row_multiple(threads: int) -> int | None:
-    """Return the number of rows whose multiples FBGEMM all adds up in one order, by a trial.
+    """Determine the row multiple at which FBGEMM uses one order of additions, by a trial.
 
     Parameters
     ----------
     threads : int
-        Of torch; an answer is for so many.
+        torch's number of threads, on which the result depends.
 
     Returns
     -------
     int or None
-        1 where any number of rows will do; None where no small multiple does.
+        1 if any number of rows works; None if no small multiple does.
     """
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(48, 64, generator=generator)
@@ -191,7 +191,7 @@ def row_multiple(threads: int) -> int | None:
 def make_linear(
     weight: Tensor, bias: Tensor | None, *, device: torch.device, dtype: torch.dtype, rows: int
 ) -> Linear:
-    """Make a layer whose rows do not depend on each other.
+    """Return a layer with independent rows, the fastest available.
 
     Parameters
     ----------
@@ -200,9 +200,9 @@ def make_linear(
     bias : Tensor or None
         (out,)
     device, dtype : torch.device, torch.dtype
-        Where and in what precision to compute.
+        Where and in which precision to compute.
     rows : int
-        The most rows that the engine's configuration has in a step.
+        The most rows of a step in the engine's configuration.
 
     Returns
     -------
@@ -224,13 +224,13 @@ def _plain(weight: Tensor, bias: Tensor | None, rows: int) -> Linear:
 
 
 def _candidates(device: torch.device, dtype: torch.dtype) -> list[_Maker]:
-    """Return the layers to try, the fastest first."""
+    """Return the candidate layers, the fastest first."""
     packed = device.type == "cpu" and dtype == torch.bfloat16 and bfloat16_is_fast()
     return [PackedLinear, _plain] if packed else [_plain]
 
 
 def bfloat16_is_fast() -> bool:
-    """Say whether this processor multiplies bfloat16 in hardware."""
+    """Return whether this processor multiplies bfloat16 in hardware."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
@@ -245,9 +245,9 @@ def _rows_are_independent(
     rows: int,
     threads: int,
 ) -> bool:
-    """Say whether rows come out the same bit for bit with every number of others around them.
+    """Return whether every number of rows gives equal bits for each row.
 
-    Kernels may differ in one value of a hundred thousand only, so millions are compared.
+    Kernels may differ in only one of a hundred thousand values, so millions are compared.
     """
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(shape, generator=generator).to(device, dtype)

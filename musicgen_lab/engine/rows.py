@@ -1,4 +1,4 @@
-"""`StepRows`: the rows of one step, and the cached keys and values that each of them attends to."""
+"""`StepRows`: the rows of one step, and the cached keys and values that each attends to."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class AttentionSpans:
-    """Which cached keys and values each row attends over.
+    """The cached keys and values that each row attends to.
 
-    A layer's cache is (2, blocks, H, block_len, D): step `s` of a row lies in block
-    `block_tables[row, s // block_len]`, at `s % block_len`.
+    A layer's cache is (2, blocks, H, block_len, D): step `s` of a row is in block
+    `block_tables[row, s // block_len]`, at offset `s % block_len`.
 
     Attributes
     ----------
@@ -20,7 +20,7 @@ class AttentionSpans:
         (B, T) of int64, the blocks of each row in the order of its steps. Only as many entries as
         the row's context needs are read.
     context_lens : Tensor
-        (B,) of int64, the keys that each row attends over.
+        (B,) of int64, the number of keys that each row attends to.
     """
 
     block_tables: Tensor
@@ -29,16 +29,16 @@ class AttentionSpans:
 
 @dataclass(frozen=True)
 class StepRows:
-    """The rows of one step: those with a prompt first, then those without.
+    """The rows of one step: the conditional ones first, then the unconditional ones.
 
     Attributes
     ----------
     tokens : Tensor
         (B, K)
     spans : AttentionSpans
-        Of every row over its own steps, this one included.
+        Self-attention of every row to its own steps, including this one.
     prompt_spans : AttentionSpans
-        Over the prompt, of the rows that have one.
+        Cross-attention to the prompt, for the conditional rows.
     """
 
     tokens: Tensor

@@ -92,15 +92,15 @@ def draw_uniforms(seed: int, steps: int, codebooks: int) -> Tensor:
 
 
 def filter_probabilities(logits: Tensor, parameters: SamplingParameters) -> Tensor:
-    """Return what tokens are drawn from: softmax, then top_p or top_k, then renormalised.
+    """Return the sampling probabilities: softmax, then top_p or top_k, then renormalisation.
 
     Parameters
     ----------
     logits : Tensor
         (B, K, card) of float32.
     parameters : SamplingParameters
-        Of B rows. Rows of temperature 0 get the probabilities of temperature 1, unfiltered: they
-        are not drawn.
+        Of B rows. Rows of temperature 0 get the unfiltered probabilities of temperature 1, which
+        are not used.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def _kth_likeliest(probabilities: Tensor, top_k: Tensor, distinct: Sequence[int]
 
 
 def _keep_top_p(probabilities: Tensor, top_p: Tensor) -> Tensor:
-    """Keep the fewest likeliest tokens whose probabilities reach `top_p`."""
+    """Keep the smallest set of most likely tokens whose probabilities add up to `top_p`."""
     # Stable, so that equally likely tokens are kept in the same order on every device.
     ranked, order = torch.sort(probabilities, dim=-1, descending=True, stable=True)
     before = torch.cumsum(ranked, dim=-1) - ranked
@@ -148,7 +148,7 @@ def _keep_top_p(probabilities: Tensor, top_p: Tensor) -> Tensor:
 
 
 def sample(logits: Tensor, parameters: SamplingParameters, uniforms: Tensor) -> Tensor:
-    """Choose the next tokens.
+    """Sample the next tokens.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""`Scheduler`: who waits, who runs, and when a waiting request starts."""
+"""`Scheduler`: waiting and running requests, and when a waiting request starts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from musicgen_lab.request import GenerationRequest
 
 
 class Scheduler:
-    """Requests in the order in which they came: each starts when its memory is free.
+    """Starts requests first come, first served, each when its memory is free.
 
-    A request needs a slot and the blocks of its whole length, and its prompt's where no running
-    clip has the same prompt. It takes them all at once, so it never fails for memory, and those
-    behind it wait, so it never starves. Requests are added from any thread; one thread at a time
-    does all else.
+    A request needs a slot, the blocks of its whole length, and those of its prompt unless a running
+    clip has the same prompt. It takes all of them at its start, so it never runs out of memory, and
+    later requests wait behind it, so it never starves. Requests may be added from any thread; all
+    else is done by one thread at a time.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Scheduler:
     running : list of ClipState
         In the order of their slots.
     steps_total : int
-        Steps of all requests so far, but for those that were never made.
+        Steps of all requests so far, except for those that were aborted or failed.
     """
 
     def __init__(self, config: ModelConfig, cache: KeyValueCache, prompts: Prompts) -> None:
@@ -46,7 +46,7 @@ class Scheduler:
 
     @property
     def unfinished(self) -> int:
-        """The number of requests that wait or run."""
+        """The number of waiting and running requests."""
         return len(self._waiting) + len(self.running)
 
     def add_request(self, request: GenerationRequest) -> int:
@@ -63,7 +63,7 @@ class Scheduler:
             self._aborted.add(request_id)
 
     def drop_aborted(self) -> set[int]:
-        """Let go of the requests that were aborted since the last call, and return their ids."""
+        """Drop the requests that were aborted since the last call, and return their ids."""
         with self._adding:
             aborted, self._aborted = self._aborted, set()
             if not aborted:
@@ -81,14 +81,14 @@ class Scheduler:
         Returns
         -------
         list of ClipState
-            Those that came to `running`.
+            Those added to `running`.
         dict of int to Failure
-            Those that cannot be made, by request id: they harm no other.
+            Those that could not start, by request id.
         """
         started: list[ClipState] = []
         failures: dict[int, Failure] = {}
         while self._waiting and len(self.running) < self._cache.capacity.max_clips:
-            request_id, request = self._waiting[0]  # only this thread takes it away
+            request_id, request = self._waiting[0]  # only this thread removes it
             started_s = time.perf_counter()
             try:
                 clip = self._start(request_id, request)
@@ -109,7 +109,7 @@ class Scheduler:
         return started, failures
 
     def finish(self, clip: ClipState) -> None:
-        """Take back what a clip has, whether it is whole or not."""
+        """Free the slot and the blocks of a clip, whether it is complete or not."""
         self.running.remove(clip)
         for blocks in clip.row_blocks:
             self._cache.give_back(blocks)
@@ -119,7 +119,7 @@ class Scheduler:
             self.steps_total -= clip.steps - clip.steps_done
 
     def _start(self, request_id: int, request: GenerationRequest) -> ClipState | None:
-        """Take a request's slot and blocks; None where they are not free yet."""
+        """Allocate a request's slot and blocks; None if they are not free yet."""
         frames = self._config.count_frames(request.duration)
         steps = self._config.count_steps(request.duration)
         rows = has_prompt_row(request) + has_free_row(request)

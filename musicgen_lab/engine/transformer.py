@@ -1,16 +1,16 @@
-"""`Transformer`: MusicGen's language model, one step at a time, over a static key-value cache.
+"""`Transformer`: MusicGen's language model, one step at a time, over a paged key-value cache.
 
-The same function as audiocraft's, written for a batch whose rows have nothing in common: each has
-its own length and its own prompt. A row's numbers depend on that row alone:
+It computes the same function as audiocraft's for a batch whose rows have different context lengths
+and prompts. The result of a row depends on that row alone:
 
-- linear layers give a row the same bits whatever the other rows are;
-- attention runs over exactly a row's own length, and over exactly its own prompt, with keys and
-  values made once per prompt;
-- rows without a prompt (the null half of classifier-free guidance) skip cross-attention: their
-  keys and values are zero (the text is zeroed and there are no biases), and so is its result.
+- linear layers give a row the same bits independent of the other rows;
+- self-attention runs over exactly a row's own context, and cross-attention over exactly its own
+  prompt, with keys and values computed once per prompt;
+- unconditional rows (for classifier-free guidance) skip cross-attention: its keys and values would
+  be zero (the text is zeroed and there are no biases), and so would its result.
 
-A step is torch's operations with the layers of `engine.linear` and `engine.attention` (`TorchStep`,
-the reference), or on a GPU the kernels of `engine.kernels`.
+A step uses torch's operations with the layers of `engine.linear` and `engine.attention`
+(`TorchStep`, the reference), or on a GPU the kernels of `engine.kernels`.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Transformer:
     ----------
     config : ModelConfig
     tensors : mapping of str to Tensor
-        As in `lm.safetensors`; taken one by one, so that a mapping that reads from disk never
-        holds the whole model twice.
+        As in `lm.safetensors`; read one by one, so that a mapping that reads from disk never has
+        the whole model in memory twice.
     device, dtype : torch.device, torch.dtype
-        Where and in what precision to compute.
+        Where and in which precision to compute.
     rows : int
         The most rows that a step may have.
     """
@@ -61,26 +61,26 @@ class Transformer:
         self.config, self.device, self.dtype = config, device, dtype
         make = _LinearMaker(device, dtype, rows)
         weights = (tensors[f"layers.{i}.cross_kv.weight"] for i in range(config.layers))
-        # The rows are the tokens of one prompt, always together: they may depend on each other.
+        # The rows are the tokens of one prompt, always multiplied together: plain layers suffice.
         make_cross_kv = make.linear if device.type == "cpu" else make.plain_linear
         self._cross_kv = [make_cross_kv(weight) for weight in weights]
         self._take_step = _make_step(config, tensors, device=device, dtype=dtype, rows=rows)
         self._cache_dtype = cache_dtype(device, dtype)
 
     def make_cache(self, blocks: int, block_len: int) -> Tensor:
-        """Reserve blocks of keys and values, of steps or of prompts.
+        """Allocate blocks of keys and values, for steps and prompts.
 
         Returns
         -------
         Tensor
-            (L, 2, blocks, H, block_len, D). On the CPU memory is only taken up as it is written.
+            (L, 2, blocks, H, block_len, D). On the CPU memory is only used once it is written.
         """
         c = self.config
         shape = (c.layers, 2, blocks, c.heads, block_len, c.head_dim)
         return torch.empty(shape, device=self.device, dtype=self._cache_dtype)
 
     def encode_prompt(self, text: Tensor) -> Tensor:
-        """Make a prompt's keys and values for cross-attention.
+        """Compute a prompt's keys and values for cross-attention.
 
         Parameters
         ----------
@@ -99,7 +99,7 @@ class Transformer:
         return split.permute(0, 2, 3, 1, 4).to(self._cache_dtype)  # (L, 2, H, T, D)
 
     def step(self, rows: StepRows, cache: Tensor, prompt_cache: Tensor) -> Tensor:
-        """Take one step of every row, writing its keys and values into the cache.
+        """Run one step of every row, writing its keys and values to the cache.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ def _make_step(
     dtype: torch.dtype,
     rows: int,
 ) -> TakeStep:
-    """Return what takes a step on a device; the parameters are those of `Transformer`."""
+    """Return a device's implementation of a step; the parameters are those of `Transformer`."""
     if triton_works(device):
         from musicgen_lab.engine.kernels.transformer import TritonStep
 
@@ -135,7 +135,7 @@ def _make_step(
 
 
 class TorchStep:
-    """A step by torch's operations; the parameters are those of `Transformer`."""
+    """A step in torch operations; the parameters are those of `Transformer`."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class TorchStep:
         self._heads = make.linear(tensors["heads.weight"], bias)  # to (B, K * card)
 
     def __call__(self, rows: StepRows, cache: Tensor, prompt_cache: Tensor) -> Tensor:
-        """Take a step, as `Transformer.step` does."""
+        """Run a step, see `Transformer.step`."""
         x = self._embed(rows.tokens) + self._positions[rows.spans.context_lens - 1]  # (B, dim)
         prompted = len(rows.prompt_spans.context_lens)
         for index, layer in enumerate(self._layers):
@@ -227,6 +227,6 @@ class _LinearMaker:
 def cache_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """Return the precision of the cache, for a device and the precision of everything else.
 
-    On the CPU it is float32, as the kernel of attention knows no floats of 16 bits.
+    On the CPU it is float32, as the attention kernel does not support 16-bit floats.
     """
     return torch.float32 if device.type == "cpu" else dtype

@@ -26,7 +26,7 @@ WARPS = 4
 
 
 def draw_tokens_on_cuda(logits: Tensor, batch: Batch, tables: TokenTables) -> Tensor:
-    """Draw the next tokens of every clip and write them into its table.
+    """Sample the next tokens of every clip and write them to its table.
 
     Parameters
     ----------
