@@ -1,1 +1,1 @@
-"""Bench: how fast engines make the same clips, side by side in one run."""
+"""Benchmarks: the speed of several engines on the same work in one run."""

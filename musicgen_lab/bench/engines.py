@@ -1,4 +1,4 @@
-"""The engines that `bench` compares, each behind the same two methods."""
+"""The engines that `bench` compares, with a common interface."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class BenchEngine(Protocol):
     ----------
     name : str
     device, dtype : str
-        Where and in what precision it computes.
+        Where and in which precision it computes.
     clips_at_once : int
-        Clips that one call takes; it is given no more.
+        The most clips of one call.
     """
 
     name: str
@@ -43,11 +43,11 @@ class BenchEngine(Protocol):
     clips_at_once: int
 
     def make(self, requests: Sequence[GenerationRequest]) -> float:
-        """Make these clips, sound included; return the seconds until the first one was there."""
+        """Make these clips, decoding included; return the seconds until the first was finished."""
 
 
 class LabEngine:
-    """The engine of this package: any clips in one batch."""
+    """The engine of this package: different clips in one batch."""
 
     name = "lab"
 
@@ -58,7 +58,7 @@ class LabEngine:
         self.clips_at_once = clips
 
     def make(self, requests: Sequence[GenerationRequest]) -> float:
-        """Make these clips; return the seconds until the first one was there."""
+        """Make these clips; return the seconds until the first was finished."""
         started_s, first_s = time.perf_counter(), 0.0
         for result in self._engine.generate(requests):
             first_s = first_s or time.perf_counter() - started_s
@@ -75,7 +75,7 @@ class AudiocraftEngine:
     folder : Path
     device : str
     clips_at_once : int
-        1 is its loop over a grid of parameters; more is what it could do if all were equal.
+        1 for a loop over a grid of parameters; more for a batch of equal parameters.
     """
 
     def __init__(self, folder: Path, device: str, clips_at_once: int = 1) -> None:
@@ -115,7 +115,7 @@ class AudiocraftEngine:
 class TransformersEngine:
     """transformers' `generate`: clips of one batch share their sampling parameters.
 
-    Its weights are random: time does not depend on their values.
+    Its weights are random: the time does not depend on their values.
     """
 
     name = "transformers"
@@ -240,7 +240,7 @@ def memory_bandwidth(device: str) -> float:
 
 
 def _time_on_gpu(work: Callable[[], object]) -> float:
-    """Return the seconds that the current device takes, without the host's part."""
+    """Return the seconds on the current device, without the host's time."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     start.record()
     work()
@@ -251,7 +251,7 @@ def _time_on_gpu(work: Callable[[], object]) -> float:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Let other processes compute meanwhile, to see what another load costs."""
+    """Run busy processes meanwhile, to measure the effect of other load."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -262,7 +262,7 @@ def busy_processes(count: int) -> Iterator[None]:
 
 
 def used_memory(device: str) -> int:
-    """Return the bytes of memory in use: this process's, or the most a GPU had in use."""
+    """Return the bytes of memory in use by this process, or the peak on a GPU."""
     from musicgen_lab.engine.device import choose_device
 
     if choose_device(device).type == "cuda":

@@ -1,4 +1,4 @@
-"""What a batch of mixed durations costs, against the same steps in a batch that is always full."""
+"""The cost of mixed durations, relative to the same steps in a batch that is always full."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class MixedCost:
     ----------
     clips, slots : int
     longest_s : float
-        The durations lie between 1 s and this.
+        The durations are between 1 s and this.
     took_s : float
-        What the clips took.
+        The measured time of the clips.
     full_s : float
-        What their steps and their decoding take in a batch whose slots are all taken.
+        The time of their steps and decoding in a batch whose slots are all occupied.
     """
 
     clips: int
@@ -49,7 +49,7 @@ class MixedCost:
 
     @property
     def ratio(self) -> float:
-        """How many times what a full batch costs."""
+        """The time relative to a full batch."""
         return self.took_s / self.full_s
 
 
@@ -71,7 +71,7 @@ def measure_mixed(
         A model folder.
     clips : int
     longest_s : float
-        Durations are spread evenly from 1 s to this, in an order that is the same every time.
+        Durations are spread evenly from 1 s to this, in a fixed order.
     device, dtype, slots, cuda_graphs
         As for `Engine.open`.
 

@@ -1,4 +1,4 @@
-"""`profile`: where the lab engine's time goes, by classes of kernels."""
+"""`profile`: the lab engine's time by classes of kernels."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _REST = "other"
 
 @dataclass(frozen=True)
 class KernelClass:
-    """What kernels of one class took.
+    """The time of the kernels of one class.
 
     Attributes
     ----------
     name : str
     seconds : float
-        Of the device's time on a GPU, of all threads that the operators ran on elsewhere.
+        The device's time on a GPU; otherwise the time of all threads that ran operators.
     share : float
         Of the sum of all classes, 0 to 1.
     count : int
@@ -52,12 +52,12 @@ def profile(work: Callable[[], object], device: torch.device) -> list[KernelClas
     work : callable
         Warmed up, so that nothing is compiled or recorded in it.
     device : torch.device
-        Whose kernels to count; on the CPU its operators are counted.
+        On a GPU its kernels are counted, on the CPU operators.
 
     Returns
     -------
     list of KernelClass
-        The one that took longest first.
+        By descending time.
     """
     on_gpu = device.type == "cuda"
     activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU

@@ -1,4 +1,4 @@
-"""A model folder of a released size with random weights: time does not depend on values."""
+"""A model folder of a released size with random weights; speed does not depend on their values."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`musicgen-lab bench`: how fast engines make the same work on this machine, side by side.
+"""`musicgen-lab bench`: the speed of several engines on the same work on this machine.
 
 The work is a number of clips, or a grid of sampling parameters with one clip per cell. Engines
 that take one set of parameters per batch have to make a grid clip by clip: one clip is timed then,
-and counted as often as there are cells. A row says how much of the work was timed.
+and multiplied by the number of cells. A row says how much of the work was timed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass
 class _Contestant:
-    """An engine, and the seconds that each round took: whole work, and first clip."""
+    """An engine and the seconds of each round: for all work, and until the first clip."""
 
     engine: BenchEngine
     memory: int
@@ -46,7 +46,7 @@ def make_work(clips: int, grid: tuple[int, int] | None, seconds: float) -> list[
     Parameters
     ----------
     clips : int
-        Used where there is no grid.
+        Used if there is no grid.
     grid : (int, int) or None
         Temperatures and guidance coefficients, all with guidance on.
     seconds : float
@@ -76,7 +76,7 @@ def profile_lab(
     slots: int | Literal["auto"],
     cuda_graphs: bool,
 ) -> list[KernelClass]:
-    """Say which classes of kernels the lab engine's time goes into, for work as in `run`."""
+    """Return the lab engine's time by classes of kernels, for work as in `run`."""
     from musicgen_lab.bench.engines import LabEngine
     from musicgen_lab.bench.profile import profile
     from musicgen_lab.engine.engine import Engine
@@ -90,12 +90,12 @@ def profile_lab(
 
 @contextmanager
 def model_of_size(size: str, model: Path | None) -> Iterator[Path]:
-    """Lend a model folder: the one given, or one with random weights of a released size.
+    """Yield a model folder: the given one, or one of a released size with random weights.
 
     Raises
     ------
     InvalidRequest
-        When the size is none.
+        When the size is unknown.
     """
     if model is not None:
         yield model
@@ -133,7 +133,7 @@ def run(
     model : Path, optional
         A model folder.
     clips : int
-        Clips with equal parameters, where there is no grid.
+        Clips with equal parameters, if there is no grid.
     grid : (int, int), optional
         Temperatures by guidance coefficients.
     seconds : float
@@ -143,12 +143,12 @@ def run(
     device, dtype, slots, cuda_graphs
         As for `Engine.open`.
     rounds : int
-        The median counts.
+        The median is reported.
     peer_seconds : float, optional
-        Time the other engines on clips of this length and extrapolate. That flatters them: their
-        later steps are slower than their first.
+        Time the other engines on clips of this length and extrapolate. This favours them, since
+        their later steps are slower than their first.
     busy : int
-        Processes that compute beside while the engines are timed.
+        Busy processes that run while the engines are timed.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def run(
     Raises
     ------
     InvalidRequest
-        When the size, the engine or the length is none.
+        When the size, the engine or the length is invalid.
     ModelUnavailable
         When an engine is not installed or the model cannot be opened.
     """
@@ -204,7 +204,7 @@ def run(
 
 
 def _time(engine: BenchEngine, work: Sequence[GenerationRequest]) -> tuple[float, float]:
-    """Time as many clips as the engine takes at once: seconds for the whole, and for the first."""
+    """Time as many clips as the engine takes at once: the seconds for all, and for the first."""
     started_s = time.perf_counter()
     first_s = engine.make(work[: engine.clips_at_once])
     return time.perf_counter() - started_s, first_s
@@ -246,10 +246,10 @@ def _row(
 
 
 def _bytes_per_step(config: ModelConfig, dtype: str, clips: int, steps: int) -> float:
-    """Return what a step must read, in bytes: weights once, and the mean of the growing caches.
+    """Return the bytes that a step must read: all weights, and the caches at their mean length.
 
-    The embeddings, of which a step reads a few rows, and what makes a prompt's keys and values are
-    not counted. On the CPU float32 is computed from weights as they are stored.
+    The embeddings, of which a step reads a few rows, and the weights for a prompt's keys and values
+    are not counted. On the CPU float32 is computed from weights in their stored precision.
     """
     layer = 6 * config.dim**2 + 2 * config.dim * config.ffn_dim
     parameters = config.layers * layer + config.codebooks * config.card * config.dim

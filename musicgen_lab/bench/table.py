@@ -1,4 +1,4 @@
-"""`BenchRow`: what was measured of one engine, and how it is told."""
+"""`BenchRow`: the measurements of one engine, and their formatting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class BenchRow:
-    """What one engine needed for the work.
+    """The time and memory of one engine for the work.
 
     Attributes
     ----------
@@ -24,17 +24,17 @@ class BenchRow:
     ms_per_step : float
         Time of the whole work over the LM steps of one clip.
     clip_seconds_per_second : float
-        Seconds of sound made per second.
+        Seconds of audio made per second.
     first_clip_s : float
-        Seconds until the first clip was there.
+        Seconds until the first clip was finished.
     peak_memory_mb : float
-        What opening and running the engine added to the memory in use; on a GPU the most in use.
+        Memory added by opening and running the engine; on a GPU the peak in use.
     ratio_to_audiocraft : float or None
-        How many times faster than audiocraft's loop; None where that did not run.
+        How many times faster than audiocraft's loop; None if that did not run.
     floor_fraction : float
-        Least time that reading the weights and the cache takes, over the time it took.
+        The least time for reading the weights and the cache, divided by the measured time.
     read_speed_gb_s : float
-        Measured reading speed of the memory that the floor counts with, in GB per second.
+        Measured reading speed of the memory, for the floor, in GB per second.
     timed : str
         How much of the work was timed; the rest is extrapolated.
     """

@@ -1,1 +1,1 @@
-"""Conversion: published checkpoints become model folders."""
+"""Conversion of published checkpoints to model folders."""

@@ -113,7 +113,7 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _refuse_other_kinds(path: Path, config: dict[str, Any]) -> None:
-    """Refuse by name what this engine would compute wrongly."""
+    """Reject options that this engine would compute wrongly."""
     kinds = sorted(
         str(conditioner.get("model"))
         for name, conditioner in config["conditioners"].items()

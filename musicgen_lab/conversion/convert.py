@@ -1,4 +1,4 @@
-"""`convert`: turn a published checkpoint into a model folder, whole or not at all."""
+"""`convert`: the atomic conversion of a published checkpoint to a model folder."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def convert(
 ) -> Path:
     """Convert a checkpoint in audiocraft's or transformers' format into a model folder.
 
-    Nothing in the checkpoint is executed. The folder is written beside its place and renamed when
-    it is whole and has been opened once; one that is there already is replaced.
+    Nothing in the checkpoint is executed. The folder is written under a temporary name and renamed
+    when it is complete and has been opened once; an existing one is replaced.
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ def convert(
     Raises
     ------
     ModelUnavailable
-        When files are missing, damaged or do not fit each other, when the checkpoint is of a kind
-        that is not served (melody, style), or when a part that it only names cannot be fetched.
+        When files are missing, damaged or do not match, when the checkpoint is of an unsupported
+        kind (melody, style), or when a part that it only names cannot be fetched.
     """
     name = name or source.resolve().name
     if license is None:
@@ -160,7 +160,7 @@ def _write(folder: Path, config: ModelConfig, parts: Parts) -> None:
 
 
 def _open_once(folder: Path) -> None:
-    """Open every part, so that a folder that exists is one that works."""
+    """Open every part, so that only a working folder is kept."""
     cpu = torch.device("cpu")
     config, checkpoint = open_checkpoint(folder)
     TextEncoder(TextEncoderFiles(folder / TEXT_ENCODER_FOLDER), checkpoint, cpu)

@@ -44,7 +44,7 @@ def fetch_codec(name: str) -> tuple[dict[str, Any], dict[str, Tensor], Source]:
 
 
 def _sizes(config: Any) -> dict[str, Any]:
-    """Return the fields that others read, which a difference to the defaults would leave out."""
+    """Return all fields that are read elsewhere, including those at their defaults."""
     return {
         "sampling_rate": config.sampling_rate,
         "audio_channels": config.audio_channels,
@@ -146,7 +146,7 @@ def _rename_quantizer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _rename_half(
     half: str, seanet: dict[str, Any], state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Rename one half, putting a silent LSTM where it has none: `EncodecModel` always has one."""
+    """Rename the encoder or decoder; add a zero LSTM if it has none, as `EncodecModel` has one."""
     names = [name for name in state if name.startswith(f"{half}.model.")]
     last = max(int(name.split(".")[2]) for name in names)
     lstm_index = 1 if half == "decoder" else last - 1

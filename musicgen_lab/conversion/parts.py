@@ -1,4 +1,4 @@
-"""`Parts`: what a converter reads from a checkpoint, and how its files are read."""
+"""`Parts`: the contents of a checkpoint, and functions that read its files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from musicgen_lab.models.library_noise import quiet
 
 @dataclass(frozen=True)
 class Parts:
-    """What a converter read from a checkpoint.
+    """The contents of a checkpoint.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Parts:
     files : list of Path
         The weight files that were read.
     sources : dict of str to Source
-        "text_encoder" and "codec", where the checkpoint only names them.
+        "text_encoder" and "codec", if the checkpoint only names them.
     """
 
     architecture: dict[str, Any]
@@ -49,7 +49,7 @@ class Parts:
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Read tensors and plain values from a torch file; anything that would run code is refused.
+    """Read tensors and plain values from a torch file; reject anything that would execute code.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def _is_zip(path: Path) -> bool:
 def describe_source(
     name: str, revision: str | None, files: Sequence[Path], parts: Mapping[str, Source] = {}
 ) -> Source:
-    """Return what is recorded of the weight files that a model was made of."""
+    """Return the record of the weight files that a model was made from."""
     checksums = {path.name: _sha256(path) for path in files}
     return Source(name=name, revision=revision, sha256=checksums, parts=dict(parts))
 

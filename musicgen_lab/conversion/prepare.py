@@ -23,7 +23,7 @@ def prepare(
 ) -> Path:
     """Return the folder of a model, fetching and converting its checkpoint on first use.
 
-    One process of this machine does so at a time; the others wait for it.
+    Only one process on this machine does so at a time; the others wait for it.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ def prepare(
     out : Path, optional
         Where to write it; in the folder of prepared models by default.
     on_stage : callable
-        Called with a few words before each part of the work.
+        Called with a short description before each stage.
 
     Raises
     ------
     ModelUnavailable
-        When the files are out of reach, damaged, or of a kind that is not served.
+        When the files cannot be fetched, are damaged, or of an unsupported kind.
     """
     folder = out or source.home
     if source.prepared is not None and out in (None, source.prepared):
@@ -55,13 +55,13 @@ def prepare(
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Remove what a conversion that was killed left beside its folder."""
+    """Remove the temporary folders of conversions that were killed."""
     for folder in out.parent.glob(f".{glob.escape(out.name)}.*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sole_preparer(folder: Path) -> FileLock:
-    """Return the lock of the process that fetches and converts; it ends with its owner.
+    """Return the lock for fetching and converting; it is released when its process ends.
 
     The lock file is on this machine's own disk: a network volume may not support locks.
     """

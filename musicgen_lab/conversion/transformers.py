@@ -168,7 +168,7 @@ def _rename(state: Mapping[str, Tensor], architecture: dict[str, Any]) -> dict[s
 def _save_text_encoder(
     source: Path, config: dict[str, Any], state: dict[str, Tensor], folder: Path
 ) -> None:
-    """Write the T5 encoder out of the checkpoint, and the tokenizer that lies beside it."""
+    """Write the T5 encoder of the checkpoint, and the tokenizer in its folder."""
     from transformers import AutoTokenizer, T5Config, T5EncoderModel
 
     embedding = state.get("shared.weight", state.get("encoder.embed_tokens.weight"))

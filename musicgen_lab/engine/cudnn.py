@@ -1,4 +1,4 @@
-"""`exact_convolutions`: what cuDNN may and may not do to a codec."""
+"""`exact_convolutions`: cuDNN settings for deterministic convolutions in full precision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _one_at_a_time = threading.Lock()
 
 @contextlib.contextmanager
 def exact_convolutions(device: torch.device) -> Iterator[None]:
-    """Keep cuDNN from kernels that add up in any order, or in the 10 bits of TF32, on a GPU."""
+    """Disable cuDNN kernels that are not deterministic or use TF32, within a block."""
     if device.type != "cuda":
         yield
         return

@@ -1,8 +1,8 @@
-"""The delay pattern: how codebooks that lag behind each other share one sequence.
+"""The delay pattern: one sequence of several codebooks with a delay each.
 
-At sequence step `s` codebook `k` holds the code of frame `s - 1 - delays[k]`; where there is no
-such frame it holds the special token. Step 0 holds special tokens alone. With frames 0-3 and delays
-0, 1, 2 the sequence is::
+At sequence step `s` codebook `k` has the code of frame `s - 1 - delays[k]`, or the special token if
+there is no such frame. Step 0 consists of special tokens. With frames 0-3 and delays 0, 1, 2 the
+sequence is::
 
     S 0 1 2 3 S S
     S S 0 1 2 3 S
@@ -18,12 +18,12 @@ from torch import Tensor
 
 
 def codes_are_due(step: Tensor, frames: Tensor, delays: Tensor) -> Tensor:
-    """Say which codebooks have a code to make in a step; the others get the special token.
+    """Return which codebooks have a code in a step; the others get the special token.
 
     Parameters
     ----------
     step, frames : Tensor
-        (B,) steps made so far, and frames of the whole clip.
+        (B,) steps done so far, and total frames of the clip.
     delays : Tensor
         (K,)
 
@@ -37,7 +37,7 @@ def codes_are_due(step: Tensor, frames: Tensor, delays: Tensor) -> Tensor:
 
 
 def delay(codes: Tensor, delays: Sequence[int], special_token: int) -> Tensor:
-    """Lay codes out as the sequence that the language model hears.
+    """Arrange codes as the sequence for the language model.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def delay(codes: Tensor, delays: Sequence[int], special_token: int) -> Tensor:
     delays : sequence of int
         K of them.
     special_token : int
-        Where there is no code.
+        Used where there is no code.
 
     Returns
     -------

@@ -11,10 +11,10 @@ from musicgen_lab.models.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER
 
 
 class Model:
-    """A model folder's configurations, tokenizer and weights, on no device yet.
+    """A model folder's configurations, tokenizer and weights, not loaded onto a device.
 
-    Opening it reads headers only and touches no GPU; the weights stay in their files until they
-    are needed, or are read at once by `load`.
+    Opening it reads headers only and uses no GPU; the weights are read from their files when they
+    are needed, or all at once by `load`.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ class Model:
         self.codec = CodecFiles(folder / CODEC_FOLDER)
 
     def load(self) -> None:
-        """Read all weights into this process's memory, in the precision they are stored in.
+        """Read all weights into this process's memory, in their stored precision.
 
-        A snapshot of the process then holds them, and no file is read after it.
+        A snapshot of the process then includes them, so that no file is read after a restore.
         """
         for weights in (self.lm, self.text_encoder.weights, self.codec.weights):
             weights.load()

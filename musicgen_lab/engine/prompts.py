@@ -1,4 +1,4 @@
-"""`Prompts`: what cross-attention reads of the prompts of the clips in the making."""
+"""`Prompts`: the cross-attention keys and values of the running clips' prompts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TEXTS_KEPT = 32
 
 @dataclass
 class _Cached:
-    """A prompt's blocks, and the clips that read them."""
+    """A prompt's blocks, and its number of users."""
 
     blocks: list[int]
     clips: int
 
 
 class Prompts:
-    """Keys and values by prompt, shared by the clips that have the same one.
+    """Keys and values by prompt, shared by clips with the same prompt.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ class Prompts:
         self._cached: dict[str, _Cached] = {}
 
     def count_tokens(self, prompt: str) -> int:
-        """Return the tokens of a prompt.
+        """Return the number of tokens of a prompt.
 
         Raises
         ------
         InvalidRequest
-            When there are more than the cache can hold of one prompt.
+            When there are more than a prompt's blocks can hold.
         """
         tokens, most = len(self._text(prompt)), self._transformer.config.max_steps
         if tokens > most:
@@ -58,13 +58,13 @@ class Prompts:
         return tokens
 
     def missing_blocks(self, prompt: str) -> int:
-        """Return the blocks that `acquire` would take: none where a clip has the same prompt."""
+        """Return how many blocks `acquire` would allocate: none if a clip has the same prompt."""
         if prompt in self._cached:
             return 0
         return self._cache.capacity.count_blocks(self.count_tokens(prompt))
 
     def acquire(self, prompt: str) -> list[int]:
-        """Return the blocks of a prompt, for one more clip; they hold its keys and values."""
+        """Return the blocks with a prompt's keys and values, for one more clip."""
         if prompt not in self._cached:
             keys_values = self.keys_values(prompt)
             cached = _Cached(self._cache.take(keys_values.shape[3]), clips=0)
@@ -74,7 +74,7 @@ class Prompts:
         return self._cached[prompt].blocks
 
     def release(self, prompt: str) -> None:
-        """Let go of a prompt for one clip; the last one gives its blocks back."""
+        """Release a prompt for one clip; the last release frees its blocks."""
         cached = self._cached[prompt]
         cached.clips -= 1
         if not cached.clips:

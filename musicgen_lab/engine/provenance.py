@@ -1,4 +1,4 @@
-"""Where a clip of the engine comes from."""
+"""The provenance of the engine's clips."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from musicgen_lab.version import VERSION
 
 
 def describe_engine(transformer: Transformer, *, slots: int, cuda_graphs: bool) -> Provenance:
-    """Return what every clip of an engine carries.
+    """Return the provenance of an engine's clips.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def describe_engine(transformer: Transformer, *, slots: int, cuda_graphs: bool) 
     Returns
     -------
     Provenance
-        With everything in it that can change the last bits of a clip.
+        Including everything that can change the last bits of a clip.
     """
     return Provenance(
         engine=f"musicgen-lab {VERSION}",
@@ -44,7 +44,7 @@ def describe_engine(transformer: Transformer, *, slots: int, cuda_graphs: bool) 
 
 
 def _kernels_of(device: torch.device) -> str:
-    """Return whose kernels take a step on a device: their last bits differ."""
+    """Return which kernels run a step on a device, since their last bits differ."""
     if triton_works(device):
         return "triton"
     return "numba" if device.type == "cpu" else "torch"

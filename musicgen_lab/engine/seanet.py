@@ -47,7 +47,7 @@ class CodecConfig(BaseModel):
 
     @property
     def samples_per_frame(self) -> int:
-        """Samples of sound per frame of codes."""
+        """Audio samples per codec frame."""
         return math.prod(self.upsampling_ratios)
 
 
@@ -86,10 +86,10 @@ class Convolution(nn.Module):
 class Upsampling(nn.Module):
     """A transposed convolution whose kernel is two strides long, as one matrix product.
 
-    Every output block of one stride is a product of two neighbouring inputs. torch leaves
-    transposed convolutions to oneDNN on the CPU, which makes a kernel for every length that it
-    meets: where channels are few, that takes seconds for some lengths, and each clip of another
-    duration has another one. The product takes as long as oneDNN's own from the second time on.
+    Every output block of one stride is a product of two neighbouring inputs. On the CPU torch uses
+    oneDNN for transposed convolutions, which compiles a kernel for every new length: with few
+    channels that takes seconds for some lengths. The product takes as long as oneDNN's kernel
+    without its compilation.
 
     Parameters
     ----------
@@ -156,8 +156,8 @@ def build_decoder(
     Returns
     -------
     before, lstm, after : nn.Module, nn.LSTM or None, nn.Module
-        The first convolution; the LSTM, whose input is to be added to its output, None where its
-        weights are all zero (a codec without one is stored so); everything after it.
+        The first convolution; the LSTM, whose input is to be added to its output, or None if its
+        weights are all zero (which is how a codec without one is stored); all layers after it.
     """
     before = Convolution(tensors, "decoder.layers.0", config)
     lstm = _build_lstm(tensors, "decoder.layers.1.lstm", config.num_lstm_layers)
@@ -188,7 +188,7 @@ def read_codebooks(tensors: Mapping[str, Tensor], count: int) -> Tensor:
 
 
 def _build_lstm(tensors: Mapping[str, Tensor], name: str, layers: int) -> nn.LSTM | None:
-    """Build an LSTM as wide as its weights, None where all of them are zero."""
+    """Build an LSTM from its weights; None if all of them are zero."""
     weights = {
         f"{kind}_l{layer}": tensors[f"{name}.{kind}_l{layer}"].float()
         for layer in range(layers)
@@ -204,7 +204,7 @@ def _build_lstm(tensors: Mapping[str, Tensor], name: str, layers: int) -> nn.LST
 
 
 def _normalised(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    """Return the weight that torch's `weight_norm` computes from a length and a direction."""
+    """Return the weight that torch's `weight_norm` computes from a magnitude and a direction."""
     stem = f"{name}.conv.parametrizations.weight"
     length, direction = (tensors[f"{stem}.original{i}"].float() for i in (0, 1))
     weight: Tensor = torch._weight_norm(direction, length, 0)
@@ -212,7 +212,7 @@ def _normalised(tensors: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def _pad(x: Tensor, left: int, right: int, mode: str) -> Tensor:
-    """Pad the last axis; a reflection that is longer than the sound reflects zeros after it."""
+    """Pad the last axis; if reflection padding exceeds the length, zeros are appended first."""
     if left + right == 0:
         return x
     length, longest = x.shape[-1], max(left, right)

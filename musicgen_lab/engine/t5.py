@@ -1,4 +1,4 @@
-"""`T5Encoder`: the encoder half of T5, for one prompt at a time.
+"""`T5Encoder`: the encoder of T5, for one prompt at a time.
 
 "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (Raffel et al.,
 2020): pre-norm blocks of self-attention without scaling, with a learned bias per distance that all
@@ -139,14 +139,14 @@ class T5Encoder:
         return F.linear(gate * F.linear(x, block["wi_1"]), block["wo"])
 
     def _position_bias(self, length: int) -> Tensor:
-        """Return what each head adds to the scores of each pair of positions: (1, H, T, T)."""
+        """Return the bias of each head for each pair of positions: (1, H, T, T)."""
         positions = torch.arange(length)
         buckets = self._bucket(positions[None, :] - positions[:, None])  # keys minus queries
         bias = self._distance_bias[buckets.to(self._distance_bias.device)]  # (T, T, H)
         return bias.permute(2, 0, 1).unsqueeze(0).contiguous()
 
     def _bucket(self, distance: Tensor) -> Tensor:
-        """Number distances: half of the buckets per side, the nearer half of these exactly."""
+        """Map distances to buckets: half of them per direction, small distances exactly."""
         half = self._config.relative_attention_num_buckets // 2
         exact = half // 2
         farthest = self._config.relative_attention_max_distance

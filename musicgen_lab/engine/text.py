@@ -1,4 +1,4 @@
-"""`TextEncoder`: the T5 encoder that turns a prompt into what the language model listens to."""
+"""`TextEncoder`: the T5 encoder that computes the text conditioning of the language model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOKENIZER_FILE = "tokenizer.json"
 
 
 class TextEncoderFiles:
-    """A transformers folder with a T5 encoder and its tokenizer, opened but on no device yet.
+    """A transformers folder with a T5 encoder and its tokenizer, not loaded onto a device.
 
     Parameters
     ----------
@@ -48,8 +48,7 @@ class TextEncoderFiles:
 class TextEncoder:
     """A T5 encoder with its tokenizer and the projection to the language model's width.
 
-    It always computes in float32: it runs once per prompt, and 16 bits would cost more quality than
-    time.
+    It always computes in float32: it runs once per prompt, so that 16 bits would save little time.
 
     Parameters
     ----------
@@ -85,7 +84,7 @@ class TextEncoder:
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> Tensor:
-        """Encode one prompt by itself, so that no other prompt pads it.
+        """Encode one prompt alone, without padding.
 
         Parameters
         ----------

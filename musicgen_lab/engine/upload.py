@@ -1,8 +1,8 @@
-"""`move_weights`: a checkpoint on its way to a CUDA device, while other work goes on.
+"""`move_weights`: copies a checkpoint to a CUDA device while other work goes on.
 
-A copy from ordinary memory runs at a fraction of the bus's speed, as the driver stages it through a
-small buffer of its own. Here a few threads read the file in large pieces into pinned buffers, from
-which the device copies by itself; one thread's reading overlaps with another's copying.
+A copy from pageable memory runs at a fraction of the bus's speed, as the driver stages it through a
+small buffer. Here a few threads read the file in large chunks into pinned buffers, from which the
+device copies asynchronously; reading in one thread overlaps with copying in another.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class _Piece:
 def move_weights(
     checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
 ) -> Iterator[Callable[[], Mapping[str, Tensor]]]:
-    """Start moving weights to a device, and lend a function that waits for them.
+    """Start moving weights to a device, and yield a function that waits for them.
 
     Parameters
     ----------
     checkpoint : Checkpoint
     device : torch.device
-        Other than a CUDA device, nothing is moved: the function returns the checkpoint.
+        If it is not a CUDA device, nothing is moved: the function returns the checkpoint.
     dtype : torch.dtype
         To convert to on a CUDA device.
     """
@@ -55,7 +55,7 @@ def move_weights(
 
 
 class Upload:
-    """Starts copying at once; `tensors` waits for the end.
+    """Starts copying when created; `tensors` waits for the end.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Upload:
             name: torch.empty(checkpoint.shape(name), device=device, dtype=dtype)
             for name in checkpoint
         }
-        # The memory may still be in use by what had it before.
+        # The memory may still be in use by its previous owner.
         self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._ready.record(torch.cuda.current_stream(device))
         self._cancelled = threading.Event()
@@ -87,18 +87,18 @@ class Upload:
         self._copies = [readers.submit(self._copy, pieces[i::READERS]) for i in range(READERS)]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Wait until all is there, and return it."""
+        """Wait for all tensors, and return them."""
         for copy in self._copies:
             copy.result()
         return self._tensors
 
     def cancel(self) -> None:
-        """Copy no more."""
+        """Stop copying."""
         self._cancelled.set()
 
     @torch.inference_mode()
     def _copy(self, pieces: list[_Piece]) -> None:
-        """Copy pieces one after another through a pinned buffer."""
+        """Copy chunks one after another through a pinned buffer."""
         buffer = torch.empty(PIECE_BYTES, dtype=torch.uint8, pin_memory=True)
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_event(self._ready)
@@ -116,7 +116,7 @@ class Upload:
 
 
 def _cut(checkpoint: Checkpoint) -> Iterator[_Piece]:
-    """Cut tensors into pieces that fit a buffer, in the order of the file."""
+    """Split tensors into chunks that fit a buffer, in the order of the file."""
     for name in checkpoint:
         count = math.prod(checkpoint.shape(name))
         step = PIECE_BYTES // (checkpoint.stored_dtype(name) or torch.float64).itemsize

@@ -1,1 +1,1 @@
-"""Models: where they are, what their folders hold, and the embedded model itself."""
+"""Models: finding them, their configuration and weights, and the embedded model itself."""

@@ -1,6 +1,6 @@
 """`Checkpoint`: the tensors of a safetensors file, and `open_checkpoint`, those of an LM, checked.
 
-safetensors holds a header and raw numbers, so opening a file runs nothing of it.
+A safetensors file consists of a header and raw numbers, so opening it executes nothing.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self._spans)
 
     def load(self) -> None:
-        """Read the whole file into this process's memory, where a snapshot of it keeps it."""
+        """Read the whole file into this process's memory, so that a snapshot includes it."""
         memory = torch.empty(max(last for _, last in self._spans.values()), dtype=torch.uint8)
         starts = range(0, len(memory), PIECE_BYTES)
         with ThreadPoolExecutor(READERS) as readers:
@@ -101,7 +101,7 @@ class Checkpoint(Mapping[str, Tensor]):
             np.copyto(piece.numpy(), self._memory[first : first + len(piece)].numpy())
 
     def _read(self, first: int, piece: Tensor) -> None:
-        """Fill a piece of memory with the file's data from a byte on."""
+        """Fill a piece of memory with the file's data from an offset on."""
         view = piece.numpy().data
         with self._path.open("rb", buffering=0) as file:
             file.seek(self._start + first)
@@ -116,7 +116,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return tuple(self._file.get_slice(name).get_shape())
 
     def stored_dtype(self, name: str) -> torch.dtype | None:
-        """Return a tensor's precision from the header, None where it is not a floating one."""
+        """Return a tensor's precision from the header; None if it is not floating point."""
         return STORED_DTYPES.get(self._file.get_slice(name).get_dtype())
 
 
@@ -131,7 +131,7 @@ def open_checkpoint(folder: Path) -> tuple[ModelConfig, Checkpoint]:
     -------
     config : ModelConfig
     checkpoint : Checkpoint
-        Its names, shapes and precisions are those that the configuration asks for.
+        Its names, shapes and precisions match the configuration.
 
     Raises
     ------

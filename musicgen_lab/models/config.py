@@ -26,18 +26,18 @@ Part = TypeVar("Part", bound=BaseModel)
 
 
 class Source(BaseModel):
-    """Where a model's weights came from.
+    """The source of a model's weights.
 
     Attributes
     ----------
     name : str
         Hub id or folder name.
     revision : str or None
-        The hub's commit, where there is one.
+        The Hub's commit, if there is one.
     sha256 : dict of str to str
         File name to checksum of every weight file that was read.
     parts : dict of str to Source
-        "text_encoder" and "codec", where they came from repositories of their own.
+        "text_encoder" and "codec", if they came from other repositories.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +49,7 @@ class Source(BaseModel):
 
 
 class ModelConfig(BaseModel):
-    """What the engine must know about a model before it opens its weights.
+    """The configuration of a model, known before its weights are opened.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class ModelConfig(BaseModel):
     source : Source
         Where the weights came from.
     license : str
-        Licence of the weights; "unknown" where the source does not say.
+        Licence of the weights; "unknown" if the source does not state it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -127,12 +127,12 @@ class ModelConfig(BaseModel):
 
     @property
     def special_token(self) -> int:
-        """The code that stands where a codebook has none yet."""
+        """The token where a codebook has no code."""
         return self.card
 
     @property
     def max_steps(self) -> int:
-        """Steps of the longest clip that may be asked for."""
+        """Steps of the longest allowed clip."""
         return self.count_steps(DURATION_MAX_S)
 
     @property
@@ -143,11 +143,11 @@ class ModelConfig(BaseModel):
         return self.layers * per_layer + tables + self.text_dim * self.dim + 3 * self.dim
 
     def count_frames(self, duration_s: float) -> int:
-        """Return the codec frames of a clip, cut down to whole ones as audiocraft does."""
+        """Return the codec frames of a clip, rounded down as in audiocraft."""
         return int(duration_s * self.frame_rate)
 
     def count_steps(self, duration_s: float) -> int:
-        """Return the LM steps of a clip: one for each frame, and the last codebook's delay."""
+        """Return the LM steps of a clip: one per frame, plus the last codebook's delay."""
         return self.count_frames(duration_s) + self.delays[-1]
 
     def save(self, folder: Path) -> None:
@@ -169,7 +169,7 @@ def load_config(folder: Path) -> ModelConfig:
     Raises
     ------
     ModelUnavailable
-        When the file is missing, is not JSON, or says something that cannot be.
+        When the file is missing, is not JSON, or has invalid values.
     """
     path = folder / CONFIG_FILE
     try:
@@ -201,7 +201,7 @@ def load_part_config(kind: type[Part], folder: Path) -> Part:
     Raises
     ------
     ModelUnavailable
-        When the folder or the file is missing, or says something that cannot be.
+        When the folder or the file is missing, or has invalid values.
     """
     if not folder.is_dir():
         raise ModelUnavailable(f"{folder} is missing; prepare the model again")
@@ -220,7 +220,7 @@ def load_part_config(kind: type[Part], folder: Path) -> Part:
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Say whether a folder is one that the engine can open, without loading its weights."""
+    """Return whether the engine can open a folder, without loading its weights."""
     return (folder / CONFIG_FILE).is_file() and (folder / LM_FILE).is_file()
 
 

@@ -25,15 +25,15 @@ PINNED = {  # what the released checkpoints name without a revision
 
 
 def find_revision(repository: str, revision: str = "", *, cached_file: str) -> str:
-    """Return the commit that a name stands for now, or the one on this machine if offline.
+    """Return the commit of a branch or tag now, or the one on this machine if offline.
 
     Parameters
     ----------
     repository : str
         "owner/name".
     revision : str
-        A branch, a tag or a commit; empty for the main branch. A whole commit is returned as it
-        is: whether it exists is known when it is fetched.
+        A branch, a tag or a commit; empty for the main branch. A full commit is returned unchanged;
+        whether it exists is only known when it is fetched.
     cached_file : str
         A file that tells whether the repository is on this machine.
 
@@ -72,7 +72,7 @@ def download(
     is_whole: Callable[[Path], bool],
     choose: Callable[[Sequence[str]], Sequence[str]],
 ) -> Path:
-    """Return the folder with a repository's files, without the network where they are there.
+    """Return the folder with a repository's files, from this machine if they are complete.
 
     Parameters
     ----------
@@ -80,14 +80,14 @@ def download(
     revision : str
         A commit.
     is_whole : callable
-        Says whether a folder on this machine holds all that is needed.
+        Returns whether a folder on this machine has all needed files.
     choose : callable
-        Picks from the names of the repository's files those that are needed, as patterns.
+        Selects the needed ones from the names of the repository's files, as patterns.
 
     Raises
     ------
     ModelUnavailable
-        When the files are neither on this machine nor within reach.
+        When the files are not on this machine and cannot be fetched.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -140,7 +140,7 @@ def find_weights(folder: Path) -> list[Path]:
 
 
 def explain(repository: str, revision: str, error: Exception) -> ModelUnavailable:
-    """Return what an error of the Hub's client means, in one sentence with the way out."""
+    """Translate an error of the Hub's client into one sentence on what to do."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.RevisionNotFoundError):

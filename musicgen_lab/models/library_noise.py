@@ -1,4 +1,4 @@
-"""Keep the noise of the libraries below (warnings, log lines, progress bars) from the user."""
+"""Suppression of the warnings, log lines and progress bars of other libraries."""
 
 from __future__ import annotations
 

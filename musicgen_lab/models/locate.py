@@ -1,6 +1,6 @@
 """Where a model's files are: the embedded model, a folder, or a repository on the Hugging Face Hub.
 
-Nothing here imports torch or opens weights, so a wrong name is told before anything slow starts.
+Nothing here imports torch or opens weights, so a wrong name is reported at once.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class ModelSource:
 
     @property
     def identity(self) -> str:
-        """The name with its revision: what a resolved request carries."""
+        """The name with its revision, as in a resolved request."""
         return f"{self.name}@{self.revision}"
 
     @property
     def prepared(self) -> Path | None:
-        """The model folder that the engine can open, or None where it is yet to be prepared."""
+        """The model folder that the engine can open, or None if it has not been prepared yet."""
         for folder in (self.folder, self.home):
             if folder is not None and is_model_folder(folder):
                 return folder
@@ -63,11 +63,11 @@ class ModelSource:
 
     @property
     def home(self) -> Path:
-        """Where the prepared model is, or will be, in the folder of prepared models."""
+        """The prepared model's path in the folder of prepared models, existing or not."""
         return models_home() / self.identity.replace("/", "--")
 
     def config(self) -> ModelConfig | None:
-        """Return what the model is like, or None where it is yet to be prepared."""
+        """Return the model's configuration, or None if it has not been prepared yet."""
         return load_config(self.prepared) if self.prepared is not None else None
 
     def fetch(self) -> Path:
@@ -76,7 +76,7 @@ class ModelSource:
         Raises
         ------
         ModelUnavailable
-            When the files are neither on this machine nor within reach.
+            When the files are not on this machine and cannot be fetched.
         """
         if self.folder is not None:
             return self.folder
@@ -123,7 +123,7 @@ def locate(name: str) -> ModelSource:
     Raises
     ------
     ModelUnavailable
-        When there is no such model. The message says which names there are.
+        When there is no such model. The message lists the available names.
     """
     if Path(name).is_dir():
         return _folder_source(Path(name).resolve().name, Path(name).resolve())
@@ -156,7 +156,7 @@ def find_prepared(name: str) -> Path | None:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Tell whether a folder holds a checkpoint in audiocraft's or transformers' format."""
+    """Return whether a folder has a checkpoint in audiocraft's or transformers' format."""
     in_audiocraft = all((folder / file).is_file() for file in AUDIOCRAFT_FILES)
     weights = any(folder.glob("*.safetensors"))
     return in_audiocraft or ((folder / CONFIG_FILE).is_file() and weights)

@@ -1,4 +1,4 @@
-"""The shapes of the released models, known without their weights and without torch."""
+"""The configurations of the released models, without their weights and without torch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def released_config(size: str, *, stereo: bool = False) -> ModelConfig:
     ----------
     size : {"small", "medium", "large"}
     stereo : bool
-        Whether left and right have codebooks of their own.
+        Whether the left and right channels have separate codebooks.
 
     Returns
     -------
     ModelConfig
-        As `conversion.convert` writes it, but for the checksums of the source.
+        As `conversion.convert` writes it, except for the checksums of the source.
     """
     dim, layers, heads = _SIZES[size]
     channels: Literal[1, 2] = 2 if stereo else 1

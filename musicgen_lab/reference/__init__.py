@@ -1,1 +1,1 @@
-"""The reference: audiocraft itself, to which the engine is compared."""
+"""The reference: audiocraft, with which the engine is compared."""

@@ -1,8 +1,8 @@
-"""The reference engine: audiocraft itself, one clip at a time.
+"""The reference engine: audiocraft, one clip at a time.
 
-It is slow and it is the yardstick: what another engine makes is right when it is what this one
-makes. Every clip is generated alone, because in audiocraft a clip's numbers depend on the other
-prompts of its batch, and it draws from its own seed, leaving the caller's random state untouched.
+It is slow, and defines which results are correct. Every clip is generated alone, because in
+audiocraft a clip depends on the other prompts of its batch, and from its own seed, without changing
+the caller's random state.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _RANDOM_STATE = threading.Lock()  # audiocraft draws from torch's global generat
 
 
 class ReferenceEngine:
-    """audiocraft's MusicGen, generating every clip by itself.
+    """audiocraft's MusicGen, generating every clip alone.
 
     Parameters
     ----------
@@ -71,12 +71,12 @@ class ReferenceEngine:
         Parameters
         ----------
         requests : iterable of GenerationRequest
-            Each is taken when its turn comes.
+            Taken one at a time.
 
         Yields
         ------
         Clip or Failure
-            A clip's samples are the same for the same request, whatever ran before.
+            The same request always gives the same samples, independent of earlier ones.
         """
         for request in requests:
             started_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Build audiocraft's own modules from a checkpoint of its own, or from a model folder."""
+"""Builds audiocraft's modules from an audiocraft checkpoint or from a model folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from musicgen_lab.models.library_noise import quiet
 
 
 def load_audiocraft() -> None:
-    """Import audiocraft (12 s or so) without the warnings of the libraries under it.
+    """Import audiocraft (about 12 s) without the warnings of its dependencies.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def load_audiocraft() -> None:
 
 
 def register_text_encoder(folder: Path) -> str:
-    """Let audiocraft load a T5 from a folder, where it only knows eleven names on the Hub.
+    """Let audiocraft load a T5 from a folder; by itself it accepts only eleven names on the Hub.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def _open_codec(folder: Path, config: ModelConfig) -> Any:
     from transformers import EncodecModel
 
     class Codec(HFEncodecCompressionModel):  # type: ignore[misc]
-        """audiocraft's wrapper, for any number of codes; its own wants whole bits per code."""
+        """audiocraft's wrapper, for any number of codes; the original requires a power of two."""
 
         def __init__(self, model: EncodecModel, codebooks: int) -> None:
             CompressionModel.__init__(self)
@@ -156,7 +156,7 @@ def _new_lm(config: ModelConfig, text_encoder: Path, device: torch.device) -> An
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read tensors and plain values; anything that would run code is refused."""
+    """Read tensors and plain values; reject anything that would execute code."""
     try:
         package: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if not {"pretrained"} & package.keys() and not {"xp.cfg", "best_state"} <= package.keys():

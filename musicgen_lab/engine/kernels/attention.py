@@ -1,14 +1,14 @@
 # ruff: noqa: ANN001, ANN201 (the kernels' arguments are triton's own)
 """Attention of one step on a GPU: one query per row and head over the row's own keys.
 
-Each program reads one segment of the keys of one row and head, from the block-paged cache. Every
-lane of KEYS lanes keeps a running softmax ("Online normalizer calculation for softmax", Milakov and
-Gimelshein, 2018) of its own over every KEYS-th key, so that no lane waits for another until the
-end, when they are combined in a fixed order. With several segments ("Flash-Decoding for
-long-context inference", Dao et al., 2023) the program that ends last combines those of its row and
-head, in their order: which one it is does not show in the result. Segments follow from the row's
-own context length, so a row cannot depend on the others, and as lengths are read on the device, one
-recording of a step serves rows of any lengths (`engine.cuda_graph`).
+Each program reads one segment of the keys of one row and head from the paged cache. Each of KEYS
+lanes keeps a running softmax ("Online normalizer calculation for softmax", Milakov and Gimelshein,
+2018) over every KEYS-th key; the lanes are combined in a fixed order at the end. With several
+segments ("Flash-Decoding for long-context inference", Dao et al., 2023) the program that ends last
+combines the segments of its row and head in their order, so the result does not depend on which one
+ends last. The segments follow from the row's own context length, so a row cannot depend on the
+others. Lengths are read on the device, so one recording of a step works for rows of all lengths
+(`engine.cuda_graph`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WARPS = 4
 
 
 def choose_segments(rows: int, heads: int) -> int:
-    """Return how many segments long contexts are cut into, so that few rows fill a GPU too."""
+    """Return how many segments long contexts are split into, so that few rows also fill a GPU."""
     segments = 1
     while segments < _SEGMENTS_MAX and 2 * segments * rows * heads <= _PROGRAMS:
         segments *= 2
@@ -42,7 +42,7 @@ def choose_segments(rows: int, heads: int) -> int:
 
 
 class Attention:
-    """Attention of up to so many rows, with what its programs need to combine segments.
+    """Attention of up to `rows` rows, with the buffers for combining segments.
 
     Parameters
     ----------
@@ -50,14 +50,14 @@ class Attention:
         The most rows of a call, and the shape of each.
     device : torch.device
     segments : int
-        That the keys of each row and head are cut into: a power of two.
+        Segments of the keys of each row and head: a power of two.
     """
 
     def __init__(
         self, rows: int, heads: int, head_dim: int, device: torch.device, *, segments: int = 1
     ) -> None:
         self._heads, self._head_dim, self._segments = heads, head_dim, segments
-        # Segments that have ended, which the last one sets back to 0.
+        # The number of finished segments, which the last one resets to 0.
         self._finished = torch.zeros(rows, heads, dtype=torch.int32, device=device)
         self._dependent = has_dependent_launch(device)
 
@@ -67,8 +67,8 @@ class Attention:
         Parameters
         ----------
         qkv : Tensor
-            (splits, B, H * D) queries or (splits, B, 3 * H * D) queries, keys and values, the sum
-            over the splits being what counts.
+            (splits, B, H * D) queries or (splits, B, 3 * H * D) queries, keys and values, as
+            partial products to be summed over the splits.
         cache : Tensor
             (2, blocks, H, block_len, D), contiguous.
         spans : AttentionSpans
@@ -144,7 +144,7 @@ def attend_rows(  # type: ignore[no-untyped-def]
 ):
     """Attend for one row, head and segment; SIZE is the next power of two of a head's size.
 
-    Scores are to the base 2: `scale` holds the factor.
+    The softmax uses base 2: `scale` includes the factor log2(e).
     """
     let_next_start(DEPENDENT)
     row, head, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2)

@@ -3,7 +3,7 @@
 
 On GPUs of compute capability 9.0 and later, a kernel that was launched with `launch_pdl=True` may
 start as soon as every program of the kernel before it has called `let_next_start` or has ended.
-Until it calls `wait_for_previous` it may read only what was there before the step began, such as
+Until it calls `wait_for_previous` it may only read what was written before the step began, such as
 weights and the keys of earlier steps. Every program of every kernel in a chain calls
 `wait_for_previous`, so that the end of one kernel means the end of all before it; the first kernel
 of a chain is launched without it.
@@ -19,7 +19,7 @@ _CAPABILITY = (9, 0)
 
 
 def has_dependent_launch(device: torch.device) -> bool:
-    """Say whether a device can start a kernel before the one before it has ended."""
+    """Return whether a device can start a kernel before the previous one has ended."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _CAPABILITY
 
 

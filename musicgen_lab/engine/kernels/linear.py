@@ -1,14 +1,14 @@
 # ruff: noqa: ANN001, ANN201 (the kernel's arguments are triton's own)
 """Products of a few rows with large weights on a GPU, in which rows never depend on each other.
 
-A step multiplies 2 to some 100 rows with weights of millions of numbers, so its time is that of
-reading the weights. The weights are the left operand of the tensor cores' instruction and the rows,
-padded to 16, 32 or 64, the right one, so that few rows fill it. Where one output column per program
-would leave most of the chip idle, K is cut into a fixed number of splits; each writes its partial
-product, and the kernel that reads them adds them up in order: no atomics, so that a row has the
-same bits in every run. They do not depend on the other rows, nor on how many there are: each number
-of the result is a sum of its own over K, cut by the shape of the weights alone, and the tensor
-cores add it up alike whatever the rows are padded to (tests/engine/test_cuda.py).
+A step multiplies 2 to about 100 rows with weights of millions of elements, so its time is that of
+reading the weights. The weights are the left operand of the tensor-core instruction and the rows,
+padded to 16, 32 or 64, the right one, so that few rows fill it. Where one program per block of
+output columns would leave most of the GPU idle, K is split (split-K): each split writes its partial
+product, and the kernel that reads them adds them in order, without atomics, so that a row has the
+same bits in every run. The bits do not depend on the other rows or their number: each element of
+the result is a separate sum over K, split by the shape of the weights only, and the tensor cores
+add it in the same way for every padding (tests/engine/test_cuda.py).
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _K_MIN = 128  # of one split
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a product is cut into programs.
+    """How a product is divided into programs.
 
     Attributes
     ----------
     block_n, block_k : int
-        Output columns of a program, and numbers of K that it reads at once.
+        Output columns of a program, and elements of K that it reads at once.
     splits : int
-        Pieces of K.
+        Parts of K.
     warps, stages : int
-        Of each program: its warps, and the blocks of K that are on their way at a time.
+        Of each program: its warps, and the pipelined loads of blocks of K.
     """
 
     block_n: int
@@ -53,16 +53,16 @@ class Tiles:
 
 
 def choose_tiles(n: int, k: int, itemsize: int, *, split: bool) -> Tiles:
-    """Return how to cut a product; it depends on the weights alone, never on the rows.
+    """Return the tiles of a product, which depend on the weights only, never on the rows.
 
     Parameters
     ----------
     n, k : int
         Shape of the weights.
     itemsize : int
-        Bytes of one of them.
+        Bytes of an element.
     split : bool
-        Whether K may be cut.
+        Whether K may be split.
     """
     block_n, block_k = 64, 128 if itemsize == 2 else 32
     splits = 1
@@ -85,7 +85,7 @@ class SplitLinear:
     gelu : bool
         Whether GELU follows; for a product that is not split.
     tiles : Tiles or None
-        How to cut it; None chooses.
+        The tiles; None for the automatic choice.
     """
 
     def __init__(

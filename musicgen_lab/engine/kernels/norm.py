@@ -1,7 +1,7 @@
 # ruff: noqa: ANN001, ANN201 (the kernels' arguments are triton's own)
-"""What stands between the products of a step on a GPU: embedding, residual and layer norm.
+"""The operations between the products of a step on a GPU: embedding, residual and layer norm.
 
-Each row is one program, which holds it in registers and computes in float32, so that a row cannot
+Each row is one program, which keeps it in registers and computes in float32, so that a row cannot
 depend on the others and is read once.
 """
 
@@ -26,7 +26,7 @@ _COLUMNS_PER_WARP = 128
 def embed(
     tokens: Tensor, lengths: Tensor, embedding: Tensor, positions: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor]:
-    """Begin a step: embed the tokens of each row and apply the first layer norm.
+    """Start a step: embed the tokens of each row and apply the first layer norm.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def embed(
     Returns
     -------
     x, normed : Tensor
-        (B, dim) the residual stream, float32, and it normalised, in the model's precision.
+        (B, dim) the residual stream, float32, and the normalised one, in the model's precision.
     """
     (rows, codebooks), dim = tokens.shape, embedding.shape[2]
     x = torch.empty(rows, dim, device=tokens.device, dtype=torch.float32)
@@ -112,7 +112,7 @@ def _warps_for(dim: int) -> int:
 
 @triton.jit  # type: ignore[misc, untyped-decorator]
 def normalise(value, scale, shift, real, dim, eps):  # type: ignore[no-untyped-def]
-    """Apply layer norm to one row, of which `real` are the columns."""
+    """Apply layer norm to one row; `real` masks its columns."""
     mean = tl.sum(value, 0) / dim
     centred = tl.where(real, value - mean, 0.0)
     variance = tl.sum(centred * centred, 0) / dim

@@ -1,10 +1,10 @@
 # ruff: noqa: ANN001, ANN201 (the kernel's arguments are triton's own)
-"""Guidance, filtering and drawing of a step's tokens in one kernel, as `engine.sampler` has them.
+"""Guidance, filtering and sampling of a step's tokens in one kernel, equal to `engine.sampler`.
 
 Each clip and codebook is one program. Nothing is sorted: the k-th largest probability, and the
-smallest that `top_p` keeps, are found bit by bit, as probabilities are not negative and so ordered
-like the integers that their bits are. All parameters are read from tensors, so that one recording
-of a step serves clips of any parameters.
+smallest one that `top_p` keeps, are found by a binary search over bits, since non-negative floats
+are ordered like the integers with the same bits. All parameters are read from tensors, so that one
+recording of a step works for clips of all parameters.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def draw_clip(  # type: ignore[no-untyped-def]
     CARD: tl.constexpr,
     HIGHEST: tl.constexpr,
 ):
-    """Draw one codebook's token of one clip; CARD is the next power of two of its codes."""
+    """Sample one codebook's token of one clip; CARD is the next power of two of its codes."""
     clip, codebook, codebooks = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     slot = tl.load(slot_ids + clip)
     with_prompt = tl.load(row_with + clip)
@@ -118,7 +118,7 @@ def draw_clip(  # type: ignore[no-untyped-def]
     if temperature == 0.0:
         token = tl.argmax(guided, 0)
     else:
-        # Probabilities, in float32 as the reference has them, and their bits.
+        # Probabilities, in float32 as in the reference, and their bits.
         scaled = tl.div_rn(guided, tl.zeros_like(guided) + temperature)
         weights = tl.exp(scaled - tl.max(scaled, 0))
         weights = tl.where(real, weights, 0.0)

@@ -1,4 +1,4 @@
-"""Whether triton makes kernels on a device."""
+"""Whether Triton works on a device."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from musicgen_lab.errors import MusicGenLabWarning
 
 @functools.cache
 def triton_works(device: torch.device) -> bool:
-    """Say whether triton's kernels can be had on a device, after a trial.
+    """Return whether Triton compiles and runs a kernel on a device.
 
-    It needs triton, which comes with torch on Linux, and triton a C compiler.
+    It needs Triton, which comes with torch on Linux, and a C compiler.
     """
     if device.type != "cuda":
         return False

@@ -1,9 +1,9 @@
-"""`TritonStep`: a step of the transformer in few kernels, for GPUs on which triton works.
+"""`TritonStep`: a step of the transformer in few kernels, for GPUs on which Triton works.
 
-The same function as `engine.transformer.TorchStep`, in eleven kernels a layer: the products of
-`kernels.linear`, whose partial results are added up by the kernel that reads them: attention,
-or the residual with the next layer norm. The residual stream is float32. A row's bits do not depend
-on other rows, nor on how many there are.
+It computes the same function as `engine.transformer.TorchStep` in eleven kernels per layer. The
+partial results of the products of `kernels.linear` are added by the kernel that reads them:
+attention, or the residual with the next layer norm. The residual stream is float32. A row's bits do
+not depend on other rows or their number.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class TritonStep:
         self._positions = sinusoidal_positions(config).to(device, dtype)  # (steps, dim)
         self._layers = [_Layer(weights, f"layers.{i}") for i in range(config.layers)]
         self._heads = weights.linear("heads", biased=config.bias_proj, split=False)  # K * card
-        # What follows each layer's residual: the next one's first norm, the output's at the end.
+        # The norm after each layer's residual: the next layer's first one, or the output's.
         self._next_norms = [layer.self_norm for layer in self._layers[1:]]
         self._next_norms.append(weights.norm("out_norm"))
         shape = (rows, config.heads, config.head_dim, device)
@@ -96,7 +96,7 @@ class TritonStep:
         self._attend_prompt = Attention(*shape)  # whose keys are few
 
     def __call__(self, rows: StepRows, cache: Tensor, prompt_cache: Tensor) -> Tensor:
-        """Take a step, as `Transformer.step` does; the logits hold until the next one."""
+        """Run a step, see `Transformer.step`; the logits are valid until the next one."""
         # Triton starts kernels on the current device.
         on_device = (
             torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
