@@ -12,6 +12,7 @@ random numbers of a clip are drawn from its own seed before it starts.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +43,8 @@ from musicgen_lab.engine.transformer import Transformer
 from musicgen_lab.engine.upload import move_weights
 from musicgen_lab.models.config import ModelConfig
 from musicgen_lab.request import GenerationRequest
+
+STAGGERED_SHARE = 0.5  # of the shortest clip, over which the slots are filled
 
 
 class Engine:
@@ -220,24 +223,40 @@ class Engine:
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Clip | Failure]:
         """Make a clip or a failure of every request, in the order of finishing.
 
-        Several threads may call it at once: their requests share the batch.
+        Several threads may call it at once: their requests share the batch. Where there are more
+        requests than slots, the first ones start one after another over half the length of the
+        shortest: clips of equal length then finish one after another too, and whoever stops early
+        keeps what is finished.
 
         Parameters
         ----------
         requests : iterable of GenerationRequest
-            Taken one by one, as slots become free.
+            Taken as slots become free, one ahead.
         """
         source, mine, more = iter(requests), set[int](), True
+        first = list(itertools.islice(source, self.slots + 1))
+        source = itertools.chain(first, source)
+        stagger = 0.0  # steps between two starts
+        if len(first) > self.slots:
+            shortest = min(self.count_steps(request) for request in first)
+            stagger = STAGGERED_SHARE * shortest / self.slots
+        started = steps = 0
         try:
             while more or mine:
-                while more and self._scheduler.unfinished < self.slots:
+                while (
+                    more
+                    and self._scheduler.unfinished < self.slots
+                    and (started >= self.slots or started * stagger <= steps)
+                ):
                     request = next(source, None)
                     more = request is not None
                     if request is not None:
                         mine.add(self._add_owned(request))
+                        started += 1
                 for request_id, result in self._step_for(mine):
                     mine.remove(request_id)
                     yield result
+                steps += 1
         finally:
             for request_id in mine:  # the caller stopped iterating
                 self.abort(request_id)

@@ -62,7 +62,25 @@ def test_requests_are_taken_only_as_slots_become_free(engine):
 
     next(engine.generate(ask()))
 
-    assert len(taken) == engine.slots
+    assert len(taken) == engine.slots + 1  # the one ahead tells that more are to come
+
+
+@pytest.mark.parametrize("clips", [3, 20])
+def test_of_many_equal_clips_some_are_finished_when_a_sixth_of_the_sound_is_made(engine, clips):
+    """As when Ctrl-C stops a sweep; those that fit the slots at once lose no time by it."""
+    requests = [sampled(seed=seed) for seed in range(clips)]
+    steps, finished_at = [], []
+    engine.on_progress = steps.append
+    for _ in engine.generate(requests):
+        finished_at.append(sum(steps))
+        if len(finished_at) == 3:
+            break
+    in_all = clips * engine.count_steps(requests[0])
+    if clips == 3:
+        assert finished_at == [in_all] * 3
+    else:
+        assert finished_at[0] < in_all * 30 / 200
+        assert finished_at[0] < finished_at[1] < finished_at[2]
 
 
 def test_the_time_of_a_step_is_shared_by_the_clips_in_it(engine):
