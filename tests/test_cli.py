@@ -38,7 +38,7 @@ SWEEP_ERRORS = {
     "a misspelt option": (["--cfg-coeff", "3"], "No such option '--cfg-coeff'. Did you mean"),
     "a range without end": (["--seed", "0:10:0"], "0:10:0 is not a range: its step is 0"),
     "a range beyond all sense": (["--seed", "0:4294967296"], "a sweep has at most 1,000,000 clips"),
-    "no slots": (["--slots", "0"], "slots must be auto or at least 1, got 0"),
+    "no slots": (["--max-clips", "0"], "max_clips must be auto or at least 1, got 0"),
     "a swept field that cannot act": (
         ["--top-p", "0.9", "--top-k", "50,250"],
         "sweeping top_k does nothing where top_p 0.9 replaces it",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.models.locate import EMBEDDED, ModelSource, locate
 from musicgen_lab.request import TOP_K_MAX, GenerationRequest
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 ENGINES = {"lab": ("torch", "transformers"), "audiocraft": ("torch", "audiocraft")}
 FRAME_RATE_HZ = 50.0  # of every released model
-SLOTS_AUTO = 32  # what "auto" takes at most
+MAX_CLIPS_AUTO = 32  # what "auto" takes at most
 
 # For estimates, measured on two cores in float32.
 START_S = {"lab": 3.0, "audiocraft": 20.0}  # imports, and opening a model
@@ -52,7 +53,7 @@ class LocalBackend:
         "auto", "cpu", "cuda" or any other of torch's.
     dtype : {"auto", "float32", "bfloat16", "float16"}
         "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
-    slots : int or "auto"
+    max_clips : int or "auto"
         The most clips that the lab engine makes at once; "auto" is as many as fit in memory.
     cuda_graphs : bool
         Whether the lab engine records a step once and replays it, on an NVIDIA GPU.
@@ -74,19 +75,16 @@ class LocalBackend:
         engine: str = "lab",
         device: str = "auto",
         dtype: str = "auto",
-        slots: int | Literal["auto"] = "auto",
+        max_clips: int | Literal["auto"] = "auto",
         cuda_graphs: bool = True,
     ) -> None:
         if engine not in ENGINES:
             raise InvalidRequest(f"engine must be {' or '.join(ENGINES)}, got {engine!r}")
-        if engine == "audiocraft" and (dtype, slots, cuda_graphs) != ("auto", "auto", True):
+        if engine == "audiocraft" and (dtype, max_clips, cuda_graphs) != ("auto", "auto", True):
             raise InvalidRequest(
-                "dtype, slots and cuda_graphs are for the lab engine; leave them out"
+                "dtype, max_clips and cuda_graphs are for the lab engine; leave them out"
             )
-        if isinstance(slots, int) and slots < 1:
-            raise InvalidRequest(
-                f"slots must be auto or at least 1, got {slots}", field="slots", value=slots
-            )
+        self._options = EngineOptions(device, dtype, max_clips, cuda_graphs)
         missing = [name for name in ENGINES[engine] if importlib.util.find_spec(name) is None]
         if missing:
             raise BackendUnavailable(
@@ -98,12 +96,6 @@ class LocalBackend:
 
             choose_dtype(dtype, choose_device(device))
         self._engine_name = engine
-        self._options: dict[str, Any] = {
-            "device": device,
-            "dtype": dtype,
-            "slots": slots,
-            "cuda_graphs": cuda_graphs,
-        }
         self._default = locate(model)
         self._sources = {self._default.identity: self._default}
         self._open_engine: tuple[str, _Engine] | None = None
@@ -133,8 +125,8 @@ class LocalBackend:
         made_by = str(provenance["engine"]).partition(" ")[0].replace("musicgen-lab", "lab")
         if made_by != self._engine_name:
             return f"by the {made_by} engine instead of {self._engine_name}"
-        if self._options["dtype"] not in ("auto", provenance["dtype"]):
-            return f"in {provenance['dtype']} instead of {self._options['dtype']}"
+        if self._options.dtype not in ("auto", provenance["dtype"]):
+            return f"in {provenance['dtype']} instead of {self._options.dtype}"
         return None
 
     def generate(
@@ -164,7 +156,7 @@ class LocalBackend:
 
         None if a model has not been prepared yet or a GPU may be used.
         """
-        if self._options["device"] not in ("auto", "cpu") or shutil.which("nvidia-smi"):
+        if self._options.device not in ("auto", "cpu") or shutil.which("nvidia-smi"):
             return None
         total_s = 0.0
         by_model = itertools.groupby(map(self.resolve, requests), lambda r: str(r.model))
@@ -173,10 +165,10 @@ class LocalBackend:
             if config is None:
                 return None
             durations = [request.duration for request in group]
-            slots = (
-                self._options["slots"] if isinstance(self._options["slots"], int) else SLOTS_AUTO
+            at_once = (
+                MAX_CLIPS_AUTO if self._options.max_clips == "auto" else self._options.max_clips
             )
-            batch = min(len(durations), slots) if self._engine_name == "lab" else 1
+            batch = min(len(durations), at_once) if self._engine_name == "lab" else 1
             steps = sum(durations) * config.frame_rate / batch
             step_s = STEP_S * config.layers + 2 * batch * config.parameters / PARAMETERS_PER_S
             total_s += START_S[self._engine_name] + steps * step_s + sum(durations) * DECODE_S
@@ -194,11 +186,11 @@ class LocalBackend:
             from musicgen_lab.reference.engine import ReferenceEngine
 
             folder = source.prepared or source.fetch()
-            return ReferenceEngine(folder, str(self._options["device"]))
+            return ReferenceEngine(folder, self._options.device)
         from musicgen_lab.conversion.prepare import prepare
         from musicgen_lab.engine.engine import Engine
 
-        return Engine.open(prepare(source), **self._options)
+        return Engine.open(prepare(source), self._options)
 
 
 def _in_seconds(on_progress: OnProgress, source: ModelSource) -> Callable[[int], None]:

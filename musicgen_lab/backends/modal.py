@@ -93,7 +93,7 @@ class ModalBackend:
         return f"modal ({self._app}{place})"
 
     @property
-    def slots(self) -> int:
+    def max_clips(self) -> int:
         """The most clips that all containers together make at once."""
         about = self._about()
         clips = sum(min(by_gpu.values()) for by_gpu in about["clips_at_once"].values())

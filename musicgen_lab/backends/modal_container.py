@@ -85,10 +85,11 @@ class ModelContainer:
         """
         from musicgen_lab.backends.worker import EngineWorker
         from musicgen_lab.engine.engine import Engine
+        from musicgen_lab.engine.options import EngineOptions
 
         try:
             model = self._loaded or self._read()
-            engine = Engine.from_model(model, device=self._device)
+            engine = Engine.from_model(model, EngineOptions(self._device))
             request = GenerationRequest(prompt="warm-up", duration=DURATION_MIN_S, seed=0)
             for result in engine.generate([request.with_model(self._model)]):
                 if isinstance(result, Failure):

@@ -80,7 +80,7 @@ class Submits(Protocol):
         """A short description of the model and the device."""
 
     @property
-    def slots(self) -> int:
+    def max_clips(self) -> int:
         """The most clips made at once; further requests wait."""
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:

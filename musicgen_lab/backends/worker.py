@@ -28,7 +28,7 @@ from musicgen_lab.request import GenerationRequest
 class SteppedEngine(Protocol):
     """The interface of an engine that `EngineWorker` needs; `Engine` has it."""
 
-    slots: int
+    max_clips: int
     provenance: Provenance
 
     def add_request(self, request: GenerationRequest) -> int:
@@ -74,7 +74,7 @@ class EngineWorker:
 
     Attributes
     ----------
-    slots : int
+    max_clips : int
         The most clips made at once.
     broken : bool
         Whether the device was lost.
@@ -87,7 +87,7 @@ class EngineWorker:
         *,
         on_broken: Callable[[], None] | None = None,
     ) -> None:
-        self.slots, self.model, self.broken = engine.slots, model, False
+        self.max_clips, self.model, self.broken = engine.max_clips, model, False
         self._engine, self._on_broken = engine, on_broken
         self._in_flight: dict[Future[Result], _InFlight] = {}
         self._changed = threading.Condition()
@@ -162,7 +162,7 @@ class EngineWorker:
         self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
     ) -> Iterator[Result]:
         """Make a clip or a failure of every request, in the order of finishing."""
-        return generate_by_submitting(self.submit, requests, at_once=self.slots)
+        return generate_by_submitting(self.submit, requests, at_once=self.max_clips)
 
     def check(self) -> None:
         """Return if a request would be accepted now.
@@ -180,7 +180,7 @@ class EngineWorker:
             raise Closing("the service is shutting down; send the request again in a moment")
 
     def describe(self) -> dict[str, Any]:
-        """Return its state: `model`, `device`, `slots`, `in_flight`, `made`.
+        """Return its state: `model`, `device`, `max_clips`, `in_flight`, `made`.
 
         Raises
         ------
@@ -191,7 +191,7 @@ class EngineWorker:
             return {
                 "model": self.model,
                 "device": self._engine.provenance.device,
-                "slots": self.slots,
+                "max_clips": self.max_clips,
                 "in_flight": len(self._in_flight),
                 "made": self._made,
             }

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from musicgen_lab.request import GenerationRequest
 
 if TYPE_CHECKING:
     from musicgen_lab.engine.engine import Engine
+    from musicgen_lab.engine.options import EngineOptions
 
 
 class BenchEngine(Protocol):
@@ -183,10 +184,7 @@ def open_bench_engine(
     name: str,
     folder: Path,
     *,
-    device: str,
-    dtype: str,
-    slots: int | Literal["auto"],
-    cuda_graphs: bool,
+    options: EngineOptions,
     clips: int,
 ) -> BenchEngine:
     """Open an engine by name.
@@ -200,17 +198,16 @@ def open_bench_engine(
     """
     from musicgen_lab.engine.device import choose_device, choose_dtype
 
-    place = choose_device(device)
+    place = choose_device(options.device)
     if name == "lab":
         from musicgen_lab.engine.engine import Engine
 
-        options: dict[str, Any] = {"dtype": dtype, "slots": slots, "cuda_graphs": cuda_graphs}
-        return LabEngine(Engine.open(folder, device=device, **options), clips)
+        return LabEngine(Engine.open(folder, options), clips)
     if name in ("audiocraft", "audiocraft-batch"):
         return AudiocraftEngine(folder, place.type, clips if name.endswith("batch") else 1)
     if name in ("transformers", "transformers-batch"):
         at_once = clips if name.endswith("batch") else 1
-        engine = TransformersEngine(folder, place.type, choose_dtype(dtype, place), at_once)
+        engine = TransformersEngine(folder, place.type, choose_dtype(options.dtype, place), at_once)
         engine.name = name.replace("-", " ")
         return engine
     raise InvalidRequest(f"engine must be one of {', '.join(ENGINE_NAMES)}, got {name!r}")

@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from musicgen_lab.bench.run import PROMPT
+from musicgen_lab.engine.options import DEFAULT_OPTIONS, EngineOptions
 from musicgen_lab.request import GenerationRequest
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class MixedCost:
 
     Attributes
     ----------
-    clips, slots : int
+    clips, max_clips : int
     longest_s : float
         The durations are between 1 s and this.
     took_s : float
@@ -36,14 +37,14 @@ class MixedCost:
     """
 
     clips: int
-    slots: int
+    max_clips: int
     longest_s: float
     took_s: float
     full_s: float
 
     def __str__(self) -> str:
         return (
-            f"{self.clips} clips of 1 to {self.longest_s:g} s in {self.slots} slots took "
+            f"{self.clips} clips of 1 to {self.longest_s:g} s in {self.max_clips} slots took "
             f"{self.took_s:.1f} s, {self.ratio:.2f} times the cost of their steps in a full batch"
         )
 
@@ -58,10 +59,7 @@ def measure_mixed(
     *,
     clips: int = 25,
     longest_s: float = 30.0,
-    device: str = "auto",
-    dtype: str = "auto",
-    slots: int | Literal["auto"] = 8,
-    cuda_graphs: bool = True,
+    options: EngineOptions = DEFAULT_OPTIONS,
 ) -> MixedCost:
     """Time clips of mixed durations, and a full batch of the longest ones beside it.
 
@@ -72,8 +70,7 @@ def measure_mixed(
     clips : int
     longest_s : float
         Durations are spread evenly from 1 s to this, in a fixed order.
-    device, dtype, slots, cuda_graphs
-        As for `Engine.open`.
+    options : EngineOptions
 
     Returns
     -------
@@ -81,17 +78,17 @@ def measure_mixed(
     """
     from musicgen_lab.engine.engine import Engine
 
-    engine = Engine.open(model, device=device, dtype=dtype, slots=slots, cuda_graphs=cuda_graphs)
+    engine = Engine.open(model, options)
     durations = np.linspace(SHORTEST_S, longest_s, clips)
     durations = np.random.default_rng(0).permutation(durations)
     _time_steps(engine, [SHORTEST_S])  # a warm-up
-    full = _time_steps(engine, [longest_s] * engine.slots) / engine.slots
+    full = _time_steps(engine, [longest_s] * engine.max_clips) / engine.max_clips
     # The last step decodes; a clip's share of that goes by its length.
     made, decoded_s = np.cumsum(full[:-1]), full[-1] / longest_s
     steps = [min(round(d * engine.config.frame_rate), len(made)) for d in durations]
     full_s = sum(made[n - 1] + decoded_s * d for n, d in zip(steps, durations, strict=True))
     took_s = _time_steps(engine, durations).sum()
-    return MixedCost(clips, engine.slots, longest_s, float(took_s), float(full_s))
+    return MixedCost(clips, engine.max_clips, longest_s, float(took_s), float(full_s))
 
 
 def _time_steps(engine: Engine, durations_s: Iterable[float]) -> npt.NDArray[np.float64]:

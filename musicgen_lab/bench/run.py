@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.bench.table import BenchRow
+from musicgen_lab.engine.options import DEFAULT_OPTIONS, EngineOptions
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.models.config import ModelConfig, load_config
 from musicgen_lab.request import GenerationRequest
@@ -71,10 +72,7 @@ def profile_lab(
     clips: int,
     grid: tuple[int, int] | None,
     seconds: float,
-    device: str,
-    dtype: str,
-    slots: int | Literal["auto"],
-    cuda_graphs: bool,
+    options: EngineOptions,
 ) -> list[KernelClass]:
     """Return the lab engine's time by classes of kernels, for work as in `run`."""
     from musicgen_lab.bench.engines import LabEngine
@@ -82,7 +80,7 @@ def profile_lab(
     from musicgen_lab.engine.engine import Engine
 
     work = make_work(clips, grid, seconds)
-    opened = Engine.open(folder, device=device, dtype=dtype, slots=slots, cuda_graphs=cuda_graphs)
+    opened = Engine.open(folder, options)
     engine = LabEngine(opened, len(work))
     engine.make(work)  # a warm-up of every shape
     return profile(lambda: engine.make(work), opened.transformer.device)
@@ -116,10 +114,7 @@ def run(
     grid: tuple[int, int] | None = None,
     seconds: float = 8.0,
     engines: Sequence[str] = ("lab", "audiocraft"),
-    device: str = "auto",
-    dtype: str = "auto",
-    slots: int | Literal["auto"] = "auto",
-    cuda_graphs: bool = True,
+    options: EngineOptions = DEFAULT_OPTIONS,
     rounds: int = 3,
     peer_seconds: float | None = None,
     busy: int = 0,
@@ -140,8 +135,9 @@ def run(
         Length of every clip.
     engines : sequence of str
         Of `engines.ENGINE_NAMES`.
-    device, dtype, slots, cuda_graphs
-        As for `Engine.open`.
+    options : EngineOptions
+        The device counts for every engine, the rest for the lab engine; transformers takes the
+        dtype too.
     rounds : int
         The median is reported.
     peer_seconds : float, optional
@@ -172,30 +168,27 @@ def run(
     peer_work = make_work(clips, grid, peer_seconds or seconds)
     with model_of_size(size, model) as folder:
         config = load_config(folder)
-        bandwidth = bench_engines.memory_bandwidth(device)
+        bandwidth = bench_engines.memory_bandwidth(options.device)
         contestants = []
         for name in engines:
-            before = bench_engines.used_memory(device)
+            before = bench_engines.used_memory(options.device)
             engine = bench_engines.open_bench_engine(
                 name,
                 folder,
-                device=device,
-                dtype=dtype,
-                slots=slots,
-                cuda_graphs=cuda_graphs,
+                options=options,
                 clips=len(work),
             )
             shapes = make_work(clips, grid, WARM_UP_S)  # a GPU's step is recorded by batch size
             engine.make(shapes[: engine.clips_at_once])
-            memory = bench_engines.used_memory(device) - before
+            memory = bench_engines.used_memory(options.device) - before
             contestants.append(_Contestant(engine, memory, []))
         with bench_engines.busy_processes(busy):
             for _ in range(rounds):
                 for contestant in contestants:
                     mine = work if contestant.engine.name == "lab" else peer_work
-                    before = bench_engines.used_memory(device)
+                    before = bench_engines.used_memory(options.device)
                     contestant.rounds.append(_time(contestant.engine, mine))
-                    contestant.memory += max(bench_engines.used_memory(device) - before, 0)
+                    contestant.memory += max(bench_engines.used_memory(options.device) - before, 0)
     rows = [
         _row(c, size, work, work if c.engine.name == "lab" else peer_work, config, bandwidth)
         for c in contestants

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from musicgen_lab.cli.options import cuda_graphs_option, number, read_slots
+from musicgen_lab.cli.options import engine_options, number
 
 if TYPE_CHECKING:
+    from musicgen_lab.engine.options import EngineOptions
     from musicgen_lab.models.locate import ModelSource
 
 SIZES = ("demo", "small", "medium", "large")
@@ -30,10 +31,7 @@ SIZES = ("demo", "small", "medium", "large")
 @click.option("--grid", metavar="5x5", help="Temperatures x cfg_coefs instead, a clip per cell.")
 @click.option("--seconds", default=8.0, show_default=True, help="Length of every clip.")
 @click.option("--engines", default="lab,audiocraft", show_default=True, help="Which, by comma.")
-@click.option("--device", default="auto", show_default=True)
-@click.option("--dtype", default="auto", show_default=True)
-@click.option("--slots", default="auto", show_default=True, help="Of the lab engine.")
-@cuda_graphs_option
+@engine_options
 @click.option("--rounds", default=3, show_default=True, help="The median counts.")
 @click.option("--peer-seconds", type=float, help="Time the others on shorter clips; flatters them.")
 @click.option("--busy", default=0, show_default=True, help="Processes that compute beside.")
@@ -53,10 +51,7 @@ def bench(
     grid: str | None,
     seconds: float,
     engines: str,
-    device: str,
-    dtype: str,
-    slots: str,
-    cuda_graphs: bool,
+    options: EngineOptions,
     rounds: int,
     peer_seconds: float | None,
     busy: int,
@@ -82,13 +77,7 @@ def bench(
     label = source.name if source is not None else size
     if mixed:
         with benchmark.model_of_size(label, folder) as opened:
-            cost = measure_mixed(
-                opened,
-                device=device,
-                dtype=dtype,
-                slots=read_slots(slots),
-                cuda_graphs=cuda_graphs,
-            )
+            cost = measure_mixed(opened, options=options)
         click.echo(json.dumps(asdict(cost)) if as_json else f"{label}: {cost}")
         click.echo(describe_machine(), err=as_json)
         return
@@ -101,10 +90,7 @@ def bench(
                 clips=clips,
                 grid=_read_grid(grid),
                 seconds=seconds,
-                device=device,
-                dtype=dtype,
-                slots=read_slots(slots),
-                cuda_graphs=cuda_graphs,
+                options=options,
             )
         lines = [json.dumps(asdict(each)) for each in classes]
         click.echo("\n".join(lines) if as_json else format_profile(classes))
@@ -117,10 +103,7 @@ def bench(
         grid=_read_grid(grid),
         seconds=seconds,
         engines=tuple(engines.split(",")),
-        device=device,
-        dtype=dtype,
-        slots=read_slots(slots),
-        cuda_graphs=cuda_graphs,
+        options=options,
         rounds=rounds,
         peer_seconds=peer_seconds,
         busy=busy,

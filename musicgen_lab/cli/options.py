@@ -7,11 +7,13 @@ import math
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Any, Literal
 
 import click
 
+from musicgen_lab.engine.options import DEFAULT_OPTIONS, EngineOptions
 from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
 from musicgen_lab.request import (
     REQUEST_FIELDS,
@@ -180,67 +182,93 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-def read_slots(text: str) -> int | Literal["auto"]:
-    """Read `--slots`: auto or a whole number."""
-    slots = number(text)
-    if isinstance(slots, int):
-        return slots
-    if slots == "auto":
+def _read_max_clips(
+    context: click.Context, parameter: click.Parameter, text: str
+) -> int | Literal["auto"]:
+    value = number(text)
+    if isinstance(value, int):
+        return value
+    if value == "auto":
         return "auto"
-    raise click.BadParameter(f"--slots must be auto or a whole number, got {text!r}")
+    raise click.BadParameter(f"must be auto or a whole number, got {text!r}")
 
 
-def cuda_graphs_option(command: Command) -> Command:
-    """Give a command `--no-cuda-graphs`."""
-    return click.option(
-        "--cuda-graphs/--no-cuda-graphs",
-        default=True,
-        show_default=True,
-        help="On an NVIDIA GPU, record a step once and replay it.",
-    )(command)
+def engine_options(command: Command) -> Command:
+    """Give a command the options that say how an engine computes, as `options`."""
+    for declaration in (
+        click.option(
+            "--cuda-graphs/--no-cuda-graphs",
+            default=True,
+            show_default=True,
+            help="On an NVIDIA GPU, record a step once and replay it.",
+        ),
+        click.option(
+            "--max-clips",
+            default="auto",
+            show_default=True,
+            callback=_read_max_clips,
+            help="The most clips generated at once: auto or a number.",
+        ),
+        click.option(
+            "--dtype",
+            default="auto",
+            show_default=True,
+            help="auto, float32, bfloat16 or float16.",
+        ),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            help="auto, cpu, cuda or another of torch's.",
+        ),
+    ):
+        command = declaration(command)
+
+    @functools.wraps(command)
+    def with_options(
+        *args: Any,
+        device: str,
+        dtype: str,
+        max_clips: int | Literal["auto"],
+        cuda_graphs: bool,
+        **others: Any,
+    ) -> Any:
+        options = EngineOptions(device, dtype, max_clips, cuda_graphs)
+        return command(*args, options=options, **others)
+
+    return with_options
 
 
 def backend_options(command: Command) -> Command:
     """Give a command the options that say who makes the clips; `open_backend()` connects."""
-    command = cuda_graphs_option(command)
-    for name, default, help_text in reversed(
-        (
-            ("--backend", "local", "Who makes the clips: local, modal, or a service's https://…"),
-            ("--engine", "lab", "lab (many clips in one batch) or audiocraft (the reference)."),
-            ("--device", "auto", "auto, cpu, cuda or another of torch's."),
-            ("--dtype", "auto", "auto, float32, bfloat16 or float16."),
-            ("--slots", "auto", "Clips made at once: auto or a number."),
-        )
+    command = _with_backend(command)
+    for name, default, help_text in (
+        ("--engine", "lab", "lab (many clips in one batch) or audiocraft (the reference)."),
+        ("--backend", "local", "Who makes the clips: local, modal, or a service's https://…"),
     ):
         command = click.option(name, default=default, show_default=True, help=help_text)(command)
+    return command
 
+
+def _with_backend(command: Command) -> Command:
+    @engine_options
     @functools.wraps(command)
     def with_backend(
-        *args: Any,
-        backend: str,
-        engine: str,
-        device: str,
-        dtype: str,
-        slots: str,
-        cuda_graphs: bool,
-        **options: Any,
+        *args: Any, backend: str, engine: str, options: EngineOptions, **others: Any
     ) -> Any:
         from musicgen_lab.backends import connect
 
-        given = {"engine": engine, "device": device, "dtype": dtype, "slots": read_slots(slots)}
-        chosen: dict[str, Any] = {
-            name: value for name, value in given.items() if value not in ("auto", "lab")
-        }
-        if not cuda_graphs:
-            chosen["cuda_graphs"] = False
+        given = {"engine": engine, **asdict(options)}
+        defaults = {"engine": "lab", **asdict(DEFAULT_OPTIONS)}
+        chosen = {name: value for name, value in given.items() if value != defaults[name]}
         if chosen and not backend.startswith("local"):
             name, value = next(iter(chosen.items()))
-            option = "--no-cuda-graphs" if name == "cuda_graphs" else f"--{name}"
+            option = "--no-cuda-graphs" if name == "cuda_graphs" else f"--{name.replace('_', '-')}"
             raise InvalidRequest(
                 f"{option} is for the local backend; leave it out with --backend {backend}",
                 field=name,
                 value=value,
             )
-        return command(*args, open_backend=lambda: connect(backend, **chosen), **options)
+        return command(*args, open_backend=lambda: connect(backend, **chosen), **others)
 
     return with_backend

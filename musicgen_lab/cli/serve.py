@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import click
 
-from musicgen_lab.cli.options import Seconds, cuda_graphs_option, read_slots
+from musicgen_lab.cli.options import Seconds, engine_options
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import BackendUnavailable
 
 
@@ -22,10 +23,7 @@ from musicgen_lab.errors import BackendUnavailable
     help="0 takes a free one.",
 )
 @click.option("--model", default="demo", show_default=True, metavar="NAME|PATH")
-@click.option("--device", default="auto", show_default=True)
-@click.option("--dtype", default="auto", show_default=True)
-@click.option("--slots", default="auto", show_default=True, help="Clips made at once.")
-@cuda_graphs_option
+@engine_options
 @click.option(
     "--waiting",
     default=256,
@@ -51,10 +49,7 @@ def serve(
     host: str,
     port: int,
     model: str,
-    device: str,
-    dtype: str,
-    slots: str,
-    cuda_graphs: bool,
+    options: EngineOptions,
     waiting: int,
     timeout: float,
     drain: float,
@@ -88,13 +83,6 @@ def serve(
     # In a thread that ends: two threads with OpenMP workers of their own have more of them than
     # there are cores; OpenMP then lets workers sleep between operations, at 50 us a time.
     with ThreadPoolExecutor(1) as opening:
-        engine = opening.submit(
-            Engine.open,
-            folder,
-            device=device,
-            dtype=dtype,
-            slots=read_slots(slots),
-            cuda_graphs=cuda_graphs,
-        ).result()
+        engine = opening.submit(Engine.open, folder, options).result()
     worker = EngineWorker(engine, source.identity)
     serve_backend(worker, host=host, port=port, settings=settings)

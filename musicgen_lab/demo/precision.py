@@ -17,6 +17,7 @@ from musicgen_lab.demo.pieces import draw_piece
 from musicgen_lab.demo.scoring import score
 from musicgen_lab.demo.synthesiser import synthesise
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.request import GenerationRequest
 
 Array = npt.NDArray[np.float64]
@@ -43,8 +44,8 @@ def compare_precisions(model: Path, codec: Any, *, seeds: int = 40) -> dict[str,
         average, in standard deviations over seeds, and the same between two sets of seeds in
         float32, which is what chance makes.
     """
-    full = Engine.open(model, device="cpu", dtype="float32")
-    half = Engine.open(model, device="cpu", dtype="bfloat16")
+    full = Engine.open(model, EngineOptions(device="cpu", dtype="float32"))
+    half = Engine.open(model, EngineOptions(device="cpu", dtype="bfloat16"))
     first, second = range(seeds), range(seeds, 2 * seeds)
     expected = _features(full, first)
     return {

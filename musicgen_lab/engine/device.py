@@ -136,13 +136,13 @@ def device_works(device: torch.device) -> bool:
 
 
 def choose_capacity(
-    slots: int | Literal["auto"], config: ModelConfig, device: torch.device, dtype: torch.dtype
+    max_clips: int | Literal["auto"], config: ModelConfig, device: torch.device, dtype: torch.dtype
 ) -> Capacity:
     """Return how many clips can be made at once, and their number of cache blocks.
 
     Parameters
     ----------
-    slots : int or "auto"
+    max_clips : int or "auto"
         The most clips made at once; "auto" takes as many as fit, at most 32.
     config, device, dtype
         The model, not yet loaded, its device and its precision.
@@ -172,16 +172,17 @@ def choose_capacity(
     if whole.max_clips < 1:
         raise InvalidRequest(
             f"not one clip fits on {device}: {memory}; use a smaller model or another device",
-            field="slots",
-            value=slots,
+            field="max_clips",
+            value=max_clips,
         )
-    if slots == "auto":
+    if max_clips == "auto":
         return whole
     most = plan(max_clips=cache_bytes).max_clips
-    if not 1 <= slots <= most:
+    if not 1 <= max_clips <= most:
         raise InvalidRequest(
-            f"slots must be from 1 to {most} on {device}, where {memory}, got {slots}; or use auto",
-            field="slots",
-            value=slots,
+            f"max_clips must be from 1 to {most} on {device}, where {memory}, got {max_clips}; "
+            "or use auto",
+            field="max_clips",
+            value=max_clips,
         )
-    return plan(max_clips=slots)
+    return plan(max_clips=max_clips)

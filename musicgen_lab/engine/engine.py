@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -35,6 +34,7 @@ from musicgen_lab.engine.device import (
 from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.kv_cache import KeyValueCache
 from musicgen_lab.engine.model import Model
+from musicgen_lab.engine.options import DEFAULT_OPTIONS, EngineOptions
 from musicgen_lab.engine.prompts import Prompts
 from musicgen_lab.engine.provenance import describe_engine
 from musicgen_lab.engine.scheduler import Scheduler
@@ -56,7 +56,7 @@ class Engine:
         Of the model.
     capacity : Capacity
         The number of clips and of cache blocks that fit in memory.
-    slots : int
+    max_clips : int
         The most clips made at once.
     transformer : Transformer
     prompts : Prompts
@@ -76,7 +76,7 @@ class Engine:
         capacity: Capacity,
         cuda_graphs: bool,
     ) -> None:
-        self.config, self.capacity, self.slots = config, capacity, capacity.max_clips
+        self.config, self.capacity, self.max_clips = config, capacity, capacity.max_clips
         self.on_progress: Callable[[int], None] | None = None
         self.transformer, self._codec = transformer, codec
         recorded = cuda_graphs and triton_works(transformer.device)
@@ -90,61 +90,35 @@ class Engine:
         self._steps_done = 0
         self._stepping = threading.RLock()
         self.provenance = describe_engine(
-            transformer, slots=capacity.max_clips, cuda_graphs=recorded
+            transformer, max_clips=capacity.max_clips, cuda_graphs=recorded
         )
 
     @classmethod
-    def open(
-        cls,
-        folder: Path,
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
-        slots: int | Literal["auto"] = "auto",
-        cuda_graphs: bool = True,
-    ) -> Engine:
-        """Open a model folder; see `from_model` for the options."""
-        return cls.from_model(
-            Model(folder), device=device, dtype=dtype, slots=slots, cuda_graphs=cuda_graphs
-        )
+    def open(cls, folder: Path, options: EngineOptions = DEFAULT_OPTIONS) -> Engine:
+        """Open a model folder; see `from_model`."""
+        return cls.from_model(Model(folder), options)
 
     @classmethod
-    def from_model(
-        cls,
-        model: Model,
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
-        slots: int | Literal["auto"] = "auto",
-        cuda_graphs: bool = True,
-    ) -> Engine:
+    def from_model(cls, model: Model, options: EngineOptions = DEFAULT_OPTIONS) -> Engine:
         """Load a model onto a device.
 
         Parameters
         ----------
         model : Model
             Its weights may be in memory already (`Model.load`); it is not modified.
-        device : str
-            "auto", "cpu", "cuda" or any other of torch's.
-        dtype : {"auto", "float32", "bfloat16", "float16"}
-            "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
-        slots : int or "auto"
-            The most clips made at once; "auto" is as many as fit in memory, at most 32. The actual
-            number depends on their lengths: those that do not fit wait.
-        cuda_graphs : bool
-            Whether a step is recorded once and replayed, on a CUDA device.
+        options : EngineOptions
 
         Raises
         ------
         ModelUnavailable
             When the parts of the model do not match.
         InvalidRequest
-            When the device, the precision or the number of slots is not available here.
+            When the device, the precision or that many clips are not available here.
         """
-        place = choose_device(device)
-        precision = choose_dtype(dtype, place)
+        place = choose_device(options.device)
+        precision = choose_dtype(options.dtype, place)
         config = model.config
-        capacity = choose_capacity(slots, config, place, precision)
+        capacity = choose_capacity(options.max_clips, config, place, precision)
         with move_weights(model.lm, place, precision) as weights:
             triton_works(place)  # compiled while the weights are copied
             text_encoder = TextEncoder(model.text_encoder, model.lm, place)
@@ -163,7 +137,12 @@ class Engine:
                 rows=ROWS_PER_CLIP * capacity.max_clips,
             )
         return cls(
-            config, transformer, text_encoder, codec, capacity=capacity, cuda_graphs=cuda_graphs
+            config,
+            transformer,
+            text_encoder,
+            codec,
+            capacity=capacity,
+            cuda_graphs=options.cuda_graphs,
         )
 
     @property
@@ -234,19 +213,19 @@ class Engine:
             Taken as slots become free, one ahead.
         """
         source, mine, more = iter(requests), set[int](), True
-        first = list(itertools.islice(source, self.slots + 1))
+        first = list(itertools.islice(source, self.max_clips + 1))
         source = itertools.chain(first, source)
         stagger = 0.0  # steps between two starts
-        if len(first) > self.slots:
+        if len(first) > self.max_clips:
             shortest = min(self.count_steps(request) for request in first)
-            stagger = STAGGERED_SHARE * shortest / self.slots
+            stagger = STAGGERED_SHARE * shortest / self.max_clips
         started = steps = 0
         try:
             while more or mine:
                 while (
                     more
-                    and self._scheduler.unfinished < self.slots
-                    and (started >= self.slots or started * stagger <= steps)
+                    and self._scheduler.unfinished < self.max_clips
+                    and (started >= self.max_clips or started * stagger <= steps)
                 ):
                     request = next(source, None)
                     more = request is not None

@@ -11,13 +11,13 @@ from musicgen_lab.engine.transformer import Transformer
 from musicgen_lab.version import VERSION
 
 
-def describe_engine(transformer: Transformer, *, slots: int, cuda_graphs: bool) -> Provenance:
+def describe_engine(transformer: Transformer, *, max_clips: int, cuda_graphs: bool) -> Provenance:
     """Return the provenance of an engine's clips.
 
     Parameters
     ----------
     transformer : Transformer
-    slots : int
+    max_clips : int
         Clips made at once.
     cuda_graphs : bool
         Whether steps are recorded and replayed.
@@ -36,7 +36,7 @@ def describe_engine(transformer: Transformer, *, slots: int, cuda_graphs: bool) 
             "torch": str(torch.__version__),  # a TorchVersion, which only torch can unpickle
             "threads": torch.get_num_threads(),
             "cpu": torch.backends.cpu.get_cpu_capability(),
-            "slots": slots,
+            "max_clips": max_clips,
             "kernels": _kernels_of(transformer.device),
             "cuda_graphs": cuda_graphs,
         },

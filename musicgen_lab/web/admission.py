@@ -41,7 +41,7 @@ class Admission:
     @property
     def making(self) -> int:
         """Requests in progress, estimated from the number of slots."""
-        return min(self._in_flight, self._backend.slots)
+        return min(self._in_flight, self._backend.max_clips)
 
     @property
     def waiting(self) -> int:
@@ -82,7 +82,7 @@ class Admission:
     def _admitted(self) -> Iterator[None]:
         """Count a request, unless the backend rejects it."""
         with self._lock:
-            if self._in_flight >= self._backend.slots + self._waiting_max:
+            if self._in_flight >= self._backend.max_clips + self._waiting_max:
                 raise Busy(
                     f"{self._in_flight} requests are being made or wait, which is the limit; "
                     f"try again in {self._next_end_s()} s",

@@ -72,7 +72,7 @@ def serve(
         ws="none",
         access_log=False,
         log_level="error",
-        limit_concurrency=backend.slots + chosen.waiting_max + IDLE_CONNECTIONS_MAX,
+        limit_concurrency=backend.max_clips + chosen.waiting_max + IDLE_CONNECTIONS_MAX,
         timeout_graceful_shutdown=int(chosen.drain_s) + ANSWER_S,
         server_header=False,
     )

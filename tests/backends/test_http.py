@@ -142,7 +142,7 @@ def test_progress_is_told_in_seconds_of_audio_in_the_callers_thread(connect):
         seconds.append(made_s)
         threads.add(threading.current_thread())
 
-    with serving(open_demo(slots=1)) as address:
+    with serving(open_demo(max_clips=1)) as address:
         backend = connect(address)
         request = backend.resolve(GenerationRequest(prompt="x", duration=4))
         (clip,) = backend.generate([request], on_progress)
@@ -153,7 +153,7 @@ def test_progress_is_told_in_seconds_of_audio_in_the_callers_thread(connect):
 
 @pytest.mark.parametrize("wrap", [lambda app: app, WithoutJobs])
 def test_what_is_cancelled_frees_its_slot_at_the_service(connect, wrap):
-    worker = open_demo(slots=1)
+    worker = open_demo(max_clips=1)
     with running(wrap(create_app(worker))) as address:
         backend = connect(address)
         request = backend.resolve(GenerationRequest(prompt="x", duration=30))

@@ -92,7 +92,7 @@ def test_requests_are_taken_as_slots_become_free():
             taken.append(seed)
             yield request(seed=seed)
 
-    clips = connect("local", slots=2).generate(requests())
+    clips = connect("local", max_clips=2).generate(requests())
     assert isinstance(next(clips), Clip)
     assert len(taken) <= 3
     clips.close()
@@ -135,8 +135,8 @@ def test_an_error_in_one_clip_is_a_failure_and_the_next_is_made(engine, method, 
     [
         ({"engine": "magic"}, "engine must be lab or audiocraft, got 'magic'"),
         (
-            {"engine": "audiocraft", "slots": 4},
-            "dtype, slots and cuda_graphs are for the lab engine",
+            {"engine": "audiocraft", "max_clips": 4},
+            "dtype, max_clips and cuda_graphs are for the lab engine",
         ),
     ],
 )

@@ -10,6 +10,7 @@ from modal._serialization import serialize
 from musicgen_lab.backends.wire import FORMAT, pack, plain, unpack
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.models.locate import EMBEDDED_FOLDER, locate
 from musicgen_lab.request import GenerationRequest
@@ -36,7 +37,7 @@ def test_a_failure_arrives_as_it_was_sent():
 
 
 def test_a_clip_of_the_engine_is_pickled_without_a_name_to_import():
-    engine = Engine.open(EMBEDDED_FOLDER, device="cpu", slots=1)
+    engine = Engine.open(EMBEDDED_FOLDER, EngineOptions("cpu", max_clips=1))
     (clip,) = engine.generate([REQUEST.with_model(locate("demo").identity)])
     opcodes = {opcode.name for opcode, _, _ in pickletools.genops(serialize(pack(clip)))}
     assert not opcodes & {"GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ"}

@@ -22,7 +22,7 @@ def ask(backend, seed=0, **fields):
 
 @pytest.fixture(scope="module")
 def demo():
-    worker = open_demo(slots=4)
+    worker = open_demo(max_clips=4)
     yield worker
     worker.close()
 
@@ -61,7 +61,7 @@ def test_a_cancelled_request_frees_its_place_before_it_is_made(demo):
         assert future.cancel()
     assert isinstance(short.result(), Clip)
     assert demo.describe() | {"device": None} == {
-        "model": demo.model, "device": None, "slots": 4, "in_flight": 0, "made": made + 1,
+        "model": demo.model, "device": None, "max_clips": 4, "in_flight": 0, "made": made + 1,
     }  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def test_a_clip_that_fails_alone_changes_nothing_for_the_others(gated):
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_device_that_is_lost_fails_everything_as_retryable_and_takes_nothing_more(alone):
     engine, called = GatedEngine(), threading.Event()
-    engine.slots = 2
+    engine.max_clips = 2
     worker = EngineWorker(engine, MODEL, on_broken=called.set)
     prompts = ["finished", "fail", "waits"]
     futures = [worker.submit(ask(worker, prompt=prompt)) for prompt in prompts]
@@ -157,7 +157,7 @@ def test_a_device_that_is_lost_fails_everything_as_retryable_and_takes_nothing_m
 
 
 def test_progress_is_told_in_steps_until_a_request_is_finished():
-    engine, seen = open_engine(slots=1), []
+    engine, seen = open_engine(max_clips=1), []
     worker = EngineWorker(engine, MODEL)
     request = ask(worker)
     with worker._changed:  # the worker's thread waits until the callback is there

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from musicgen_lab.conversion.convert import convert
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.checkpoint import open_checkpoint
 from musicgen_lab.models.config import load_config
@@ -61,7 +62,7 @@ def test_the_precision_asked_for_is_the_one_written(mono, tmp_path):
     request = sampled()
     # Two new engines: the shared one may have encoded the prompt with another number of threads.
     ours, theirs = (
-        Engine.open(each, device="cpu", dtype="float32", slots=1) for each in (folder, mono.folder)
+        Engine.open(each, EngineOptions("cpu", "float32", 1)) for each in (folder, mono.folder)
     )
     assert torch.equal(tokens_of(ours, request), tokens_of(theirs, request))
 
@@ -83,7 +84,9 @@ def test_weights_that_no_float16_holds_give_audiocrafts_tokens(checkpoint, tmp_p
         noise = 1e-4 * torch.randn(tensor.shape, generator=generator)
         package["best_state"][name] = tensor.float() + noise
     torch.save(package, path)
-    engine = Engine.open(convert(checkpoint, tmp_path / "model"), dtype="float32", slots=1)
+    engine = Engine.open(
+        convert(checkpoint, tmp_path / "model"), EngineOptions(dtype="float32", max_clips=1)
+    )
     request = greedy(duration=3.0)
 
     theirs = ReferenceEngine(checkpoint, "cpu").generate_tokens(request)[0]
@@ -149,7 +152,9 @@ def test_greedy_tokens_of_a_transformers_checkpoint_are_transformers(
     published, tmp_path, prompt, cfg_coef
 ):
     folder, model, tokenizer = published
-    engine = Engine.open(convert(folder, tmp_path / "model"), dtype="float32", slots=2)
+    engine = Engine.open(
+        convert(folder, tmp_path / "model"), EngineOptions(dtype="float32", max_clips=2)
+    )
     request = greedy(prompt, duration=2.0, cfg_coef=cfg_coef)
     kept = []
     decode = model.audio_encoder.decode
@@ -268,7 +273,7 @@ def test_a_damaged_model_folder_is_told_at_once(folder, file, damage):
         )
 
     with pytest.raises(ModelUnavailable):
-        Engine.open(folder, device="cpu", slots=1)
+        Engine.open(folder, EngineOptions("cpu", max_clips=1))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +300,7 @@ def test_a_config_that_cannot_be_is_refused(folder, field, value):
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
 
     with pytest.raises(ModelUnavailable):
-        Engine.open(folder, device="cpu", slots=1)
+        Engine.open(folder, EngineOptions("cpu", max_clips=1))
 
 
 def test_weights_of_another_shape_are_refused(folder):
@@ -304,7 +309,7 @@ def test_weights_of_another_shape_are_refused(folder):
     save_file(tensors, folder / "lm.safetensors")
 
     with pytest.raises(ModelUnavailable, match=r"layers\.1\.ffn_in\.weight"):
-        Engine.open(folder, device="cpu", slots=1)
+        Engine.open(folder, EngineOptions("cpu", max_clips=1))
 
 
 def test_preparing_again_replaces_a_model_folder_but_nothing_else(mono, folder, tmp_path):

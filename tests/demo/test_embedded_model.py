@@ -17,6 +17,7 @@ from musicgen_lab.demo.measures import CONTRACT_PROMPTS, make_clips
 from musicgen_lab.demo.model_card import CARD_FILE, FIGURES_FILE
 from musicgen_lab.demo.train import LICENSE, NAME, RECIPE_VERSION, TRAINING_FILE
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.models.config import load_config
 from musicgen_lab.request import GenerationRequest
 
@@ -27,7 +28,7 @@ SEEDS = range(4)
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine.open(EMBEDDED_FOLDER, device="cpu", dtype="float32", slots=16)
+    return Engine.open(EMBEDDED_FOLDER, EngineOptions("cpu", "float32", 16))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_thirty_seconds_are_music_to_the_end(engine):
 
 
 def test_bfloat16_makes_the_same_music_in_distribution(clips):
-    engine = Engine.open(EMBEDDED_FOLDER, device="cpu", dtype="bfloat16", slots=16)
+    engine = Engine.open(EMBEDDED_FOLDER, EngineOptions("cpu", "bfloat16", 16))
     requests = [clip.request for made in clips.values() for clip in made]
     halved = make_clips(engine, requests)
 

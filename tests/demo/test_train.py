@@ -17,6 +17,7 @@ from musicgen_lab.demo.train import LICENSE, NAME, train
 from musicgen_lab.demo.train_codec import CodecTraining
 from musicgen_lab.demo.train_lm import LMTraining, deaf_weights, noise_rates
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.reference.models import open_models
 from musicgen_lab.request import GenerationRequest
 from tests.support.reference import needs_audiocraft
@@ -55,7 +56,7 @@ def test_the_model_is_small_and_says_whose_it_is(model):
 @needs_audiocraft
 def test_the_engine_plays_it(model):
     request = GenerationRequest(prompt="jazzy piano solo", duration=1, seed=0)
-    (clip,) = Engine.open(model, dtype="float32", slots=1).generate([request])
+    (clip,) = Engine.open(model, EngineOptions(dtype="float32", max_clips=1)).generate([request])
     assert isinstance(clip, Clip)
     assert clip.samples.shape == (1, 32_000)
     assert np.isfinite(clip.samples).all()

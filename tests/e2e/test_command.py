@@ -68,7 +68,7 @@ def test_another_seed_makes_only_the_new_clips(first_run):
     assert "9 made, 9 already there, 0 failed, of 18 clips" in done.stderr
 
 
-SHORT_CLIPS = ("sweep", *PROMPT, "--duration", "1", "--slots", "2")
+SHORT_CLIPS = ("sweep", *PROMPT, "--duration", "1", "--max-clips", "2")
 
 
 def start_and_wait_for(clips, folder):

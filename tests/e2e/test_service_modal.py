@@ -25,6 +25,7 @@ from musicgen_lab.backends.modal import ModalBackend
 from musicgen_lab.backends.modal_jobs import ModalJobs
 from musicgen_lab.clip import Clip
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
 from musicgen_lab.models.locate import EMBEDDED_FOLDER, locate
 from musicgen_lab.request import GenerationRequest
@@ -74,7 +75,7 @@ def test_a_clip_made_on_modal_is_sample_for_sample_the_engines_own(backend):
     assert request.model == locate("demo").identity
     (clip,) = backend.generate([request])
     assert isinstance(clip, Clip), clip
-    (own,) = Engine.open(EMBEDDED_FOLDER, device="cpu").generate([request])
+    (own,) = Engine.open(EMBEDDED_FOLDER, EngineOptions("cpu")).generate([request])
     np.testing.assert_array_equal(clip.samples, own.samples)
     assert clip.provenance.details["gpu"] == "CPU"
     assert clip.provenance.details["gpu_s"] > 0

@@ -14,6 +14,7 @@ from musicgen_lab.engine import transformer
 from musicgen_lab.engine.attention import attend, attend_masked
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.kernels.support import triton_works
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.engine.rows import AttentionSpans
 from musicgen_lab.errors import MusicGenLabWarning
 from musicgen_lab.request import GenerationRequest
@@ -98,7 +99,7 @@ def test_clips_that_come_and_go_are_the_same_with_masked_attention(monkeypatch):
 
     def made(attention):
         monkeypatch.setattr(transformer, "attend", attention)
-        engine = Engine.open(EMBEDDED_FOLDER, device="cpu", dtype="float32", slots=2)
+        engine = Engine.open(EMBEDDED_FOLDER, EngineOptions("cpu", "float32", 2))
         clips = {clip.request.duration: clip.samples for clip in engine.generate(requests)}
         return [clips[request.duration] for request in requests]
 

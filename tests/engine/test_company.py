@@ -14,6 +14,7 @@ from musicgen_lab.engine.linear import (
     PackedLinear,
     bfloat16_is_fast,
 )
+from musicgen_lab.engine.options import EngineOptions
 from tests.support.cases import PROMPTS, sampled, tokens_of
 
 GRID = [
@@ -67,7 +68,7 @@ def test_every_logit_is_the_same_in_a_full_batch(case, dtype, threads, monkeypat
     monkeypatch.setattr(Batch, "guide", remember)
     torch.set_num_threads(threads)
     try:
-        engine = Engine.open(case.folder, device="cpu", dtype=dtype, slots=16)
+        engine = Engine.open(case.folder, EngineOptions("cpu", dtype, 16))
         requests = GRID[::5]  # every temperature and cfg_coef, top_k and top_p
         by_key(clip for request in requests for clip in engine.generate([request]))
         alone, seen = seen, {}
@@ -102,14 +103,14 @@ def test_a_clip_is_the_same_joining_late_beside_other_lengths_and_prompts(case, 
 
 
 def test_a_clip_is_the_same_with_other_slots(case, alone):
-    engine = Engine.open(case.folder, device="cpu", dtype="float32", slots=3)
+    engine = Engine.open(case.folder, EngineOptions("cpu", "float32", 3))
 
     for key, samples in by_key(engine.generate(GRID[:7])).items():
         assert np.array_equal(samples, alone[key])
 
 
 def test_a_clip_is_the_same_in_bfloat16(mono):
-    engine = Engine.open(mono.folder, device="cpu", dtype="bfloat16", slots=8)
+    engine = Engine.open(mono.folder, EngineOptions("cpu", "bfloat16", 8))
     together = by_key(engine.generate(GRID[:8]))
 
     for request in GRID[:8]:

@@ -8,6 +8,7 @@ from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.engine.attention import attend
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.kernels.support import triton_works
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.engine.rows import AttentionSpans
 from musicgen_lab.request import GenerationRequest
 from tests.engine.test_attention import BLOCK_LEN, BLOCK_TABLES, CONTEXT_LENS, drawn, spans_of
@@ -36,9 +37,10 @@ REQUESTS = [
 ]
 
 
-def open_engine(dtype, *, device="cuda", slots=4, cuda_graphs=True):
+def open_engine(dtype, *, device="cuda", max_clips=4, cuda_graphs=True):
     return Engine.open(
-        EMBEDDED_FOLDER, device=device, dtype=dtype, slots=slots, cuda_graphs=cuda_graphs
+        EMBEDDED_FOLDER,
+        EngineOptions(device, dtype, max_clips, cuda_graphs),
     )
 
 
@@ -111,7 +113,7 @@ def test_a_recorded_step_makes_the_same_clips(dtype):
 @pytest.mark.parametrize("cuda_graphs", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_clip_alone_is_the_same_in_a_full_batch(dtype, cuda_graphs):
-    engine = open_engine(dtype, slots=len(REQUESTS), cuda_graphs=cuda_graphs)
+    engine = open_engine(dtype, max_clips=len(REQUESTS), cuda_graphs=cuda_graphs)
 
     alone = {seed: clip for r in REQUESTS for seed, clip in made(engine, [r]).items()}
     together = made(engine, REQUESTS[::-1])
@@ -148,7 +150,7 @@ def test_a_clip_alone_is_the_same_in_a_grid(dtype):
         for i in range(5)
         for j in range(5)
     ]
-    engine = open_engine(dtype, slots=25)
+    engine = open_engine(dtype, max_clips=25)
 
     together = made(engine, grid)
 

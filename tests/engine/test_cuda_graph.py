@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from musicgen_lab.engine import decode_state, sampler, transformer
 from musicgen_lab.engine.decode_state import DecodeState
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.request import GenerationRequest
 
 LONG = "a long piano piece, " * 20
@@ -99,7 +100,7 @@ def recordings(monkeypatch):
 @pytest.fixture
 def open_engine(mono):
     def opened(*, record):
-        engine = Engine.open(mono.folder, device="cpu", dtype="float32", slots=3)
+        engine = Engine.open(mono.folder, EngineOptions("cpu", "float32", 3))
         engine._state = DecodeState(engine.transformer, engine._cache, record=record)
         return engine
 
@@ -213,7 +214,7 @@ def test_a_step_never_waits_for_the_device(open_engine, recordings):
 
 
 def test_nothing_is_recorded_on_the_cpu(mono):
-    engine = Engine.open(mono.folder, device="cpu", slots=1, cuda_graphs=True)
+    engine = Engine.open(mono.folder, EngineOptions("cpu", max_clips=1, cuda_graphs=True))
 
     assert engine._state._recorded is None
     assert engine.provenance.details["cuda_graphs"] is False

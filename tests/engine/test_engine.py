@@ -14,13 +14,14 @@ from musicgen_lab.engine import device
 from musicgen_lab.engine.capacity import BESIDE_BYTES, CACHE_SHARE, block_bytes, weight_bytes
 from musicgen_lab.engine.device import choose_capacity
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import InvalidRequest
 from tests.support.cases import PROMPTS, sampled
 
 
 @pytest.fixture
 def engine(mono):
-    return Engine.open(mono.folder, device="cpu", dtype="float32", slots=3)
+    return Engine.open(mono.folder, EngineOptions("cpu", "float32", 3))
 
 
 def test_clips_come_as_they_finish_and_waiting_ones_take_their_slots(engine):
@@ -49,7 +50,7 @@ def test_mixed_durations_cost_no_more_steps_than_full_slots_need(engine):
         steps += 1
 
     longest = max(engine.config.count_steps(request.duration) for request in requests)
-    assert steps <= work / engine.slots + longest
+    assert steps <= work / engine.max_clips + longest
 
 
 def test_requests_are_taken_only_as_slots_become_free(engine):
@@ -62,7 +63,7 @@ def test_requests_are_taken_only_as_slots_become_free(engine):
 
     next(engine.generate(ask()))
 
-    assert len(taken) == engine.slots + 1  # the one ahead tells that more are to come
+    assert len(taken) == engine.max_clips + 1  # the one ahead tells that more are to come
 
 
 @pytest.mark.parametrize("clips", [3, 20])
@@ -165,20 +166,20 @@ def test_a_clip_tells_who_made_it(engine):
 
     assert clip.provenance.engine.startswith("musicgen-lab ")
     assert (clip.provenance.device, clip.provenance.dtype) == ("cpu", "float32")
-    assert clip.provenance.details["slots"] == 3
+    assert clip.provenance.details["max_clips"] == 3
     assert clip.samples.dtype == np.float32
     assert clip.samples.shape == (1, 32_000)
     assert clip.elapsed_s > 0
 
 
-@pytest.mark.parametrize("slots", [0, -1, 1_000_000_000])
-def test_slots_that_cannot_be_had_are_refused_before_work_starts(mono, slots):
-    with pytest.raises(InvalidRequest, match="slots must be from 1 to"):
-        Engine.open(mono.folder, device="cpu", slots=slots)
+@pytest.mark.parametrize("max_clips", [0, -1, 1_000_000_000])
+def test_more_clips_at_once_than_fit_are_refused_before_work_starts(mono, max_clips):
+    with pytest.raises(InvalidRequest, match="max_clips must be"):
+        Engine.open(mono.folder, EngineOptions("cpu", max_clips=max_clips))
 
 
 def test_clips_wait_for_memory_in_the_order_they_came_and_never_fail_for_it(mono):
-    scarce = Engine.open(mono.folder, device="cpu", dtype="float32", slots=3)
+    scarce = Engine.open(mono.folder, EngineOptions("cpu", "float32", 3))
     two_rows = scarce.capacity.clip_blocks(1.0)
     scarce._cache.take((scarce.capacity.blocks - 2 * two_rows) * scarce.capacity.block_len)
     durations = [1.0, 1.0, 2.0, 1.0]
@@ -232,17 +233,19 @@ def test_slots_follow_the_memory_beside_the_weights(mono, monkeypatch, where):
     dtype_bytes, block_len = (2, 64) if on_gpu else (4, 512)
     block = block_bytes(config, dtype_bytes, block_len)
 
-    def with_blocks(blocks, slots):
+    def with_blocks(blocks, max_clips):
         free = weight_bytes(config, 2) + taken + (blocks + 0.5) * block / share
         monkeypatch.setattr(device, "free_bytes", lambda _: int(free))
-        return choose_capacity(slots, config, place, torch.bfloat16)
+        return choose_capacity(max_clips, config, place, torch.bfloat16)
 
     longest, shortest = (72, 3) if on_gpu else (9, 3)
     assert with_blocks(longest, "auto").max_clips == longest // shortest
     assert with_blocks(longest, "auto").blocks == longest
     assert with_blocks(10_000, "auto").max_clips == 32
     assert with_blocks(10_000, 100).max_clips == 100
-    with pytest.raises(InvalidRequest, match=f"slots must be from 1 to {longest // shortest} on"):
+    with pytest.raises(
+        InvalidRequest, match=f"max_clips must be from 1 to {longest // shortest} on"
+    ):
         with_blocks(longest, 100)
     with pytest.raises(InvalidRequest, match=f"not one clip fits on {where}"):
         with_blocks(longest - 1, "auto")
@@ -253,7 +256,7 @@ def test_slots_follow_the_memory_beside_the_weights(mono, monkeypatch, where):
 )
 def test_devices_and_precisions_that_there_are_not_are_refused(mono, option, value):
     with pytest.raises(InvalidRequest, match=value):
-        Engine.open(mono.folder, **{"device": "cpu", option: value})
+        Engine.open(mono.folder, EngineOptions(**{"device": "cpu", option: value}))
 
 
 def test_generating_imports_no_audiocraft_and_the_package_no_torch(mono):
@@ -266,7 +269,7 @@ from musicgen_lab.conversion.convert import convert
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.request import GenerationRequest
 folder = convert(Path({str(mono.checkpoint)!r}), Path({str(mono.folder.parent / "again")!r}))
-engine = Engine.open(folder, device="cpu", slots=1)
+engine = Engine.open(folder, EngineOptions("cpu", max_clips=1))
 (clip,) = engine.generate([GenerationRequest(prompt="x", duration=1.0, seed=0)])
 assert clip.samples.std() > 0
 assert "audiocraft" not in sys.modules

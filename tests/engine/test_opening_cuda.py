@@ -11,6 +11,7 @@ from musicgen_lab.engine import upload as upload_module
 from musicgen_lab.engine.codec import FIXED_CLIPS, FIXED_FRAMES, Codec
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.model import Model
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.engine.upload import move_weights
 from musicgen_lab.models.checkpoint import Checkpoint
 from musicgen_lab.request import GenerationRequest
@@ -93,6 +94,9 @@ def test_a_model_that_was_in_memory_first_makes_the_same_clip(model):
     loaded.load()
     request = GenerationRequest(prompt="piano", duration=1, seed=1)
 
-    clips = [next(Engine.from_model(m, slots=2).generate([request])) for m in (model, loaded)]
+    clips = [
+        next(Engine.from_model(m, EngineOptions(max_clips=2)).generate([request]))
+        for m in (model, loaded)
+    ]
 
     assert (clips[0].samples == clips[1].samples).all()

@@ -16,7 +16,7 @@ import numba
 if len(sys.argv) > 1:
     torch.set_num_threads(int(sys.argv[1]))
 before = torch.get_num_threads()
-backend = lab.connect("local", device="cpu", slots=1)
+backend = lab.connect("local", device="cpu", max_clips=1)
 request = lab.GenerationRequest(prompt="piano", duration=1, seed=1)
 (clip,) = backend.generate([backend.resolve(request)])
 print(json.dumps([before, torch.get_num_threads(), numba.get_num_threads()]))

@@ -16,12 +16,12 @@ bench() { "${python[@]}" -c "from musicgen_lab.cli import main; main()" bench --
 "${python[@]}" -m pytest -q tests/engine/test_cuda.py tests/engine/test_opening_cuda.py
 
 for size in small large; do
-  bench --size $size --engines lab --slots 1
-  bench --size $size --engines lab --slots 25 --grid 5x5
+  bench --size $size --engines lab --max-clips 1
+  bench --size $size --engines lab --max-clips 25 --grid 5x5
 done
 if "${python[@]}" -c "import audiocraft" 2>/dev/null; then
-  bench --size large --engines lab,audiocraft --slots 1 --peer-seconds 2
+  bench --size large --engines lab,audiocraft --max-clips 1 --peer-seconds 2
 fi
 
-bench --size large --slots 1 --seconds 2 --profile
-bench --size large --slots 25 --grid 5x5 --seconds 2 --profile
+bench --size large --max-clips 1 --seconds 2 --profile
+bench --size large --max-clips 25 --grid 5x5 --seconds 2 --profile

@@ -138,7 +138,7 @@ def served(options):
         yield options.address, None
         return
     command = ["serve", "--port", "0", "--device", "cpu"]
-    command += ["--slots", str(options.slots), "--waiting", str(options.waiting)]
+    command += ["--max-clips", str(options.max_clips), "--waiting", str(options.waiting)]
     with subprocess.Popen(
         [MUSICGEN_LAB, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as server:
@@ -150,7 +150,7 @@ def served(options):
 
 def run(options):
     """Alternate between the engine alone and the service, and return what happened."""
-    engine = open_engine(options.slots)
+    engine = open_engine(options.max_clips)
     offline_s, service_s, memory, wrong = [], [], [], {}
     with served(options) as (address, pid):
         clients = Clients(address, options.clients)
@@ -173,7 +173,7 @@ def run(options):
     shares = [alone / behind for alone, behind in zip(offline_s, service_s, strict=True)]
     return {
         "clients": options.clients,
-        "slots": options.slots,
+        "max_clips": options.max_clips,
         "requests": options.requests * options.rounds,
         "statuses": {str(status): n for status, n in sorted(clients.statuses.items(), key=str)},
         "lost_or_wrong": wrong,
@@ -190,7 +190,7 @@ def run(options):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--address", help="a service of the demo model; started here by default")
-    parser.add_argument("--slots", type=int, default=SLOTS, help="clips made at once")
+    parser.add_argument("--max-clips", type=int, default=SLOTS, help="clips made at once")
     parser.add_argument("--waiting", type=int, default=40, help="more are answered 429")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=4)

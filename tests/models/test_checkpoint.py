@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.model import Model
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models import checkpoint as checkpoint_module
 from musicgen_lab.models.checkpoint import Checkpoint
@@ -61,7 +62,7 @@ def test_a_model_in_memory_makes_the_same_clip(mono):
     model = Model(mono.folder)
     model.load()
 
-    engine = Engine.from_model(model, device="cpu", dtype="float32", slots=1)
+    engine = Engine.from_model(model, EngineOptions("cpu", "float32", 1))
 
     (clip,), (expected,) = (e.generate([sampled()]) for e in (engine, mono.engine))
     assert (clip.samples == expected.samples).all()

@@ -11,6 +11,7 @@ import torch
 from musicgen_lab.conversion.convert import convert
 from musicgen_lab.engine.delay import undelay
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.reference.engine import ReferenceEngine
 from musicgen_lab.request import GenerationRequest
 from tests.support.checkpoints import build_checkpoint
@@ -82,7 +83,7 @@ def make_case(tmp_path_factory):
             root = tmp_path_factory.mktemp(name)
             checkpoint = build_checkpoint(root / "checkpoint", **ARCHITECTURES[name])
             folder = convert(checkpoint, root / "model")
-            engine = Engine.open(folder, device="cpu", dtype="float32", slots=25)
+            engine = Engine.open(folder, EngineOptions("cpu", "float32", 25))
             _made[name] = Case(checkpoint, folder, engine)
         return _made[name]
 

@@ -14,8 +14,8 @@ class SineEngine:
 
     provenance = PROVENANCE
 
-    def __init__(self, *, slots=1, failures=1_000_000):
-        self.slots, self.failures, self.made = slots, failures, []
+    def __init__(self, *, max_clips=1, failures=1_000_000):
+        self.max_clips, self.failures, self.made = max_clips, failures, []
         self._ids, self._waiting = itertools.count(), {}
 
     def add_request(self, request):
@@ -36,7 +36,7 @@ class SineEngine:
         return True
 
     def step(self):
-        taken = [self._waiting.pop(i) for i in list(self._waiting)[: self.slots]]
+        taken = [self._waiting.pop(i) for i in list(self._waiting)[: self.max_clips]]
         return [self.make(request) for request in taken if request is not None]
 
     def make(self, request):

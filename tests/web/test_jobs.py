@@ -28,7 +28,7 @@ FINISHED = ("done", "failed", "cancelled")
 def demo():
     """Yield a client of the embedded model, with one slot."""
     with (
-        serving(open_demo(slots=1)) as address,
+        serving(open_demo(max_clips=1)) as address,
         httpx2.Client(base_url=address, timeout=120) as client,
     ):
         yield client

@@ -1,0 +1,47 @@
+"""`EngineOptions`: how an engine computes, whatever it generates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from musicgen_lab.errors import InvalidRequest
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine computes, whatever it generates.
+
+    Attributes
+    ----------
+    device : str
+        "auto", "cpu", "cuda" or any other of torch's.
+    dtype : {"auto", "float32", "bfloat16", "float16"}
+        "auto" is bfloat16 on a GPU that supports it, float32 elsewhere.
+    max_clips : int or "auto"
+        The most clips generated at once; "auto" is as many as the memory holds, at most 32. How
+        many it is at a time follows from their lengths: those that do not fit wait.
+    cuda_graphs : bool
+        Whether a step is recorded once and replayed, on a CUDA device.
+
+    Raises
+    ------
+    InvalidRequest
+        When `max_clips` is below 1.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    max_clips: int | Literal["auto"] = "auto"
+    cuda_graphs: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_clips, int) and self.max_clips < 1:
+            raise InvalidRequest(
+                f"max_clips must be auto or at least 1, got {self.max_clips}",
+                field="max_clips",
+                value=self.max_clips,
+            )
+
+
+DEFAULT_OPTIONS = EngineOptions()
