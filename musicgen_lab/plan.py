@@ -26,7 +26,7 @@ Mismatched: TypeAlias = Literal["keep", "remake", "refuse"]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Plan:
-    """What running a sweep would make, what that would take, and the way to run it.
+    """The clips that a sweep would make, their time and cost, and the method to run it.
 
     Made by `Sweep.plan`. Requests are resolved, their keys computed and the folder's records read
     once, here; `run` uses them as they are.
@@ -34,21 +34,21 @@ class Plan:
     Attributes
     ----------
     design : Mapping
-        The sweep as it is written down in the folder.
+        The sweep as recorded in the folder.
     requests : tuple of GenerationRequest
         Resolved, in the order of the sweep.
     backend : Backend
-        What will make them.
+        Makes the clips.
     folder : RunFolder or None
-        Where the clips go.
+        Where the clips are stored.
     records : Mapping of str to ClipRecord
-        By key: of those requests that have been tried in the folder before.
+        By key, of those requests that have been attempted in the folder before.
     mismatches : Mapping of str to str
         By key: how finished clips were made otherwise than the backend makes them.
     mismatched : {"keep", "remake", "refuse"}
         What becomes of those.
     notes : tuple of str
-        Fields that were set and cannot act, each with the reason.
+        Fields that were set and have no effect, each with the reason.
 
     Examples
     --------
@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def clips(self) -> int:
-        """Clips in all."""
+        """Total number of clips."""
         return len(self.requests)
 
     @property
@@ -124,7 +124,7 @@ class Plan:
 
     @property
     def seeds(self) -> int:
-        """Seeds of the cell that has most."""
+        """The largest number of seeds in a cell."""
         return max(self._seeds.values())
 
     @property
@@ -139,7 +139,7 @@ class Plan:
 
     @property
     def to_make(self) -> int:
-        """Clips still to make, those that failed before among them."""
+        """Clips still to make, including those that failed before."""
         return len(self._to_make)
 
     @property
@@ -149,12 +149,12 @@ class Plan:
 
     @cached_property
     def estimate_s(self) -> float | None:
-        """Seconds that making them will take; None where nothing is known."""
+        """Estimated seconds for making them; None if unknown."""
         return self.backend.estimate_s(self._to_make)
 
     @cached_property
     def cost(self) -> Cost | None:
-        """GPU-seconds and dollars that it will take; None where nothing is paid or known."""
+        """Estimated GPU-seconds and dollars; None if it is free or unknown."""
         if not isinstance(self.backend, Priced):
             return None
         return self.backend.estimate_cost(self._to_make)
@@ -178,21 +178,21 @@ class Plan:
         )
 
     def run(self, *, keep_failures: bool = False, progress: bool = True) -> Results:
-        """Make every clip that is not there yet, and return the results of this plan's requests.
+        """Make all missing clips, and return the results of this plan's requests.
 
         Parameters
         ----------
         keep_failures : bool
-            Leave requests that failed before as they are.
+            Do not retry requests that failed before.
         progress : bool
-            Show how much is made, and the time left.
+            Show the progress and the time left.
 
         Raises
         ------
         InvalidRequest
             When the plan was made without a folder.
         RunFolderError, RunFolderUnwritable
-            When the folder holds another kind of thing or cannot be written.
+            When the folder contains something other than a run, or cannot be written.
         ModelUnavailable
             When the model cannot be opened.
         KeyboardInterrupt
@@ -250,21 +250,21 @@ class Plan:
             ) from None
 
     def beside(self, results: Results) -> str:
-        """Set what the run took and cost, by measured GPU-seconds, beside what was planned.
+        """Return the measured GPU-seconds and cost of the run beside the planned ones.
 
         Parameters
         ----------
         results : Results
-            Of the run that was planned. Clips that were there before it do not count.
+            Of the run that was planned. Clips that were present before it are not counted.
         """
         made = [request.key() for request in self._to_make]
         rows = results.frame[results.frame["key"].isin(made)].dropna(subset=["cost_usd"])
         if rows.empty:
-            return "no clip of this run was paid for"
+            return "no clip of this run cost money"
         machines = ", ".join(dict.fromkeys(rows["gpu"]))
         took = (
             f"{rows['gpu_s'].sum():,.1f} s of {machines}, about ${rows['cost_usd'].sum():,.4f}, "
-            "for generating; containers' starts and idle times come on top"
+            "for generation; containers' start and idle times are additional"
         )
         lines = {
             "planned": "unknown" if self.cost is None else str(self.cost),
@@ -301,7 +301,7 @@ class Plan:
     def __str__(self) -> str:
         made_by = f"{self.to_make:,} ({self.to_make_s:,.0f} s of audio)"
         if self.estimate_s is None:
-            time = "unknown before the model is here"
+            time = "unknown until the model has been fetched"
         else:
             time = f"about {words_for_seconds(self.estimate_s)}"
         ways = list(dict.fromkeys(self.mismatches.values()))
@@ -350,7 +350,7 @@ def _warn_of_equal_sound(table: RunTable) -> None:
 
 
 def words_for_seconds(seconds: float) -> str:
-    """Say a time as a person would: 40 s, 3 min, 2.5 h."""
+    """Format a duration for people: 40 s, 3 min, 2.5 h."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 90 * 60:

@@ -1,4 +1,4 @@
-"""`Results`: what a person holds of a run in a notebook: tables, figures and clips to listen to."""
+"""`Results`: the results of a run for use in a notebook: tables, figures and clips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """The results of a run folder: every clip that sweeps made or tried there.
+    """The results of a run folder: every clip that sweeps made or attempted there.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Results:
 
     @property
     def missing(self) -> int:
-        """Requested clips that have not been tried yet."""
+        """The number of requested clips that have not been attempted yet."""
         return self.table.missing
 
     @property
@@ -78,7 +78,7 @@ class Results:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The swept fields that make the cells: all but the seed, whose clips are replicates."""
+        """The swept fields that define the cells: all but the seed, whose clips are replicates."""
         return self.table.parameters
 
     def __repr__(self) -> str:
@@ -90,12 +90,12 @@ class Results:
         )
 
     def clip(self, key: str) -> Clip:
-        """Return the clip of a row's key, or of the beginning of it that tables show.
+        """Return the clip of a row's key, or of its first characters, as tables show them.
 
         Raises
         ------
         InvalidRequest
-            When clips of several rows begin so.
+            When the keys of several rows begin with them.
         KeyError
             When that request has no finished clip.
         """
@@ -147,7 +147,7 @@ class Results:
     def effects(
         self, features: Sequence[str] | None = None, *, alpha: float = 0.05
     ) -> pd.DataFrame:
-        """Return how much every swept parameter moves every feature, and how certain that is.
+        """Return the effect of every swept parameter on every feature, with its significance.
 
         The same table as in `plot_effects` and in the report: effects and interactions are
         corrected together.
@@ -155,16 +155,16 @@ class Results:
         Parameters
         ----------
         features : sequence of str, optional
-            `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given. Fewer make each claim
-            easier to prove.
+            `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given. With fewer features,
+            the correction is weaker.
         alpha : float
-            The chance of any false claim in the study.
+            The family-wise error rate of the study.
 
         Returns
         -------
         pandas.DataFrame
-            As `musicgen_lab.stats.study_tables.StudyTables.effects`; without rows where nothing but
-            the seed is swept.
+            As `musicgen_lab.stats.study_tables.StudyTables.effects`; without rows if only the seed
+            is swept.
 
         Raises
         ------
@@ -174,7 +174,7 @@ class Results:
         return _study(self.table, features, alpha).effects.copy()
 
     def trends(self, features: Sequence[str] | None = None, *, alpha: float = 0.05) -> pd.DataFrame:
-        """Return how steadily every feature rises or falls with every swept number.
+        """Return the trend of every feature with every swept number.
 
         Works for designs without a grid too. The table is that of
         `musicgen_lab.stats.trends.trends`; parameters and errors are those of `effects`.
@@ -193,7 +193,7 @@ class Results:
         return _study(self.table, features, alpha).interactions.copy()
 
     def distances(self, distance: str = "mel_cepstral_db") -> pd.DataFrame:
-        """Return how far every clip is from every other (`stats.distances.clip_distances`)."""
+        """Return the distance between every two clips (`stats.distances.clip_distances`)."""
         from musicgen_lab.stats.distances import clip_distances
 
         return clip_distances(self.table, distance)
@@ -205,19 +205,19 @@ class Results:
         return cell_distances(self.table, distance)
 
     def diversity(self) -> pd.DataFrame:
-        """Return how different the seeds of every cell are (`stats.distances.diversity`)."""
+        """Return the diversity of the seeds in every cell (`stats.distances.diversity`)."""
         from musicgen_lab.stats.distances import diversity
 
         return diversity(self.table)
 
     def map_coordinates(self, features: Sequence[str] | None = None) -> pd.DataFrame:
-        """Lay the clips out on a plane (`stats.principal_map.map_coordinates`)."""
+        """Return coordinates of the clips on a plane (`stats.principal_map.map_coordinates`)."""
         from musicgen_lab.stats.principal_map import map_coordinates
 
         return map_coordinates(self.table, features)
 
     def text_similarity(self, source: str = "laion/larger_clap_music") -> pd.DataFrame:
-        """Return how similar every clip and its prompt are, by a CLAP model.
+        """Return the similarity between every clip and its prompt, by a CLAP model.
 
         Needs the `perceptual` extra and, the first time, a network; values are kept in the run
         folder.
@@ -236,7 +236,7 @@ class Results:
         Raises
         ------
         ModelUnavailable
-            When the extra is missing, or the model is not there and cannot be fetched.
+            When the extra is missing, or the model is not available and cannot be fetched.
         """
         from musicgen_lab.runs.derived import text_similarities
 
@@ -244,7 +244,7 @@ class Results:
         return self._identified().assign(text_similarity=similarities)
 
     def aesthetics(self, source: str = "facebook/audiobox-aesthetics") -> pd.DataFrame:
-        """Return how good every clip sounds, as Meta's Audiobox Aesthetics judges it.
+        """Return the predicted ratings of every clip, by Meta's Audiobox Aesthetics.
 
         Needs the `perceptual` extra and, the first time, a network; values are kept in the run
         folder. The weights are licensed CC-BY 4.0.
@@ -259,39 +259,39 @@ class Results:
         pandas.DataFrame
             One row per clip: `key`, the swept fields, `prompt`, and four predicted ratings, each
             about 1 to 10 (NaN for failed and silent clips): `content_enjoyment`, how much a
-            listener likes it; `content_usefulness`, as material for something else;
-            `production_complexity`, how much goes on at once, neither good nor bad;
+            listener likes it; `content_usefulness`, as material for other productions;
+            `production_complexity`, how much happens at once, neither good nor bad;
             `production_quality`, how clean and well made it sounds.
 
         Raises
         ------
         ModelUnavailable
-            When the extra is missing, or the model is not there and cannot be fetched.
+            When the extra is missing, or the model is not available and cannot be fetched.
         """
         from musicgen_lab.runs.derived import aesthetic_scores
 
         return self._identified().assign(**aesthetic_scores(self.table, source))
 
     def listen(self, features: Sequence[str] | None = None, *, matched: bool = False) -> HTML:
-        """Show every clip with its picture, a player and its values (`listening.grid.listen`)."""
+        """Show every clip's spectrogram, player and values (`listening.grid.listen`)."""
         from musicgen_lab.listening.grid import listen
 
         return listen(self.table, features=features, matched=matched)
 
     def plot_spectrograms(self, **fixed: Any) -> Drawing:
-        """Draw all spectrograms on one scale (`figures.spectrogram_grid.plot_spectrograms`)."""
+        """Plot all spectrograms on one scale (`figures.spectrogram_grid.plot_spectrograms`)."""
         from musicgen_lab.figures.spectrogram_grid import plot_spectrograms
 
         return plot_spectrograms(self.table, **fixed)
 
     def plot_heatmap(self, feature: str, **fixed: Any) -> Drawing:
-        """Draw a feature over the grid with its spread (`figures.heatmap.plot_heatmap`)."""
+        """Plot a feature over the grid with its spread (`figures.heatmap.plot_heatmap`)."""
         from musicgen_lab.figures.heatmap import plot_heatmap
 
         return plot_heatmap(self.table, feature, **fixed)
 
     def plot_effects(self, features: Sequence[str] | None = None) -> Drawing:
-        """Draw the effects of every swept parameter (`figures.effects.plot_effects`)."""
+        """Plot the effects of every swept parameter (`figures.effects.plot_effects`)."""
         from musicgen_lab.figures.effects import plot_effects
 
         return plot_effects(self.table, features)
@@ -299,19 +299,19 @@ class Results:
     def plot_map(
         self, colour_by: str | None = None, features: Sequence[str] | None = None
     ) -> Drawing:
-        """Draw all clips near those that are alike (`figures.clip_map.plot_map`)."""
+        """Plot a map on which similar clips are close (`figures.clip_map.plot_map`)."""
         from musicgen_lab.figures.clip_map import plot_map
 
         return plot_map(self.table, colour_by, features)
 
     def plot_pair(self, a: str, b: str, features: Sequence[str] | None = None) -> Drawing:
-        """Draw the clips of two keys with their difference (`figures.pair.plot_pair`)."""
+        """Plot the clips of two keys with their difference (`figures.pair.plot_pair`)."""
         from musicgen_lab.figures.pair import plot_pair
 
         return plot_pair(self.clip(a), self.clip(b), features)
 
     def _identified(self) -> pd.DataFrame:
-        """Return what identifies each clip: its key, swept fields and prompt."""
+        """Return the identifying columns of each clip: its key, swept fields and prompt."""
         return self.table.frame[list(dict.fromkeys(["key", *self.swept, "prompt"]))]
 
 

@@ -1,4 +1,4 @@
-"""`Studies`: many sweeps from one file, a report each, and an index that ranks and links them."""
+"""Batches of studies: sweeps from one file, a report for each, and an index page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OWN_KEYS = ("name", "title", "report")
 
 @dataclass(frozen=True)
 class Study:
-    """One sweep and how its report is to be.
+    """One sweep and the options of its report.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a study.
+    """The outcome of a study.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Outcome:
     clips, failed : int
         Clips made, and requests that failed.
     effects : tuple of str
-        The significant effects, in sentences, the surest first.
+        The significant effects, in sentences, the most significant first.
     """
 
     study: Study
@@ -75,7 +75,7 @@ class Outcome:
 
 
 def read_studies(path: str | Path) -> list[Study]:
-    """Read a file of studies, and refuse all that is wrong in it before anything is made.
+    """Read and validate a file of studies, before anything is made.
 
     The file is YAML: `studies`, a list whose entries have a `name`, the fields of a sweep with
     one value or a list each, and, if wanted, a `title` and the parameters of the `report`.
@@ -128,12 +128,12 @@ def _study(entry: Any, number: int) -> Study:
     name = entry["name"]
     if not isinstance(name, str):
         raise InvalidRequest(
-            f"study {number} is called {name!r}, which is no text; put it in quotes: name: '{name}'"
+            f"study {number} is called {name!r}, which is not text; quote it: name: '{name}'"
         )
     if not NAME.fullmatch(name) or name == INDEX:
         raise InvalidRequest(
-            f"study {number} is called {name!r}; a name is a folder's beside {INDEX}: at most 100 "
-            "letters, digits, . _ and -"
+            f"study {number} is called {name!r}; a name becomes a folder beside {INDEX}: at most "
+            "100 letters, digits, . _ and -"
         )
     for key in entry:
         if key not in (*OWN_KEYS, *REQUEST_FIELDS):
@@ -177,7 +177,7 @@ def run_studies(
     progress : bool
         Show bars.
     say : callable
-        Told what begins.
+        Called with a line about each study that starts.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def run_studies(
             raise
         except MusicGenLabError as error:
             outcomes.append(Outcome(study, error=str(error)))
-        except Exception as error:  # whatever it is, the other studies have nothing to do with it
+        except Exception as error:  # of any kind: the other studies are not affected
             outcomes.append(Outcome(study, error=f"{type(error).__name__}: {error}"))
         if outcomes[-1].error:
             say(f"study {study.name} failed: {outcomes[-1].error}")
@@ -207,7 +207,7 @@ def run_studies(
 
 
 def write_index(outcomes: Sequence[Outcome], folder: Path, title: str) -> Path:
-    """Write `index.html`: the studies with most significant effects first, failed ones last.
+    """Write `index.html`: studies with the most significant effects first, failed ones last.
 
     Parameters
     ----------

@@ -65,7 +65,7 @@ class Sweep:
 
     Every field of `GenerationRequest` takes one value, or a list, range or array of them. The
     order is fixed: model, prompt, duration, top_k, top_p, temperature, cfg_coef, seed, the last
-    varying fastest, values in the order given. The same combination is asked for once.
+    varying fastest, values in the given order. Duplicate combinations are dropped.
 
     A combination of everything but the seed is a cell; seeds are its replicates. Without a seed
     every cell is made once, with seed 0, so that the sweep can be run again and resumed.
@@ -76,22 +76,22 @@ class Sweep:
     duration, temperature, top_p, cfg_coef : float or iterable of float, optional
     top_k, seed : int or iterable of int, optional
     model : str or iterable of str, optional
-        Limits and defaults are those of `GenerationRequest`, but for the seed.
+        Limits and defaults are those of `GenerationRequest`, except for the seed.
 
     Attributes
     ----------
     requests : tuple of GenerationRequest
-        What is to be made, in order.
+        The requests, in order.
     swept : tuple of str
         The fields that take more than one value.
     notes : tuple of str
-        Fields that were set and cannot act, each with the reason.
+        Fields that were set and have no effect, each with the reason.
 
     Raises
     ------
     InvalidRequest
-        When a value is outside its limits, a list is empty, or a field is swept that cannot act,
-        such as top_k while top_p is above 0.
+        When a value is outside its limits, a list is empty, or a swept field has no effect, such
+        as top_k while top_p is above 0.
 
     Examples
     --------
@@ -117,20 +117,20 @@ class Sweep:
     ) -> Sweep:
         """Draw a random design, for spaces too large for a grid.
 
-        The points are a Latin hypercube: every range is cut into `n` equal parts and every part is
-        hit once (McKay, Beckman and Conover 1979).
+        The points are a Latin hypercube: every range is divided into `n` equal parts and every part
+        is sampled once (McKay, Beckman and Conover 1979).
 
         Parameters
         ----------
         n : int
             Points to draw, each a cell, from 1 to 1,000,000.
         seed : int
-            Seed of the design: the same one draws the same points. It is not the clips' seed.
+            Seed of the design, which determines the points. It is not the clips' seed.
         replicates : int
             Clips per point, with seeds 0, 1, …
         **fields
-            A tuple (low, high) is a range to draw from, evenly; a list is a choice; one value is
-            the same for every point.
+            A tuple (low, high) is a range for uniform sampling; a list is a choice; one value is
+            used for every point.
 
         Raises
         ------
@@ -236,7 +236,7 @@ class Sweep:
     def _check_effects(
         self, requests: Iterable[GenerationRequest], codebook_sizes: Mapping[str | None, int]
     ) -> tuple[str, ...]:
-        """Refuse a swept field that cannot act; return the notes of those that were set."""
+        """Reject swept fields without effect; return the notes on those that were only set."""
         given = {
             *self.design["fields"],
             *(name for row in self.design.get("rows", ()) for name in row),
@@ -271,13 +271,13 @@ class Sweep:
         *,
         mismatched: Mismatched = "keep",
     ) -> Plan:
-        """Say what running this would make, before anything is made.
+        """Return what running this would make, before anything is made.
 
         Parameters
         ----------
         backend : Backend
         folder : str or Path, optional
-            The run folder, whose finished clips count as there already. Nothing is made in it.
+            The run folder, whose finished clips are counted as present. It is not modified.
         mismatched : {"keep", "remake", "refuse"}
             What becomes of clips in the folder that were made by another engine or in another
             precision than this backend's: they are kept, with a warning when the plan is run; made
@@ -286,12 +286,12 @@ class Sweep:
         Raises
         ------
         InvalidRequest
-            When the backend is none, a field is swept that cannot act on the backend's model, or
-            mismatched clips are refused.
+            When `backend` is not a backend, a swept field has no effect on its model, or mismatched
+            clips are refused.
         ModelUnavailable
             When the backend cannot serve a model that is asked for.
         RunFolderError
-            When the folder holds another kind of thing.
+            When the folder contains something other than a run.
 
         Examples
         --------
@@ -326,23 +326,23 @@ class Sweep:
         keep_failures: bool = False,
         progress: bool = True,
     ) -> Results:
-        """Make every clip that is not there yet, and return the results of this sweep.
+        """Make all missing clips, and return the results of this sweep.
 
         Run it again to resume: finished clips are kept, failed ones are tried again. It can be
-        interrupted at any moment, and two processes may work on one folder. Clips of other sweeps
-        in the folder are not among the results; `Results.open` reads them all.
+        interrupted at any time, and two processes may work on one folder. Clips of other sweeps
+        in the folder are not included in the results; `Results.open` reads all of them.
 
         Parameters
         ----------
         backend : Backend
         folder : str or Path
-            Where the clips go; created where it is missing.
+            The run folder; created if it is missing.
         mismatched : {"keep", "remake", "refuse"}
             See `plan`.
         keep_failures : bool
-            Leave requests that failed before as they are.
+            Do not retry requests that failed before.
         progress : bool
-            Show how much is made, and the time left.
+            Show the progress and the time left.
 
         Raises
         ------
@@ -351,7 +351,7 @@ class Sweep:
         RunFolderUnwritable
             When the folder cannot be written.
         KeyboardInterrupt
-            On Ctrl-C. What was finished is kept.
+            On Ctrl-C. Finished clips are kept.
 
         Examples
         --------
@@ -410,7 +410,7 @@ def _check_size(clips: int) -> None:
 
 
 def _values(name: str, given: Any) -> list[Any]:
-    """Return the values that a field is to take: one, or those of a list, range or array."""
+    """Return the values of a field: one, or those of a list, range or array."""
     if name not in REQUEST_FIELDS:
         raise unknown_field(name, given)
     if name == "seed" and given is None:

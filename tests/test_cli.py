@@ -63,7 +63,7 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(tmp_path, mistake):
     ("option", "value", "message"),
     [
         ("--port", "99999", "99999 is not in the range 0<=x<=65535"),
-        ("--drain", "nan", "nan is no length of time"),
+        ("--drain", "nan", "nan is not a finite number of seconds"),
         ("--timeout", "-1", "-1.0 is not in the range x>0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`bench`: how fast engines are on this machine, side by side."""
+"""`bench`: the speed of several engines on this machine."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ SIZES = ("demo", "small", "medium", "large")
     type=click.Choice(SIZES),
     default="demo",
     show_default=True,
-    help="The embedded model, or a released size with random weights: the time is the same.",
+    help="The embedded model, or a released size with random weights, which do not affect speed.",
 )
-@click.option("--model", metavar="NAME|PATH", help="A model of this machine, instead of a size.")
+@click.option("--model", metavar="NAME|PATH", help="A model on this machine, instead of a size.")
 @click.option("--clips", default=1, show_default=True, help="Clips with equal parameters.")
-@click.option("--grid", metavar="5x5", help="Temperatures x cfg_coefs instead, a clip per cell.")
+@click.option("--grid", metavar="5x5", help="Instead: temperatures x cfg_coefs, a clip per cell.")
 @click.option("--seconds", default=8.0, show_default=True, help="Length of every clip.")
-@click.option("--engines", default="lab,audiocraft", show_default=True, help="Which, by comma.")
+@click.option("--engines", default="lab,audiocraft", show_default=True, help="Separated by commas.")
 @engine_options
-@click.option("--rounds", default=3, show_default=True, help="The median counts.")
-@click.option("--peer-seconds", type=float, help="Time the others on shorter clips; flatters them.")
-@click.option("--busy", default=0, show_default=True, help="Processes that compute beside.")
+@click.option("--rounds", default=3, show_default=True, help="The median is reported.")
 @click.option(
-    "--profile", is_flag=True, help="Instead: what kernels the lab engine's time goes into."
+    "--peer-seconds", type=float, help="Time the others on shorter clips, which favours them."
+)
+@click.option("--busy", default=0, show_default=True, help="Busy processes that run meanwhile.")
+@click.option(
+    "--profile", is_flag=True, help="Instead: the lab engine's time by classes of kernels."
 )
 @click.option(
     "--mixed",
     is_flag=True,
-    help="Instead: 25 clips of 1 to 30 s in the lab engine, against a batch that is always full.",
+    help="Instead: 25 clips of 1 to 30 s in the lab engine, relative to an always full batch.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON per engine.")
 def bench(
@@ -59,10 +61,10 @@ def bench(
     mixed: bool,
     as_json: bool,
 ) -> None:
-    """Time engines on the same work, one after another in the same run.
+    """Time engines on the same work, one after another in one run.
 
-    Engines: lab, audiocraft and transformers make a grid clip by clip but for lab;
-    audiocraft-batch and transformers-batch make a batch of equal parameters, the best they can.
+    Engines: lab makes a grid in one batch, audiocraft and transformers clip by clip;
+    audiocraft-batch and transformers-batch make a batch of equal parameters, their best case.
     """
     from musicgen_lab.bench import run as benchmark
     from musicgen_lab.bench.mixed import measure_mixed

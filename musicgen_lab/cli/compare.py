@@ -1,4 +1,4 @@
-"""`compare`: two runs, pair by pair."""
+"""`compare`: two runs, by pairs of clips."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from musicgen_lab.cli.options import names
     help="The report's folder.  [default: RUN_B-against-RUN_A, beside RUN_B]",
 )
 @click.option("--title", help="The report's heading.")
-@click.option("--features", help="Names of the features to look at, by comma.")
+@click.option("--features", help="Names of the features to report, separated by commas.")
 @click.option("--self-contained", is_flag=True, help="Put the sounds inside the page, up to 32 MB.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def compare(
@@ -30,7 +30,7 @@ def compare(
     self_contained: bool,
     quiet: bool,
 ) -> int:
-    """Report the differences of two runs that were asked for alike, such as of two models."""
+    """Report the differences of two runs with the same requests, such as of two models."""
     from musicgen_lab.report.compare import make_comparison
 
     first, second = run_a.resolve(), run_b.resolve()

@@ -1,4 +1,4 @@
-"""Exit codes, and the one line that an error is."""
+"""Exit codes, and the output of errors as one line."""
 
 from __future__ import annotations
 

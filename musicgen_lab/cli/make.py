@@ -70,7 +70,7 @@ def generate(
 )
 @backend_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
-@click.option("--plan", "plan_only", is_flag=True, help="Say what would be made, and stop.")
+@click.option("--plan", "plan_only", is_flag=True, help="Print what would be made, and stop.")
 @click.option("--report", "with_report", is_flag=True, help="Make the report afterwards.")
 @click.option("--keep-failures", is_flag=True, help="Do not try failed requests again.")
 @click.option(
@@ -101,7 +101,7 @@ def sweep(
 ) -> int:
     """Make every combination of the given values; run it again to resume.
 
-    An option takes several values by comma, by being repeated, or as a range: 0:8 is the whole
+    An option takes several values separated by commas, repeated, or as a range: 0:8 is the whole
     numbers 0 to 7, 0.5:0.9:0.1 is 0.5, 0.6, 0.7, 0.8, 0.9.
     """
     backend = open_backend()

@@ -1,4 +1,4 @@
-"""`models`: what is on this machine, and how a checkpoint becomes a model folder."""
+"""`models`: lists the models on this machine, and converts checkpoints to model folders."""
 
 from __future__ import annotations
 
@@ -57,7 +57,11 @@ def info(model: str) -> None:
 
 @models.command()
 @click.argument("source")
-@click.option("--out", type=click.Path(path_type=Path), help="Where; by default with the others.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The model folder to write.",
+)
 def prepare(source: str, out: Path | None) -> None:
     """Convert a checkpoint into a model folder.
 

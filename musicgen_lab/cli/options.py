@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Options shared by several commands, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Command = Callable[..., Any]
 
 
 def number(text: str) -> int | float | str:
-    """Read a number; anything else stays text, for the request to refuse by name."""
+    """Parse a number; anything else stays text, which the request rejects by name."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -88,7 +88,7 @@ def _range(text: str, field: str) -> list[int | float]:
 
 
 def _check_decimal_comma(texts: tuple[str, ...], field: str) -> None:
-    """Refuse, or warn of, two values that look like one number with a decimal comma."""
+    """Reject, or warn about, two values that look like one number with a decimal comma."""
     for text in texts:
         if field_type(field) is not float or not re.fullmatch(r"\d+,\d+", text):
             continue
@@ -116,12 +116,12 @@ def _check_decimal_comma(texts: tuple[str, ...], field: str) -> None:
 
 
 def names(text: str | None) -> list[str] | None:
-    """Read names by comma; None stays None."""
+    """Split names at commas; None stays None."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def request_options(*, many: bool) -> Callable[[Command], Command]:
-    """Give a command an option for every field of a request, each with one value or many."""
+    """Add an option for every field of a request to a command, with one value or several."""
 
     def decorate(command: Command) -> Command:
         for name, field in reversed(GenerationRequest.model_fields.items()):
@@ -154,7 +154,7 @@ def request_options(*, many: bool) -> Callable[[Command], Command]:
 
 
 def _help(name: str, *, many: bool) -> str:
-    """Describe a field, its limits and its default, from the one place that defines them."""
+    """Describe a field, its limits and its default, from the request's schema."""
     field = GenerationRequest.model_fields[name]
     notes = []
     if field_type(name) is not str:
@@ -175,10 +175,10 @@ class Seconds(click.FloatRange):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Read it, or say why not."""
+        """Parse the value, or fail with the reason."""
         seconds: float = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
-            self.fail(f"{value} is no length of time", param, ctx)
+            self.fail(f"{value} is not a finite number of seconds", param, ctx)
         return seconds
 
 
@@ -240,11 +240,11 @@ def engine_options(command: Command) -> Command:
 
 
 def backend_options(command: Command) -> Command:
-    """Give a command the options that say who makes the clips; `open_backend()` connects."""
+    """Add the options of the backend to a command; `open_backend()` connects."""
     command = _with_backend(command)
     for name, default, help_text in (
         ("--engine", "lab", "lab (many clips in one batch) or audiocraft (the reference)."),
-        ("--backend", "local", "Who makes the clips: local, modal, or a service's https://…"),
+        ("--backend", "local", "Where to make the clips: local, modal, or a service's https://…"),
     ):
         command = click.option(name, default=default, show_default=True, help=help_text)(command)
     return command

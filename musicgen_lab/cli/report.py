@@ -1,4 +1,4 @@
-"""`report`: a run's page, or those of many studies."""
+"""`report`: the page of a run, or of many studies."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 )
 @backend_options
 @click.option("--title", help="The report's heading.")
-@click.option("--features", help="Names of the features to look at, by comma.")
+@click.option("--features", help="Names of the features to report, separated by commas.")
 @click.option("--self-contained", is_flag=True, help="Put the sounds inside the page, up to 32 MB.")
 @click.option(
     "--format",
     "formats",
     metavar="LIST",
-    help="What to keep, by comma: html (the page), ipynb (the notebook that was run for it). For "
-    "a PDF, print the page from a browser.  [default: html,ipynb]",
+    help="What to keep, separated by commas: html (the page), ipynb (its notebook, with outputs). "
+    "For a PDF, print the page from a browser.  [default: html,ipynb]",
 )
 @click.option(
     "-p",
@@ -71,12 +71,12 @@ def report(
         raise click.UsageError("give the folder of a run, or --batch with a file of studies")
     if studies is not None:
         if title or features or self_contained or parameters:
-            raise click.UsageError("with --batch, what a report is like stands in the file")
+            raise click.UsageError("with --batch, the report's options belong in the file")
         if formats is not None:
             raise click.UsageError("--format is for one run; a batch keeps pages and notebooks")
         return _batch(studies, out or studies.with_suffix(""), open_backend, quiet=quiet)
     if run is None or out is not None:
-        raise click.UsageError("--out is for --batch; a report lies in its run's folder")
+        raise click.UsageError("--out is for --batch; a report is written into its run's folder")
     values = {name: number(value) for name, value in parameters}
     page = make_report(
         run,
@@ -92,7 +92,7 @@ def report(
 
 
 def _batch(studies: Path, out: Path, open_backend: Callable[[], Backend], *, quiet: bool) -> int:
-    """Run the studies of a file and print the path of their index."""
+    """Run the studies in a file and print the path of their index."""
     from musicgen_lab.studies import read_studies, run_studies, write_index
 
     found = read_studies(studies)

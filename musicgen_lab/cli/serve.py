@@ -56,7 +56,7 @@ def serve(
 ) -> None:
     """Answer POST /generate_endpoint and GET /health until SIGTERM or Ctrl-C.
 
-    Clients must send a key as a bearer token where MUSICGEN_API_KEY is set, or
+    Clients must send a key as a bearer token if MUSICGEN_API_KEY is set, or if
     MUSICGEN_API_KEY_FILE names a file with one. Web pages of the origins in
     MUSICGEN_ALLOWED_ORIGINS may call it from a browser. /docs describes the endpoints.
     """
@@ -70,7 +70,7 @@ def serve(
     from musicgen_lab.conversion.prepare import prepare
     from musicgen_lab.models.locate import locate
 
-    source = locate(model)  # a wrong name is told before torch is imported
+    source = locate(model)  # a wrong name is reported before torch is imported
     from musicgen_lab.backends.worker import EngineWorker
     from musicgen_lab.engine.engine import Engine
     from musicgen_lab.web.server import serve as serve_backend
@@ -80,8 +80,8 @@ def serve(
         WebSettings.from_environment(), waiting_max=waiting, timeout_s=timeout, drain_s=drain
     )
     folder = prepare(source)
-    # In a thread that ends: two threads with OpenMP workers of their own have more of them than
-    # there are cores; OpenMP then lets workers sleep between operations, at 50 us a time.
+    # In a thread that ends: if two threads had OpenMP workers, there would be more workers than
+    # cores, and OpenMP would let them sleep between operations, at 50 us each time.
     with ThreadPoolExecutor(1) as opening:
         engine = opening.submit(Engine.open, folder, options).result()
     worker = EngineWorker(engine, source.identity)

@@ -83,7 +83,7 @@ class RunTable:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The swept fields that make the cells: all but the seed, whose clips are replicates."""
+        """The swept fields that define the cells: all but the seed, whose clips are replicates."""
         return tuple(name for name in self.swept if name != "seed")
 
     @cached_property
@@ -99,12 +99,12 @@ class RunTable:
         return distinct_values(self.records, name)
 
     def clip(self, key: str) -> Clip:
-        """Return the clip of a row's key, or of the beginning of it that tables show.
+        """Return the clip of a row's key, or of its first characters, as tables show them.
 
         Raises
         ------
         InvalidRequest
-            When clips of several rows begin so.
+            When the keys of several rows begin with them.
         KeyError
             When that request has no finished clip.
         """

@@ -66,7 +66,7 @@ def test_a_comparison_lies_beside_the_second_run(compared):
     ("arguments", "message"),
     [
         (["report"], "give the folder of a run, or --batch with a file of studies"),
-        (["report", "--batch", "x.yaml", "--title", "a"], "stands in the file"),
+        (["report", "--batch", "x.yaml", "--title", "a"], "belong in the file"),
         (["report", "--batch", "x.yaml", "--format", "html"], "--format is for one run"),
         (["report", "--batch", "x.yaml"], "cannot read x.yaml"),
         (
