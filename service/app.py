@@ -6,23 +6,23 @@
 
 Settings are environment variables, read when this file is deployed:
 
-| variable | default | what it says |
+| variable | default | meaning |
 |---|---|---|
-| MUSICGEN_APP | musicgen | name of the app and of the web address |
+| MUSICGEN_APP | musicgen | name of the app, and part of the web address |
 | MUSICGEN_MODELS | facebook/musicgen-large@… | models with revisions, the default one first |
-| MUSICGEN_GPU | A10,A100 | GPUs in the order of preference; cpu for none |
-| MUSICGEN_CORES | 2 | CPU cores beside the GPU |
-| MUSICGEN_MEMORY_GIB | 16 | GiB of memory beside the GPU |
-| MUSICGEN_CLIPS_AT_ONCE | | clips per container; as many as its GPU holds |
-| MUSICGEN_CONTAINERS_MAX | 4 | GPU containers per model at most |
+| MUSICGEN_GPU | A10,A100 | GPUs in order of preference; cpu for none |
+| MUSICGEN_CORES | 2 | CPU cores of a container |
+| MUSICGEN_MEMORY_GIB | 16 | GiB of main memory of a container |
+| MUSICGEN_CLIPS_AT_ONCE | | clips per container; by default as many as fit on its GPU |
+| MUSICGEN_CONTAINERS_MAX | 4 | maximum number of GPU containers per model |
 | MUSICGEN_SCALEDOWN_WINDOW | 120 | seconds that an idle GPU is kept |
 | MUSICGEN_TIMEOUT | 600 | seconds that a clip may take |
 | MUSICGEN_WAITING | 256 | requests that may wait for a GPU; more are answered 429 |
 | MUSICGEN_ALLOWED_ORIGINS | | origins whose web pages may call the service from a browser |
 | MUSICGEN_MEMORY_SNAPSHOT | 1 | start containers from a snapshot of the imported program |
 | MUSICGEN_SECRET | | Modal secret with MUSICGEN_API_KEY, the key that clients must send |
-| MUSICGEN_PROXY_AUTH | 0 | 1 lets Modal ask for Modal-Key and Modal-Secret |
-| MUSICGEN_PUBLIC | 0 | 1 lets a service that had a key be deployed without one |
+| MUSICGEN_PROXY_AUTH | 0 | 1 makes Modal require Modal-Key and Modal-Secret |
+| MUSICGEN_PUBLIC | 0 | 1 allows a service that had a key to be deployed without one |
 """
 
 import sys
@@ -32,12 +32,12 @@ from typing import Any
 import modal
 import modal.experimental
 
-if modal.is_local():  # the packages beside this file, wherever `modal` was started
+if modal.is_local():  # import the packages of this checkout, from any working directory
     PROJECT = Path(__file__).resolve().parents[1]
     if not (PROJECT / "service" / "deployment.py").is_file():
         raise SystemExit(
-            f"error: {Path(__file__).name} works inside a checkout of MusicGen Lab, beside its "
-            "folders service/ and musicgen_lab/; clone the repository and deploy from there"
+            f"error: {Path(__file__).name} needs a checkout of MusicGen Lab with its folders "
+            "service/ and musicgen_lab/; clone the repository and deploy from there"
         )
     sys.path.insert(0, str(PROJECT))
 
@@ -54,7 +54,7 @@ MINUTES = 60  # seconds
 GIB = 1024  # MiB, Modal's unit of memory
 MODELS = "/models"
 ANSWER_WITHIN_S = 140  # Modal redirects after 150 s, which plain curl does not follow
-STARTUP_S = 30 * MINUTES  # the first start of all fetches and converts the weights
+STARTUP_S = 30 * MINUTES  # the very first start fetches and converts the weights
 
 try:
     settings = DeploymentSettings.from_environment()
@@ -66,10 +66,10 @@ app = modal.App(settings.app)
 
 # ## The images
 #
-# Each holds exactly the packages of its lock file, installed without dependency resolution:
-# `gpu.lock` what the engine needs, `web.lock` the little that answers first. `debian_slim` brings
-# the C compiler that triton makes kernels with. Our own source, its version and its embedded model
-# are mounted when a container starts, so that a change of them builds nothing.
+# Each has exactly the packages of its lock file, installed without dependency resolution:
+# `gpu.lock` for the engine, `web.lock` for the small web app. `debian_slim` includes the C compiler
+# that Triton needs. Our own source and the embedded model are mounted when a container starts, so
+# that changing them does not rebuild an image.
 
 OWN_SOURCE = ["**/*.pyc", "**/__pycache__"]
 MODEL_HOME = {
@@ -92,9 +92,9 @@ web_image = (
 
 # ## The weights
 #
-# They lie in a volume in the engine's own format, so that a container only reads them. `prepare`
-# alone writes there: Modal runs one container of it, for one call at a time, so that nothing is
-# fetched twice however many containers want it, and a call that was killed leaves no lock behind.
+# They are stored in a volume in the engine's format, so that a container only reads them. Only
+# `prepare` writes there: Modal runs one container of it, for one call at a time, so that nothing is
+# fetched twice, and a call that was killed leaves no lock behind.
 
 volume = modal.Volume.from_name(f"{settings.app}-models", create_if_missing=True)
 jobs = modal.Dict.from_name(f"{settings.app}-jobs", create_if_missing=True)
@@ -126,7 +126,7 @@ def prepare(model: str = settings.models[0]) -> str:
 
 
 def fetch(model: str) -> None:
-    """Have a model's weights in the volume as this container sees it."""
+    """Make sure that a model's weights are in the volume, as seen by this container."""
     from musicgen_lab.errors import ModelUnavailable
     from musicgen_lab.models.locate import find_prepared
 
@@ -141,14 +141,14 @@ def fetch(model: str) -> None:
 
 # ## The GPU class
 #
-# Requests that come together share one running batch, each with its own parameters, and each joins
-# between two steps. Modal adds containers as if each took only as many of the longest clips as the
-# smallest GPU that it may give us holds (`target_inputs`). Each container sets its own limit, at
-# most `max_inputs`, by the GPU that it got and by what it is making: it takes another clip only
-# where one of any length fits, so that none waits inside a container while another could start.
+# Concurrent requests share one running batch, each with its own parameters; a request joins between
+# two steps. Modal scales as if each container took only as many of the longest clips as fit on the
+# smallest GPU in the list (`target_inputs`). Each container sets its actual limit, at most
+# `max_inputs`, by its GPU and the clips in progress: it accepts another clip only while one of any
+# length fits, so that none waits inside a container while another container could start.
 #
-# A memory snapshot holds the imported program and the weights, which are put onto the GPU after
-# it. A start never fails: see `ModelContainer`.
+# A memory snapshot includes the imported program and the weights, which are copied to the GPU
+# afterwards. A start never fails: see `ModelContainer`.
 
 
 @app.cls(
@@ -172,7 +172,7 @@ class MusicGen:
 
     @modal.enter(snap=settings.memory_snapshot)
     def load_model(self) -> None:
-        """Read the weights into memory, fetching them where nobody did before; touch no GPU."""
+        """Read the weights into memory, fetching them if necessary; use no GPU."""
         from musicgen_lab.backends.modal_container import ModelContainer
 
         log_lines()
@@ -184,7 +184,7 @@ class MusicGen:
 
     @modal.enter(snap=False)
     def open_model(self) -> None:
-        """Put the weights onto the GPU, make a first clip, and take as many more as fit."""
+        """Copy the weights to the GPU, make a first clip, and accept as many clips as fit."""
         self.container.open()
         volume.commit()  # kernels that were compiled
 
@@ -199,7 +199,7 @@ class MusicGen:
 
     @modal.method()
     async def describe(self) -> dict[str, Any]:
-        """Say what this container is doing."""
+        """Return the state of this container."""
         return self.container.describe()
 
     @modal.exit()
@@ -209,7 +209,7 @@ class MusicGen:
 
 
 async def write_progress(steps_done: int, steps: int) -> None:
-    """Write down how far the job is that asks now."""
+    """Record the progress of the current job."""
     from musicgen_lab.backends.modal_jobs import progress_key
 
     job_id = str(modal.current_function_call_id())
@@ -217,12 +217,12 @@ async def write_progress(steps_done: int, steps: int) -> None:
 
 
 def limit_inputs(clips: int) -> None:
-    """Take no more clips at once than this."""
+    """Set the number of clips that this container accepts at once."""
     modal.experimental.set_local_input_concurrency(min(clips, settings.clips_most))
 
 
 def retire() -> None:
-    """Take no more inputs: Modal ends this container when it has answered those that it has."""
+    """Accept no more inputs: Modal ends this container after the current ones."""
     modal.experimental.stop_fetching_inputs()
 
 
@@ -233,15 +233,15 @@ def log_lines() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 
-# ## What answers without a GPU
+# ## The functions without a GPU
 #
-# `about` is what `musicgen_lab.connect("modal")` asks first. `web` is the web app; it waits for
-# the GPU class of its own app, and one small container does so for many clients.
+# `musicgen_lab.connect("modal")` calls `about` first. `web` is the web app; it waits for the GPU
+# class of its app, and one small container does so for many clients.
 
 
 @app.function(image=web_image, env=settings.environment())
 def about() -> dict[str, Any]:
-    """Say which models are served, on what, to whom, and in which format."""
+    """Return the served models, their GPUs, who may use them, and the message format."""
     from musicgen_lab.backends.wire import FORMAT, plain
 
     served = {

@@ -1,6 +1,6 @@
-"""`DeploymentSettings`: what `modal deploy` is told, all in one place, by environment variables.
+"""`DeploymentSettings`: the settings of `modal deploy`, from environment variables.
 
-Standard library alone: a machine that deploys needs nothing but modal.
+Standard library only: a machine that deploys needs nothing but modal.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class DeploymentSettings:
         "name@revision" each, a commit for a model on the Hub; the first one is served when none
         is asked for, each from containers of its own. MUSICGEN_MODELS, separated by commas.
     gpu : tuple of str
-        GPUs in the order of preference; empty for the CPU. MUSICGEN_GPU.
+        GPUs in order of preference; empty for the CPU. MUSICGEN_GPU.
     cores : int
-        CPU cores beside the GPU. MUSICGEN_CORES.
+        CPU cores of a container. MUSICGEN_CORES.
     memory_gib : int
-        Memory beside the GPU. MUSICGEN_MEMORY_GIB.
+        Main memory of a container. MUSICGEN_MEMORY_GIB.
     clips_at_once : int or None
         Clips that a container makes at once, instead of as many as fit. MUSICGEN_CLIPS_AT_ONCE.
     containers_max : int
@@ -76,18 +76,18 @@ class DeploymentSettings:
     waiting_max : int
         Requests that may wait beyond those being made; more are answered 429. MUSICGEN_WAITING.
     allowed_origins : tuple of str
-        Whose web pages may call the service from a browser, such as "https://example.org".
+        Origins whose pages may call the service from a browser, such as "https://example.org".
         MUSICGEN_ALLOWED_ORIGINS, separated by commas.
     memory_snapshot : bool
         Whether containers start from a snapshot of the program with the weights in memory.
         MUSICGEN_MEMORY_SNAPSHOT.
     secret : str
-        Name of the Modal secret that holds MUSICGEN_API_KEY, the key that clients must send;
-        empty for none. MUSICGEN_SECRET.
+        Name of the Modal secret with MUSICGEN_API_KEY, the key that clients must send; empty for
+        none. MUSICGEN_SECRET.
     proxy_auth : bool
-        Whether Modal itself asks for Modal-Key and Modal-Secret. MUSICGEN_PROXY_AUTH.
+        Whether Modal itself requires Modal-Key and Modal-Secret. MUSICGEN_PROXY_AUTH.
     public : bool
-        Whether a service that had a key may be deployed anew without one. MUSICGEN_PUBLIC.
+        Whether a service that had a key may be redeployed without one. MUSICGEN_PUBLIC.
     """
 
     app: str = "musicgen"
@@ -113,7 +113,7 @@ class DeploymentSettings:
         Raises
         ------
         ValueError
-            When one is not what it should be. The message is one line that names it.
+            When one is invalid. The message is one line that names it.
         """
 
         def number(name: str, default: int, low: int, high: int) -> int:
@@ -166,7 +166,7 @@ class DeploymentSettings:
         )
 
     def environment(self) -> dict[str, str | None]:
-        """Return the variables that say the same to the containers, where app.py runs again."""
+        """Return the variables with these settings for the containers, where app.py runs again."""
         return {
             "MUSICGEN_APP": self.app,
             "MUSICGEN_MODELS": ",".join(self.models),
@@ -195,22 +195,22 @@ class DeploymentSettings:
 
     @property
     def clips_least(self) -> int:
-        """Clips at once of a container that has the smallest GPU for its model."""
+        """Clips at once of a container with the smallest GPU in the list."""
         return min(clips for by_gpu in self.clips_by_gpu.values() for clips in by_gpu.values())
 
     @property
     def clips_most(self) -> int:
-        """Clips at once that any container may take; what it really takes, it finds out."""
+        """The most clips at once of any container; each one determines its actual limit."""
         return self.clips_at_once or CLIPS_MAX
 
     @property
     def access(self) -> Access:
-        """Who may use the web address: whoever has the key, a proxy token, or everybody."""
+        """Who may use the web address: clients with the key, with a proxy token, or everybody."""
         return "proxy" if self.proxy_auth else "key" if self.secret else "public"
 
 
 def count_clips(model: str, gpu: str) -> int:
-    """Return how many of the longest clips a GPU holds at once: a model of unknown size is large.
+    """Return how many of the longest clips fit on a GPU; a model of unknown size counts as large.
 
     Parameters
     ----------
@@ -255,16 +255,16 @@ def _check_gpu(gpu: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check_access(settings: DeploymentSettings) -> str:
-    """Return one line on who may use the web address; refuse to open one that was closed.
+    """Return one line on who may use the web address; refuse to make a private service public.
 
-    The service that is deployed now is asked for its own state, which starts one of its small
-    containers, and only where everybody could use the new one.
+    If the new service would be public, the currently deployed one is queried, which starts one of
+    its small containers.
 
     Raises
     ------
     ValueError
-        When everybody could, and not before or nobody knows, and MUSICGEN_PUBLIC does not say that
-        this is meant.
+        When the service would become public, or its current state is unknown, and MUSICGEN_PUBLIC
+        is not set.
     """
     if API_KEY in os.environ:
         raise ValueError(
@@ -289,12 +289,12 @@ def check_access(settings: DeploymentSettings) -> str:
 
 
 def deployed_access(app: str) -> str | None:
-    """Return who may use the app that is deployed under a name; None where none is.
+    """Return who may use the app that is deployed under a name; None if none is.
 
     Raises
     ------
     ValueError
-        When it cannot be asked.
+        When it cannot be queried.
     """
     import modal
 

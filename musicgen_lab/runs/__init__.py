@@ -1,1 +1,1 @@
-"""What a sweep leaves on disk, and the table that is read from it."""
+"""Run folders on disk, and the table that is read from them."""

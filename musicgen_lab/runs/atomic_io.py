@@ -19,7 +19,7 @@ LOCK_TIMEOUT_S = 60.0
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder for a moment; freed by the system if this one dies."""
+    """Lock a folder against other processes; the system releases the lock if this one dies."""
     try:
         lock = _lock_of(folder / ".lock").acquire(timeout=LOCK_TIMEOUT_S)
     except OSError as error:
@@ -35,7 +35,7 @@ def _lock_of(path: Path) -> FileLock:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it, so that nobody ever reads half of it.
+    """Write a file atomically: under a temporary name, then renamed.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def stage(path: Path, content: bytes) -> Path:
-    """Write content to disk beside its place and return the temporary file, to be renamed."""
+    """Write content to a temporary file in the same folder and return it, to be renamed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -64,7 +64,7 @@ def stage(path: Path, content: bytes) -> Path:
 
 
 def unwritable(folder: Path, error: OSError) -> RunFolderUnwritable:
-    """Say in one line why a folder cannot be written, and what to do."""
+    """Return the error for a folder that cannot be written, with what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return RunFolderUnwritable(
             f"no space left for {folder} ({error.strerror}); finished clips are kept: "
@@ -77,13 +77,13 @@ def unwritable(folder: Path, error: OSError) -> RunFolderUnwritable:
 
 
 def file_stamp(path: Path) -> tuple[int, int, int]:
-    """Return what changes when a file is replaced: time of writing in ns, size in bytes, inode."""
+    """Return the modification time in ns, size in bytes and inode, which change on replacement."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames survive a power cut, where the system can."""
+    """Flush a folder's renames to disk, where the system supports it."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

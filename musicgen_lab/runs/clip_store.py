@@ -39,7 +39,7 @@ class _Record(BaseModel):
 
 
 class AudioFile(_Record):
-    """What a record says of its sound file."""
+    """The description of a sound file in its record."""
 
     file: str
     sha256: str
@@ -56,7 +56,7 @@ class Error(_Record):
 
 
 class ClipRecord(_Record):
-    """The JSON beside a sound: what was asked, what came of it, who made it, and when.
+    """The JSON record of a clip: the request, its outcome, provenance and times.
 
     Attributes
     ----------

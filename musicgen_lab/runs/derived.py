@@ -1,8 +1,8 @@
-"""What is measured on the clips of a run besides their features, kept in the run folder.
+"""Measurements of a run's clips besides their features, cached in the run folder.
 
-Signatures are what clips are compared by (`signatures.npz`); text similarity and aesthetic scores
-come from models (`text_similarity.json`, `aesthetics.json`). The files can be deleted: what is
-missing is measured again.
+Signatures, from which distances are computed, are in `signatures.npz`; text similarity and
+aesthetic scores come from models (`text_similarity.json`, `aesthetics.json`). The files can be
+deleted: missing values are measured again.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _model_outputs(
         for key, row in new.items():
             samples, sample_rate = decode_audio((table.folder / row["path"]).read_bytes())
             stored[key] = model(samples, sample_rate, *(row[name] for name in columns))
-        # A folder that can only be read gets its answer all the same.
+        # A read-only folder is not an error: the values are just not cached.
         with contextlib.suppress(RunFolderUnwritable):
             write_atomically(path, json.dumps(stored, indent=0).encode())
     return [stored[key] if key is not None else None for key in keys]

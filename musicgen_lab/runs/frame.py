@@ -1,4 +1,4 @@
-"""Builds the frame of a run, and keeps it in the run folder as `results.parquet`."""
+"""The frame of a run, and its copy in the run folder, `results.parquet`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def build_frame(records: list[ClipRecord], run: RunFolder) -> pd.DataFrame:
-    """Build the frame, taking features from the saved one where they are still true."""
+    """Build the frame, reusing features of the saved one that are still valid."""
     import pandas as pd
 
     from musicgen_lab.analysis.features import FEATURES, FEATURES_VERSION

@@ -1,4 +1,4 @@
-"""Measures many sounds, in processes of their own where that is worth their start.
+"""Measures many sound files, in worker processes if there are enough of them.
 
 A worker is a fresh interpreter that runs this file, given paths and giving numbers: it neither
 copies this process, which may hold a model and its threads, nor runs the caller's script again.
@@ -70,7 +70,7 @@ def measure_files(what: str, paths: Sequence[Path], *, workers: int | None = Non
 
 
 def _cores() -> int:
-    """Return the cores that this process may run on, where the system tells."""
+    """Return the number of cores that this process may use, where the system reports it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -81,7 +81,7 @@ def _in_this_process(what: str, paths: Sequence[Path]) -> list[Any]:
 
 
 def _in_a_worker(what: str, paths: Sequence[Path]) -> list[Any]:
-    """Measure in a worker; what it does not finish, for want of memory say, is measured here."""
+    """Measure in a worker; what it does not finish, e.g. for lack of memory, is measured here."""
     environment = interpreter_environment() | {"OMP_NUM_THREADS": "1"}
     task = json.dumps({"what": what, "paths": [str(path.absolute()) for path in paths]})
     worker = subprocess.run(

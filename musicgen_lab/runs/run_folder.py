@@ -1,4 +1,4 @@
-"""`RunFolder`: what a sweep leaves on disk: what was asked, the clips, and what is derived."""
+"""`RunFolder`: a sweep on disk: its requests, the clips, and derived files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MANIFEST = "sweep.json"
 
 
 class AskedSweep(BaseModel):
-    """One sweep as it was asked of a folder."""
+    """One sweep as recorded in a folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -107,7 +107,7 @@ class RunFolder:
 
     @property
     def manifest_path(self) -> Path:
-        """What was asked of this folder."""
+        """The manifest, with all sweeps of this folder."""
         return self.path / MANIFEST
 
     @property
@@ -117,11 +117,11 @@ class RunFolder:
 
     @property
     def sweeps(self) -> list[AskedSweep]:
-        """Every sweep asked of this folder, the oldest first."""
+        """All sweeps of this folder, the oldest first."""
         return self._read_manifest()[0].sweeps
 
     def add_sweep(self, design: Mapping[str, Any], requests: Sequence[GenerationRequest]) -> None:
-        """Write down a sweep before it runs; asking for the same one again adds nothing."""
+        """Record a sweep before it runs; recording the same one again adds nothing."""
         keys = "\n".join(request.key() for request in requests)
         identity = hashlib.sha256(keys.encode()).hexdigest()[:16]
         with folder_lock(self.path):
@@ -142,7 +142,7 @@ class RunFolder:
             )
 
     def asked(self) -> list[GenerationRequest]:
-        """Return every request asked of this folder, in order, each once."""
+        """Return all requests of this folder's sweeps, in order, without duplicates."""
         _, requests = self._read_manifest()
         return list({request.key(): request for request in requests}.values())
 
@@ -206,7 +206,7 @@ class RunFolder:
 
 
 def refuse_run(folder: Path) -> None:
-    """Refuse a run's folder as the place of another kind of report.
+    """Reject a run folder as the location of another kind of report.
 
     Raises
     ------

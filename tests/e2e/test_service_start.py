@@ -83,7 +83,7 @@ def test_app_py_alone_says_what_it_needs_in_one_line(server, tmp_path):
     shutil.copy(PROJECT / "service" / "app.py", tmp_path)
     done = run_modal(server, "deploy", "app.py", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: app.py works inside a checkout of MusicGen Lab")
+    assert done.stderr.startswith("error: app.py needs a checkout of MusicGen Lab")
     assert done.stderr.count("\n") == 1
 
 
