@@ -66,7 +66,7 @@ def score(engine: Engine, request: GenerationRequest, codes: Tensor) -> Score:
     batch = make_batch([clip], sequence[None])
     expected = []
     for tokens in sequence[1:]:
-        logits = batch.guide(transformer.step(batch.rows, cache, cache))
+        logits = batch.guide(transformer.step(batch.rows, cache))
         expected.append(filter_probabilities(logits, batch.parameters)[0])
         batch.advance(tokens[None])
     return Score(torch.stack(expected), sequence[1:])

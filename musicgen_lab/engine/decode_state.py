@@ -104,7 +104,7 @@ class DecodeState:
     def step_batch(self, batch: Batch) -> None:
         """Run one step of a batch: transformer, guidance, sampling."""
         cache = self._cache.tensor
-        logits = self._transformer.step(batch.rows, cache, cache)  # (B, K, card)
+        logits = self._transformer.step(batch.rows, cache)  # (B, K, card)
         if triton_works(logits.device):
             from musicgen_lab.engine.kernels.sampler import draw_tokens_on_cuda
 

@@ -98,7 +98,7 @@ class Transformer:
         split = projected.view(c.layers, len(text), 2, c.heads, c.head_dim)  # (L, T, 2, H, D)
         return split.permute(0, 2, 3, 1, 4).to(self._cache_dtype)  # (L, 2, H, T, D)
 
-    def step(self, rows: StepRows, cache: Tensor, prompt_cache: Tensor) -> Tensor:
+    def step(self, rows: StepRows, cache: Tensor) -> Tensor:
         """Run one step of every row, writing its keys and values to the cache.
 
         Parameters
@@ -106,16 +106,14 @@ class Transformer:
         rows : StepRows
             B of them.
         cache : Tensor
-            From `make_cache`.
-        prompt_cache : Tensor
-            From `make_cache`, with the prompts that the rows refer to.
+            From `make_cache`, with the prompts that the rows refer to in blocks of their own.
 
         Returns
         -------
         Tensor
             (B, K, card) logits, float32.
         """
-        return self._take_step(rows, cache, prompt_cache)
+        return self._take_step(rows, cache)
 
 
 def _make_step(
@@ -155,7 +153,7 @@ class TorchStep:
         bias = tensors["heads.bias"] if config.bias_proj else None
         self._heads = make.linear(tensors["heads.weight"], bias)  # to (B, K * card)
 
-    def __call__(self, rows: StepRows, cache: Tensor, prompt_cache: Tensor) -> Tensor:
+    def __call__(self, rows: StepRows, cache: Tensor) -> Tensor:
         """Run a step, see `Transformer.step`."""
         x = self._embed(rows.tokens) + self._positions[rows.spans.context_lens - 1]  # (B, dim)
         prompted = len(rows.prompt_spans.context_lens)
@@ -164,7 +162,7 @@ class TorchStep:
             x = x + layer.self_out(self._attend(qkv, 3, cache[index], rows.spans))
             if prompted:
                 q = layer.cross_q(layer.norm("cross_norm", x[:prompted]))
-                attended = self._attend(q, 1, prompt_cache[index], rows.prompt_spans)
+                attended = self._attend(q, 1, cache[index], rows.prompt_spans)
                 x[:prompted] += layer.cross_out(attended)
             x = x + layer.ffn_out(F.gelu(layer.ffn_in(layer.norm("ffn_norm", x))))
         weight, bias = self._out_norm

@@ -45,11 +45,11 @@ def add_and_norm(partials, x, weight, bias):
     return x, add_and_normalise(partials, x, (weight, bias))
 
 
-def step(config, tensors, tokens, spans, prompt_spans, cache, prompt_cache):
+def step(config, tensors, tokens, spans, prompt_spans, cache):
     """A step of a model for five rows, and the cache after it."""
     from musicgen_lab.engine.kernels.transformer import TritonStep
 
     cache, model_config = cache.clone(), ModelConfig.model_validate_json(config)
     take_step = TritonStep(model_config, tensors, device=CPU, dtype=torch.float32, rows=5)
     rows = StepRows(tokens, AttentionSpans(*spans), AttentionSpans(*prompt_spans))
-    return take_step(rows, cache, prompt_cache), cache
+    return take_step(rows, cache), cache

@@ -59,7 +59,7 @@ def test_logits_are_audiocrafts_all_along(case):
         theirs = without + (with_prompt - without) * 3.0
         ours = []
         for tokens in [*sequence[1:], sequence[0]]:
-            ours.append(batch.guide(transformer.step(batch.rows, cache, cache))[0])
+            ours.append(batch.guide(transformer.step(batch.rows, cache))[0])
             batch.advance(tokens[None])
 
     assert theirs.std() > 0.5  # logits that say something

@@ -95,16 +95,16 @@ class TritonStep:
         self._attend = Attention(*shape, segments=choose_segments(rows, config.heads))
         self._attend_prompt = Attention(*shape)  # whose keys are few
 
-    def __call__(self, rows: StepRows, cache: Tensor, prompt_cache: Tensor) -> Tensor:
+    def __call__(self, rows: StepRows, cache: Tensor) -> Tensor:
         """Run a step, see `Transformer.step`; the logits are valid until the next one."""
         # Triton starts kernels on the current device.
         on_device = (
             torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
         )
         with on_device:
-            return self._step(rows, cache, prompt_cache)
+            return self._step(rows, cache)
 
-    def _step(self, rows: StepRows, cache: Tensor, prompt_cache: Tensor) -> Tensor:
+    def _step(self, rows: StepRows, cache: Tensor) -> Tensor:
         config, first = self._config, self._layers[0].self_norm
         lengths = rows.spans.context_lens
         x, normed = embed(rows.tokens, lengths, self._embedding, self._positions, first)  # (B, dim)
@@ -117,7 +117,7 @@ class TritonStep:
             if prompted:
                 normed = add_and_normalise(added, x, layer.cross_norm)
                 query = layer.cross_q(normed[:prompted])
-                attended = self._attend_prompt(query, prompt_cache[index], rows.prompt_spans)
+                attended = self._attend_prompt(query, cache[index], rows.prompt_spans)
                 added = layer.cross_out(attended)
             normed = add_and_normalise(added, x, layer.ffn_norm)
             hidden = layer.ffn_in(normed, normed.dtype)[0]
