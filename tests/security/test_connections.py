@@ -59,9 +59,11 @@ def test_half_sent_requests_end_with_their_connections(tried):
 def test_an_answer_that_nobody_reads_ends_its_connection():
     body = json.dumps({"prompt": "x", "duration": 30, "seed": 1}).encode()
     request = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    with serving(sine_worker(), settings=WebSettings(read_timeout_s=0.2)) as address:
+    with (
+        serving(sine_worker(), settings=WebSettings(read_timeout_s=0.2)) as address,
+        socket.socket() as connection,  # closed first
+    ):
         host, port = urlsplit(address).netloc.split(":")
-        connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(STAYED_S)
         connection.connect((host, int(port)))
