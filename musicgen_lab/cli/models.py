@@ -73,6 +73,26 @@ def prepare(source: str, out: Path | None) -> None:
     click.echo(prepare_model(locate(source), out))
 
 
+@models.command()
+@click.argument("model")
+def verify(model: str) -> None:
+    """Compare every byte of a prepared model with its checksums.
+
+    Opening a model compares sizes and headers alone.
+    """
+    from musicgen_lab.errors import ModelUnavailable
+    from musicgen_lab.models.checksums import verify as verify_folder
+    from musicgen_lab.models.locate import locate
+
+    source = locate(model)
+    if source.prepared is None:
+        raise ModelUnavailable(
+            f"{source.identity} is not prepared yet; run: musicgen-lab models prepare {model}"
+        )
+    count = verify_folder(source.prepared)
+    click.echo(f"{source.identity}: {count} files are as they were when it was prepared")
+
+
 def megabytes(folder: Path) -> float:
     """Return the size of a folder's files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6

@@ -8,14 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml  # type: ignore[import-untyped]
 from torch import Tensor
 
-from musicgen_lab.conversion.encodec import fetch_codec, read_seanet
-from musicgen_lab.conversion.parts import Parts, describe_source, read_pickle
+from musicgen_lab.conversion import text_encoder
+from musicgen_lab.conversion.encodec import read_encodec, read_seanet
+from musicgen_lab.conversion.parts import (
+    UNFIT,
+    Parts,
+    check_all_read,
+    check_count,
+    check_tensors,
+    describe_source,
+    read_json,
+    read_pickle,
+    read_tensors,
+)
+from musicgen_lab.conversion.xp_config import read_xp_config
 from musicgen_lab.errors import ModelUnavailable
-from musicgen_lab.models.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, ModelConfig, Source
-from musicgen_lab.models.hub import download_part, find_weights
+from musicgen_lab.models.checkpoint import TensorReader
+from musicgen_lab.models.config import (
+    CODEC_FOLDER,
+    CONFIG_FILE,
+    TEXT_ENCODER_FOLDER,
+    ModelConfig,
+    Source,
+)
+from musicgen_lab.models.hub import PART_WEIGHTS, download_part, find_weights
 
 LM_CHECKPOINT = "state_dict.bin"
 CODEC_CHECKPOINT = "compression_state_dict.bin"
@@ -57,8 +75,8 @@ def read_audiocraft(source: Path) -> Parts:
     Parameters
     ----------
     source : Path
-        Where it has a folder `text_encoder/`, that T5 is used instead of the one the checkpoint
-        names.
+        Where it has a folder `text_encoder/` or `codec/` in transformers' format, that is used
+        instead of the one that the checkpoint names.
 
     Raises
     ------
@@ -69,14 +87,15 @@ def read_audiocraft(source: Path) -> Parts:
     config, state = _open(lm_path)
     try:
         _refuse_other_kinds(lm_path, config)
-        codec_config, codec_tensors, codec_source = _read_codec(codec_path)
+        codec_config, codec_tensors, codec_source = _read_codec(source)
         architecture = _architecture(config, state, codec_config)
         tensors = _rename(state, architecture)
         t5_name = str(config["conditioners"]["description"]["t5"]["name"])
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except UNFIT as error:
         raise ModelUnavailable(
             f"{source} does not fit its own configuration: {type(error).__name__}: {error}"
         ) from None
+    check_all_read(lm_path, state, ignore=(f"{_TEXT}.t5.",))
 
     own_t5 = {
         name.removeprefix(f"{_TEXT}.t5."): tensor.float()
@@ -85,31 +104,40 @@ def read_audiocraft(source: Path) -> Parts:
     }
 
     sources = {} if codec_source is None else {CODEC_FOLDER: codec_source}
-    text_encoder = source / TEXT_ENCODER_FOLDER
-    if not text_encoder.is_dir():
-        text_encoder, revision = download_part(t5_name, tokenizer=True)
-        weights = find_weights(text_encoder)
-        sources[TEXT_ENCODER_FOLDER] = describe_source(t5_name, revision, weights)
-
-    def save_text_encoder(folder: Path) -> None:
-        copy_text_encoder(text_encoder, own_t5, folder)
-
     files = [lm_path, codec_path]
+    folder = source / TEXT_ENCODER_FOLDER
+    if not folder.is_dir():
+        folder, revision = download_part(t5_name, own_folder=folder, tokenizer=True)
+        sources[TEXT_ENCODER_FOLDER] = describe_source(t5_name, revision, find_weights(folder))
+    t5_config = read_json(folder / CONFIG_FILE)
+    t5_state = own_t5 or _read_part(folder)
+
+    def save_text_encoder(target: Path) -> None:
+        text_encoder.save_text_encoder(folder, t5_config, t5_state, target)
+
     return Parts(
         architecture, tensors, codec_config, codec_tensors, save_text_encoder, files, sources
     )
 
 
-def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_part(folder: Path) -> dict[str, Tensor]:
+    weights = find_weights(folder)
+    if not weights:
+        raise ModelUnavailable(f"{folder} has no {' and no '.join(PART_WEIGHTS)}")
+    return read_tensors(weights[0])
+
+
+def _open(path: Path) -> tuple[dict[str, Any], TensorReader]:
     package = read_pickle(path)
     try:
-        config = yaml.safe_load(package["xp.cfg"])
-        state = package["best_state"]
-        if not isinstance(config, dict) or not isinstance(state, dict):
-            raise TypeError("xp.cfg and best_state must be mappings")
-    except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ModelUnavailable(f"{path} is not an audiocraft checkpoint ({error})") from None
-    return config, state
+        config, state = read_xp_config(package["xp.cfg"]), package["best_state"]
+    except (KeyError, ValueError) as error:
+        names = ", ".join(sorted(map(str, package))[:5])[:200]
+        reason = f"it holds {names}" if isinstance(error, KeyError) else str(error)
+        raise ModelUnavailable(
+            f"{path} is not an export of audiocraft's, which holds xp.cfg and best_state: {reason}"
+        ) from None
+    return config, TensorReader(check_tensors(path, state))
 
 
 def _refuse_other_kinds(path: Path, config: dict[str, Any]) -> None:
@@ -162,13 +190,13 @@ def _architecture(
     sample_rate = int(codec_config["sampling_rate"])
     return {
         "dim": lm["dim"],
-        "layers": lm["num_layers"],
+        "layers": check_count("num_layers", lm["num_layers"]),
         "heads": lm["num_heads"],
         "ffn_dim": int(lm.get("hidden_scale", 4) * lm["dim"]),
         "text_dim": state[f"{_TEXT}.output_proj.weight"].shape[1],
         "card": lm["card"],
         "delays": (config["codebooks_pattern"].get("delay") or {}).get("delays")
-        or list(range(lm["n_q"])),
+        or list(range(check_count("n_q", lm["n_q"]))),
         "bias_proj": bool(lm.get("bias_proj", True)),
         "max_period": lm.get("max_period", 10_000.0),
         "positional_scale": lm.get("positional_scale", 1.0),
@@ -243,44 +271,18 @@ def name_as_audiocraft(tensors: Mapping[str, Tensor], config: ModelConfig) -> di
     return state
 
 
-def _read_codec(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Source | None]:
+def _read_codec(source: Path) -> tuple[dict[str, Any], dict[str, Tensor], Source | None]:
     """Read the codec as configuration and weights of `EncodecModel`.
 
     The last value says where it came from, where the checkpoint only names it.
     """
+    path = source / CODEC_CHECKPOINT
     package = read_pickle(path)
     if "pretrained" in package:
-        return fetch_codec(str(package["pretrained"]))
+        name, folder, described = str(package["pretrained"]), source / CODEC_FOLDER, None
+        if not folder.is_dir():
+            folder, revision = download_part(name, own_folder=folder)
+            described = describe_source(name, revision, find_weights(folder))
+        return *read_encodec(read_json(folder / CONFIG_FILE), _read_part(folder)), described
     config, state = _open(path)
     return *read_seanet(path, config, state), None
-
-
-def copy_text_encoder(source: Path, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Write a T5 encoder and its tokenizer into a folder.
-
-    Parameters
-    ----------
-    source : Path
-        A folder that transformers wrote.
-    weights : mapping of str to Tensor
-        Finetuned weights that replace the source's; empty for none.
-    folder : Path
-
-    Raises
-    ------
-    ModelUnavailable
-        When the source is damaged.
-    """
-    from transformers import AutoTokenizer, T5EncoderModel
-
-    try:
-        encoder = T5EncoderModel.from_pretrained(source, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        if weights:
-            encoder.load_state_dict(weights, strict=False)
-    except Exception as error:  # transformers raises nearly every type there is
-        raise ModelUnavailable(
-            f"the text encoder in {source} is damaged ({type(error).__name__}); fetch it again"
-        ) from None
-    encoder.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

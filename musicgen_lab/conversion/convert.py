@@ -20,6 +20,7 @@ from musicgen_lab.engine.codec import Codec, CodecFiles
 from musicgen_lab.engine.text import TextEncoder, TextEncoderFiles
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.checkpoint import open_checkpoint
+from musicgen_lab.models.checksums import write_checksums
 from musicgen_lab.models.config import (
     CODEC_FOLDER,
     LM_FILE,
@@ -93,7 +94,12 @@ def convert(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         folder = Path(temporary) / "model"
         _write(folder, config, parts)
-        _open_once(folder)
+        try:
+            _open_once(folder)
+        except ModelUnavailable as error:
+            reason = str(error).replace(f"{folder}/", "").removesuffix("; prepare the model again")
+            raise ModelUnavailable(f"{source} cannot be converted: {reason}") from None
+        write_checksums(folder)
         if is_model_folder(out):
             shutil.rmtree(out)
         try:

@@ -11,45 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from musicgen_lab.conversion.parts import describe_source
+from musicgen_lab.conversion.parts import check_all_read
+from musicgen_lab.engine.seanet import CodecConfig
 from musicgen_lab.errors import ModelUnavailable
-from musicgen_lab.models.config import Source
-from musicgen_lab.models.hub import download_part, find_weights
-from musicgen_lab.models.library_noise import quiet
+from musicgen_lab.models.checkpoint import TensorReader
 
 _NORM_NAMES = {"weight_g": "original0", "weight_v": "original1"}
 
 
-def fetch_codec(name: str) -> tuple[dict[str, Any], dict[str, Tensor], Source]:
-    """Fetch a transformers EnCodec that a checkpoint names; return it and where it came from.
+def read_encodec(
+    config: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the configuration of a transformers EnCodec, with its sizes, and its weights.
 
-    Raises
-    ------
-    ModelUnavailable
-        When it is not on this machine and cannot be fetched.
+    Whether they fit each other is known when the codec is opened.
     """
-    folder, revision = download_part(name)
-    with quiet():
-        from transformers import EncodecModel
-
-        try:
-            model = EncodecModel.from_pretrained(folder, dtype=torch.float32)
-        except Exception as error:  # transformers raises nearly every type there is
-            raise ModelUnavailable(
-                f"the codec {name} in {folder} is damaged ({type(error).__name__}); "
-                "delete that folder to fetch it again"
-            ) from None
-    source = describe_source(name, revision, find_weights(folder))
-    return model.config.to_diff_dict() | _sizes(model.config), model.state_dict(), source
-
-
-def _sizes(config: Any) -> dict[str, Any]:
-    """Return all fields that are read elsewhere, including those at their defaults."""
-    return {
-        "sampling_rate": config.sampling_rate,
-        "audio_channels": config.audio_channels,
-        "upsampling_ratios": list(config.upsampling_ratios),
+    codec = CodecConfig.model_validate(config)
+    sizes = {
+        "sampling_rate": codec.sampling_rate,
+        "audio_channels": codec.audio_channels,
+        "upsampling_ratios": codec.upsampling_ratios,
     }
+    return {**config, **sizes}, {rename_weight_norm(n): t.float() for n, t in state.items()}
 
 
 def rename_weight_norm(name: str) -> str:
@@ -61,7 +44,7 @@ def rename_weight_norm(name: str) -> str:
 
 
 def read_seanet(
-    path: Path, config: dict[str, Any], state: Mapping[str, Tensor]
+    path: Path, config: dict[str, Any], state: TensorReader
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Convert audiocraft's SEANet with residual vector quantisation.
 
@@ -71,7 +54,7 @@ def read_seanet(
         Where it came from, for messages.
     config : dict
         Its `xp.cfg`.
-    state : mapping of str to Tensor
+    state : TensorReader
         Its `best_state`.
 
     Raises
@@ -113,6 +96,7 @@ def read_seanet(
     tensors |= _rename_half("decoder", decoder, state)
     if encoder["n_filters"] == decoder["n_filters"]:  # transformers has one width for both halves
         tensors |= _rename_half("encoder", encoder, state)
+    check_all_read(path, state, ignore=("encoder.",))
     return described, tensors
 
 
@@ -158,7 +142,12 @@ def _rename_half(
         rest = rest.replace("convtr.convtr.", "conv.").replace("conv.conv.", "conv.")
         tensors[f"{half}.layers.{place}.{rest}"] = state[name].float()
     if silent:
-        width = int(seanet["n_filters"]) * 2 ** len(seanet["ratios"])
+        edge, axis = (0, 0) if half == "decoder" else (last, 1)  # the convolution beside the LSTM
+        width = next(
+            state[name].shape[axis]
+            for name in names
+            if name.startswith(f"{half}.model.{edge}.") and name.endswith(("weight", "weight_v"))
+        )
         for kind, shape in (("weight", (4 * width, width)), ("bias", (4 * width,))):
             for side in ("ih", "hh"):
                 tensors[f"{half}.layers.{lstm_index}.lstm.{kind}_{side}_l0"] = torch.zeros(shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from musicgen_lab.conversion import text_encoder
 from musicgen_lab.conversion.encodec import rename_weight_norm
-from musicgen_lab.conversion.parts import Parts, read_pickle
+from musicgen_lab.conversion.parts import (
+    UNFIT,
+    Parts,
+    check_all_read,
+    check_count,
+    read_json,
+    read_tensors,
+)
 from musicgen_lab.errors import ModelUnavailable
-from musicgen_lab.models.checkpoint import Checkpoint
+from musicgen_lab.models.checkpoint import TensorReader
+from musicgen_lab.models.hub import PART_WEIGHTS
 
 _DECODER = "decoder.model.decoder"
 _LAYER_NAMES = {
@@ -30,6 +38,8 @@ _LAYER_NAMES = {
     "ffn_norm.weight": "final_layer_norm.weight",
     "ffn_norm.bias": "final_layer_norm.bias",
 }
+_PARTS = ("text_encoder.", "audio_encoder.")
+INDEX_BYTES_MAX = 10_000_000  # a line for each tensor
 _OTHER_KINDS = {"musicgen_melody": "melody"}
 
 
@@ -46,11 +56,8 @@ def read_transformers(source: Path) -> Parts:
         When a file is missing or damaged, or the model is of a kind that is not served.
     """
     path = source / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        kind = str(config.get("model_type"))
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelUnavailable(f"{path} cannot be read ({error})") from None
+    config = read_json(path)
+    kind = str(config.get("model_type"))[:40]
     if kind != "musicgen":
         raise ModelUnavailable(
             f"{path} is a {_OTHER_KINDS.get(kind, kind)} model; only text models of type "
@@ -61,41 +68,40 @@ def read_transformers(source: Path) -> Parts:
         _refuse_other_kinds(path, config["decoder"])
         architecture = _architecture(config, state)
         tensors = _rename(state, architecture)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except UNFIT as error:
         raise ModelUnavailable(
             f"{source} does not fit its own configuration: {type(error).__name__}: {error}"
         ) from None
+    check_all_read(source, state, ignore=(*_PARTS, f"{_DECODER}.embed_positions."))
     codec_tensors = {
         rename_weight_norm(name): tensor.float()
         for name, tensor in _strip(state, "audio_encoder.").items()
     }
 
     def save_text_encoder(folder: Path) -> None:
-        _save_text_encoder(source, config["text_encoder"], _strip(state, "text_encoder."), folder)
+        weights = _strip(state, "text_encoder.")
+        text_encoder.save_text_encoder(source, config["text_encoder"], weights, folder)
 
     return Parts(
         architecture, tensors, config["audio_encoder"], codec_tensors, save_text_encoder, files
     )
 
 
-def _read_weights(source: Path) -> tuple[dict[str, Tensor], list[Path]]:
+def _read_weights(source: Path) -> tuple[TensorReader, list[Path]]:
     """Read one file or several, safetensors where there are any."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in PART_WEIGHTS:
         if (source / name).is_file():
-            return _read_file(source / name), [source / name]
+            return TensorReader(read_tensors(source / name)), [source / name]
         index = source / f"{name}.index.json"
         if index.is_file():
             try:
-                shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError) as error:
-                raise ModelUnavailable(f"{index} cannot be read ({error})") from None
-            files = [source / Path(str(shard)).name for shard in shards]
-            return {k: v for file in files for k, v in _read_file(file).items()}, files
-    raise ModelUnavailable(f"{source} has no model.safetensors and no pytorch_model.bin")
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    return dict(Checkpoint(path) if path.suffix == ".safetensors" else read_pickle(path))
+                shards = read_json(index, INDEX_BYTES_MAX)["weight_map"].values()
+                files = [source / Path(shard).name for shard in sorted(set(shards))]
+            except (KeyError, AttributeError, TypeError) as error:
+                raise ModelUnavailable(f"{index} names no files ({error})") from None
+            state = {k: v for file in files for k, v in read_tensors(file).items()}
+            return TensorReader(state), files
+    raise ModelUnavailable(f"{source} has no {' and no '.join(PART_WEIGHTS)}")
 
 
 def _strip(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -114,11 +120,11 @@ def _refuse_other_kinds(path: Path, decoder: dict[str, Any]) -> None:
 
 def _architecture(config: dict[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
     decoder, codec = config["decoder"], config["audio_encoder"]
-    channels = int(decoder.get("audio_channels", 1))
-    codebooks = int(decoder.get("num_codebooks", 4))
+    channels = check_count("audio_channels", decoder.get("audio_channels", 1))
+    codebooks = check_count("num_codebooks", decoder.get("num_codebooks", 4))
     return {
         "dim": decoder["hidden_size"],
-        "layers": decoder["num_hidden_layers"],
+        "layers": check_count("num_hidden_layers", decoder["num_hidden_layers"]),
         "heads": decoder["num_attention_heads"],
         "ffn_dim": decoder["ffn_dim"],
         "text_dim": config["text_encoder"]["d_model"],
@@ -133,7 +139,7 @@ def _architecture(config: dict[str, Any], state: Mapping[str, Tensor]) -> dict[s
 
 def _rename(state: Mapping[str, Tensor], architecture: dict[str, Any]) -> dict[str, Tensor]:
     """Name the LM's tensors as `lm.safetensors` does."""
-    codebooks, dim = len(architecture["delays"]), architecture["dim"]
+    codebooks = len(architecture["delays"])
     embeddings = [state[f"{_DECODER}.embed_tokens.{k}.weight"] for k in range(codebooks)]
     tensors = {
         "embedding": torch.stack(embeddings),
@@ -150,6 +156,7 @@ def _rename(state: Mapping[str, Tensor], architecture: dict[str, Any]) -> dict[s
         tensors["text_projection.weight"] = state["enc_to_dec_proj.weight"]
         tensors["text_projection.bias"] = state["enc_to_dec_proj.bias"]
     else:  # a text encoder as wide as the decoder is not projected
+        dim = tensors["embedding"].shape[-1]
         tensors["text_projection.weight"] = torch.eye(dim)
         tensors["text_projection.bias"] = torch.zeros(dim)
     for index in range(architecture["layers"]):
@@ -163,26 +170,3 @@ def _rename(state: Mapping[str, Tensor], architecture: dict[str, Any]) -> dict[s
             weights = [state[f"{theirs}.{block}.{part}_proj.weight"] for part in parts]
             tensors[f"layers.{index}.{ours}.weight"] = torch.cat(weights)
     return tensors
-
-
-def _save_text_encoder(
-    source: Path, config: dict[str, Any], state: dict[str, Tensor], folder: Path
-) -> None:
-    """Write the T5 encoder of the checkpoint, and the tokenizer in its folder."""
-    from transformers import AutoTokenizer, T5Config, T5EncoderModel
-
-    embedding = state.get("shared.weight", state.get("encoder.embed_tokens.weight"))
-    try:
-        encoder = T5EncoderModel(T5Config(**config))
-        if embedding is None:
-            raise KeyError("shared.weight")
-        tied = {"shared.weight": embedding, "encoder.embed_tokens.weight": embedding}
-        encoder.load_state_dict({name: t.float() for name, t in {**state, **tied}.items()})
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-    except Exception as error:  # transformers raises nearly every type there is
-        reason = " ".join(str(error).split())[:160]
-        raise ModelUnavailable(
-            f"the text encoder or tokenizer in {source} cannot be read ({reason})"
-        ) from None
-    encoder.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

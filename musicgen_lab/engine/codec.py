@@ -21,7 +21,7 @@ from musicgen_lab.engine.cudnn import exact_convolutions
 from musicgen_lab.engine.linear import HalfWeightLinear, Linear, half_weights_are_fast
 from musicgen_lab.engine.seanet import CodecConfig, build_decoder, read_codebooks
 from musicgen_lab.errors import ModelUnavailable
-from musicgen_lab.models.checkpoint import Checkpoint
+from musicgen_lab.models.checkpoint import Checkpoint, TensorReader
 from musicgen_lab.models.config import WEIGHTS_FILE, load_part_config
 
 ROWWISE_CLIPS = 8  # that the LSTM takes at once on the CPU
@@ -91,8 +91,12 @@ class Codec:
         self._device, self._channels = device, channels
         self.sample_rate, self.samples_per_frame = config.sampling_rate, config.samples_per_frame
         try:
-            tables = read_codebooks(files.weights, codebooks // channels)
-            before, lstm, after = build_decoder(files.weights, config)
+            tensors = TensorReader(files.weights)
+            tables = read_codebooks(tensors, codebooks // channels)
+            before, lstm, after = build_decoder(tensors, config)
+            foreign = tensors.unread(ignore=("encoder.", "quantizer."))
+            if foreign:
+                raise ValueError(f"{foreign[0]} does not belong there")
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:160]
             raise ModelUnavailable(

@@ -7,6 +7,7 @@ from pathlib import Path
 from musicgen_lab.engine.codec import CodecFiles
 from musicgen_lab.engine.text import TextEncoderFiles
 from musicgen_lab.models.checkpoint import open_checkpoint
+from musicgen_lab.models.checksums import check_headers
 from musicgen_lab.models.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER
 
 
@@ -31,10 +32,12 @@ class Model:
     Raises
     ------
     ModelUnavailable
-        When a file is missing, damaged, or does not fit its configuration.
+        When a file is missing, damaged, not what it was when the model was prepared, or does not
+        fit its configuration.
     """
 
     def __init__(self, folder: Path) -> None:
+        check_headers(folder)
         self.config, self.lm = open_checkpoint(folder)
         self.text_encoder = TextEncoderFiles(folder / TEXT_ENCODER_FOLDER)
         self.codec = CodecFiles(folder / CODEC_FOLDER)

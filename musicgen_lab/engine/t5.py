@@ -9,7 +9,7 @@ making a short clip. On the CPU the result is that of transformers' `T5EncoderMo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Final
 
 import torch
@@ -56,6 +56,36 @@ class T5Config(BaseModel):
         return value
 
 
+EMBEDDING = "shared.weight"
+_DISTANCE_BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+_FINAL_NORM = "encoder.final_layer_norm.weight"
+
+
+def expected_shapes(config: T5Config) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the name and shape of every tensor of an encoder, as transformers names them."""
+    dim, inner, ffn = config.d_model, config.num_heads * config.d_kv, config.d_ff
+    yield EMBEDDING, (config.vocab_size, dim)
+    yield _DISTANCE_BIAS, (config.relative_attention_num_buckets, config.num_heads)
+    yield _FINAL_NORM, (dim,)
+    shapes = {"norm": (dim,), "ffn_norm": (dim,), "o": (dim, inner), "wo": (dim, ffn)}
+    shapes |= dict.fromkeys("qkv", (inner, dim))
+    for index in range(config.num_layers):
+        for part, name in _block_parts(config).items():
+            yield f"encoder.block.{index}.layer.{name}.weight", shapes.get(part, (ffn, dim))
+
+
+def _block_parts(config: T5Config) -> dict[str, str]:
+    """Return the tensors of a block: what they are called here, and there."""
+    gated = config.feed_forward_proj.startswith("gated-")
+    inputs = ("wi_0", "wi_1") if gated else ("wi",)
+    return {
+        "norm": "0.layer_norm",
+        **{part: f"0.SelfAttention.{part}" for part in "qkvo"},
+        "ffn_norm": "1.layer_norm",
+        **{part: f"1.DenseReluDense.{part}" for part in (*inputs, "wo")},
+    }
+
+
 class T5Encoder:
     """T5's encoder in float32.
 
@@ -76,38 +106,23 @@ class T5Encoder:
         self, config: T5Config, tensors: Mapping[str, Tensor], device: torch.device
     ) -> None:
         self._config = config
-        dim, inner, ffn = config.d_model, config.num_heads * config.d_kv, config.d_ff
-
-        def read(name: str, *shape: int) -> Tensor:
-            tensor = tensors[name].to(device, torch.float32)
+        weights: dict[str, Tensor] = {}
+        for name, shape in expected_shapes(config):
+            tensor = tensors[name]
             if tensor.shape != shape:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {shape}")
-            return tensor
+            weights[name] = tensor.to(device, torch.float32)
 
-        gated = config.feed_forward_proj.startswith("gated-")
-        inputs = ("wi_0", "wi_1") if gated else ("wi",)
-        self._embedding = read("shared.weight", config.vocab_size, dim)
-        self._blocks = []
-        for index in range(config.num_layers):
-            block = f"encoder.block.{index}.layer"
-            self._blocks.append(
-                {
-                    "norm": read(f"{block}.0.layer_norm.weight", dim),
-                    "q": read(f"{block}.0.SelfAttention.q.weight", inner, dim),
-                    "k": read(f"{block}.0.SelfAttention.k.weight", inner, dim),
-                    "v": read(f"{block}.0.SelfAttention.v.weight", inner, dim),
-                    "o": read(f"{block}.0.SelfAttention.o.weight", dim, inner),
-                    "ffn_norm": read(f"{block}.1.layer_norm.weight", dim),
-                    "wo": read(f"{block}.1.DenseReluDense.wo.weight", dim, ffn),
-                }
-                | {i: read(f"{block}.1.DenseReluDense.{i}.weight", ffn, dim) for i in inputs}
-            )
-        self._distance_bias = read(
-            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-            config.relative_attention_num_buckets,
-            config.num_heads,
-        )
-        self._final_norm = read("encoder.final_layer_norm.weight", dim)
+        self._embedding = weights[EMBEDDING]
+        self._blocks = [
+            {
+                part: weights[f"encoder.block.{index}.layer.{name}.weight"]
+                for part, name in _block_parts(config).items()
+            }
+            for index in range(config.num_layers)
+        ]
+        self._distance_bias = weights[_DISTANCE_BIAS]
+        self._final_norm = weights[_FINAL_NORM]
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Encode one prompt: (T,) tokens to (T, d_model)."""

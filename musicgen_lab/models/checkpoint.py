@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from musicgen_lab.errors import ModelUnavailable
+from musicgen_lab.models.checksums import HEADER_BYTES_MAX
 from musicgen_lab.models.config import LM_FILE, ModelConfig, expected_shapes, load_config
 
 READERS = 8  # threads that read one file
@@ -41,16 +42,18 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = safe_open(path, framework="pt", device="cpu")
-        except (SafetensorError, OSError) as error:
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                if length > HEADER_BYTES_MAX:
+                    raise ValueError(f"a header of {length:,} bytes is no header")
+                self._file = safe_open(path, framework="pt", device="cpu")
+                header: dict[str, Any] = json.loads(file.read(length))
+        except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise ModelUnavailable(
                 f"{path} cannot be read ({error}); prepare the model again"
             ) from None
         self._path = path
         self._memory: Tensor | None = None
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header: dict[str, Any] = json.loads(file.read(length))
         header.pop("__metadata__", None)
         self._start = 8 + length
         self._spans: dict[str, tuple[int, int]] = dict(  # first and last byte, in file order
@@ -118,6 +121,37 @@ class Checkpoint(Mapping[str, Tensor]):
     def stored_dtype(self, name: str) -> torch.dtype | None:
         """Return a tensor's precision from the header; None if it is not floating point."""
         return STORED_DTYPES.get(self._file.get_slice(name).get_dtype())
+
+
+class TensorReader(Mapping[str, Tensor]):
+    """Tensors by name; it remembers which were read, so that none is ignored unseen.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+        self._unread = set(tensors)
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._tensors[name]
+        self._unread.discard(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def unread(self, *, ignore: tuple[str, ...] = ()) -> list[str]:
+        """Return the names that were not read, other than those that begin with `ignore`."""
+        return sorted(name for name in self._unread if not name.startswith(ignore))
 
 
 def open_checkpoint(folder: Path) -> tuple[ModelConfig, Checkpoint]:

@@ -206,6 +206,10 @@ def load_part_config(kind: type[Part], folder: Path) -> Part:
     if not folder.is_dir():
         raise ModelUnavailable(f"{folder} is missing; prepare the model again")
     try:
+        if (folder / CONFIG_FILE).stat().st_size > CONFIG_BYTES_MAX:
+            raise ModelUnavailable(
+                f"{folder / CONFIG_FILE} is larger than {CONFIG_BYTES_MAX:,} bytes"
+            )
         return kind.model_validate_json((folder / CONFIG_FILE).read_bytes())
     except OSError as error:
         raise ModelUnavailable(

@@ -10,6 +10,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 
 from musicgen_lab.errors import ModelUnavailable
 
@@ -103,24 +104,32 @@ def download(
         raise explain(repository, revision, error) from error
 
 
-def download_part(name: str, *, tokenizer: bool = False) -> tuple[Path, str]:
+def download_part(name: str, *, own_folder: Path, tokenizer: bool = False) -> tuple[Path, str]:
     """Return the folder of a text encoder or a codec that a checkpoint only names, and its commit.
 
-    Those that the released checkpoints name are fetched at the commits in `PINNED`, any other at
-    its main branch's commit of today.
+    Only those in `PINNED` are fetched, at their commits: a checkpoint may name anything.
 
     Parameters
     ----------
     name : str
         On the Hub.
+    own_folder : Path
+        The folder of the checkpoint in which another one would be used.
     tokenizer : bool
         Whether its tokenizer is needed too.
 
     Raises
     ------
     ModelUnavailable
+        When the name is not known, or the files are out of reach.
     """
-    revision = PINNED.get(name) or find_revision(name, cached_file=PART_CONFIG)
+    if name not in PINNED:
+        raise ModelUnavailable(
+            f"the checkpoint names {name[:100]!r}, and only {' and '.join(PINNED)} are fetched by "
+            f"themselves; if you trust it, fetch it first: `hf download {quote(name[:100])} "
+            f"--local-dir {quote(str(own_folder))}`"
+        )
+    revision = PINNED[name]
 
     def is_whole(folder: Path) -> bool:
         has_tokenizer = any((folder / file).is_file() for file in TOKENIZERS)

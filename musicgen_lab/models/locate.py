@@ -5,8 +5,10 @@ Nothing here imports torch or opens weights, so a wrong name is reported at once
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -14,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musicgen_lab.errors import ModelUnavailable, MusicGenLabWarning
+from musicgen_lab.models.checksums import CHECKSUMS_FILE
 from musicgen_lab.models.config import CONFIG_FILE, ModelConfig, is_model_folder, load_config
-from musicgen_lab.models.hub import download, find_revision
+from musicgen_lab.models.hub import PART_WEIGHTS, TOKENIZERS, download, find_revision
 
 EMBEDDED = "demo"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
@@ -26,7 +29,7 @@ RELEASED = tuple(
 RELEASED_LICENCE = "CC-BY-NC 4.0 (no commercial use)"
 MODELS_HOME = "MUSICGEN_LAB_MODELS"
 AUDIOCRAFT_FILES = ("state_dict.bin", "compression_state_dict.bin")
-TRANSFORMERS_FILES = ("*.json", "*.safetensors", "spiece.model")
+WEIGHTS = tuple(f"{name}{suffix}" for name in PART_WEIGHTS for suffix in ("", ".index.json"))
 REVISION_DIGITS = 12
 
 
@@ -82,7 +85,7 @@ class ModelSource:
             return self.folder
         _tell_licence(self.name)
         return download(
-            self.name, self.revision, is_whole=is_checkpoint, choose=_choose_checkpoint_files
+            self.name, self.revision, is_whole=_is_whole, choose=_choose_checkpoint_files
         )
 
 
@@ -102,12 +105,15 @@ def prepared_models() -> list[ModelSource]:
 
 
 def _fetched_models() -> list[ModelSource]:
-    """Return the models in the folder of prepared models."""
+    """Return the models in the folder of prepared models, by what they were made of."""
     sources = []
     for folder in sorted(models_home().glob("*@*")) if models_home().is_dir() else []:
         if is_model_folder(folder):
-            name, _, revision = folder.name.rpartition("@")
-            sources.append(ModelSource(name.replace("--", "/"), revision, folder))
+            name, _, revision = folder.name.replace("--", "/").rpartition("@")
+            with contextlib.suppress(ModelUnavailable):  # a damaged one is told when it is opened
+                made_of = load_config(folder).source
+                name, revision = made_of.name, made_of.revision or revision
+            sources.append(ModelSource(name, revision, folder))
     return sources
 
 
@@ -156,14 +162,32 @@ def find_prepared(name: str) -> Path | None:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Return whether a folder has a checkpoint in audiocraft's or transformers' format."""
-    in_audiocraft = all((folder / file).is_file() for file in AUDIOCRAFT_FILES)
-    weights = any(folder.glob("*.safetensors"))
-    return in_audiocraft or ((folder / CONFIG_FILE).is_file() and weights)
+    """Tell whether a folder holds a checkpoint in audiocraft's or transformers' format."""
+    return _is_audiocraft(folder) or (
+        (folder / CONFIG_FILE).is_file() and any((folder / file).is_file() for file in WEIGHTS)
+    )
+
+
+def _is_audiocraft(folder: Path) -> bool:
+    return all((folder / file).is_file() for file in AUDIOCRAFT_FILES)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a folder on this machine has all files of a repository that are needed."""
+    if _is_audiocraft(folder):
+        return True
+    shards: set[str] = set()
+    for index in folder.glob("*.index.json"):
+        shards |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    whole = all((folder / shard).is_file() for shard in shards)
+    return is_checkpoint(folder) and whole and any((folder / name).is_file() for name in TOKENIZERS)
 
 
 def _choose_checkpoint_files(files: Sequence[str]) -> Sequence[str]:
-    return AUDIOCRAFT_FILES if AUDIOCRAFT_FILES[0] in files else TRANSFORMERS_FILES
+    if AUDIOCRAFT_FILES[0] in files:
+        return AUDIOCRAFT_FILES
+    weights = "*.safetensors" if {*WEIGHTS[:2]} & {*files} else "pytorch_model*.bin"
+    return ("*.json", weights, *TOKENIZERS)
 
 
 def _looks_like_hub_id(name: str) -> bool:
@@ -173,13 +197,42 @@ def _looks_like_hub_id(name: str) -> bool:
 
 def _folder_source(name: str, folder: Path) -> ModelSource:
     if not is_model_folder(folder) and not is_checkpoint(folder):
-        raise ModelUnavailable(
-            f"{folder} holds no model: a model folder has {CONFIG_FILE} and lm.safetensors, "
-            f"a checkpoint has {' and '.join(AUDIOCRAFT_FILES)}, or {CONFIG_FILE} and safetensors"
-        )
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+        raise ModelUnavailable(f"{folder} holds no model: {_describe_other(folder)}")
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not _is_left_out(path.relative_to(folder))
+    )
     stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return ModelSource(name, _content_digest(folder, stamps)[:REVISION_DIGITS], folder)
+
+
+def _is_left_out(path: Path) -> bool:
+    """Tell files that say nothing of a model: hidden ones, and what its other files were."""
+    return path.name == CHECKSUMS_FILE or any(part.startswith(".") for part in path.parts)
+
+
+def _describe_other(folder: Path) -> str:
+    """Say what a folder is that holds no model, and what to do with it."""
+    if (folder / "adapter_config.json").is_file():
+        return (
+            "it is an adapter of PEFT's (LoRA); merge it into its model (merge_and_unload, then "
+            "save_pretrained with the tokenizer) and give the folder that is saved"
+        )
+    if any(folder.glob("*.th")):
+        return (
+            "it is a folder of audiocraft's trainer; export its checkpoint with "
+            "audiocraft.utils.export (export_lm to state_dict.bin, export_encodec or "
+            "export_pretrained_compression_model to compression_state_dict.bin) and give the "
+            "folder of the two"
+        )
+    inside = sorted(path.name for path in folder.glob("*/") if is_checkpoint(path))
+    if inside:
+        return f"give one of the folders in it: {', '.join(inside[:5])}"
+    return (
+        f"a model folder has {CONFIG_FILE} and lm.safetensors, a checkpoint has "
+        f"{' and '.join(AUDIOCRAFT_FILES)}, or {CONFIG_FILE} and {' or '.join(PART_WEIGHTS)}"
+    )
 
 
 @functools.lru_cache(maxsize=32)

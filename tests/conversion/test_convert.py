@@ -25,7 +25,9 @@ def checkpoint(mono, tmp_path):
 
 @pytest.fixture
 def folder(mono, tmp_path):
-    return shutil.copytree(mono.folder, tmp_path / "model")
+    """A model folder without checksums, so that its other checks see what is done to it."""
+    without = shutil.ignore_patterns("checksums.json")
+    return shutil.copytree(mono.folder, tmp_path / "model", ignore=without)
 
 
 def edit_config(checkpoint, old, new, file="state_dict.bin"):
@@ -232,14 +234,28 @@ def test_a_codec_of_another_kind_is_refused_by_name(checkpoint, tmp_path):
         convert(checkpoint, tmp_path / "model")
 
 
-def test_parts_that_are_only_named_and_cannot_be_fetched_are_told(
+def test_known_parts_that_are_only_named_and_cannot_be_fetched_are_told(
     checkpoint, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    torch.save({"pretrained": "nobody/no_codec"}, checkpoint / "compression_state_dict.bin")
-    with pytest.raises(ModelUnavailable, match=r"nobody/no_codec .* connect once"):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    known = {"pretrained": "facebook/encodec_32khz"}
+    torch.save(known, checkpoint / "compression_state_dict.bin")
+    with pytest.raises(ModelUnavailable, match=r"facebook/encodec_32khz .* connect once"):
         convert(checkpoint, tmp_path / "model")
+
+
+def test_parts_of_other_names_are_asked_for_and_used_where_they_are_given(
+    checkpoint, folder, tmp_path
+):
+    torch.save({"pretrained": "nobody/codec"}, checkpoint / "compression_state_dict.bin")
+    with pytest.raises(ModelUnavailable, match=r"hf download nobody/codec --local-dir .*/codec`"):
+        convert(checkpoint, tmp_path / "other")
+
+    shutil.copytree(folder / "codec", checkpoint / "codec")
+
+    assert (convert(checkpoint, tmp_path / "other") / "codec").is_dir()
 
 
 def test_a_folder_without_a_checkpoint_is_told(tmp_path):
