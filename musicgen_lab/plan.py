@@ -318,6 +318,8 @@ class Plan:
         }
         if self.cost is not None:
             lines["estimated cost"] = str(self.cost)
+        if self.folder is not None:
+            lines["run folder"] = str(self.folder.path.absolute())
         if ways:
             lines["made otherwise"] = f"{len(self.mismatches):,} ({'; '.join(ways)})"
         return "\n".join(f"{label:<15} {value}" for label, value in lines.items())

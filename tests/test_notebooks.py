@@ -8,7 +8,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
+from musicgen_lab import MusicGenLabError
 from musicgen_lab.report.notebook import run_notebook
 
 ROOT = Path(__file__).parents[1]
@@ -54,8 +56,49 @@ def test_explore_runs_on_the_embedded_model(tmp_path):
     assert len(list((run / "clips").glob("*.wav"))) == 4
 
 
-def test_the_study_of_temperature_and_cfg_runs_on_the_embedded_model(tmp_path):
+def test_the_study_runs_with_one_temperature_and_features_as_text(tmp_path):
     given = {**TINY, "seeds": 3, "run_folder": str(tmp_path / "run")}
+    given |= {"temperatures": 0.7, "features": "spectral_centroid_hz, rms_dbfs"}
     said = texts(run_notebook(NOTEBOOKS / "temperature_cfg.ipynb", tmp_path, given))
     assert "Effects with 95% intervals over seeds" in said
-    assert "questions were asked, of 4 features" in said
+    assert "questions were asked, of 2 features" in said
+
+
+@pytest.fixture
+def shell():
+    """What runs cells, in this process and in a history of its own."""
+    yield InteractiveShell.instance()
+    InteractiveShell.clear_instance()
+
+
+MISTAKES = {
+    "temperaturs = [0.7]": "no parameter 'temperaturs' (did you mean temperatures?)",
+    'temperatures = "0.7, 1.0"': "temperature must be a number from 0 to 10, got '0.7, 1.0'",
+    "cfg_coefs = []": "cfg_coef needs at least one value",
+    "duration = 45": "duration must be a number from 1 to 30 seconds, got 45",
+    'backend_url = "cloud"': "no backend is called 'cloud'",
+}
+
+
+@pytest.mark.parametrize("name", ["explore", "temperature_cfg", "remote_modal"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistaken_parameter_ends_the_notebook_in_its_first_cell(shell, name, mistake):
+    defaults, first, *_ = (
+        cell.source
+        for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+        if cell.cell_type == "code"
+    )
+    shell.run_cell(defaults, store_history=True)
+    shell.run_cell(f"# Parameters\n{mistake}\n", store_history=True)
+    error = shell.run_cell(first, store_history=True).error_in_exec
+    assert isinstance(error, MusicGenLabError)
+    assert MISTAKES[mistake] in str(error)
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
+def test_what_a_notebook_makes_stays_in_the_folder_that_it_runs_in(path):
+    defaults = {}
+    (cell,) = (c for c in nbformat.read(path, as_version=4).cells if c.metadata)
+    exec(cell.source, defaults)
+    folder = Path(defaults["run_folder"])
+    assert not folder.is_absolute() and ".." not in folder.parts

@@ -230,6 +230,7 @@ def test_the_plan_counts_cells_seeds_and_what_is_there_without_making_anything(t
     assert plan.estimate_s == pytest.approx(0.07)
     assert len(backend.made) == 2
     assert "already there   2" in str(plan)
+    assert f"run folder      {tmp_path / 'run'}" in str(plan)
 
 
 def test_a_plan_for_a_folder_that_is_not_there_leaves_it_so(tmp_path):

@@ -187,7 +187,7 @@ def chosen_features(features: Iterable[str] | None = None) -> list[str]:
     Parameters
     ----------
     features : str or iterable of str, optional
-        One or several; `DEFAULT_FEATURES` if not given.
+        One or several, also as text with commas; `DEFAULT_FEATURES` if not given.
 
     Raises
     ------
@@ -196,7 +196,9 @@ def chosen_features(features: Iterable[str] | None = None) -> list[str]:
     """
     if features is None:
         return list(DEFAULT_FEATURES)
-    chosen = list(dict.fromkeys([features] if isinstance(features, str) else features))
+    if isinstance(features, str):
+        features = [name.strip() for name in features.split(",")]
+    chosen = list(dict.fromkeys(features))
     for name in chosen:
         if name not in FEATURES:
             raise InvalidRequest(

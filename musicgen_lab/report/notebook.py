@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -109,6 +111,46 @@ def check_parameters(
                 field=name,
                 value=value,
             )
+
+
+def refuse_unknown_parameters() -> None:
+    """Refuse, inside a notebook that papermill runs, a parameter that the notebook does not have.
+
+    Papermill itself only warns of a misspelt name and runs with the default. Called in the first
+    cell after the parameters; where papermill gave none, it does nothing.
+
+    Raises
+    ------
+    InvalidRequest
+        Naming those that there are.
+    """
+    from IPython import get_ipython  # type: ignore[attr-defined]
+
+    cells: list[str] = get_ipython().user_ns["In"]
+    injected = [number for number, cell in enumerate(cells) if cell.startswith("# Parameters")]
+    if not injected:
+        return
+    known = [name for cell in cells[: injected[0]] for name in _assigned(cell)]
+    for name in _assigned(cells[injected[0]]):
+        if name not in known:
+            meant = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {meant[0]}?)" if meant else ""
+            raise InvalidRequest(
+                f"the notebook has no parameter {name!r}{hint}; its parameters are "
+                f"{', '.join(known)}",
+                field=name,
+            )
+
+
+def _assigned(cell: str) -> list[str]:
+    """Return the names that a cell assigns at its top level."""
+    return [
+        target.id
+        for statement in ast.parse(cell).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    ]
 
 
 def _kernel() -> AsyncKernelManager:
