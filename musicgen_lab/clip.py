@@ -129,6 +129,14 @@ class Clip:
         -------
         bytes
             The same bytes for the same samples.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> clip = results.clip(results.frame["key"][0])
+        >>> clip.wav_bytes()[:4], clip.duration_s
+        (b'RIFF', 1.0)
         """
         return encode_wav(self.samples, self.sample_rate, subtype)
 
@@ -136,6 +144,12 @@ class Clip:
         """Return a player for a notebook, at the clip's own level.
 
         IPython's player normalises arrays to full scale, so it gets a WAV file here.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> player = results.clip(results.frame["key"][0]).play()
         """
         from IPython.display import Audio
 
@@ -170,7 +184,22 @@ class Failure:
     def from_error(
         cls, request: GenerationRequest, error: Exception, elapsed_s: float = 0.0
     ) -> Failure:
-        """Return a request's failure for an error, with the error's traceback."""
+        """Return a request's failure for an error, with the error's traceback.
+
+        Parameters
+        ----------
+        request : GenerationRequest
+        error : Exception
+        elapsed_s : float
+            Seconds spent on it.
+
+        Examples
+        --------
+        >>> from musicgen_lab import Failure, GenerationRequest
+        >>> request = GenerationRequest(prompt="jazzy piano solo")
+        >>> Failure.from_error(request, MemoryError("no room")).error_type
+        'MemoryError'
+        """
         lines = traceback.format_exception(error)
         return cls(request, type(error).__name__, str(error), elapsed_s, "".join(lines))
 

@@ -81,6 +81,17 @@ class Plan:
     ) -> Plan:
         """Look up resolved requests in the folder.
 
+        Parameters
+        ----------
+        design : Mapping
+        requests : tuple of GenerationRequest
+            Resolved.
+        backend : Backend
+        folder : RunFolder or None
+        mismatched : {"keep", "remake", "refuse"}
+        notes : tuple of str
+            Fields that were set and cannot act.
+
         Raises
         ------
         InvalidRequest
@@ -197,6 +208,15 @@ class Plan:
             When the model cannot be opened.
         KeyboardInterrupt
             On Ctrl-C. Finished clips are kept; the message says how many.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> sweep = lab.Sweep(prompt="jazzy piano solo", duration=1, seed=range(2))
+        >>> plan = sweep.plan(lab.connect("local"), "runs/piano")
+        >>> results = plan.run(progress=False)
+        >>> plan.finished
+        2
         """
         folder = self.folder
         if folder is None:
@@ -256,6 +276,14 @@ class Plan:
         ----------
         results : Results
             Of the run that was planned. Clips that were present before it are not counted.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> sweep = lab.Sweep(prompt="jazzy piano solo", duration=1, seed=range(2))
+        >>> plan = sweep.plan(lab.connect("local"), "runs/piano")
+        >>> print(plan.beside(plan.run(progress=False)))
+        no clip of this run cost money
         """
         made = [request.key() for request in self._to_make]
         rows = results.frame[results.frame["key"].isin(made)].dropna(subset=["cost_usd"])

@@ -211,11 +211,28 @@ class GenerationRequest(BaseModel):
         -------
         str
             64 hexadecimal digits.
+
+        Examples
+        --------
+        >>> from musicgen_lab import GenerationRequest
+        >>> GenerationRequest(prompt="jazzy piano solo", seed=0, model="demo@1").key()[:12]
+        '95a8a48c8b43'
         """
         return _key_of(self)
 
     def with_model(self, model: str) -> GenerationRequest:
-        """Return the same request with another model, such as one with its revision."""
+        """Return the same request with another model, such as one with its revision.
+
+        Parameters
+        ----------
+        model : str
+
+        Examples
+        --------
+        >>> from musicgen_lab import GenerationRequest
+        >>> GenerationRequest(prompt="jazzy piano solo").with_model("demo@1").model
+        'demo@1'
+        """
         fields: dict[str, Any] = {**self.model_dump(), "model": model}
         return GenerationRequest(**fields)
 
@@ -232,6 +249,12 @@ class GenerationRequest(BaseModel):
         dict of str to str
             Field name to reason; empty if every field has an effect. These are audiocraft's rules:
             temperature 0 is greedy, and top_p replaces top_k.
+
+        Examples
+        --------
+        >>> from musicgen_lab import GenerationRequest
+        >>> GenerationRequest(prompt="jazzy piano solo", top_p=0.9).inert_fields()
+        {'top_k': 'top_p 0.9 replaces it'}
         """
         inert: dict[str, str] = {}
         if self.cfg_coef == 0:

@@ -25,6 +25,15 @@ class Results:
     ----------
     table : RunTable
         The data that all methods read.
+
+    Examples
+    --------
+    >>> import musicgen_lab as lab
+    >>> results = lab.Results.open("runs/guitar")
+    >>> results.frame[["temperature", "cfg_coef", "seed"]].head(2)
+       temperature  cfg_coef  seed
+    0          0.7       1.0     0
+    1          0.7       1.0     1
     """
 
     def __init__(self, table: RunTable) -> None:
@@ -34,10 +43,22 @@ class Results:
     def open(cls, folder: str | Path) -> Results:
         """Read a run folder, measure clips that are new, and save the frame as Parquet.
 
+        Parameters
+        ----------
+        folder : str or Path
+            The run folder: a sweep's `--out`.
+
         Raises
         ------
         RunFolderError
             When there is no run in the folder.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> results
+        <Results of temperature x cfg_coef x seed: 12 clips, 0 failed, 0 missing, in runs/guitar>
         """
         return cls(RunTable.open(folder))
 
@@ -92,12 +113,25 @@ class Results:
     def clip(self, key: str) -> Clip:
         """Return the clip of a row's key, or of its first characters, as tables show them.
 
+        Parameters
+        ----------
+        key : str
+            As in the frame, or the beginning of it.
+
         Raises
         ------
         InvalidRequest
             When the keys of several rows begin with them.
         KeyError
             When that request has no finished clip.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> clip = results.clip(results.frame["key"][0])
+        >>> clip.samples.shape, clip.sample_rate
+        ((1, 32000), 32000)
         """
         return self.table.clip(key)
 
@@ -113,6 +147,13 @@ class Results:
         ------
         InvalidRequest
             When a column is unknown, or no row is left.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> results.select(temperature=0.7, seed=[0, 1])
+        <Results of cfg_coef x seed: 4 clips, 0 failed, 0 missing, in runs/guitar>
         """
         return Results(self.table.select(**fields))
 
@@ -137,6 +178,18 @@ class Results:
         ------
         InvalidRequest
             When there is no such feature.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> summary = results.summary("spectral_centroid_hz")
+        >>> summary[["temperature", "cfg_coef", "n"]]
+           temperature  cfg_coef  n
+        0          0.7       1.0  3
+        1          0.7       3.0  3
+        2          1.3       1.0  3
+        3          1.3       3.0  3
         """
         from musicgen_lab.stats.summary import summarise
 
@@ -170,6 +223,18 @@ class Results:
         ------
         InvalidRequest
             When there is no such feature.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> effects = results.effects(["loudness_lufs", "onset_rate_hz"])
+        >>> effects[["parameter", "feature"]]
+             parameter        feature
+        0  temperature  loudness_lufs
+        1  temperature  onset_rate_hz
+        2     cfg_coef  loudness_lufs
+        3     cfg_coef  onset_rate_hz
         """
         return _study(self.table, features, alpha).effects.copy()
 
@@ -178,6 +243,20 @@ class Results:
 
         Works for designs without a grid too. The table is that of
         `musicgen_lab.stats.trends.trends`; parameters and errors are those of `effects`.
+
+        Parameters
+        ----------
+        features : sequence of str, optional
+            Names of features; `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given.
+        alpha : float
+            The family-wise error rate of the study.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> len(results.trends(["loudness_lufs"]))
+        2
         """
         return _study(self.table, features, alpha).trends.copy()
 
@@ -189,29 +268,90 @@ class Results:
         One row for every feature and every two parameters that are numbers and fully crossed, as
         `musicgen_lab.stats.study_tables.StudyTables.interactions`; parameters and errors are those
         of `effects`.
+
+        Parameters
+        ----------
+        features : sequence of str, optional
+            Names of features; `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given.
+        alpha : float
+            The family-wise error rate of the study.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> len(results.interactions(["loudness_lufs"]))
+        1
         """
         return _study(self.table, features, alpha).interactions.copy()
 
     def distances(self, distance: str = "mel_cepstral_db") -> pd.DataFrame:
-        """Return the distance between every two clips (`stats.distances.clip_distances`)."""
+        """Return the distance between every two clips (`stats.distances.clip_distances`).
+
+        Parameters
+        ----------
+        distance : str
+            One of `musicgen_lab.analysis.distances.DISTANCES`.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> results.distances().shape
+        (12, 12)
+        """
         from musicgen_lab.stats.distances import clip_distances
 
         return clip_distances(self.table, distance)
 
     def cell_distances(self, distance: str = "mel_cepstral_db") -> pd.DataFrame:
-        """Return the mean distance between every two cells (`stats.distances.cell_distances`)."""
+        """Return the mean distance between every two cells (`stats.distances.cell_distances`).
+
+        Parameters
+        ----------
+        distance : str
+            One of `musicgen_lab.analysis.distances.DISTANCES`.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> results.cell_distances().shape
+        (4, 4)
+        """
         from musicgen_lab.stats.distances import cell_distances
 
         return cell_distances(self.table, distance)
 
     def diversity(self) -> pd.DataFrame:
-        """Return the diversity of the seeds in every cell (`stats.distances.diversity`)."""
+        """Return the diversity of the seeds in every cell (`stats.distances.diversity`).
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> list(results.diversity()["n"])
+        [3, 3, 3, 3]
+        """
         from musicgen_lab.stats.distances import diversity
 
         return diversity(self.table)
 
     def map_coordinates(self, features: Sequence[str] | None = None) -> pd.DataFrame:
-        """Return coordinates of the clips on a plane (`stats.principal_map.map_coordinates`)."""
+        """Return coordinates of the clips on a plane (`stats.principal_map.map_coordinates`).
+
+        Parameters
+        ----------
+        features : sequence of str, optional
+            Names of features; all that are numbers if not given.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> list(results.map_coordinates())
+        ['key', 'temperature', 'cfg_coef', 'seed', 'x', 'y']
+        """
         from musicgen_lab.stats.principal_map import map_coordinates
 
         return map_coordinates(self.table, features)
@@ -237,6 +377,12 @@ class Results:
         ------
         ModelUnavailable
             When the extra is missing, or the model is not available and cannot be fetched.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> similarity = results.text_similarity()  # doctest: +SKIP
         """
         from musicgen_lab.runs.derived import text_similarities
 
@@ -267,31 +413,91 @@ class Results:
         ------
         ModelUnavailable
             When the extra is missing, or the model is not available and cannot be fetched.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> scores = results.aesthetics()  # doctest: +SKIP
         """
         from musicgen_lab.runs.derived import aesthetic_scores
 
         return self._identified().assign(**aesthetic_scores(self.table, source))
 
     def listen(self, features: Sequence[str] | None = None, *, matched: bool = False) -> HTML:
-        """Show every clip's spectrogram, player and values (`listening.grid.listen`)."""
+        """Show every clip's spectrogram, player and values (`listening.grid.listen`).
+
+        Parameters
+        ----------
+        features : sequence of str, optional
+            Names of features; `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given.
+        matched : bool
+            Play every clip at the same loudness.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> players = results.select(seed=0).listen(["loudness_lufs"])
+        """
         from musicgen_lab.listening.grid import listen
 
         return listen(self.table, features=features, matched=matched)
 
     def plot_spectrograms(self, **fixed: Any) -> Drawing:
-        """Plot all spectrograms on one scale (`figures.spectrogram_grid.plot_spectrograms`)."""
+        """Plot all spectrograms on one scale (`figures.spectrogram_grid.plot_spectrograms`).
+
+        Parameters
+        ----------
+        **fixed
+            Values of swept fields that are neither down nor across, such as `seed=1`.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> drawing = results.plot_spectrograms(seed=1)
+        >>> drawing.save("grid.png")
+        PosixPath('grid.png')
+        """
         from musicgen_lab.figures.spectrogram_grid import plot_spectrograms
 
         return plot_spectrograms(self.table, **fixed)
 
     def plot_heatmap(self, feature: str, **fixed: Any) -> Drawing:
-        """Plot a feature over the grid with its spread (`figures.heatmap.plot_heatmap`)."""
+        """Plot a feature over the grid with its spread (`figures.heatmap.plot_heatmap`).
+
+        Parameters
+        ----------
+        feature : str
+            One of `musicgen_lab.analysis.features.FEATURES`.
+        **fixed
+            As in `plot_spectrograms`, without the seed.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> drawing = results.plot_heatmap("spectral_centroid_hz")
+        """
         from musicgen_lab.figures.heatmap import plot_heatmap
 
         return plot_heatmap(self.table, feature, **fixed)
 
     def plot_effects(self, features: Sequence[str] | None = None) -> Drawing:
-        """Plot the effects of every swept parameter (`figures.effects.plot_effects`)."""
+        """Plot the effects of every swept parameter (`figures.effects.plot_effects`).
+
+        Parameters
+        ----------
+        features : sequence of str, optional
+            Names of features; `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> drawing = results.plot_effects(["loudness_lufs", "onset_rate_hz"])
+        """
         from musicgen_lab.figures.effects import plot_effects
 
         return plot_effects(self.table, features)
@@ -299,13 +505,42 @@ class Results:
     def plot_map(
         self, colour_by: str | None = None, features: Sequence[str] | None = None
     ) -> Drawing:
-        """Plot a map on which similar clips are close (`figures.clip_map.plot_map`)."""
+        """Plot a map on which similar clips are close (`figures.clip_map.plot_map`).
+
+        Parameters
+        ----------
+        colour_by : str, optional
+            A swept field; the first one if not given.
+        features : sequence of str, optional
+            Names of features; all that are numbers if not given.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> drawing = results.plot_map(colour_by="temperature")
+        """
         from musicgen_lab.figures.clip_map import plot_map
 
         return plot_map(self.table, colour_by, features)
 
     def plot_pair(self, a: str, b: str, features: Sequence[str] | None = None) -> Drawing:
-        """Plot the clips of two keys with their difference (`figures.pair.plot_pair`)."""
+        """Plot the clips of two keys with their difference (`figures.pair.plot_pair`).
+
+        Parameters
+        ----------
+        a, b : str
+            Keys, as for `clip`.
+        features : sequence of str, optional
+            Rows of the table; `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> first, *_, last = results.frame["key"]
+        >>> drawing = results.plot_pair(first, last)
+        """
         from musicgen_lab.figures.pair import plot_pair
 
         return plot_pair(self.clip(a), self.clip(b), features)

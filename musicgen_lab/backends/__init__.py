@@ -18,7 +18,17 @@ OnProgress: TypeAlias = "Callable[[float], None]"
 
 @runtime_checkable
 class Backend(Protocol):
-    """Something that makes clips: requests in, clips or failures out."""
+    """Something that makes clips: requests in, clips or failures out.
+
+    Examples
+    --------
+    >>> import musicgen_lab as lab
+    >>> backend = lab.connect("local")
+    >>> request = lab.GenerationRequest(prompt="jazzy piano solo", duration=1, seed=0)
+    >>> (clip,) = backend.generate([backend.resolve(request)])
+    >>> clip.duration_s
+    1.0
+    """
 
     @property
     def name(self) -> str:
@@ -26,6 +36,10 @@ class Backend(Protocol):
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with its model and revision filled in.
+
+        Parameters
+        ----------
+        request : GenerationRequest
 
         Raises
         ------
@@ -39,10 +53,22 @@ class Backend(Protocol):
         """Make a clip or a failure for every resolved request, in the order in which they finish.
 
         Requests are taken lazily, as capacity becomes free. Not every backend reports progress.
+
+        Parameters
+        ----------
+        requests : iterable of GenerationRequest
+        on_progress : callable, optional
+            Called with the seconds of sound that were made since the last call.
         """
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
-        """Return the estimated seconds for making these, or None if unknown."""
+        """Return the estimated seconds for making these, or None if unknown.
+
+        Parameters
+        ----------
+        requests : sequence of GenerationRequest
+            Resolved.
+        """
 
 
 @runtime_checkable

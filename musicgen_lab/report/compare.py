@@ -70,6 +70,12 @@ def make_comparison(
         When there is no run in a folder, or `out` cannot be written.
     ReportFailed
         When the notebook ends in an error.
+
+    Examples
+    --------
+    >>> import musicgen_lab as lab
+    >>> lab.make_comparison("runs/small", "runs/large", "runs/both")  # doctest: +SKIP
+    PosixPath('runs/both/report.html')
     """
     comparison = open_comparison(run_a, run_b)
     names = chosen_features(features)

@@ -66,6 +66,12 @@ def make_report(
         When there is no run in the folder, or it cannot be written.
     ReportFailed
         When the notebook ends in an error.
+
+    Examples
+    --------
+    >>> import musicgen_lab as lab
+    >>> lab.make_report("runs/guitar")  # doctest: +SKIP
+    PosixPath('runs/guitar/report.html')
     """
     kept = check_formats(formats)
     if self_contained and "html" not in kept:

@@ -91,6 +91,14 @@ class ClipStore:
     ----------
     folder : Path
         Created by the first `put`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from musicgen_lab import ClipStore
+    >>> store = ClipStore(Path("runs/guitar/clips"))
+    >>> {record.status for record in store.records()}
+    {'ok'}
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,6 +110,10 @@ class ClipStore:
         """Return the record of a key, or None when there is none that can be trusted.
 
         The sound's checksum is verified, once per process and file.
+
+        Parameters
+        ----------
+        key : str
         """
         record = self._trusted(key)
         older_name = self._older_names.get(key) if record is None else None
@@ -146,6 +158,10 @@ class ClipStore:
 
     def clip(self, key: str) -> Clip:
         """Return the finished clip of a key.
+
+        Parameters
+        ----------
+        key : str
 
         Raises
         ------
