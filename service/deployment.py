@@ -283,8 +283,8 @@ def check_access(settings: DeploymentSettings) -> str:
             "meant"
         )
     return (
-        "the web address is PUBLIC: whoever knows it uses your GPUs; MUSICGEN_SECRET or "
-        "MUSICGEN_PROXY_AUTH=1 ask for a key"
+        "the web address is PUBLIC: anyone who knows it can use your GPUs; set MUSICGEN_SECRET "
+        "or MUSICGEN_PROXY_AUTH=1 to require a key"
     )
 
 
