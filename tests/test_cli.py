@@ -82,7 +82,7 @@ def test_a_missing_prompt_is_named():
     )
 
 
-def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+def test_a_folder_with_other_contents_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     done = run_command("sweep", *PROMPT, "--out", tmp_path)
     assert done.returncode == 2

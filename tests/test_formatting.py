@@ -15,7 +15,7 @@ def test_three_digits_of_the_larger_limit_are_kept(limits, decimals):
     assert decimals_for(limits) == decimals
 
 
-def test_limits_that_lie_close_together_have_one_more():
+def test_limits_that_are_close_together_have_one_more():
     assert decimals_for((-23.48, -23.46)) == 2
 
 
@@ -24,7 +24,7 @@ def test_minus_is_a_minus_sign_and_thousands_are_grouped():
     assert signed(2, 1, plus=True) == "+2.0"
 
 
-def test_values_of_features_are_written_for_people():
+def test_values_of_features_are_formatted_for_people():
     assert [value(v) for v in (True, False, None, float("nan"), "G minor", 0.0)] == [
         "yes", "no", "–", "–", "G minor", "0",
     ]  # fmt: skip
@@ -42,6 +42,6 @@ def test_a_unit_follows_what_has_one():
     assert value_with_unit(float("nan"), "Hz") == "–"
 
 
-def test_labels_stand_inside_a_sentence():
+def test_labels_fit_into_a_sentence():
     assert mid_sentence("Onset rate") == "onset rate"
     assert mid_sentence("RMS level") == "RMS level"

@@ -29,7 +29,7 @@ def terminal(monkeypatch, capsys):
     return lambda: capsys.readouterr().err.split("\r")
 
 
-def test_the_time_left_is_told_by_the_sound_made_not_by_the_opening_of_the_model(clock, terminal):
+def test_the_time_left_is_estimated_from_the_audio_made_not_from_opening_the_model(clock, terminal):
     with ProgressBar(REQUESTS, shown=True) as bar:
         clock[0] += 60
         bar.advance(1)

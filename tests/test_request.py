@@ -214,7 +214,7 @@ def test_clips_that_are_already_stored_are_found_by_their_requests(fields, key):
     assert GenerationRequest(**fields).key() == key
 
 
-def test_fields_that_cannot_act_are_named_with_the_reason():
+def test_fields_without_effect_are_named_with_the_reason():
     greedy = GenerationRequest(prompt="a", temperature=0)
     assert set(greedy.inert_fields()) == {"top_k", "top_p", "seed"}
     nucleus = GenerationRequest(prompt="a", top_p=0.9)

@@ -38,7 +38,7 @@ def test_there_is_one_row_per_clip_with_parameters_provenance_and_features(run):
     assert failed[["path", "rms_dbfs"]].isna().all(axis=None)
 
 
-def test_rows_stand_in_the_order_of_the_sweep(run):
+def test_rows_are_in_the_order_of_the_sweep(run):
     frame = Results.open(run).frame
     assert list(frame["prompt"]) == ["a"] * 6 + ["fail"] * 6
     assert list(frame["seed"]) == [0, 1, 2] * 4
@@ -150,7 +150,7 @@ def test_the_map_has_every_clip_and_says_what_its_axes_are(run):
         Results.open(run).select(prompt="fail").map_coordinates()
 
 
-def test_clips_are_held_against_their_prompts_once(run, tmp_path_factory):
+def test_text_similarity_is_computed_once(run, tmp_path_factory):
     source = make_clap(tmp_path_factory.mktemp("clap"))
     found = Results.open(run).text_similarity(source)
     assert list(found.columns) == ["key", "prompt", "temperature", "seed", "text_similarity"]

@@ -56,7 +56,7 @@ def test_one_that_fails_does_not_stop_the_others_and_is_shown_with_its_error(ran
     assert "3 studies, 1 failed" in page.find(class_="lead").get_text()
 
 
-def test_the_index_ranks_by_what_holds_and_links_to_each_report(ran):
+def test_the_index_ranks_by_significant_effects_and_links_to_each_report(ran):
     _, index = ran
     page = BeautifulSoup(index.read_text(encoding="utf-8"), "html.parser")
     assert [head.get_text() for head in page("h2")] == ["How loud <it> gets", "quiet", "broken"]
@@ -99,7 +99,7 @@ def test_numbers_are_read_as_they_are_meant(tmp_path):
     assert [request.temperature for request in study.sweep.requests] == [0.1, 0.5, 2]
 
 
-def test_the_folder_of_a_run_is_no_place_for_studies(tmp_path):
+def test_the_folder_of_a_run_is_refused_for_studies(tmp_path):
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(InvalidRequest, match="is a run and has a report of its own"):
         run_studies([], SineBackend(), tmp_path)

@@ -102,13 +102,13 @@ def test_any_field_can_be_swept():
         ({"seed": range(1_000_001)}, "up to 1,000,000 clips, got 1,000,001"),
     ],
 )
-def test_sweeps_that_cannot_be_made_as_asked_are_refused(fields, message):
+def test_invalid_sweeps_are_refused(fields, message):
     with pytest.raises(InvalidRequest) as error:
         grid(**fields)
     assert message in str(error.value)
 
 
-def test_a_set_field_that_cannot_act_is_noted():
+def test_a_set_field_without_effect_is_noted():
     assert grid(top_k=100, top_p=0.9).notes == ("top_k does nothing: top_p 0.9 replaces it",)
     assert grid(top_p=0.9).notes == ()
 
@@ -177,7 +177,7 @@ def test_rows_that_make_no_sweep_are_refused(rows, fields, message):
     assert message in str(error.value)
 
 
-def test_what_cannot_act_on_the_backends_own_model_is_refused_by_the_plan():
+def test_what_has_no_effect_on_the_backends_model_is_refused_by_the_plan():
     """The embedded model has 512 tokens in a codebook."""
     backend = connect("local")
     with pytest.raises(InvalidRequest, match="allows all of the model's 512 tokens, as 0 does"):
@@ -187,7 +187,7 @@ def test_what_cannot_act_on_the_backends_own_model_is_refused_by_the_plan():
     assert note.startswith("top_k does nothing: top_k 600 allows all of the model's 512 tokens")
 
 
-def test_values_found_to_make_equal_sounds_are_named_after_the_run(tmp_path):
+def test_values_that_gave_equal_audio_are_named_after_the_run(tmp_path):
     """Sines ignore top_p, as a model does that is always sure of the next token."""
     with pytest.warns(MusicGenLabWarning) as warned:
         grid(top_p=[0.5, 0.9], cfg_coef=[1, 3]).run(SineBackend(), tmp_path, progress=False)
@@ -248,14 +248,14 @@ def test_running_again_makes_nothing_and_a_larger_sweep_makes_only_the_new_clips
     assert len(results.frame) == 4
 
 
-def test_the_results_of_a_run_are_those_of_what_was_asked(tmp_path):
+def test_the_results_of_a_run_are_those_of_its_own_requests(tmp_path):
     grid(temperature=[0.7, 1.0], seed=[0, 1]).run(SineBackend(), tmp_path, progress=False)
     results = grid(temperature=[1.0, 1.3]).run(SineBackend(), tmp_path, progress=False)
     assert list(results.frame["temperature"]) == [1.0, 1.3]
     assert len(Results.open(tmp_path).frame) == 5
 
 
-def test_a_plan_runs_and_tells_afterwards_what_is_finished(tmp_path):
+def test_a_plan_runs_and_knows_afterwards_what_is_finished(tmp_path):
     plan = grid(temperature=[0.7, 1.0]).plan(SineBackend(), tmp_path)
     assert (plan.present, plan.finished) == (0, 0)
     assert len(plan.run(progress=False).frame) == 2

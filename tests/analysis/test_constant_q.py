@@ -34,7 +34,7 @@ def test_a_tenth_of_the_amplitude_is_20_db_less_and_silence_is_the_floor():
     assert np.all(constant_q_db(np.zeros((1, RATE)), RATE).level_db == FLOOR_DB)
 
 
-def test_a_note_stands_at_its_time():
+def test_a_note_is_at_its_time():
     late = sine(440, duration_s=2)
     late[:, :RATE] = 0
     shown = constant_q_db(late, RATE)
@@ -50,7 +50,7 @@ def test_channels_that_would_cancel_in_a_mix_are_both_seen():
     assert both == pytest.approx(constant_q_db(one, RATE).level_db, abs=1e-3)
 
 
-def test_a_chord_lies_at_its_pitch_classes_whatever_the_octave():
+def test_a_chord_is_at_its_pitch_classes_in_every_octave():
     shown = chroma_db(chord(130.81, 659.26, 1567.98), RATE)  # C3, E5, G6
     loudest = np.argsort(middle(shown.level_db))[-3:]
     assert {PITCH_CLASSES[pitch_class] for pitch_class in loudest} == {"C", "E", "G"}

@@ -87,7 +87,7 @@ def test_units_do_not_count_on_the_map():
     assert there.explained.sum() < 1
 
 
-def test_unknown_values_leave_their_clip_on_the_map_and_silent_clips_off_it():
+def test_clips_with_unknown_values_are_on_the_map_and_silent_ones_are_not():
     values = np.random.default_rng(0).normal(size=(20, 4))
     values[3, 1] = np.nan
     values[4] = np.nan

@@ -17,7 +17,7 @@ RATES = [8_000, 16_000, 32_000, 44_100, 48_000]
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_a_sine_is_known_in_every_feature(rate):
+def test_every_feature_of_a_sine_has_its_known_value(rate):
     measured = measure(sine(1000, amplitude=0.5, rate=rate), rate)
     assert list(measured) == list(FEATURES)
     assert measured["rms_dbfs"] == pytest.approx(20 * math.log10(0.5 / math.sqrt(2)), abs=0.01)
@@ -182,7 +182,7 @@ def test_the_filters_of_loudness_are_those_of_the_standard():
     assert high_pass[1] == pytest.approx([1.0, -1.99004745483398, 0.99007225036621])
 
 
-def test_white_noise_is_known_in_every_feature_of_timbre():
+def test_every_timbre_feature_of_white_noise_has_its_known_value():
     measured = measure(noise(duration_s=4), RATE)
     # The power of a bin of noise is exponentially distributed: its mean log is Euler's constant
     # below the log of its mean.
@@ -199,7 +199,7 @@ def test_white_noise_is_known_in_every_feature_of_timbre():
     assert measured["self_similarity"] < 0.1
 
 
-def test_clicks_are_percussive_and_tones_stand_further_out_than_noise():
+def test_clicks_are_percussive_and_tones_have_more_contrast_than_noise():
     assert measure(clicks(2)[0], RATE)["harmonic_ratio"] < 0.05
     tone = sine(220) + sine(3000) + noise(level=1e-3)
     contrasts = [measure(sound, RATE)["spectral_contrast_db"] for sound in (tone, noise())]
@@ -258,7 +258,7 @@ def test_a_clip_that_dies_away_is_seen_to():
     assert math.isnan(measured["timbre_change_db"])  # silence has no timbre
 
 
-def test_a_clip_that_drifts_is_told_from_one_that_fades():
+def test_a_drifting_clip_is_distinguished_from_a_fading_one():
     drifting = np.concatenate([sine(300, amplitude=0.1), sine(3000, amplitude=0.1)], axis=1)
     fading = sine(300, duration_s=4) * np.linspace(1, 0.1, 4 * RATE)
     drift, fade = measure(drifting, RATE), measure(fading.astype(np.float32), RATE)
@@ -279,7 +279,7 @@ def test_samples_of_another_shape_are_refused():
         measure(np.zeros((1, 100)), 0)
 
 
-def test_features_that_are_not_known_are_refused():
+def test_unknown_features_are_refused():
     with pytest.raises(InvalidRequest, match="unknown feature 'loudnes'; the features are"):
         chosen_features(["loudnes"])
 

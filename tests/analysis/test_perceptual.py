@@ -37,7 +37,7 @@ def test_a_long_clip_is_heard_whole_and_the_same_every_time(clap):
     assert point == pytest.approx(sum(halves) / np.linalg.norm(sum(halves)), abs=1e-4)
 
 
-def test_silence_fits_nothing(clap):
+def test_silence_has_no_text_similarity(clap):
     assert np.isnan(clap.similarity(np.zeros((1, RATE)), RATE, "piano"))
 
 

@@ -65,7 +65,7 @@ def test_a_sweep_keeps_its_failures_as_rows_and_resumes(connect, tmp_path):
     assert len(engine.made) == 9  # eight, and the failed one once more
 
 
-def test_a_full_service_is_asked_again_when_it_said_and_work_is_never_doubled(connect):
+def test_a_full_service_is_retried_after_the_time_it_named_and_work_is_never_doubled(connect):
     class FullAtFirst(EngineWorker):
         refusals = 2
 
@@ -135,7 +135,7 @@ def test_a_service_without_jobs_may_answer_with_the_clip_itself(connect):
     assert (failure.error_type, failure.message) == ("MemoryError", "no room for it")
 
 
-def test_progress_is_told_in_seconds_of_audio_in_the_callers_thread(connect):
+def test_progress_is_reported_in_seconds_of_audio_in_the_callers_thread(connect):
     seconds, threads = [], set()
 
     def on_progress(made_s):
@@ -275,7 +275,7 @@ def test_a_connection_that_is_lost_is_a_failure_and_not_sent_twice(connect):
     assert received == [b"POST"]
 
 
-def test_no_service_at_the_address_is_told_in_one_sentence(connect):
+def test_a_missing_service_is_reported_in_one_sentence(connect):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         backend = connect(f"http://127.0.0.1:{unused.getsockname()[1]}")

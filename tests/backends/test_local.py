@@ -57,7 +57,7 @@ def test_it_says_how_a_clip_was_made_otherwise(backend):
     assert precise.mismatch(by_lab) == "in float32 instead of bfloat16"
 
 
-def test_several_models_can_be_asked_for_in_one_go(backend, tmp_path):
+def test_several_models_can_be_requested_at_once(backend, tmp_path):
     copy = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "copy")
     requests = [backend.resolve(request(model=model)) for model in ("demo", str(copy))]
     demo, other = backend.generate(requests)

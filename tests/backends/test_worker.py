@@ -53,7 +53,7 @@ def test_equal_requests_each_get_their_own_answer(demo):
     assert all(np.array_equal(first, other) for other in others)
 
 
-def test_a_cancelled_request_frees_its_place_before_it_is_made(demo):
+def test_a_cancelled_request_frees_its_slot_before_it_is_made(demo):
     made = demo.describe()["made"]
     long = [demo.submit(ask(demo, seed, duration=30.0)) for seed in range(4)]
     short = demo.submit(ask(demo))
@@ -65,7 +65,7 @@ def test_a_cancelled_request_frees_its_place_before_it_is_made(demo):
     }  # fmt: skip
 
 
-def test_a_clip_says_its_share_of_the_time_that_its_batch_took(demo):
+def test_a_clip_reports_its_share_of_the_batchs_time(demo):
     clips = [f.result() for f in [demo.submit(ask(demo, seed)) for seed in range(4)]]
     assert all(clip.elapsed_s > 0 for clip in clips)
 
@@ -134,7 +134,7 @@ def test_a_clip_that_fails_alone_changes_nothing_for_the_others(gated):
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_device_that_is_lost_fails_everything_as_retryable_and_takes_nothing_more(alone):
+def test_a_lost_device_fails_everything_as_retryable_and_accepts_no_more_requests(alone):
     engine, called = GatedEngine(), threading.Event()
     engine.max_clips = 2
     worker = EngineWorker(engine, MODEL, on_broken=called.set)
@@ -156,7 +156,7 @@ def test_a_device_that_is_lost_fails_everything_as_retryable_and_takes_nothing_m
     worker.close()
 
 
-def test_progress_is_told_in_steps_until_a_request_is_finished():
+def test_progress_is_reported_in_steps_until_a_request_is_finished():
     engine, seen = open_engine(max_clips=1), []
     worker = EngineWorker(engine, MODEL)
     request = ask(worker)
@@ -170,7 +170,7 @@ def test_progress_is_told_in_steps_until_a_request_is_finished():
     worker.close()
 
 
-def test_closing_fails_what_is_not_finished_and_takes_nothing_more(gated):
+def test_closing_fails_unfinished_requests_and_accepts_no_more(gated):
     engine, worker = gated
     future = worker.submit(ask(worker))
     threading.Timer(0, engine.gate.release).start()  # the step that the thread is in must end

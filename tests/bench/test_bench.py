@@ -84,7 +84,7 @@ def test_a_loop_is_timed_on_one_cell_and_counted_for_all(told):
 
 
 @needs_audiocraft
-def test_the_machine_is_named_beside_the_json(told):
+def test_the_machine_is_named_on_standard_error_beside_the_json(told):
     assert "cores" in told.err
     assert "torch" in told.err
 

@@ -55,7 +55,7 @@ def test_the_folder_says_where_it_came_from(mono):
     assert (config.sample_rate, config.frame_rate) == (32_000, 50.0)
 
 
-def test_the_precision_asked_for_is_the_one_written(mono, tmp_path):
+def test_the_requested_precision_is_the_one_written(mono, tmp_path):
     folder = convert(mono.checkpoint, tmp_path / "model", dtype="float32", name="a", license="MIT")
 
     config, checkpoint = open_checkpoint(folder)
@@ -76,7 +76,7 @@ def test_the_released_models_licence_is_known(mono, tmp_path):
 
 
 @needs_audiocraft
-def test_weights_that_no_float16_holds_give_audiocrafts_tokens(checkpoint, tmp_path):
+def test_weights_outside_float16_give_audiocrafts_tokens(checkpoint, tmp_path):
     from musicgen_lab.reference.engine import ReferenceEngine
 
     path = checkpoint / "state_dict.bin"
@@ -182,7 +182,7 @@ def test_greedy_tokens_of_a_transformers_checkpoint_are_transformers(
 
 @pytest.mark.parametrize("file", ["state_dict.bin", "compression_state_dict.bin"])
 @pytest.mark.parametrize("keep", [0, 3, 1000, 0.5, 0.99])
-def test_a_truncated_checkpoint_is_told_and_leaves_nothing_behind(checkpoint, tmp_path, file, keep):
+def test_a_truncated_checkpoint_is_reported_and_leaves_no_files(checkpoint, tmp_path, file, keep):
     path = checkpoint / file
     content = path.read_bytes()
     path.write_bytes(content[: int(keep if keep >= 1 else keep * len(content))])
@@ -258,7 +258,7 @@ def test_parts_of_other_names_are_asked_for_and_used_where_they_are_given(
     assert (convert(checkpoint, tmp_path / "other") / "codec").is_dir()
 
 
-def test_a_folder_without_a_checkpoint_is_told(tmp_path):
+def test_a_folder_without_a_checkpoint_is_reported(tmp_path):
     with pytest.raises(ModelUnavailable, match="holds no checkpoint"):
         convert(tmp_path, tmp_path / "model")
 
@@ -275,7 +275,7 @@ def test_melody_in_transformers_format_is_refused_by_name(tmp_path):
     ["lm.safetensors", "codec/model.safetensors", "text_encoder/model.safetensors", "config.json"],
 )
 @pytest.mark.parametrize("damage", ["missing", "truncated", "garbage", "huge header"])
-def test_a_damaged_model_folder_is_told_at_once(folder, file, damage):
+def test_a_damaged_model_folder_is_reported_at_once(folder, file, damage):
     path = folder / file
     content = path.read_bytes()
     path.unlink()

@@ -82,7 +82,7 @@ def test_drums_beat_at_the_tempo_that_a_word_names(engine, word, bpm):
     assert sum(abs(tempo / bpm - 1) <= 0.04 for tempo in found) >= 7
 
 
-def test_major_and_minor_are_told_apart_by_their_triads(engine):
+def test_major_and_minor_are_distinguished_by_their_triads(engine):
     requests = [
         GenerationRequest(prompt=f"{mode} piano chords", duration=4, seed=seed)
         for mode in MODES
@@ -140,7 +140,7 @@ def test_it_is_small_and_free_and_says_what_made_it():
     assert training["recipe_version"] == RECIPE_VERSION
 
 
-def test_its_card_tells_the_figures_that_were_measured():
+def test_its_card_has_the_measured_figures():
     card = (EMBEDDED_FOLDER / CARD_FILE).read_text()
     figures = (EMBEDDED_FOLDER / FIGURES_FILE).read_text()
 

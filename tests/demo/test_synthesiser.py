@@ -60,7 +60,7 @@ def test_tempo_is_what_it_says(tempo_bpm):
 
 
 @pytest.mark.parametrize("texture", ["chords", "arpeggio", "solo"])
-def test_major_and_minor_are_told_apart_by_their_triads(texture):
+def test_major_and_minor_are_distinguished_by_their_triads(texture):
     told = [
         (mode_evidence(play(replace(PIECE, mode=mode, texture=texture), seed, 4.8))[2] > 0)
         == (mode == "major")

@@ -37,7 +37,7 @@ def compared(tmp_path_factory):
     return done, folder
 
 
-def test_a_batch_ends_with_its_index_and_tells_of_the_failed_study(batch):
+def test_a_batch_ends_with_its_index_and_shows_the_failed_study(batch):
     done, folder = batch
     assert done.returncode == 1
     assert done.stdout == "my-studies/index.html\n"
@@ -48,14 +48,14 @@ def test_a_batch_ends_with_its_index_and_tells_of_the_failed_study(batch):
     assert "no model is called 'nope'" in page.find(class_="failed").get_text()
 
 
-def test_a_report_is_kept_as_what_was_asked_for_and_its_path_is_printed(tmp_path):
+def test_a_report_is_written_in_the_requested_formats_and_its_path_is_printed(tmp_path):
     make_run(tmp_path / "run")
     done = run_command("report", "run", "--format", "ipynb", "--quiet", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "run/report.ipynb\n"), done.stderr
     assert [path.name for path in (tmp_path / "run").glob("report.*")] == ["report.ipynb"]
 
 
-def test_a_comparison_lies_beside_the_second_run(compared):
+def test_a_comparison_is_written_beside_the_second_run(compared):
     done, folder = compared
     assert done.returncode == 0, done.stderr
     assert done.stdout == "b-against-a/report.html\n"

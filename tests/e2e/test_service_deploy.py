@@ -69,7 +69,7 @@ def test_the_gpu_class_is_kept_for_two_minutes_and_scales_by_modals_own_means(se
     assert function.checkpointing_enabled
 
 
-def test_the_weights_lie_in_a_volume(servicer):
+def test_the_weights_are_in_a_volume(servicer):
     for name in ("MusicGen.*", "prepare"):
         (mount,) = servicer.definition(deployed(servicer).functions[name]).volume_mounts
         assert mount.mount_path == "/models"
@@ -77,7 +77,7 @@ def test_the_weights_lie_in_a_volume(servicer):
 
 
 @pytest.mark.parametrize(("name", "lock"), [("MusicGen.*", GPU_LOCK), ("web", WEB_LOCK)])
-def test_an_image_holds_its_lock_without_resolution_and_our_source_is_mounted(servicer, name, lock):
+def test_an_image_installs_its_lock_without_resolution_and_mounts_our_source(servicer, name, lock):
     definition = servicer.definition(deployed(servicer).functions[name])
     layers = image_layers(servicer, definition)
     commands = "\n".join(line for image in layers for line in image.dockerfile_commands)

@@ -150,9 +150,7 @@ def test_the_clips_of_a_container_that_is_killed_in_a_sweep_are_made_by_another(
     assert counts == {20: 0, 21: 0, 22: 1, 23: 0}
 
 
-def test_a_request_that_is_cancelled_here_is_cancelled_on_modal_and_frees_its_place(
-    server, backend
-):
+def test_a_request_that_is_cancelled_here_is_cancelled_on_modal_and_frees_its_slot(server, backend):
     made = backend.describe()["made"]
     request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=30, seed=1))
     future = backend.submit(request)
@@ -180,7 +178,7 @@ def wait_for(jobs, job_id, *states):
         assert status.state in ("queued", "running"), status
 
 
-def test_a_job_is_a_call_on_modal_that_tells_its_progress_and_keeps_its_result(backend):
+def test_a_job_is_a_call_on_modal_that_reports_its_progress_and_keeps_its_result(backend):
     jobs = ModalJobs(backend, job_entries())
     request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=8, seed=40))
     job_id = jobs.start(request, warnings=["top_k does nothing"]).id
@@ -193,7 +191,7 @@ def test_a_job_is_a_call_on_modal_that_tells_its_progress_and_keeps_its_result(b
     np.testing.assert_array_equal(again.samples, done.result.samples)
 
 
-def test_a_job_that_is_cancelled_frees_its_slot_and_an_id_of_nobodys_is_none(server, backend):
+def test_a_cancelled_job_frees_its_slot_and_an_unknown_id_is_no_job(server, backend):
     jobs = ModalJobs(backend, job_entries())
     request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=30, seed=41))
     job_id = jobs.start(request).id
@@ -209,7 +207,7 @@ def test_a_job_that_is_cancelled_frees_its_slot_and_an_id_of_nobodys_is_none(ser
         jobs.status("fc-000000")
 
 
-def test_the_documents_run_command_works_as_it_stands_from_the_services_folder(server, tmp_path):
+def test_the_documented_run_command_works_unchanged_from_the_services_folder(server, tmp_path):
     (command,) = blocks("bash")["Local Testing"]
     words = shlex.split(command)
     assert words[:3] == ["modal", "run", "app.py"]
@@ -305,7 +303,7 @@ def test_the_notebook_plans_with_costs_runs_resumes_and_says_what_it_cost(server
     assert said[-1].count("<audio controls") == 2
 
 
-def test_a_service_of_another_format_is_told_before_or_while_clips_are_made(server, backend):
+def test_a_service_of_another_format_is_reported_before_or_while_clips_are_made(server, backend):
     """It was deployed from another version, before this sweep or in the middle of it."""
     other = Result(status=Result.GENERIC_STATUS_SUCCESS, data=serialize({"format": 99}))
     request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=1, seed=3))
@@ -317,7 +315,7 @@ def test_a_service_of_another_format_is_told_before_or_while_clips_are_made(serv
         ModalBackend().resolve(request)
 
 
-def test_what_is_not_deployed_is_told_with_what_to_type(server, backend):
+def test_a_missing_deployment_is_reported_with_the_command_to_run(server, backend):
     request = GenerationRequest(prompt="x")
     with pytest.raises(BackendUnavailable, match=r"no app 'nothing' .* `modal deploy service/app"):
         ModalBackend("nothing").resolve(request)
@@ -328,7 +326,7 @@ def test_what_is_not_deployed_is_told_with_what_to_type(server, backend):
 
 
 @pytest.mark.parametrize("secret", ["wrong", None])
-def test_who_is_not_authenticated_is_told_with_what_to_type(server, monkeypatch, secret):
+def test_missing_authentication_is_reported_with_the_command_to_run(server, monkeypatch, secret):
     use(server, monkeypatch)
     if secret:
         monkeypatch.setenv("MODAL_TOKEN_SECRET", secret)

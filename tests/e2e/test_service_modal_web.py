@@ -76,7 +76,7 @@ def test_long_work_is_answered_at_once_with_an_id_and_fetched_when_it_is_done(se
         pass  # the web app is told in its own time
 
 
-def test_a_client_that_leaves_frees_its_place_on_modal(server, address):
+def test_a_client_that_disconnects_frees_its_slot_on_modal(server, address):
     delivered = []
     server.servicer.on_deliver = lambda input_id, given: (
         delivered.append(input_id) if is_clip(given) else None

@@ -25,7 +25,7 @@ def server(tmp_path):
         server.servicer.print_logs()
 
 
-def test_a_model_that_cannot_be_had_is_said_in_every_answer_by_a_container_that_stays(
+def test_an_unavailable_model_is_reported_in_every_answer_by_a_container_that_stays_up(
     server, monkeypatch
 ):
     deploy(server, MUSICGEN_MODELS=UNFETCHED)
@@ -72,7 +72,7 @@ def test_the_web_app_has_missing_weights_prepared_without_a_gpu_and_says_why_the
         ("MUSICGEN_API_KEY", "sesame"),
     ],
 )
-def test_what_is_known_to_be_wrong_when_deploying_is_refused_in_one_line(server, name, value):
+def test_invalid_settings_are_refused_in_one_line_when_deploying(server, name, value):
     done = run_modal(server, "deploy", "service/app.py", **{name: value})
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: ") and name in done.stderr
@@ -101,7 +101,7 @@ def test_a_service_that_had_a_key_is_not_made_public_unless_that_is_meant(server
     assert "the web address is PUBLIC" in opened.stdout
 
 
-def test_a_service_that_cannot_be_asked_whether_it_has_a_key_is_not_made_public(server):
+def test_a_service_whose_access_is_unknown_is_not_made_public(server):
     deploy(server)
     failure = Result(status=Result.GENERIC_STATUS_FAILURE, exception="the container\nfailed")
     server.servicer.on_deliver = lambda input_id, given: failure

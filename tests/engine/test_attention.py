@@ -91,7 +91,9 @@ def test_other_devices_get_the_same_from_torchs_attention_with_a_mask(queries, c
     assert torch.allclose(masked, attend(queries, cache, spans_of()), atol=1e-6)
 
 
-def test_clips_that_come_and_go_are_the_same_with_masked_attention(monkeypatch):
+def test_clips_that_start_and_finish_at_different_steps_are_the_same_with_masked_attention(
+    monkeypatch,
+):
     requests = [
         GenerationRequest(prompt=prompt, duration=duration, temperature=0, cfg_coef=cfg_coef)
         for prompt, duration, cfg_coef in [("piano", 1, 3), ("flute", 2, 1), ("piano", 1.5, 3)]
@@ -107,7 +109,7 @@ def test_clips_that_come_and_go_are_the_same_with_masked_attention(monkeypatch):
         assert np.allclose(one, other, atol=1e-4)
 
 
-def test_a_rows_bits_are_the_same_alone_and_in_any_company(queries, cache):
+def test_a_rows_bits_are_the_same_alone_and_in_any_batch(queries, cache):
     together = attend(queries, cache, spans_of())
     order = [4, 2, 0, 3, 1]
     spans = spans_of([BLOCK_TABLES[i] for i in order], [CONTEXT_LENS[i] for i in order])
@@ -119,7 +121,7 @@ def test_a_rows_bits_are_the_same_alone_and_in_any_company(queries, cache):
         assert torch.equal(attend(queries[row : row + 1], cache, spans)[0], together[row])
 
 
-def test_it_works_where_nothing_can_be_written_to_keep_the_kernel():
+def test_it_works_where_the_compiled_kernel_cannot_be_cached():
     program = """if True:
         import torch
         from musicgen_lab.engine.attention import attend
@@ -141,7 +143,7 @@ def test_it_works_where_nothing_can_be_written_to_keep_the_kernel():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_where_no_kernel_can_be_made_for_a_gpu_the_user_is_told():
+def test_the_user_is_warned_where_no_kernel_can_be_compiled_for_a_gpu():
     with pytest.warns(MusicGenLabWarning, match="triton cannot make kernels here"):
         assert not triton_works(torch.device("cuda"))
 

@@ -17,18 +17,18 @@ from musicgen_lab.models.released import released_config
 LARGE = released_config("large")
 
 
-def test_large_holds_at_least_25_clips_of_8_s_on_a_gpu_of_24_gb():
+def test_at_least_25_clips_of_8_s_of_large_fit_on_a_gpu_of_24_gb():
     for gpu in ("A10", "L4"):
         assert capacity_on_gpu(LARGE, GPUS[gpu].memory_bytes).clips(8.0) >= 25
 
 
-def test_every_released_model_holds_clips_of_30_s_on_a_gpu_of_24_gb():
+def test_clips_of_30_s_of_every_released_model_fit_on_a_gpu_of_24_gb():
     for size, stereo in itertools.product(("small", "medium", "large"), (False, True)):
         config = released_config(size, stereo=stereo)
         assert capacity_on_gpu(config, GPUS["A10"].memory_bytes).clips(30.0) >= 8
 
 
-def test_a_model_that_does_not_fit_holds_no_clip():
+def test_a_model_that_does_not_fit_has_a_capacity_of_no_clips():
     assert capacity_on_gpu(LARGE, weight_bytes(LARGE, 2)).max_clips == 0
 
 

@@ -70,7 +70,7 @@ class _Positional(nn.LSTM):
 
 
 @pytest.mark.parametrize(("kind", "independent"), [(nn.LSTM, True), (_Positional, False)])
-def test_a_trial_finds_an_lstm_whose_clips_depend_on_their_place(kind, independent):
+def test_the_trial_detects_an_lstm_whose_clips_depend_on_their_position(kind, independent):
     torch.manual_seed(0)
     assert _FixedShapeLstm(kind(8, 8, 1)).rows_are_independent() is independent
 

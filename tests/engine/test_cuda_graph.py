@@ -107,7 +107,9 @@ def open_engine(mono):
     return opened
 
 
-def test_clips_that_come_and_go_are_the_same_with_a_recorded_step(open_engine, recordings):
+def test_clips_that_start_and_finish_at_different_steps_are_the_same_with_a_recorded_step(
+    open_engine, recordings
+):
     expected = {c.request.seed: c.samples for c in open_engine(record=False).generate(REQUESTS)}
     assert recordings == []
 

@@ -13,7 +13,7 @@ DELAYS = [[0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3], [0], [0, 2, 5]]
 @needs_audiocraft
 @pytest.mark.parametrize("delays", DELAYS)
 @pytest.mark.parametrize("frames", [1, 2, 7, 50])
-def test_sequence_length_places_and_order_are_audiocrafts(delays, frames):
+def test_sequence_length_positions_and_order_are_audiocrafts(delays, frames):
     from audiocraft.modules.codebooks_patterns import DelayedPatternProvider
 
     pattern = DelayedPatternProvider(len(delays), delays=delays).get_pattern(frames)

@@ -24,7 +24,7 @@ def engine(mono):
     return Engine.open(mono.folder, EngineOptions("cpu", "float32", 3))
 
 
-def test_clips_come_as_they_finish_and_waiting_ones_take_their_slots(engine):
+def test_clips_are_returned_as_they_finish_and_waiting_ones_take_their_slots(engine):
     requests = [sampled(duration=d, seed=i) for i, d in enumerate([2.0, 1.0, 1.5, 1.0, 1.0])]
 
     clips = list(engine.generate(requests))
@@ -92,7 +92,7 @@ def test_the_time_of_a_step_is_shared_by_the_clips_in_it(engine):
     assert 0 < sum(clip.elapsed_s for clip in clips) <= passed_s
 
 
-def test_progress_is_told_in_steps_and_ends_at_the_total(engine):
+def test_progress_is_reported_in_steps_and_ends_at_the_total(engine):
     seen = []
     engine.on_progress = seen.append
 
@@ -161,7 +161,7 @@ def test_a_prompt_that_cannot_be_encoded_fails_alone(engine):
     assert engine.steps_done == engine.steps_total
 
 
-def test_a_clip_tells_who_made_it(engine):
+def test_a_clip_has_its_provenance(engine):
     (clip,) = engine.generate([sampled()])
 
     assert clip.provenance.engine.startswith("musicgen-lab ")

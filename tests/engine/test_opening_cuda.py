@@ -54,7 +54,7 @@ def test_a_clip_among_many_sounds_as_it_does_alone(model):
         assert torch.equal(sound, codec.decode([codes])[0])
 
 
-def test_the_sound_is_that_of_the_cpu_and_nothing_is_said(model):
+def test_the_audio_equals_that_of_the_cpu_without_a_warning(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sounds = open_codec(model, GPU).decode(draw_codes(model, GPU))
@@ -66,7 +66,7 @@ def test_the_sound_is_that_of_the_cpu_and_nothing_is_said(model):
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-def test_weights_arrive_as_they_were_stored_in_the_precision_asked_for(
+def test_weights_arrive_as_they_were_stored_in_the_requested_precision(
     tmp_path, monkeypatch, loaded
 ):
     monkeypatch.setattr(upload_module, "PIECE_BYTES", 1000)  # so that a tensor spans several

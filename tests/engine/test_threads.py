@@ -43,7 +43,7 @@ def run(program, *arguments, **environment):
 @pytest.mark.parametrize(
     ("arguments", "environment"), [(["1"], {}), ([], {"OMP_NUM_THREADS": "1"})]
 )
-def test_a_limit_of_one_thread_still_holds_after_a_clip(arguments, environment):
+def test_a_limit_of_one_thread_is_still_in_force_after_a_clip(arguments, environment):
     assert run(COUNT_THREADS, *arguments, **environment) == [1, 1, 1]
 
 

@@ -21,7 +21,7 @@ def drawing(tmp_path_factory):
     return plot_heatmap(table, "rms_dbfs")
 
 
-def test_png_and_svg_hold_the_words(drawing, tmp_path):
+def test_png_and_svg_contain_the_alt_text(drawing, tmp_path):
     assert Image.open(drawing.save(tmp_path / "a.png")).text["Description"] == drawing.alt
     root = ET.parse(drawing.save(tmp_path / "a.svg")).getroot()
     words = "".join(root.itertext())

@@ -21,7 +21,7 @@ def study(tmp_path_factory):
     return RunTable.open(make_run(tmp_path_factory.mktemp("study"), **fields))
 
 
-def test_the_map_puts_like_clips_together_and_says_how_much_it_shows(study):
+def test_the_map_puts_similar_clips_together_and_states_its_explained_variance(study):
     drawing = plot_map(study, "cfg_coef", [*FEATURES, "onset_rate_hz"])
     axes = drawing.figure.axes[0]
     assert sum(len(dots.get_offsets()) for dots in axes.collections) == 30
@@ -32,7 +32,7 @@ def test_the_map_puts_like_clips_together_and_says_how_much_it_shows(study):
         plot_map(study, "top_k")
 
 
-def test_an_effect_that_holds_is_drawn_filled_with_its_interval(study):
+def test_a_significant_effect_is_drawn_filled_with_its_interval(study):
     drawing = plot_effects(study, ["spectral_centroid_hz"])
     (axes,) = drawing.figure.axes
     texts = {text.get_text() for text in drawing.figure.findobj(Text)}

@@ -34,7 +34,7 @@ def test_temperature_goes_down_and_cfg_coef_across(tmp_path):
         ({"top_k": [50, 250], "temperature": [0.7, 1]}, "temperature", "top_k"),
     ],
 )
-def test_other_fields_take_the_places_that_are_free(tmp_path, fields, down, across):
+def test_other_fields_take_the_free_axes(tmp_path, fields, down, across):
     (grid,) = laid_out(tmp_path, **fields)
     assert (grid.row_field, grid.column_field) == (down, across)
     assert grid.row_values == tuple(fields[down])
@@ -53,7 +53,7 @@ def test_every_combination_of_the_remaining_fields_is_a_grid(tmp_path):
     assert len(keys) == len(set(keys)) == 16
 
 
-def test_what_was_not_made_keeps_its_place_and_what_failed_and_is_silent_says_so(tmp_path):
+def test_missing_clips_keep_their_facet_and_failed_and_silent_ones_are_marked(tmp_path):
     (grid,) = laid_out(
         tmp_path, temperature=[0.7, 1], cfg_coef=[1, 3], missing=[1], failed=[2], silent=[3]
     )
@@ -82,7 +82,7 @@ def test_a_run_without_clips_has_no_pages(tmp_path):
     assert laid_out(tmp_path, missing=[0]) == []
 
 
-def test_values_are_written_for_people():
+def test_values_are_formatted_for_people():
     assert format_value("temperature", 0.30000000000000004) == "0.3"
     assert format_value("duration", 8.0) == "8 s"
     assert format_value("prompt", "a" * 50) == "a" * 39 + "…"

@@ -36,7 +36,7 @@ def test_every_cell_has_its_mean_over_seeds_and_its_spread(mixed):
     assert f"± {np.std(values, ddof=1):.0f}" in said
 
 
-def test_cells_that_failed_are_hatched_and_silent_and_missing_ones_are_told_apart(mixed):
+def test_failed_silent_and_missing_cells_are_distinguished(mixed):
     drawing = plot_heatmap(mixed, "spectral_centroid_hz")
     patches = drawing.figure.axes[0].patches
     assert [index for index, patch in enumerate(patches) if patch.get_hatch()] == [0]

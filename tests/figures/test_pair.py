@@ -54,7 +54,7 @@ def test_clips_of_other_rates_and_lengths_are_compared_where_both_sound():
     assert abs(float(middle.mean())) < 6  # the same beats, but for what the rates cannot share
 
 
-def test_a_clip_without_samples_is_said_to_have_nothing_to_draw():
+def test_a_clip_without_samples_is_labelled_as_having_nothing_to_draw():
     request = GenerationRequest(prompt="a", duration=1, seed=0)
     nothing = Clip(request, np.zeros((1, 0), np.float32), 16_000, PROVENANCE, 0.1)
     drawing = plot_pair(beats(request), nothing, FEATURES)

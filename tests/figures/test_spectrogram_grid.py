@@ -55,7 +55,7 @@ def test_a_quieter_clip_is_drawn_darker(tmp_path):
     assert loud - soft == pytest.approx(20 * np.log10(5), abs=1.5)
 
 
-def test_failed_silent_and_missing_places_are_told_apart(mixed):
+def test_failed_silent_and_missing_facets_are_distinguished(mixed):
     ok, missing, failed, silent = panels(plot_spectrograms(mixed))
     assert ok.images and not ok.texts
     assert not missing.images and not missing.patch.get_hatch()
@@ -131,7 +131,7 @@ def test_a_run_without_clips_is_refused(tmp_path):
         plot_spectrograms(table)
 
 
-def test_the_alt_text_says_what_is_to_be_seen(mixed):
+def test_the_alt_text_describes_the_figure(mixed):
     said = plot_spectrograms(mixed).alt
     assert "temperature 0.7, 1 from top to bottom" in said
     assert "cfg_coef 1, 3 from left to right" in said

@@ -27,7 +27,7 @@ def test_a_encode_preview_has_the_clips_own_level_and_length():
     assert len(content) < 20_000
 
 
-def test_a_encode_preview_is_only_made_quieter_where_it_would_clip():
+def test_a_preview_is_only_made_quieter_where_it_would_clip():
     clip = beats(GenerationRequest(prompt="a", duration=1, seed=0), gain=10)
     copy, _ = decode(encode_preview(clip)[0])
     peak_db = 20 * np.log10(np.abs(clip.samples).max())
@@ -65,7 +65,7 @@ def test_what_is_too_much_to_embed_is_refused_with_a_way_out(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(20_000, 1), (16_000, 4), (96_000, 2)])
-def test_what_mp3_cannot_hold_is_a_wav(rate, channels):
+def test_what_mp3_does_not_support_is_a_wav(rate, channels):
     request = GenerationRequest(prompt="a", duration=1, seed=0)
     content, suffix = encode_preview(beats(request, sample_rate=rate, channels=channels))
     assert suffix == ".wav"

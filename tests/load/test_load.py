@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 
-def test_sixty_four_clients_get_their_own_answers_while_others_leave_or_send_nonsense():
+def test_sixty_four_clients_get_their_own_answers_while_others_disconnect_or_send_nonsense():
     """In a process of its own: samples are the same bits only with the same number of threads."""
     numbers = ["--clients", "64", "--rounds", "1", "--requests", "32", "--waiting", "16"]
     done = subprocess.run(

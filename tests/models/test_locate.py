@@ -31,7 +31,7 @@ def test_another_revision_of_the_embedded_model_is_refused():
         locate("demo@old")
 
 
-def test_a_folder_is_named_by_its_content_wherever_it_lies(tmp_path):
+def test_a_folder_is_identified_by_its_content_wherever_it_is(tmp_path):
     first = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "a" / "mine")
     second = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "b" / "mine")
     assert locate(str(first)).identity == locate(str(second)).identity
@@ -47,7 +47,7 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nope", "musicgen-small", "a/b/c", "./nowhere", "/nowhere"])
-def test_an_unknown_name_says_which_there_are(name):
+def test_the_error_for_an_unknown_name_lists_the_available_ones(name):
     with pytest.raises(ModelUnavailable, match=r"use demo, facebook/musicgen-small.* or the path"):
         locate(name)
 
@@ -75,7 +75,7 @@ except ModelUnavailable as error:
 """
 
 
-def test_a_hub_model_out_of_reach_is_one_clear_line(tmp_path):
+def test_an_unreachable_hub_model_is_one_clear_line(tmp_path):
     printed = run_with_cache(PREPARE, tmp_path, HF_ENDPOINT="http://127.0.0.1:9").stdout
     assert printed.startswith("facebook/musicgen-small is not on this machine and the Hugging Face")
     assert "give the path of a checkpoint folder" in printed
@@ -173,7 +173,7 @@ def test_the_text_encoder_and_the_codec_come_from_pinned_commits_and_their_check
         assert source.parts[part].sha256 == {"model.safetensors": digest}
 
 
-def test_a_hub_model_that_was_fetched_before_is_prepared_offline_and_its_licence_is_told_once(
+def test_a_hub_model_that_was_fetched_before_is_prepared_offline_and_its_licence_is_shown_once(
     tmp_path,
 ):
     commit, repository = COMMIT, cache_checkpoint(tmp_path).parents[1]

@@ -47,7 +47,7 @@ def make(engine, request):
     return clip
 
 
-def test_a_clip_has_the_length_asked_for_and_sound_in_it(clip):
+def test_a_clip_has_the_requested_length_and_is_not_silent(clip):
     assert clip.samples.shape == (1, 32_000)
     assert clip.sample_rate == 32_000
     assert 0.01 < clip.samples.std() < 1
@@ -86,7 +86,7 @@ def test_every_parameter_acts(engine, clip, change):
     assert not np.array_equal(make(engine, request(**change)).samples, clip.samples)
 
 
-def test_what_cannot_act_does_not(engine):
+def test_fields_without_effect_have_none(engine):
     greedy = engine.generate_tokens(request(temperature=0))
     assert torch.equal(engine.generate_tokens(request(temperature=0, seed=7, top_k=3)), greedy)
     nucleus = engine.generate_tokens(request(top_p=0.5))

@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
     return a, b
 
 
-def test_clips_are_paired_by_all_that_was_asked_alike(runs):
+def test_clips_are_paired_by_equal_request_fields(runs):
     comparison = Comparison.of(*map(RunTable.open, runs))
     assert comparison.apart == ("cfg_coef",)
     assert comparison.names() == ("cfg_coef 2", "cfg_coef 6")
@@ -33,7 +33,7 @@ def test_clips_are_paired_by_all_that_was_asked_alike(runs):
     assert comparison.pairs[0].label == "temperature 0.7, seed 1"
 
 
-def test_a_difference_is_said_with_its_interval_and_none_is_made_up(runs):
+def test_a_difference_is_stated_with_its_interval_and_none_is_made_up(runs):
     comparison = Comparison.of(*map(RunTable.open, runs))
     table = comparison.differences(["onset_rate_hz"])
     (said,) = difference_sentences(comparison, table)
@@ -55,13 +55,13 @@ def test_runs_without_a_common_request_are_refused(runs, tmp_path):
         Comparison.of(RunTable.open(runs[0]), RunTable.open(other))
 
 
-def test_it_never_takes_the_place_of_a_runs_own_report(runs):
+def test_it_never_replaces_a_runs_own_report(runs):
     with pytest.raises(InvalidRequest, match="is a run and has a report of its own"):
         make_comparison(*runs, runs[0], features=FEATURES, progress=False)
     assert not (runs[0] / "report.html").exists()
 
 
-def test_the_page_lies_in_its_own_folder_with_its_sounds(runs, tmp_path):
+def test_the_page_is_in_its_own_folder_with_its_audio(runs, tmp_path):
     path = make_comparison(*runs, tmp_path / "out", features=FEATURES, progress=False)
     page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
     assert page.h1.get_text() == "cfg_coef 6 against cfg_coef 2"

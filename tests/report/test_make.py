@@ -54,7 +54,7 @@ def use_template(monkeypatch, folder, *cells):
     monkeypatch.setattr(musicgen_lab.report.make, "NOTEBOOK", folder / "notebook.ipynb")
 
 
-def test_it_lies_in_the_run_folder_even_if_that_has_braces_and_spaces_in_its_name(report):
+def test_it_is_in_the_run_folder_even_if_that_has_braces_and_spaces_in_its_name(report):
     assert "{" in str(report)
     assert sorted(path.name for path in report.parent.glob("report.*")) == [
         "report.html",
@@ -103,12 +103,12 @@ def test_it_says_every_parameter_the_model_and_who_made_it(page):
     assert "with MusicGen Lab" in facts["requested at"]
 
 
-def test_parameters_that_do_nothing_are_said_to(tmp_path):
+def test_parameters_without_effect_are_marked(tmp_path):
     said = heading(RunTable.open(make_run(tmp_path, top_p=0.9))).data
     assert "250 <small>(does nothing: top_p 0.9 replaces it)" in said
 
 
-def test_what_was_paid_is_said(tmp_path):
+def test_the_cost_is_shown(tmp_path):
     free = RunTable.open(make_run(tmp_path, seed=[0, 1]))
     assert "cost" not in heading(free).data
     paid = RunTable(free.run, free.frame.assign(gpu="A10", gpu_s=2.5, cost_usd=0.001))
@@ -134,7 +134,7 @@ def test_failed_silent_missing_and_attenuated_clips_say_so(page):
     assert "peaks 3.5 dB above full scale: played 3.5 dB quieter" in said
 
 
-def test_the_table_has_every_clip_with_a_dash_for_what_cannot_be_known(tmp_path):
+def test_the_table_has_every_clip_with_a_dash_for_unknown_values(tmp_path):
     run_table = RunTable.open(make_run(tmp_path, seed=[0, 1, 2], silent=[1], failed=[2]))
     names = ["loudness_lufs", "spectral_centroid_hz", "rms_dbfs"]
     table = BeautifulSoup(clip_table(run_table, names).data, "html.parser")
@@ -157,7 +157,7 @@ def test_the_title_can_be_given(run):
     assert BeautifulSoup(html, "html.parser").h1.get_text() == "A <new> look"
 
 
-def test_a_single_file_holds_all_its_sounds_and_pictures(run):
+def test_a_single_file_contains_all_its_audio_and_pictures(run):
     page = make_report(run, self_contained=True, progress=False).read_text(encoding="utf-8")
     shown = BeautifulSoup(page, "html.parser")
     assert shown.audio["src"].startswith("data:audio/mpeg;base64,")
@@ -165,7 +165,7 @@ def test_a_single_file_holds_all_its_sounds_and_pictures(run):
     assert not re.search(r'(src|href|data-matched)="(listening|clips|table)', page)
 
 
-def test_the_page_alone_can_be_kept_and_what_is_not_asked_for_is_left_alone(run):
+def test_the_page_alone_can_be_written_and_other_formats_are_left_alone(run):
     (run / "report.ipynb").write_text("the notebook before")
     page = make_report(run, formats=["html"], progress=False)
     assert page == run / "report.html" and page.stat().st_size > 10_000
@@ -188,7 +188,7 @@ def test_formats_that_there_are_not_are_refused_before_anything_is_made(run, opt
     assert not list(run.glob("report.*"))
 
 
-def test_features_can_be_chosen_and_those_not_known_are_refused(run):
+def test_features_can_be_chosen_and_unknown_ones_are_refused(run):
     page = make_report(run, features=["tempo_bpm", "rms_dbfs"], progress=False)
     heads = (
         BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").find(class_="clips").thead
@@ -237,7 +237,7 @@ def made_by(table, way):
     return RunTable(table.run, frame)
 
 
-def test_a_damaged_clip_is_told_when_the_report_is_made(run, tmp_path, monkeypatch):
+def test_a_damaged_clip_is_reported_when_the_report_is_made(run, tmp_path, monkeypatch):
     use_template(monkeypatch, tmp_path / "template", "1")
     next((run / "clips").glob("*.wav")).write_bytes(b"not a sound")
     with pytest.warns(MusicGenLabWarning, match="set-aside"):

@@ -42,7 +42,7 @@ def test_a_clip_comes_back_as_it_was(store):
     assert (again.sample_rate, again.elapsed_s) == (clip.sample_rate, clip.elapsed_s)
 
 
-def test_the_record_says_what_was_asked_and_who_made_it(store):
+def test_the_record_has_the_request_and_the_provenance(store):
     store.put(sine_clip(request()))
     content = json.loads((store.folder / f"{request().key()}.json").read_text())
     assert content["request"] == request().model_dump()

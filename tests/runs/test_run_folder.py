@@ -11,7 +11,7 @@ from tests.support.sines import SineBackend
 SWEEP = Sweep(prompt="a", duration=1, seed=range(2))
 
 
-def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
+def test_a_folder_with_other_contents_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(RunFolderError, match=r"holds something else \(thesis.tex\)"):
         SWEEP.run(SineBackend(), tmp_path, progress=False)

@@ -73,7 +73,7 @@ def test_an_answer_that_nobody_reads_ends_its_connection():
                 connection.sendall(request)
 
 
-def test_a_client_that_leaves_while_it_sends_is_no_failure_of_the_service(caplog, tried):
+def test_a_client_that_disconnects_while_sending_is_no_failure_of_the_service(caplog, tried):
     caplog.set_level(logging.INFO, "musicgen_lab.service")
     with serving(sine_worker()) as address:
         for name in ("half a body", "half a chunk", "a promise"):

@@ -29,7 +29,7 @@ def test_the_defaults_are_what_the_contract_says():
     assert settings.gpu == ("A10", "A100") and settings.scaledown_window_s == 120
 
 
-def test_clips_at_once_are_the_longest_clips_that_the_engine_says_a_gpu_holds():
+def test_clips_at_once_are_the_longest_clips_that_fit_by_the_engines_capacity():
     """The written table against the engine's arithmetic; stereo models may need a little more."""
     for size, table in LONGEST_CLIPS.items():
         models = [released_config(size, stereo=stereo) for stereo in (False, True)]
@@ -79,7 +79,7 @@ def imported_by(modules):
 
 
 @pytest.mark.parametrize(("image", "lock"), [("gpu", GPU_LOCK), ("web", WEB_LOCK)])
-def test_an_image_holds_what_is_imported_there_and_nothing_is_named_that_is_not(image, lock):
+def test_an_image_has_exactly_the_packages_that_are_imported_there(image, lock):
     groups = tomllib.loads((PROJECT / "pyproject.toml").read_text())["dependency-groups"]
     locked = {line.partition("==")[0] for line in lock.read_text().splitlines()}
     imported = imported_by(RUN_IN_IMAGES[image])
@@ -95,7 +95,7 @@ def test_the_images_hold_nothing_of_notebooks_of_tests_or_of_the_reference_engin
     assert not packages & unused
 
 
-def test_what_the_containers_are_told_is_what_was_deployed():
+def test_the_containers_get_the_settings_that_were_deployed():
     given = {"MUSICGEN_MODELS": "a@1, b@2", "MUSICGEN_GPU": "cpu", "MUSICGEN_PROXY_AUTH": "true"}
     settings = DeploymentSettings.from_environment(given)
     assert settings.models == ("a@1", "b@2") and settings.gpu == () and settings.proxy_auth

@@ -47,7 +47,7 @@ def test_twelve_clips_are_estimated_from_the_weights_that_every_step_reads():
     assert cost.gpu_s == pytest.approx(steps_s + START_S + 120)
 
 
-def test_the_cores_and_the_memory_beside_the_gpu_are_paid_for_too():
+def test_the_containers_cores_and_memory_are_included_in_the_cost():
     backend = ModalBackend(about=ABOUT)
     cost = backend.estimate_cost(requests(backend, 12))
     assert cost.usd == pytest.approx(cost.gpu_s * (USD_PER_S["A10"] + BESIDE_USD_PER_S))

@@ -67,7 +67,7 @@ def test_the_seed_is_drawn_returned_and_makes_the_same_clip_again(client):
     assert first["model"] == MODEL
 
 
-def test_the_float_format_holds_every_sample_as_it_was_made(client):
+def test_the_float_format_has_every_sample_as_it_was_made(client):
     body = {"prompt": "x", "duration": 1, "seed": 2, "cfg_coef": 60.0}  # louder than full scale
     answer = post(client, body, params={"sample_format": "FLOAT"}).json()
     samples, _ = decode_audio(base64.b64decode(answer["audio_base64"]))
@@ -94,7 +94,7 @@ def test_accept_chooses_the_sound_itself(client, accept, kind):
 
 
 @pytest.mark.parametrize("accept", ["image/png", "audio/wav;q=0", "audio/wav;q=x"])
-def test_an_accept_that_allows_nothing_there_is_answered_406(client, accept):
+def test_an_accept_header_that_allows_no_available_type_is_answered_406(client, accept):
     assert post(client, {"prompt": "x"}, headers={"Accept": accept}).status_code == 406
 
 
@@ -144,7 +144,7 @@ def test_a_body_that_is_not_a_request_is_answered_422(client, content):
     assert client.post("/generate_endpoint", content=content, headers=AS_JSON).status_code == 422
 
 
-def test_a_whole_number_may_be_written_with_a_point(client):
+def test_an_integer_may_be_written_with_a_decimal_point(client):
     assert post(client, {"prompt": "x", "duration": 1, "top_k": 250.0}).status_code == 200
 
 
@@ -153,7 +153,7 @@ def test_a_null_seed_or_model_is_as_good_as_none(client):
     assert answer.status_code == 200
 
 
-def test_a_field_that_cannot_act_is_reported(client):
+def test_a_field_without_effect_is_reported(client):
     body = {"prompt": "x", "duration": 1, "top_k": 50, "top_p": 0.9}
     assert post(client, body).json()["warnings"] == ["top_k does nothing: top_p 0.9 replaces it"]
 
@@ -208,7 +208,7 @@ def log_lines(caplog):
     return lambda: [json.loads(r.message) for r in caplog.records if r.name == LOGGER]
 
 
-def test_what_nobody_expected_is_answered_500_and_told_to_the_log_alone(log_lines):
+def test_an_unexpected_error_is_answered_500_and_its_details_are_only_logged(log_lines):
     with serving(BrokenWorker(SineEngine(), MODEL)) as address:
         answer = httpx2.post(
             f"{address}/generate_endpoint?token=query-secret",
@@ -251,13 +251,13 @@ def test_a_sane_request_id_of_the_client_is_kept(client, given, kept):
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
-def test_a_body_that_a_web_page_could_send_unasked_is_answered_415(client, kind):
+def test_a_body_that_a_web_page_could_send_without_a_preflight_is_answered_415(client, kind):
     headers = {"Content-Type": kind} if kind else {}
     answer = client.post("/generate_endpoint", content=b'{"prompt": "x"}', headers=headers)
     assert answer.status_code == 415 and "application/json" in answer.json()["detail"]
 
 
-def test_a_key_that_stands_twice_is_refused_by_name(client):
+def test_a_duplicate_key_is_refused_by_name(client):
     body = b'{"prompt": "x", "seed": 1, "seed": 2}'
     answer = client.post("/generate_endpoint", content=body, headers=AS_JSON)
     assert answer.status_code == 422 and answer.json()["field"] == "seed"
@@ -271,7 +271,7 @@ def test_a_key_that_stands_twice_is_refused_by_name(client):
      (b'{"prompt": "x", "duration": NaN}', "NaN is not a number"),
      (b"null", "got null"), (b"[]", "got an array"), (b"true", "got a boolean")],
 )  # fmt: skip
-def test_messages_speak_json(client, content, said):
+def test_messages_use_json_notation(client, content, said):
     answer = client.post("/generate_endpoint", content=content, headers=AS_JSON)
     assert answer.status_code == 422 and said in answer.json()["detail"]
 
@@ -317,7 +317,7 @@ def test_a_server_of_this_machine_answers_to_its_own_names_alone():
         assert "evil.example" in answer.json()["detail"]
 
 
-def test_a_stranger_cannot_wake_the_model_of_a_public_service_without_a_key():
+def test_a_public_service_without_a_key_lets_no_client_start_its_model():
     with serving(sine_worker(), settings=WebSettings(public=True)) as address:
         answer = httpx2.get(f"{address}/health?deep=1")
         assert answer.status_code == 403 and "set a key" in answer.json()["detail"]
@@ -327,7 +327,7 @@ def test_a_stranger_cannot_wake_the_model_of_a_public_service_without_a_key():
         assert httpx2.get(f"{address}/health?deep=1", headers=key).status_code == 200
 
 
-def test_readiness_tells_a_lost_device_and_liveness_does_not():
+def test_readiness_reports_a_lost_device_and_liveness_does_not():
     worker = sine_worker()
     with serving(worker) as address:
         assert httpx2.get(f"{address}/ready").json() == {"status": "ready"}

@@ -82,7 +82,7 @@ def test_progress_counts_steps_and_a_cancelled_job_frees_its_slot(demo):
     assert look_until(demo, start(demo).json()["url"], FINISHED)["status"] == "done"
 
 
-def test_cancelling_what_has_ended_leaves_it_as_it_is(demo):
+def test_cancelling_an_ended_job_does_not_change_it(demo):
     url = start(demo).json()["url"]
     look_until(demo, url, FINISHED)
     assert demo.delete(url).json()["status"] == "done"
@@ -104,7 +104,7 @@ def test_a_result_is_kept_for_its_time_and_then_answered_410():
     assert answer.status_code == 410 and "no longer kept" in answer.json()["detail"]
 
 
-def test_a_job_that_fails_says_how_and_no_sound_is_answered():
+def test_a_failed_job_reports_its_error_and_returns_no_audio():
     with serving(sine_worker()) as address, httpx2.Client(base_url=address) as client:
         url = start(client, prompt="fail").json()["url"]
         failed = look_until(client, url, FINISHED)
@@ -134,7 +134,7 @@ def test_jobs_are_behind_the_key():
         assert httpx2.get(url).status_code == httpx2.delete(url).status_code == 401
 
 
-def test_a_job_counts_against_the_limit_and_in_the_metrics_whoever_makes_it():
+def test_a_job_counts_against_the_limit_and_in_the_metrics_in_every_backend():
     """On Modal, jobs do not pass through the backend of the requests that are waited for."""
     engine = HeldEngine()
     worker = EngineWorker(engine, MODEL)
@@ -159,7 +159,7 @@ def test_a_job_counts_against_the_limit_and_in_the_metrics_whoever_makes_it():
     worker.close()
 
 
-def test_a_job_that_is_cancelled_gives_its_place_away():
+def test_a_cancelled_job_frees_its_slot():
     engine = HeldEngine()
     settings = WebSettings(waiting_max=0)
     with (
@@ -186,7 +186,7 @@ def test_a_job_that_fails_is_logged_then_under_the_id_of_the_request_that_starte
     assert failed["error"] == "MemoryError" and "in make" in failed["traceback"]
 
 
-def test_the_oldest_results_go_first_and_what_is_gone_is_told_from_what_never_was():
+def test_the_oldest_results_expire_first_and_expired_ids_differ_from_unknown_ones():
     worker = sine_worker()
     jobs = LocalJobs(worker.submit, worker.progress, kept_s=3600, kept_max=2)
     requests = [GenerationRequest(prompt="x", duration=1, seed=seed) for seed in range(3)]

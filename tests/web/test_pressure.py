@@ -68,7 +68,7 @@ def send(address):
     return connection
 
 
-def test_a_client_that_leaves_frees_its_place_and_no_other_is_harmed():
+def test_a_client_that_disconnects_frees_its_slot_and_affects_no_other():
     backend = HeldBackend()
     with serving(backend) as address:
         leaving, staying = send(address), send(address)
@@ -107,7 +107,7 @@ def test_a_clip_that_outlasts_a_call_is_answered_503_with_what_to_do_instead():
         (ModelLoading(40), 503, "40"),
     ],
 )
-def test_a_request_that_cannot_be_taken_is_told_when_to_come_back(refusal, status, retry_after):
+def test_a_rejected_request_gets_the_time_after_which_to_retry(refusal, status, retry_after):
     backend = HeldBackend()
     backend.refusal = refusal
     with serving(backend) as address:
@@ -116,7 +116,7 @@ def test_a_request_that_cannot_be_taken_is_told_when_to_come_back(refusal, statu
     assert str(refusal) == answer.json()["detail"]
 
 
-def test_beyond_the_limit_a_request_is_refused_until_a_place_is_free():
+def test_beyond_the_limit_a_request_is_refused_until_a_slot_is_free():
     backend = HeldBackend()
     with serving(backend, settings=WebSettings(waiting_max=1)) as address:
         making, waiting = send(address), send(address)
@@ -164,7 +164,7 @@ def test_what_runs_when_the_backend_closes_is_answered_503():
         assert answer.status == 503 and answer.headers["Retry-After"]
 
 
-def test_health_asks_deeper_only_when_told():
+def test_health_checks_the_model_only_with_deep():
     with serving(HeldBackend()) as address:
         assert "backend" not in httpx2.get(f"{address}/health").json()
         assert httpx2.get(f"{address}/health?deep=1").json()["backend"] == {"in_flight": 3}

@@ -34,7 +34,7 @@ schema = schemathesis.pytest.from_fixture("api")
 
 @schema.parametrize()
 @settings(max_examples=60, deadline=None)
-def test_every_made_up_request_is_answered_as_the_document_says(case):
+def test_every_generated_request_is_answered_as_documented(case):
     case.call_and_validate()
 
 
