@@ -31,7 +31,7 @@ from musicgen_lab.models.config import ModelConfig
 
 _NORM_EPS = 1e-5
 
-TakeStep = Callable[[StepRows, Tensor, Tensor], Tensor]  # as `Transformer.step`
+TakeStep = Callable[[StepRows, Tensor], Tensor]  # as `Transformer.step`
 
 
 class Transformer:
