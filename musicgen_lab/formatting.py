@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+PROMPT_CHARACTERS_MAX = 24
+LABEL_CHARACTERS_MAX = 36
 
 
 def decimals_for(limits: tuple[float, float] | None) -> int:
@@ -84,3 +88,69 @@ def format_value(name: str, value: Any, *, shorten: int | None = 40) -> str:
         return f"{value[: shorten - 1].rstrip()}…" if too_long and shorten else value
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return f"{text} s" if name == "duration" else text
+
+
+@dataclass(frozen=True)
+class FieldLabels:
+    """How the values of request fields are written in the figures and pages of a run.
+
+    Attributes
+    ----------
+    prompts : Mapping of str to str
+        The label of every prompt.
+    is_numbered : bool
+        Whether the labels of the prompts start with a number, in the order of the run.
+    """
+
+    prompts: Mapping[str, str]
+    is_numbered: bool
+
+    @classmethod
+    def of(cls, prompts: Sequence[str]) -> FieldLabels:
+        """Label the prompts of a run, so that no two of them look the same.
+
+        Several prompts of which one has more than 24 characters are numbered, and shortened to the
+        part in which they differ.
+
+        Examples
+        --------
+        >>> start = "a slow ballad on a rainy evening, "
+        >>> labels = FieldLabels.of([start + "with drums", start + "with a choir", "calm guitar"])
+        >>> list(labels.prompts.values())
+        ['1: …drums', '2: …a choir', '3: calm guitar']
+        """
+        is_numbered = len(prompts) > 1 and max(map(len, prompts)) > PROMPT_CHARACTERS_MAX
+        if not is_numbered:
+            return cls({prompt: format_value("prompt", prompt) for prompt in prompts}, False)
+        return cls(
+            {
+                prompt: f"{number}: {_distinct_part(prompt, prompts)}"
+                for number, prompt in enumerate(prompts, 1)
+            },
+            True,
+        )
+
+    def value(self, name: str, value: Any) -> str:
+        """Write a field's value; see `format_value`."""
+        label = self.prompts.get(value) if name == "prompt" else None
+        return label or format_value(name, value)
+
+    def describe(self, fields: Mapping[str, Any]) -> str:
+        """Write fields and their values in a line, such as "temperature 0.7, seed 0"."""
+        return ", ".join(f"{name} {self.value(name, value)}" for name, value in fields.items())
+
+
+def _distinct_part(prompt: str, prompts: Sequence[str]) -> str:
+    """Shorten a prompt, from its start where that tells it from the others."""
+    words = prompt.split()
+    shared = max(_common_words(words, other.split()) for other in prompts if other != prompt)
+    if len(" ".join(words[: shared + 1])) < LABEL_CHARACTERS_MAX:
+        return format_value("prompt", prompt, shorten=LABEL_CHARACTERS_MAX)
+    rest = words[shared:] or words[-3:]  # another prompt goes on where this one ends
+    return format_value("prompt", f"…{' '.join(rest)}", shorten=LABEL_CHARACTERS_MAX)
+
+
+def _common_words(a: Sequence[str], b: Sequence[str]) -> int:
+    """Return how many words two texts have in common at their start."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((index for index, (one, other) in pairs if one != other), min(len(a), len(b)))

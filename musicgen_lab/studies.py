@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 from musicgen_lab.errors import InvalidRequest, MusicGenLabError
-from musicgen_lab.report.html import TEMPLATES, render
 from musicgen_lab.report.make import check_report_parameters, make_report
 from musicgen_lab.report.sentences import find
 from musicgen_lab.request import REQUEST_FIELDS
@@ -19,6 +16,7 @@ from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.runs.run_folder import refuse_run
 from musicgen_lab.stats.study_tables import StudyTables
 from musicgen_lab.sweep import Sweep
+from musicgen_lab.templating import render
 
 if TYPE_CHECKING:
     from ruamel.yaml.error import YAMLError
@@ -228,9 +226,8 @@ def write_index(outcomes: Sequence[Outcome], folder: Path, title: str) -> Path:
     """
     ranked = sorted(outcomes, key=lambda outcome: (bool(outcome.error), -len(outcome.effects)))
     page = render(
-        "studies.html.j2",
+        "report/studies.html.j2",
         title=title,
-        style=Markup((TEMPLATES / "page" / "page.css").read_text(encoding="utf-8")),
         entries=[_entry(outcome) for outcome in ranked],
         failed=sum(bool(outcome.error) for outcome in outcomes),
         shown=EFFECTS_SHOWN,

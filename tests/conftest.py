@@ -10,7 +10,10 @@ from tests.support.report_runs import make_run
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory):
-    """The page of a 3 x 3 run with a failed, a silent, a missing and a too loud clip."""
+    """The page of a 3 x 3 run with a failed, a silent, a missing and a too loud clip.
+
+    Its sounds lie beside it.
+    """
     folder = make_run(
         tmp_path_factory.mktemp("reports") / "a run {with} braces & spaces",
         prompt="calm <b>guitar</b> & $5 {drums}",
@@ -22,4 +25,4 @@ def report(tmp_path_factory):
         silent=[6],
         duration=2,
     )
-    return make_report(folder, progress=False)
+    return make_report(folder, self_contained=False, progress=False)

@@ -19,7 +19,12 @@ from musicgen_lab.cli.options import names
 )
 @click.option("--title", help="The report's heading.")
 @click.option("--features", help="Names of the features to report, separated by commas.")
-@click.option("--self-contained", is_flag=True, help="Put the sounds inside the page, up to 32 MB.")
+@click.option(
+    "--self-contained/--no-self-contained",
+    default=None,
+    help="Put the sounds inside the page, up to 32 MB.  [default: where it has up to 20 MB with "
+    "them]",
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def compare(
     run_a: Path,
@@ -27,7 +32,7 @@ def compare(
     out: Path | None,
     title: str | None,
     features: str | None,
-    self_contained: bool,
+    self_contained: bool | None,
     quiet: bool,
 ) -> int:
     """Report the differences of two runs with the same requests, such as of two models."""

@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 @backend_options
 @click.option("--title", help="The report's heading.")
 @click.option("--features", help="Names of the features to report, separated by commas.")
-@click.option("--self-contained", is_flag=True, help="Put the sounds inside the page, up to 32 MB.")
+@click.option(
+    "--self-contained/--no-self-contained",
+    default=None,
+    help="Put the sounds inside the page, up to 32 MB.  [default: where it has up to 20 MB with "
+    "them]",
+)
 @click.option(
     "--format",
     "formats",
@@ -58,7 +63,7 @@ def report(
     open_backend: Callable[[], Backend],
     title: str | None,
     features: str | None,
-    self_contained: bool,
+    self_contained: bool | None,
     formats: str | None,
     parameters: tuple[tuple[str, str], ...],
     quiet: bool,
@@ -70,7 +75,7 @@ def report(
     if (run is None) == (studies is None):
         raise click.UsageError("give the folder of a run, or --batch with a file of studies")
     if studies is not None:
-        if title or features or self_contained or parameters:
+        if title or features or self_contained is not None or parameters:
             raise click.UsageError("with --batch, the report's options belong in the file")
         if formats is not None:
             raise click.UsageError("--format is for one run; a batch keeps pages and notebooks")

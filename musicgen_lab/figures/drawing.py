@@ -6,12 +6,12 @@ import base64
 import io
 import warnings
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.runs.atomic_io import write_atomically
+from musicgen_lab.templating import render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,22 +89,17 @@ class Drawing:
         """Encode the figure as SVG, with its texts as text."""
         return self._encode("svg")
 
-    def picture(self) -> str:
-        """Return the figure as HTML for a page that is light or dark as its reader wishes."""
-        dark = _data_uri(self.png(dark=True))
-        return (
-            f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-            f"{self._image()}</picture>"
-        )
-
     def _repr_html_(self) -> str:
-        return self._image()  # a notebook's paper is not what the reader's system says
-
-    def _image(self) -> str:
+        """Return the figure as HTML, light or dark as that which shows it."""
         width, height = (round(size * CSS_PX_PER_IN) for size in self.figure.get_size_inches())
-        return (
-            f'<img src="{_data_uri(self.png())}" width="{width}" height="{height}" '
-            f'style="height: auto; --width: {width}px" alt="{escape(self.alt, quote=True)}">'
+        light, dark = (_data_uri(self.png(dark=dark)) for dark in (False, True))
+        return render(
+            "figures/figure.html.j2",
+            light=light,
+            dark=dark,
+            alt=self.alt,
+            width=width,
+            height=height,
         )
 
     def _encode(self, kind: str) -> bytes:

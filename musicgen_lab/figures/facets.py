@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.formatting import describe
+from musicgen_lab.formatting import FieldLabels, describe
 from musicgen_lab.runs.run_table import RunTable, distinct_values
 
 GRID_FACETS_MAX = 144
@@ -69,8 +69,12 @@ class FacetGrid:
         for a list, whose facets stand in order and have their values as labels.
     row_values, column_values : tuple
         Values of those fields, one for each row and column.
+    row_labels, column_labels : tuple of str
+        The same as they are written.
     fixed : Mapping
         Swept fields that have one value in the whole grid.
+    heading : str
+        What the whole grid has in common, such as "seed 0"; may be empty.
     """
 
     facets: tuple[Facet, ...]
@@ -80,17 +84,15 @@ class FacetGrid:
     column_field: str | None = None
     row_values: tuple[Any, ...] = ()
     column_values: tuple[Any, ...] = ()
+    row_labels: tuple[str, ...] = ()
+    column_labels: tuple[str, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    heading: str = ""
 
     @property
     def is_list(self) -> bool:
         """Whether the facets stand in order, each with its own values."""
         return self.row_field is None and self.column_field is None
-
-    @property
-    def heading(self) -> str:
-        """What the whole grid has in common, such as "seed 0"; may be empty."""
-        return describe(self.fixed)
 
 
 def clip_grids(table: RunTable) -> list[FacetGrid]:
@@ -191,7 +193,7 @@ def _grids(
             axis_values = {name: v for name, v in ((down, row), (across, column)) if name}
             values = axis_values | fixed
             records = tuple(by_values.get(tuple(values.values()), ()))
-            facets.append(Facet(i, j, records, describe(values)))
+            facets.append(Facet(i, j, records, table.labels.describe(values)))
         grids.append(
             FacetGrid(
                 tuple(facets),
@@ -201,10 +203,17 @@ def _grids(
                 column_field=across,
                 row_values=tuple(row_values),
                 column_values=tuple(column_values),
+                row_labels=_labels(table.labels, down, row_values),
+                column_labels=_labels(table.labels, across, column_values),
                 fixed=fixed,
+                heading=table.labels.describe(fixed),
             )
         )
     return grids
+
+
+def _labels(labels: FieldLabels, name: str | None, values: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(labels.value(name, value) for value in values) if name else ("",)
 
 
 def _lists(table: RunTable) -> list[FacetGrid]:
@@ -215,16 +224,19 @@ def _lists(table: RunTable) -> list[FacetGrid]:
         table.records, key=lambda record: [rank[record[name]] for name, rank in ranks.items()]
     )
     return [
-        _list(ordered[start : start + LIST_FACETS_MAX], list(ranks))
+        _list(ordered[start : start + LIST_FACETS_MAX], list(ranks), table.labels)
         for start in range(0, len(ordered), LIST_FACETS_MAX)
     ]
 
 
-def _list(records: Sequence[Record], names: Sequence[str]) -> FacetGrid:
+def _list(records: Sequence[Record], names: Sequence[str], labels: FieldLabels) -> FacetGrid:
     columns = len(records) if len(records) <= 4 else min((4, 3), key=lambda n: -len(records) % n)
     facets = tuple(
         Facet(
-            i // columns, i % columns, (record,), describe({name: record[name] for name in names})
+            i // columns,
+            i % columns,
+            (record,),
+            labels.describe({name: record[name] for name in names}),
         )
         for i, record in enumerate(records)
     )

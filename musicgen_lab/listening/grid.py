@@ -6,9 +6,6 @@ It works in a notebook, with the sounds inside it, and in the report, with small
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,12 +28,12 @@ from musicgen_lab.listening.previews import (
     Preview,
 )
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.templating import show
 
 if TYPE_CHECKING:
     from IPython.display import HTML
 
 FEATURES_UNDER_PLAYER = 3
-STYLE_PATH = Path(__file__).parent / "listening.css"
 
 
 def listening_grid(
@@ -75,33 +72,12 @@ def listening_grid(
     InvalidRequest
         When they are to be embedded and are too many.
     """
-    from IPython.display import HTML
-
     pictures = MelPictures(table, level_range_db=level_range_db)
     copies = copies or FilePreviews(table.folder)
-    grids = clip_grids(table)
-    parts = [legend(pictures)]
-    if isinstance(copies, FilePreviews) and pictures.by_key:
-        parts.append(LOUDNESS_SWITCH)
-    for grid in grids:
-        sources = {
-            facet.record["key"]: copies.of(table, facet.record["key"], pictures)
-            for facet in grid.facets
-            if facet.record is not None and facet.record["key"] in pictures.by_key
-        }
-        cells = ClipCells(sources, tuple(features))
-        if grid.heading:
-            parts.append(f"<h3>{escape(grid.heading)}</h3>")
-        parts.append(_list(grid, cells) if grid.is_list else _table(grid, cells))
-    if not grids:
-        parts.append("<p>No clip has been made yet.</p>")
-    return HTML(styled("".join(parts)))
-
-
-def styled(content: str) -> str:
-    """Return listening cells with the style that they need."""
-    style = STYLE_PATH.read_text(encoding="utf-8")
-    return f'<div class="listening"><style>{style}</style>{content}</div>'
+    made = copies.of(table, table.frame["key"], pictures)
+    grids = [_grid_view(grid, made, features) for grid in clip_grids(table)]
+    can_match = isinstance(copies, FilePreviews) and bool(made)
+    return show("listening/grid.html.j2", grids=grids, **frame(pictures, can_match=can_match))
 
 
 def report_grid(
@@ -147,118 +123,101 @@ def shown_features(features: Sequence[str] | None) -> list[str]:
     return chosen_features(features)[:FEATURES_UNDER_PLAYER]
 
 
-LOUDNESS_SWITCH = (
-    '<fieldset class="loudness"><legend>Play</legend>'
-    '<label><input type="radio" name="loudness" value="made" checked> as made</label>'
-    '<label><input type="radio" name="loudness" value="matched"> loudness-matched '
-    f"({signed(MATCHED_LUFS, 0)} LUFS)</label></fieldset>"
-)
+def frame(pictures: MelPictures, *, can_match: bool) -> dict[str, Any]:
+    """Return what the template of listening pages needs besides the clips.
 
-
-def legend(pictures: MelPictures) -> str:
-    """Say what the pictures' axes and colours mean."""
+    Parameters
+    ----------
+    pictures : MelPictures
+        Whose axes and colours the page explains.
+    can_match : bool
+        Whether there are loudness-matched copies to switch to.
+    """
     from matplotlib import colormaps
 
-    stops = ", ".join(
-        "#" + "".join(f"{round(255 * part):02x}" for part in colormaps[COLOUR_MAP](share)[:3])
-        for share in np.linspace(0, 1, 9)
-    )
     low_db, high_db = pictures.level_limits_db
     highest_khz = float(mel_to_hz(np.array(pictures.mel_limits[1]))) / 1000
-    colours = f'<i style="background: linear-gradient(to right, {stops})"></i>'
-    return (
-        f'<p class="listening-legend">Each picture is a mel spectrogram: time to the right, 0 to '
-        f"{pictures.duration_s:.3g} s; frequency upwards, 0 to {highest_khz:.3g} kHz; the same "
-        f"colours for every clip, <span>{_signed(low_db)} {colours} "
-        f"{_signed(high_db)} dB re full scale.</span></p>"
-    )
+    return {
+        "loudness_lufs": signed(MATCHED_LUFS, 0) if can_match else "",
+        "scale": {
+            "seconds": round(pictures.duration_s, 3),
+            "duration": f"{pictures.duration_s:.3g}",
+            "highest_khz": f"{highest_khz:.3g}",
+            "low": signed(low_db, 0),
+            "high": signed(high_db, 0),
+            "colours": [
+                "#" + "".join(f"{round(255 * part):02x}" for part in colormaps[COLOUR_MAP](x)[:3])
+                for x in np.linspace(0, 1, 9)
+            ],
+        },
+    }
 
 
-def _signed(level_db: float) -> str:
-    return f"{level_db:g}".replace("-", "−")
+def clip_view(facet: Facet, copy: Preview | None, features: Sequence[str]) -> dict[str, Any]:
+    """Return what the template of a clip shows: its copies and values, or why there are none.
 
-
-def _table(grid: FacetGrid, cells: ClipCells) -> str:
-    """Return a grid page as a table, so that a screen reader tells each player's place."""
-    assert grid.row_field is not None and grid.column_field is not None
-    heads = "".join(
-        f'<th scope="col">{_head(grid.column_field, value)}</th>' for value in grid.column_values
-    )
-    rows = [f"<tr><td></td>{heads}</tr>"]
-    for row, value in enumerate(grid.row_values):
-        here = grid.facets[row * grid.columns : (row + 1) * grid.columns]
-        row_cells = "".join(f"<td>{cells.show(facet)}</td>" for facet in here)
-        rows.append(f'<tr><th scope="row">{_head(grid.row_field, value)}</th>{row_cells}</tr>')
-    axes = f"{grid.row_field} down, {grid.column_field} across"
-    name = escape(", ".join(filter(None, [f"Listening grid: {axes}", grid.heading])), quote=True)
-    return (
-        f'<div class="listening-scroll" role="region" aria-label="{name}" tabindex="0">'
-        f'<table class="listening-grid" style="--columns: {grid.columns}">{"".join(rows)}</table>'
-        "</div>"
-    )
-
-
-def _head(name: str, value: Any) -> str:
-    whole = escape(format_value(name, value, shorten=None), quote=True)
-    return f'{escape(name)} <b title="{whole}">{escape(format_value(name, value))}</b>'
-
-
-def _list(grid: FacetGrid, cells: ClipCells) -> str:
-    items = "".join(f"<li>{cells.show(facet)}</li>" for facet in grid.facets)
-    return f'<ul class="listening-list">{items}</ul>'
-
-
-@dataclass(frozen=True)
-class ClipCells:
-    """How each clip of a listening page is shown.
-
-    Attributes
+    Parameters
     ----------
-    copies : Mapping of str to Preview
-        By the clip's key; those without samples have none.
-    features : tuple of str
-        Whose values stand under each player.
+    facet : Facet
+    copy : Preview or None
+        None where the clip has no samples.
+    features : sequence of str
+        Whose values stand under the player.
     """
+    record = facet.record
+    view: dict[str, Any] = {"label": facet.label or "the clip", "preview": copy, "error": ""}
+    if record is None or copy is None:
+        failed = facet.status == "failed"
+        states = {"failed": "failed", "missing": "not made yet"}
+        return view | {
+            "error": str(record["error"]) if record is not None and failed else "",
+            "state": states.get(facet.status, "no samples"),
+        }
+    length_s = round(record["duration_s"], 2)
+    return view | {
+        "width": PICTURE_WIDTH,
+        "height": PICTURE_HEIGHT,
+        "length_s": length_s,
+        "length": f"{length_s:g} s",
+        "notes": _notes(record),
+        "features": [
+            (FEATURES[name].label, value_with_unit(record[name], FEATURES[name].unit))
+            for name in features
+        ],
+    }
 
-    copies: Mapping[str, Preview]
-    features: tuple[str, ...]
 
-    def show(self, facet: Facet) -> str:
-        """Return one clip's picture, label and player, or what stands in its place."""
-        label = escape(facet.label or "the clip", quote=True)
-        caption = f"<figcaption>{label}"
-        record = facet.record
-        if record is None:
-            return f'<figure class="missing"><div>not made yet</div>{caption}</figcaption></figure>'
-        if facet.status == "failed":
-            error = escape(str(record["error"]))
-            return (
-                f'<figure class="failed"><div>failed</div>{caption} <em>{error}</em></figcaption>'
-                "</figure>"
-            )
-        copy = self.copies.get(record["key"])
-        if copy is None:
-            return f'<figure class="missing"><div>no samples</div>{caption}</figcaption></figure>'
-        notes = _notes(record)
-        said = f" <em>{escape('; '.join(notes))}</em>" if notes else ""
-        matched = f' data-matched="{copy.matched}"' if copy.matched != copy.as_made else ""
-        lazy = "" if copy.picture.startswith("data:") else 'loading="lazy" '
-        return (
-            f'<figure><img src="{copy.picture}" {lazy}'
-            f'width="{PICTURE_WIDTH}" height="{PICTURE_HEIGHT}" '
-            f'alt="Mel spectrogram: {label}{escape("; " + "; ".join(notes)) if notes else ""}">'
-            f'<audio controls preload="none" src="{copy.as_made}"{matched} '
-            f'aria-label="Play {label}"></audio>'
-            f"{caption}{self._values(record)}{said}</figcaption></figure>"
-        )
-
-    def _values(self, record: Mapping[str, Any]) -> str:
-        said = [
-            f"<span>{escape(FEATURES[name].label)} "
-            f"<b>{escape(value_with_unit(record[name], FEATURES[name].unit))}</b></span>"
-            for name in self.features
-        ]
-        return f'<small class="values">{" ".join(said)}</small>' if said else ""
+def _grid_view(
+    grid: FacetGrid, copies: Mapping[str, Preview], features: Sequence[str]
+) -> dict[str, Any]:
+    """Return what the template of a grid shows: a table, or a list where nothing goes across."""
+    cells = [
+        clip_view(facet, copies.get(facet.record["key"]) if facet.record else None, features)
+        for facet in grid.facets
+    ]
+    view: dict[str, Any] = {"heading": grid.heading, "cells": cells, "rows": []}
+    if grid.row_field is None or grid.column_field is None:
+        return view
+    axes = f"Listening grid: {grid.row_field} down, {grid.column_field} across"
+    rows = zip(grid.row_labels, grid.row_values, strict=True)
+    return view | {
+        "name": ", ".join(filter(None, [axes, grid.heading])),
+        "columns": [
+            (grid.column_field, label, format_value(grid.column_field, value, shorten=None))
+            for label, value in zip(grid.column_labels, grid.column_values, strict=True)
+        ],
+        "rows": [
+            {
+                "head": (
+                    grid.row_field,
+                    label,
+                    format_value(grid.row_field, value, shorten=None),
+                ),
+                "cells": cells[row * grid.columns : (row + 1) * grid.columns],
+            }
+            for row, (label, value) in enumerate(rows)
+        ],
+    }
 
 
 def _notes(record: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import numpy as np
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.mel_pictures import MelPictures
-from musicgen_lab.runs.atomic_io import write_atomically
+from musicgen_lab.runs.atomic_io import unwritable, write_atomically
 from musicgen_lab.runs.run_table import RunTable
 
 LISTENING_FOLDER = "listening"
@@ -79,6 +82,8 @@ def encode_preview(clip: Clip, *, gain_db: float = 0.0) -> tuple[bytes, str]:
 class FilePreviews:
     """Copies in `listening/` of a folder, for pages that lie in it.
 
+    They are made anew each time: what lies there from before may be damaged, or somebody else's.
+
     Parameters
     ----------
     folder : Path
@@ -88,29 +93,39 @@ class FilePreviews:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def of(self, table: RunTable, key: str, pictures: MelPictures) -> Preview:
-        """Write a clip's copies and return their links.
+    def of(self, table: RunTable, keys: Iterable[str], pictures: MelPictures) -> dict[str, Preview]:
+        """Write the copies of clips and return their links, by key; for those that have samples.
 
         Raises
         ------
         RunFolderUnwritable
             When they cannot be written.
         """
-        write_atomically(self._folder / LISTENING_FOLDER / f"{key}.png", pictures.png(key))
-        as_made = self._sound(table, key, "", 0.0)
-        gain_db = matching_gain_db(table, key)
-        matched = self._sound(table, key, ".matched", gain_db) if gain_db else as_made
-        return Preview(f"{LISTENING_FOLDER}/{key}.png", as_made, matched)
+        listening = self._folder / LISTENING_FOLDER
+        try:
+            if listening.is_symlink():
+                listening.unlink()  # nothing is written, or read later, outside the folder
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
+        made = [key for key in keys if key in pictures.by_key]
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # encoders run outside Python's lock
+            copies = threads.map(lambda key: self._write(table, key, pictures), made)
+            return dict(zip(made, copies, strict=True))
 
-    def _sound(self, table: RunTable, key: str, kind: str, gain_db: float) -> str:
-        for suffix in (".mp3", ".wav"):
-            link = f"{LISTENING_FOLDER}/{key}{kind}{suffix}"
-            if (self._folder / link).exists():  # a clip never changes, and neither does its copy
-                return link
-        content, suffix = encode_preview(table.clip(key), gain_db=gain_db)
-        link = f"{LISTENING_FOLDER}/{key}{kind}{suffix}"
-        write_atomically(self._folder / link, content)
-        return link
+    def _write(self, table: RunTable, key: str, pictures: MelPictures) -> Preview:
+        picture = self._file(f"{key}.png", pictures.png(key))
+        clip = table.clip(key)
+        content, suffix = encode_preview(clip)
+        as_made = self._file(f"{key}{suffix}", content)
+        gain_db = matching_gain_db(table, key)
+        if not gain_db:
+            return Preview(picture, as_made, as_made)
+        content, suffix = encode_preview(clip, gain_db=gain_db)
+        return Preview(picture, as_made, self._file(f"{key}.matched{suffix}", content))
+
+    def _file(self, name: str, content: bytes) -> str:
+        write_atomically(self._folder / LISTENING_FOLDER / name, content)
+        return f"{LISTENING_FOLDER}/{name}"
 
 
 class EmbeddedPreviews:
@@ -124,26 +139,29 @@ class EmbeddedPreviews:
 
     def __init__(self, *, matched: bool) -> None:
         self._matched = matched
-        self._bytes = 0
 
-    def of(self, table: RunTable, key: str, pictures: MelPictures) -> Preview:
-        """Return a clip's copies.
+    def of(self, table: RunTable, keys: Iterable[str], pictures: MelPictures) -> dict[str, Preview]:
+        """Return the copies of clips, by key; for those that have samples.
 
         Raises
         ------
         InvalidRequest
             When all of them together are more than 32 MB.
         """
-        gain_db = matching_gain_db(table, key) if self._matched else 0.0
-        content, suffix = encode_preview(table.clip(key), gain_db=gain_db)
-        picture, sound = data_uri(pictures.png(key), ".png"), data_uri(content, suffix)
-        self._bytes += len(picture) + len(sound)
-        check_embedded(
-            self._bytes,
-            "select fewer clips first, as in results.select(seed=0), or make a report: its sounds "
-            "lie beside it",
-        )
-        return Preview(picture, sound, sound)
+        size = 0
+        previews = {}
+        for key in (key for key in keys if key in pictures.by_key):
+            gain_db = matching_gain_db(table, key) if self._matched else 0.0
+            content, suffix = encode_preview(table.clip(key), gain_db=gain_db)
+            picture, sound = data_uri(pictures.png(key), ".png"), data_uri(content, suffix)
+            size += len(picture) + len(sound)
+            check_embedded(
+                size,
+                "select fewer clips first, as in results.select(seed=0), or make a report: its "
+                "sounds lie beside it",
+            )
+            previews[key] = Preview(picture, sound, sound)
+        return previews
 
 
 def check_embedded(size: int, way_out: str) -> None:

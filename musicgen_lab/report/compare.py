@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from musicgen_lab.analysis.features import FEATURES, chosen_features
 from musicgen_lab.figures.facets import Facet
 from musicgen_lab.figures.mel_pictures import MelPictures, share_scale
 from musicgen_lab.formatting import decimals_for, signed, with_unit
-from musicgen_lab.listening.grid import LOUDNESS_SWITCH, ClipCells, legend, shown_features, styled
+from musicgen_lab.listening.grid import clip_view, frame, shown_features
 from musicgen_lab.listening.previews import FilePreviews
 from musicgen_lab.report.export import write_page
 from musicgen_lab.report.make import NOTEBOOKS
@@ -22,6 +21,7 @@ from musicgen_lab.runs.run_folder import refuse_run
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.comparison import Comparison
 from musicgen_lab.stats.study_tables import ALPHA
+from musicgen_lab.templating import show
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -37,7 +37,7 @@ def make_comparison(
     *,
     features: Sequence[str] | None = None,
     title: str | None = None,
-    self_contained: bool = False,
+    self_contained: bool | None = None,
     progress: bool = True,
 ) -> Path:
     """Compare two runs, such as of two models, in pairs of clips with the same request otherwise.
@@ -52,7 +52,7 @@ def make_comparison(
         See `musicgen_lab.analysis.features.chosen_features`.
     title : str, optional
         The heading, in place of what differs.
-    self_contained : bool
+    self_contained : bool, optional
         As for `musicgen_lab.report.make.make_report`.
     progress : bool
         Show a bar.
@@ -99,68 +99,51 @@ def open_comparison(run_a: str | Path, run_b: str | Path) -> Comparison:
 
 def heading(comparison: Comparison, title: str = "") -> HTML:
     """Say which runs are compared, in how many pairs of clips."""
-    from IPython.display import HTML
-
     first, second = comparison.names()
-    said = title or f"{second} against {first}"
-    facts = ""
-    for name, run, label in (
-        ("A", comparison.a, first),
-        ("B", comparison.b, second),
-    ):
-        prompts = run.values("prompt")
-        models = run.values("model")
-        facts += (
-            f"<div><dt>{name}</dt><dd>{escape(label)}<br><small>{len(run.frame)} clips, "
-            f"{escape(', '.join(map(str, models)))}, "
-            f"{escape('; '.join(map(str, prompts[:4])))}</small></dd></div>"
-        )
     count = len(comparison.pairs)
-    apart = escape(" and ".join(comparison.apart))
+    apart = " and ".join(comparison.apart)
     alike = f"whose requests differ in {apart} alone" if apart else "with the same request"
-    return HTML(
-        f'<header><h1>{escape(said)}</h1><p class="lead">{count} pair{"s" if count != 1 else ""} '
-        f"of clips {alike}.</p></header>"
-        f'<dl class="facts">{facts}</dl>'
+    facts = []
+    for name, run, label in (("A", comparison.a, first), ("B", comparison.b, second)):
+        models = ", ".join(map(str, run.values("model")))
+        prompts = "; ".join(map(str, run.values("prompt")[:4]))
+        note = f"{len(run.frame)} clips, {models}, {prompts}"
+        facts.append({"name": name, "lines": [label, ""], "note": note})
+    return show(
+        "report/heading.html.j2",
+        title=title or f"{second} against {first}",
+        lead=f"{count} pair{'s' if count != 1 else ''} of clips {alike}.",
+        facts=facts,
     )
 
 
 def findings(comparison: Comparison, features: Sequence[str] | None = None) -> HTML:
     """Say the differences that hold, with their intervals, then all in a table."""
-    from IPython.display import HTML
-
     table = comparison.differences(features)
-    items = "".join(
-        f"<li>{escape(sentence)}</li>" for sentence in difference_sentences(comparison, table)
-    )
-    rows = ""
+    rows = []
     for row in table.to_dict("records"):
         feature = FEATURES[row["feature"]]
         change, low, high = (float(row[name]) for name in ("change", "low", "high"))
         known = [abs(value) for value in (change, low, high) if value == value]
         decimals = decimals_for((0.0, max(known))) if known else 0
         texts = [signed(v, decimals, plus=True) if v == v else "–" for v in (change, low, high)]
-        interval = "–" if low != low else f"{texts[1]} to {texts[2]}"
-        judged = "significant" if row["conclusive"] else "inconclusive"
-        rows += (
-            f"<tr><td>{escape(feature.label)}</td>"
-            f'<td class="number">{escape(with_unit(texts[0], feature.difference_unit))}</td>'
-            f'<td class="number">{interval}</td>'
-            f'<td class="number">{row["seeds"]}</td><td>{judged}</td>'
-            f'<td class="text">{escape(str(row["note"]))}</td></tr>'
+        rows.append(
+            {
+                "feature": feature.label,
+                "change": with_unit(texts[0], feature.difference_unit),
+                "interval": "–" if low != low else f"{texts[1]} to {texts[2]}",
+                "seeds": row["seeds"],
+                "judged": "significant" if row["conclusive"] else "inconclusive",
+                "note": row["note"],
+            }
         )
-    heads = "".join(
-        f'<th scope="col">{head}</th>'
-        for head in ("Feature", "B − A", "95% interval", "Seeds", "After correction", "Note")
+    method = (
+        f"{len(table)} questions were asked. The chance that even one of the differences named "
+        f"here is a false alarm is at most {ALPHA:.0%} (Holm's correction). Each seed counts once, "
+        "by its mean over all pairs."
     )
-    return HTML(
-        f'<ul class="findings">{items}</ul>'
-        f'<p class="method">{len(table)} questions were asked. The chance that even one of the '
-        f"differences named here is a false alarm is at most {ALPHA:.0%} (Holm's correction). Each "
-        "seed counts once, by its mean over all pairs.</p>"
-        '<div class="scroll" role="region" aria-label="Differences" tabindex="0">'
-        f'<table class="clips"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
-    )
+    sentences = difference_sentences(comparison, table)
+    return show("report/differences.html.j2", sentences=sentences, method=method, rows=rows)
 
 
 def listening(
@@ -170,32 +153,28 @@ def listening(
 
     The sounds and pictures are written into `listening/` of the folder `out`.
     """
-    from IPython.display import HTML
-
     a, b = MelPictures(comparison.a), MelPictures(comparison.b)
     share_scale(a, b)
     names, previews = shown_features(features), FilePreviews(Path(out))
-    runs = ((comparison.a, a), (comparison.b, b))
-    records = [{record["key"]: record for record in run.records} for run, _ in runs]
-    heads = "".join(
-        f'<th scope="col">{side} <b>{escape(name)}</b></th>'
-        for side, name in zip("AB", comparison.names(), strict=True)
-    )
-    rows = []
-    for pair in comparison.pairs[:PAIRS_SHOWN]:
-        cells = ""
-        for (run, pictures), known, key in zip(runs, records, (pair.a, pair.b), strict=True):
-            made = {key: previews.of(run, key, pictures)} if key in pictures.by_key else {}
-            facet = Facet(0, 0, (known[key],), pair.label)
-            cells += f"<td>{ClipCells(made, tuple(names)).show(facet)}</td>"
-        rows.append(f'<tr><th scope="row">{escape(pair.label)}</th>{cells}</tr>')
-    more = len(comparison.pairs) - PAIRS_SHOWN
-    return HTML(
-        styled(
-            f"{legend(a)}{LOUDNESS_SWITCH}"
-            '<div class="listening-scroll" role="region" aria-label="Pairs of clips" tabindex="0">'
-            '<table class="listening-grid" style="--columns: 2">'
-            f"<tr><td></td>{heads}</tr>{''.join(rows)}</table></div>"
-            + (f"<p>{more} more pairs are not shown.</p>" if more > 0 else "")
+    shown = comparison.pairs[:PAIRS_SHOWN]
+    runs = [
+        (previews.of(run, keys, pictures), {record["key"]: record for record in run.records})
+        for run, keys, pictures in (
+            (comparison.a, [pair.a for pair in shown], a),
+            (comparison.b, [pair.b for pair in shown], b),
         )
+    ]
+    pairs = []
+    for pair in shown:
+        cells = [
+            clip_view(Facet(0, 0, (records[key],), pair.label), copies.get(key), names)
+            for (copies, records), key in zip(runs, (pair.a, pair.b), strict=True)
+        ]
+        pairs.append({"label": pair.label, "cells": cells})
+    return show(
+        "report/pairs.html.j2",
+        runs=list(zip("AB", comparison.names(), strict=True)),
+        pairs=pairs,
+        more=len(comparison.pairs) - PAIRS_SHOWN,
+        **frame(a, can_match=True),
     )

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.errors import InvalidRequest, RunFolderError
 from musicgen_lab.listening.previews import LISTENING_FOLDER, check_embedded, data_uri
-from musicgen_lab.report.html import TEMPLATES
 from musicgen_lab.runs.atomic_io import write_atomically
+from musicgen_lab.templating import PACKAGE
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 FORMATS = ("html", "ipynb")
 """What a report can be kept as: a page to pass on, and the notebook that was run for it."""
+
+SELF_CONTAINED_MB_MAX = 20
+"""Up to this size a page holds its sounds and pictures unless told otherwise."""
+
+LINK = re.compile(rf'(?P<attribute>src|data-matched)="(?P<path>{LISTENING_FOLDER}/[^"]+)"')
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
@@ -51,7 +56,7 @@ def write_page(
     folder: Path,
     title: str,
     *,
-    self_contained: bool = False,
+    self_contained: bool | None = None,
     formats: Sequence[str] = FORMATS,
 ) -> Path:
     """Write `report.html` and `report.ipynb` of a notebook that was run in a folder.
@@ -63,8 +68,9 @@ def write_page(
     folder : Path
     title : str
         For the browser's tab.
-    self_contained : bool
-        Put the sounds and pictures in `listening/` inside the page.
+    self_contained : bool, optional
+        Put the sounds and pictures in `listening/` inside the page. Where it is not given, a page
+        that has at most 20 MB with them holds them.
     formats : sequence of str
         Which of the two to write, of `FORMATS`; the other stays as it is.
 
@@ -84,7 +90,12 @@ def write_page(
     contents = {}
     if "html" in formats:
         page = _to_html(notebook)
-        page = _with_files_inside(page, folder) if self_contained else page
+        size = len(page) + sum(path.stat().st_size * 4 // 3 for _, path in _files(page, folder))
+        if self_contained is None:
+            self_contained = size <= SELF_CONTAINED_MB_MAX * 1_000_000
+        if self_contained:
+            check_embedded(size, "leave out --self-contained")
+            page = _with_files_inside(page, folder)
         contents["html"] = page.encode("utf-8")
     if "ipynb" in formats:
         contents["ipynb"] = _notebook_bytes(notebook)
@@ -99,7 +110,7 @@ def _to_html(notebook: NotebookNode) -> str:
 
     exporter = HTMLExporter(
         template_name="page",
-        extra_template_basedirs=[str(TEMPLATES)],
+        extra_template_basedirs=[str(PACKAGE / "report" / "templates")],
         exclude_input=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
@@ -109,21 +120,30 @@ def _to_html(notebook: NotebookNode) -> str:
     return str(page)
 
 
+def _files(page: str, folder: Path) -> Iterator[tuple[re.Match[str], Path]]:
+    """Yield every link of a page to a sound or picture, with the file that it leads to.
+
+    Raises
+    ------
+    RunFolderError
+        When a file lies outside the folder: it would be somebody's secret on the page.
+    """
+    listening = (folder / LISTENING_FOLDER).resolve()
+    for link in LINK.finditer(page):
+        path = (folder / unquote(link["path"])).resolve()
+        if path.parent != listening or not listening.is_relative_to(folder.resolve()):
+            raise RunFolderError(f"{link['path']} leads out of {folder}; delete that link")
+        yield link, path
+
+
 def _with_files_inside(page: str, folder: Path) -> str:
     """Replace links to sounds and pictures by what they lead to, and other links by their text."""
-    size = len(page)
-
-    def embed(link: re.Match[str]) -> str:
-        nonlocal size
-        path = folder / unquote(link["path"])
-        size += path.stat().st_size * 4 // 3
-        check_embedded(size, "leave out --self-contained")
-        return f'{link["attribute"]}="{data_uri(path.read_bytes(), path.suffix)}"'
-
-    page = re.sub(r'<a href="(?:clips/|results\.parquet)[^"]*">([^<]*)</a>', r"\1", page)
-    return re.sub(
-        rf'(?P<attribute>src|data-matched)="(?P<path>{LISTENING_FOLDER}/[^"]+)"', embed, page
-    )
+    data = {
+        link.group(): f'{link["attribute"]}="{data_uri(path.read_bytes(), path.suffix)}"'
+        for link, path in _files(page, folder)
+    }
+    page = LINK.sub(lambda link: data[link.group()], page)
+    return re.sub(r'<a href="(?:clips/|results\.parquet)[^"]*">([^<]*)</a>', r"\1", page)
 
 
 def _notebook_bytes(notebook: NotebookNode) -> bytes:

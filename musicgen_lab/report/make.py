@@ -24,15 +24,16 @@ def make_report(
     parameters: Mapping[str, Any] | None = None,
     title: str | None = None,
     features: Sequence[str] | None = None,
-    self_contained: bool = False,
+    self_contained: bool | None = None,
     formats: Sequence[str] = FORMATS,
     progress: bool = True,
 ) -> Path:
     """Make a report of a run: `report.html` without code, and the `report.ipynb` behind it.
 
     Papermill runs the notebook `sweep_report.ipynb` with the run folder as its parameter, in a
-    kernel of this interpreter. The page needs no network; its sounds and pictures lie beside it
-    in `listening/`. Neither file is touched unless the whole report could be made.
+    kernel of this interpreter. The page needs no network; its sounds and pictures are inside it,
+    or beside it in `listening/` where they are many. Neither file is touched unless the whole
+    report could be made.
 
     Parameters
     ----------
@@ -44,8 +45,9 @@ def make_report(
         The heading, in place of the prompt.
     features : sequence of str, optional
         Which to look at; see `analysis.features.chosen_features` for the default ones.
-    self_contained : bool
-        Put the sounds and pictures inside the page, up to 32 MB, so that it is a single file.
+    self_contained : bool, optional
+        Put the sounds and pictures inside the page, up to 32 MB, so that it is a single file; the
+        default is to do so up to 20 MB.
     formats : sequence of str
         Which to keep: "html", "ipynb" or both. One that is not asked for is not written; it stays
         as an earlier report left it. For a PDF, print the page from a browser.

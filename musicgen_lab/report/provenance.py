@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.request import SWEEP_ORDER
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.templating import show
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -34,42 +34,38 @@ def provenance(table: RunTable) -> HTML:
     -------
     IPython.display.HTML
     """
-    from IPython.display import HTML
-
     made = [record for record in table.records if record["status"] == "ok"]
-    rows = "".join(
-        f"<div><dt>{escape(label)}</dt><dd>{'<br>'.join(map(escape, values))}</dd></div>"
-        for name, label in FACTS.items()
-        if (values := _distinct(made, name))
-    )
-    name = f"How to make {table.folder.resolve().name} again"
-    commands = "\n\n".join(command(sweep["design"], table) for sweep in table.sweeps)
-    return HTML(
-        f'<dl class="facts">{rows}</dl>'
-        "<p>The same model, precision and kind of machine give the same samples, bit for bit. "
-        "Every clip's request, revision, times and checksum are in its file in "
-        "<code>clips/</code>.</p>"
-        f'<pre role="region" aria-label="{escape(name, quote=True)}" tabindex="0">'
-        f"{escape(commands)}</pre>"
+    return show(
+        "report/provenance.html.j2",
+        facts=[
+            {"name": label, "lines": values, "note": ""}
+            for name, label in FACTS.items()
+            if (values := _distinct(made, name))
+        ],
+        name=f"How to make {table.folder.resolve().name} again",
+        commands="\n\n".join(command(sweep["design"], table) for sweep in table.sweeps),
     )
 
 
 def command(design: Mapping[str, Any], table: RunTable) -> str:
-    """Return what makes a design again: a command for a grid, Python for others."""
-    fields: dict[str, Any] = dict(design["fields"])
+    """Return what makes a design again: a command for a grid, Python for others.
+
+    Every value is quoted: a run folder may come from anybody.
+    """
+    fields = {name: design["fields"][name] for name in SWEEP_ORDER if name in design["fields"]}
     made_with = [str(model).partition("@")[0] for model in table.frame["model"].dropna()]
     folder = table.folder.resolve().name
     if design["kind"] != "grid":
-        given = ", ".join(f"{name}={_python(value)}" for name, value in fields.items())
+        given = {name: _python(value) for name, value in fields.items()}
         if design["kind"] == "sample":
-            drawn = ", ".join(f"{name}={design[name]}" for name in ("seed", "replicates"))
-            sweep = f"lab.Sweep.sample({design['n']}, {drawn}, {given})"
-        else:
-            sweep = f"lab.Sweep.from_rows({design['rows']!r}, {given})"
+            given = {name: repr(design[name]) for name in ("seed", "replicates")} | given
+        maker, first = ("sample", "n") if design["kind"] == "sample" else ("from_rows", "rows")
+        arguments = [repr(design[first]), *(f"{name}={text}" for name, text in given.items())]
         # Another field would draw other points, so that the model is the backend's.
         model = "" if "model" in fields or not made_with else f":{made_with[0]}"
         return (
-            f"import musicgen_lab as lab\n\nsweep = {sweep}\n"
+            "import musicgen_lab as lab\n\n"
+            f"sweep = lab.Sweep.{maker}({', '.join(arguments)})\n"
             f"sweep.run(lab.connect({f'local{model}'!r}), {folder!r})"
         )
     fields.setdefault("model", made_with[:1])
@@ -78,11 +74,10 @@ def command(design: Mapping[str, Any], table: RunTable) -> str:
         values = fields[name] if isinstance(fields[name], list | tuple) else [fields[name]]
         option = f"--{name.replace('_', '-')}"
         if name in ("prompt", "model"):
-            words += [word for value in values for word in (option, shlex.quote(str(value)))]
+            words += [word for value in values for word in (option, str(value))]
         else:
             words += [option, ",".join(_number(value) for value in values)]
-    words += _engine_options(table.records)
-    return " ".join([*words, "--out", shlex.quote(folder), "--report"])
+    return shlex.join([*words, *_engine_options(table.records), "--out", folder, "--report"])
 
 
 def _engine_options(records: Sequence[Mapping[str, Any]]) -> list[str]:

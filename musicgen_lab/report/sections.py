@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.analysis.features import FEATURES, NUMBERS, chosen_features
@@ -20,6 +19,7 @@ from musicgen_lab.request import SWEEP_ORDER, GenerationRequest
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.intervals import FEWEST_RESAMPLED
 from musicgen_lab.stats.study_tables import ALPHA, StudyTables, conclusive
+from musicgen_lab.templating import show
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from musicgen_lab.figures.drawing import Drawing
 
 TITLE_CHARACTERS_MAX = 120
-PROMPTS_SHOWN = 12
+VALUES_SHOWN = 12
 HEATMAPS_MAX = 6
 SPECTROGRAM_PAGES_MAX = 2  # a page of 25 is a megabyte, and the listening grid shows them all
 PAGES_PER_FEATURE_MAX = 2
 
 
 def heading(table: RunTable, title: str = "") -> HTML:
-    """Say what was asked of a run and what came of it.
+    """Say what was requested of a run and what came of it.
 
     Parameters
     ----------
@@ -46,15 +46,11 @@ def heading(table: RunTable, title: str = "") -> HTML:
     -------
     IPython.display.HTML
     """
-    from IPython.display import HTML
-
-    facts = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{said}</dd></div>" for name, said in _facts(table)
-    )
-    said = escape(report_title(table.frame["prompt"], title))
-    return HTML(
-        f"<header><h1>{said}</h1>"
-        f'<p class="lead">{escape(_lead(table))}</p></header><dl class="facts">{facts}</dl>'
+    return show(
+        "report/heading.html.j2",
+        title=report_title(table.frame["prompt"], title),
+        lead=_lead(table),
+        facts=list(_facts(table)),
     )
 
 
@@ -86,28 +82,28 @@ def findings(table: RunTable, features: Sequence[str] | None = None) -> HTML:
     InvalidRequest
         When there is no such feature.
     """
-    from IPython.display import HTML
-
     study = StudyTables.of(table, features)
-    said = find(study)
-    items = "".join(f"<li>{escape(claim)}</li>" for claim in said.significant)
-    parts = [f'<ul class="findings">{items}</ul>'] if items else []
-    parts += [f"<p>{escape(remains)}</p>" for remains in said.inconclusive]
-    if said.questions:
+    found = find(study)
+    method = ""
+    if found.questions:
         crossed = (
-            f", {said.about_interactions} of them whether the effect of one parameter depends on "
+            f", {found.about_interactions} of them whether the effect of one parameter depends on "
             "another"
-            if said.about_interactions
+            if found.about_interactions
             else ""
         )
-        parts.append(
-            f'<p class="method">{said.questions} questions were asked, of '
-            f"{len(study.features)} features{crossed}. "
+        method = (
+            f"{found.questions} questions were asked, of {len(study.features)} features{crossed}. "
             "The chance that even one of the effects named here is a false alarm is at most "
             f"{ALPHA:.0%} (Holm's correction). Intervals are bootstrapped, and under "
-            f"{FEWEST_RESAMPLED} seeds Student's.</p>"
+            f"{FEWEST_RESAMPLED} seeds Student's."
         )
-    return HTML("".join(parts))
+    return show(
+        "report/findings.html.j2",
+        significant=found.significant,
+        inconclusive=found.inconclusive,
+        method=method,
+    )
 
 
 def _lead(table: RunTable) -> str:
@@ -123,41 +119,46 @@ def _lead(table: RunTable) -> str:
     return "; ".join(parts) + "."
 
 
-def _facts(table: RunTable) -> Iterable[tuple[str, str]]:
-    """Yield what was asked and who made it, as pairs of plain text and HTML."""
+def _facts(table: RunTable) -> Iterator[dict[str, Any]]:
+    """Yield what was requested and who made it, as the template of facts shows it."""
     records = table.records
     inert = _inert_everywhere(records)
     for name in SWEEP_ORDER if records else ():
         values = table.values(name)
-        texts = [format_value(name, value, shorten=None) for value in values[:PROMPTS_SHOWN]]
-        if len(values) > PROMPTS_SHOWN:
+        texts = [format_value(name, value, shorten=None) for value in values[:VALUES_SHOWN]]
+        if name == "prompt" and table.labels.is_numbered:
+            numbers = (table.labels.value(name, value).partition(":")[0] for value in values)
+            texts = [f"{number}: {text}" for number, text in zip(numbers, texts, strict=False)]
+        if len(values) > VALUES_SHOWN:
             texts = [texts[0], "…", format_value(name, values[-1], shorten=None)]
-        separator = "<br>" if name == "prompt" else ", "
-        said = separator.join(escape(text) for text in texts)
+        note = ""
         if name in inert:
-            said += f" <small>(does nothing: {escape(inert[name])})</small>"
+            note = f"(does nothing: {inert[name]})"
         elif len(values) > 1 and name != "prompt":
-            said += f" <small>({len(values)} values)</small>"
-        yield name, said
+            note = f"({len(values)} values)"
+        yield _fact(name, texts if name == "prompt" else [", ".join(texts)], note)
     makers = [
         f"{record['engine']} on {record['device']} in {record['dtype']}"
         for record in records
         if record["status"] == "ok"
     ]
-    yield "made by", "<br>".join(escape(maker) for maker in dict.fromkeys(makers)) or "nobody yet"
-    yield (
+    yield _fact("made by", list(dict.fromkeys(makers)) or ["nobody yet"])
+    yield _fact(
         "requested at",
-        "<br>".join(
-            f"{_date(sweep['asked_at'])} <small>with MusicGen Lab "
-            f"{escape(str(sweep['lab_version']))}</small>"
+        [
+            f"{_date(sweep['asked_at'])} with MusicGen Lab {sweep['lab_version']}"
             for sweep in table.sweeps
-        ),
+        ],
     )
-    yield "generation time", f"{table.frame['elapsed_s'].sum():,.3g} s in all"
+    yield _fact("generation time", [f"{table.frame['elapsed_s'].sum():,.3g} s in all"])
     gpu_s, cost_usd = (table.frame[name].sum() for name in ("gpu_s", "cost_usd"))
     if gpu_s:
-        kinds = ", ".join(escape(str(gpu)) for gpu in table.frame["gpu"].dropna().unique())
-        yield "cost", f"${cost_usd:,.4f} for {gpu_s:,.1f} GPU-seconds on {kinds}"
+        kinds = ", ".join(str(gpu) for gpu in table.frame["gpu"].dropna().unique())
+        yield _fact("cost", [f"${cost_usd:,.4f} for {gpu_s:,.1f} GPU-seconds on {kinds}"])
+
+
+def _fact(name: str, lines: Sequence[str], note: str = "") -> dict[str, Any]:
+    return {"name": name, "lines": lines, "note": note}
 
 
 def _inert_everywhere(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -173,7 +174,7 @@ def _inert_everywhere(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _date(iso: str) -> str:
-    return escape(f"{datetime.fromisoformat(iso):%-d %B %Y, %H:%M %Z}")
+    return f"{datetime.fromisoformat(iso):%-d %B %Y, %H:%M %Z}"
 
 
 def spectrogram_figures(table: RunTable, *, level_range_db: float) -> HTML:
@@ -192,20 +193,19 @@ def spectrogram_figures(table: RunTable, *, level_range_db: float) -> HTML:
     IPython.display.HTML
         The pictures are inside it.
     """
-    from IPython.display import HTML
-
     grids = clip_grids(table)
     pictures = MelPictures(table, level_range_db=level_range_db)
-    parts = [
-        figure_block(draw_grid(grid, pictures), f"Spectrogram grid {grid.heading}".strip())
+    drawings = [
+        (f"Spectrogram grid {grid.heading}".strip(), draw_grid(grid, pictures))
         for grid in grids[:SPECTROGRAM_PAGES_MAX]
     ]
+    notes = [] if grids else ["No clip has been made yet."]
     if len(grids) > SPECTROGRAM_PAGES_MAX:
-        parts.append(
-            f"<p>The first {SPECTROGRAM_PAGES_MAX} of {len(grids)} grids. "
-            "<code>results.plot_spectrograms</code> draws the others.</p>"
-        )
-    return HTML("".join(parts) or "<p>No clip has been made yet.</p>")
+        notes = [
+            f"The first {SPECTROGRAM_PAGES_MAX} of {len(grids)} grids; results.plot_spectrograms "
+            "draws the others."
+        ]
+    return _figures(drawings, notes)
 
 
 def heatmap_figures(table: RunTable, features: Sequence[str] | None = None) -> HTML:
@@ -223,28 +223,21 @@ def heatmap_figures(table: RunTable, features: Sequence[str] | None = None) -> H
     -------
     IPython.display.HTML
     """
-    from IPython.display import HTML
-
     names = [name for name in chosen_features(features) if name in NUMBERS]
     first = [effect["feature"] for effect in conclusive(StudyTables.of(table, features).effects)]
     ordered = list(dict.fromkeys([*first, *names]))
     drawn = [
-        (FEATURES[name].label, drawing)
+        (f"Heatmap: {FEATURES[name].label}", drawing)
         for name in ordered
         for _, drawing in plot_heatmaps(table, name)[:PAGES_PER_FEATURE_MAX]
     ]
-    if not drawn:
-        return HTML("<p>The clips of this run are no grid, so there is no heatmap of them.</p>")
-    blocks = "".join(
-        figure_block(drawing, f"Heatmap: {label}") for label, drawing in drawn[:HEATMAPS_MAX]
-    )
-    more = (
-        "<p>There are more features and grids than are shown; <code>results.plot_heatmap</code> "
-        "draws the others.</p>"
-        if len(drawn) > HEATMAPS_MAX
-        else ""
-    )
-    return HTML(f'<div class="figures">{blocks}</div>{more}')
+    notes = [] if drawn else ["The clips of this run are no grid, so there is no heatmap of them."]
+    if len(drawn) > HEATMAPS_MAX:
+        notes = [
+            "There are more features and grids than are shown; results.plot_heatmap draws the "
+            "others."
+        ]
+    return _figures(drawn[:HEATMAPS_MAX], notes, side_by_side=True)
 
 
 def effects_figure(table: RunTable, features: Sequence[str] | None = None) -> HTML:
@@ -260,16 +253,16 @@ def effects_figure(table: RunTable, features: Sequence[str] | None = None) -> HT
     -------
     IPython.display.HTML
     """
-    from IPython.display import HTML
-
     if not table.parameters:
-        return HTML("<p>Nothing but the seed was swept.</p>")
-    return HTML(figure_block(plot_effects(table, features), "Effects with intervals"))
+        return _figures([], ["Nothing but the seed was swept."])
+    return _figures([("Effects with intervals", plot_effects(table, features))])
 
 
-def figure_block(drawing: Drawing, name: str) -> str:
-    """Return a drawing as HTML that scrolls by itself where the window is narrow."""
-    return (
-        f'<div class="figure" role="region" aria-label="{escape(name, quote=True)}" tabindex="0">'
-        f"{drawing.picture()}</div>"
-    )
+def _figures(
+    drawings: Sequence[tuple[str, Drawing]],
+    notes: Sequence[str] = (),
+    *,
+    side_by_side: bool = False,
+) -> HTML:
+    """Show figures, each with its name for screen readers, and sentences under them."""
+    return show("report/figures.html.j2", drawings=drawings, notes=notes, side_by_side=side_by_side)

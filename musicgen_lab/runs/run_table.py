@@ -11,6 +11,7 @@ import numpy as np
 
 from musicgen_lab.analysis.spectrogram import WINDOW_S, MelSpectrogram, mel_spectrogram_db
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.formatting import FieldLabels
 from musicgen_lab.request import SWEEP_ORDER, plain_number
 from musicgen_lab.runs.frame import build_frame
 from musicgen_lab.runs.run_folder import RunFolder
@@ -36,12 +37,22 @@ class RunTable:
         One row per clip; see `musicgen_lab.results.Results`. Not to be changed in place.
     missing : int
         Requested clips that have not been tried yet.
+    labels : FieldLabels
+        How the values of the fields are written; a selection keeps those of the whole run.
     """
 
-    def __init__(self, run: RunFolder, frame: pd.DataFrame, missing: int = 0) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        frame: pd.DataFrame,
+        missing: int = 0,
+        *,
+        labels: FieldLabels | None = None,
+    ) -> None:
         self.run = run
         self.frame = frame
         self.missing = missing
+        self.labels = labels or FieldLabels.of(list(dict.fromkeys(frame["prompt"])))
         self._cache: dict[Hashable, Any] = {}
 
     @classmethod
@@ -147,7 +158,7 @@ class RunTable:
                     field=name,
                     value=wanted,
                 )
-        return RunTable(self.run, rows.reset_index(drop=True))
+        return RunTable(self.run, rows.reset_index(drop=True), labels=self.labels)
 
     def mel_spectrograms(self, hop_s: float) -> Mapping[str, MelSpectrogram]:
         """Return the mel spectrogram of every finished clip that has samples, by its key.

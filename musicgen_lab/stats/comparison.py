@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from musicgen_lab.analysis.features import NUMBERS, chosen_features
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.formatting import format_value
+from musicgen_lab.formatting import FieldLabels, describe
 from musicgen_lab.request import SWEEP_ORDER
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.effects import holm, main_effects
@@ -86,11 +86,10 @@ class Comparison:
                 "compare runs of the same prompts, values and seeds"
             )
         shown = [name for name in same if len({finished[0][place][name] for place in shared}) > 1]
+        labels = FieldLabels.of(list(dict.fromkeys(finished[0][p]["prompt"] for p in shared)))
         pairs = tuple(
             Pair(
-                ", ".join(
-                    f"{name} {format_value(name, finished[0][place][name])}" for name in shown
-                )
+                labels.describe({name: finished[0][place][name] for name in shown})
                 or "the only clip",
                 finished[0][place]["key"],
                 finished[1][place]["key"],
@@ -105,9 +104,7 @@ class Comparison:
             first, second = (run.folder.resolve().name for run in (self.a, self.b))
             return (first, second) if first != second else ("first run", "second run")
         return tuple(  # type: ignore[return-value]
-            ", ".join(
-                f"{name} {format_value(name, run.frame[name].iloc[0])}" for name in self.apart
-            )
+            describe({name: run.frame[name].iloc[0] for name in self.apart})
             for run in (self.a, self.b)
         )
 

@@ -39,9 +39,10 @@ def test_another_ending_is_refused(drawing, tmp_path):
 
 
 def test_a_notebook_and_a_page_show_it_with_its_words(drawing):
-    shown = BeautifulSoup(drawing._repr_html_(), "html.parser")
-    assert shown.img["alt"] == drawing.alt
-    assert BeautifulSoup(drawing.picture(), "html.parser").source["media"]
+    light, dark = BeautifulSoup(drawing._repr_html_(), "html.parser")("img")
+    assert light["alt"] == dark["alt"] == drawing.alt
+    assert light["src"] != dark["src"]
+    assert dark.has_attr("hidden")  # until what shows it says that it is dark
 
 
 def test_drawing_it_dark_changes_nothing_for_later(drawing):

@@ -10,7 +10,7 @@ import soundfile
 from bs4 import BeautifulSoup
 
 from musicgen_lab import InvalidRequest
-from musicgen_lab.listening.grid import listen
+from musicgen_lab.listening.grid import listen, listening_grid
 from musicgen_lab.listening.previews import encode_preview, matching_gain_db
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.run_table import RunTable
@@ -51,10 +51,34 @@ def test_in_a_notebook_the_sounds_are_inside_and_the_values_under_them(tmp_path)
     shown = BeautifulSoup(listen(table, features=["rms_dbfs"]).data, "html.parser")
     assert all(player["src"].startswith("data:audio/mpeg;base64,") for player in shown("audio"))
     assert all(image["src"].startswith("data:image/png;base64,") for image in shown("img"))
-    assert shown.figcaption.get_text().startswith("seed 0RMS level −")
+    said = " ".join(shown.figcaption.get_text().split())
+    assert said.startswith("seed 0 1 s RMS level −")
     assert not (tmp_path / "listening").exists()
     with pytest.raises(InvalidRequest, match="unknown feature 'rms'"):
         listen(table, features=["rms"])
+
+
+@pytest.mark.parametrize("what", ["damaged", "a link to a file", "a link to a folder"])
+def test_copies_from_before_are_made_anew_and_nothing_is_written_through_a_link(tmp_path, what):
+    table = RunTable.open(make_run(tmp_path / "run"))
+    listening, elsewhere = tmp_path / "run" / "listening", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    copy = f"{table.frame['key'][0]}.mp3"
+    (elsewhere / copy).write_text("foreign")
+    if what == "a link to a folder":
+        listening.symlink_to(elsewhere)
+    else:
+        listening.mkdir()
+        if what == "damaged":
+            (listening / copy).write_text("damaged")
+        else:
+            (listening / copy).symlink_to(elsewhere / copy)
+
+    listening_grid(table)
+
+    assert not listening.is_symlink() and not (listening / copy).is_symlink()
+    assert decode((listening / copy).read_bytes())[1] == 16_000
+    assert (elsewhere / copy).read_text() == "foreign"
 
 
 def test_what_is_too_much_to_embed_is_refused_with_a_way_out(tmp_path, monkeypatch):

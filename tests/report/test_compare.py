@@ -62,7 +62,9 @@ def test_it_never_replaces_a_runs_own_report(runs):
 
 
 def test_the_page_is_in_its_own_folder_with_its_audio(runs, tmp_path):
-    path = make_comparison(*runs, tmp_path / "out", features=FEATURES, progress=False)
+    path = make_comparison(
+        *runs, tmp_path / "out", features=FEATURES, self_contained=False, progress=False
+    )
     page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
     assert page.h1.get_text() == "cfg_coef 6 against cfg_coef 2"
     assert "7 pairs of clips whose requests differ in cfg_coef alone" in page.get_text()

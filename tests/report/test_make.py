@@ -157,12 +157,37 @@ def test_the_title_can_be_given(run):
     assert BeautifulSoup(html, "html.parser").h1.get_text() == "A <new> look"
 
 
-def test_a_single_file_contains_all_its_audio_and_pictures(run):
-    page = make_report(run, self_contained=True, progress=False).read_text(encoding="utf-8")
+def test_a_page_of_up_to_20_mb_holds_all_its_sounds_and_pictures(run):
+    page = make_report(run, progress=False).read_text(encoding="utf-8")
     shown = BeautifulSoup(page, "html.parser")
     assert shown.audio["src"].startswith("data:audio/mpeg;base64,")
     assert shown.audio["data-matched"].startswith("data:audio/mpeg;base64,")
     assert not re.search(r'(src|href|data-matched)="(listening|clips|table)', page)
+
+
+def test_a_page_that_would_be_larger_has_them_beside_it_and_says_so_where_they_are_not(
+    run, monkeypatch
+):
+    monkeypatch.setattr("musicgen_lab.report.export.SELF_CONTAINED_MB_MAX", 0.01)
+    shown = BeautifulSoup(make_report(run, progress=False).read_text("utf-8"), "html.parser")
+    assert shown.audio["src"].startswith("listening/")
+    assert "lie in the folder listening beside it" in shown.find(class_="without-folder").get_text()
+
+
+def test_a_file_that_lies_outside_the_run_never_gets_into_the_page(run, tmp_path, monkeypatch):
+    (tmp_path / "secret.mp3").write_text("secret")
+    link = '<audio src=\\"listening/a.mp3\\">'
+    use_template(
+        monkeypatch,
+        tmp_path / "links",
+        "import os; from IPython.display import HTML",
+        f"os.makedirs({str(run / 'listening')!r})",
+        f"os.symlink({str(tmp_path / 'secret.mp3')!r}, {str(run / 'listening' / 'a.mp3')!r})",
+        f'HTML("{link}")',
+    )
+    with pytest.raises(RunFolderError, match=r"listening/a\.mp3 leads out of .*; delete that link"):
+        make_report(run, progress=False)
+    assert not (run / "report.html").exists()
 
 
 def test_the_page_alone_can_be_written_and_other_formats_are_left_alone(run):
@@ -229,6 +254,17 @@ def test_the_command_has_every_digit_and_says_how_the_clips_were_made(tmp_path):
         assert option in command(design, made_by(table, way))
     default = made_by(table, ("musicgen-lab 1", "cpu", "float32"))
     assert not re.search("--engine|--dtype", command(design, default))
+
+
+def test_what_a_strangers_run_says_is_quoted_in_the_commands(tmp_path):
+    fields = {"prompt": "a; touch x", "duration": 1, "temperature": [0.7, 1.3]}
+    table = Sweep(**fields).run(SineBackend(), tmp_path / "a; touch y", progress=False).table
+    (design,) = (asked["design"] for asked in table.sweeps)
+    hostile = made_by(table, ("musicgen-lab 1", "cpu", "float16; touch z"))
+    words = shlex.split(command(design, hostile))
+    assert {"a; touch x", "a; touch y", "float16; touch z"} <= set(words)
+    drawn = design | {"kind": "sample", "n": "4); print(1", "seed": 7, "replicates": 1}
+    assert "Sweep.sample('4); print(1', " in command(drawn, table)
 
 
 def made_by(table, way):
