@@ -137,7 +137,7 @@ def check_format(found: Any) -> None:
     """
     if found != FORMAT:
         raise BackendUnavailable(
-            f"the service speaks format {found}, musicgen-lab {VERSION} here "
-            f"speaks format {FORMAT}; bring both to one version: `modal deploy service/app.py` "
+            f"the service uses format {found}, musicgen-lab {VERSION} here "
+            f"uses format {FORMAT}; bring both to one version: `modal deploy service/app.py` "
             "from this one, or `pip install` the service's"
         )

@@ -302,7 +302,7 @@ def test_another_model_and_another_format_are_refused_by_name(connect):
     app = FastAPI()
     app.state.backend = create_app(sine_worker()).state.backend
     app.get("/models")(lambda: JSONResponse({"format": 99, "models": [MODEL]}))
-    with running(app) as address, pytest.raises(BackendUnavailable, match="speaks format 99"):
+    with running(app) as address, pytest.raises(BackendUnavailable, match="uses format 99"):
         make(connect(address))
 
 

@@ -66,5 +66,5 @@ def test_a_key_of_a_foreign_type_is_refused_too():
 
 
 def test_a_message_of_another_format_is_refused_by_name():
-    with pytest.raises(BackendUnavailable, match=f"speaks format {FORMAT + 1}"):
+    with pytest.raises(BackendUnavailable, match=f"uses format {FORMAT + 1}"):
         unpack({**pack(sine_clip(REQUEST)), "format": FORMAT + 1}, REQUEST)

@@ -308,7 +308,7 @@ def test_a_service_of_another_format_is_reported_before_or_while_clips_are_made(
     other = Result(status=Result.GENERIC_STATUS_SUCCESS, data=serialize({"format": 99}))
     request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=1, seed=3))
     server.servicer.on_deliver = lambda input_id, given: other
-    both = "speaks format 99, .* `modal deploy service/app.py`"
+    both = "uses format 99, .* `modal deploy service/app.py`"
     with pytest.raises(BackendUnavailable, match=both):
         next(backend.generate([request]))
     with pytest.raises(BackendUnavailable, match=both):
