@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pydantic
 from pydantic import AfterValidator, ConfigDict, StringConstraints
 
+from musicgen_lab.errors import packages_needed
 from musicgen_lab.request import GenerationRequest, short
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class Clip:
         """
         return encode_wav(self.samples, self.sample_rate, subtype)
 
+    @packages_needed("a player")
     def play(self) -> Audio:
         """Return a player for a notebook, at the clip's own level.
 

@@ -6,6 +6,8 @@ web service can show it as it is.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -40,6 +42,10 @@ class BackendUnavailable(MusicGenLabError):
     """A backend that is unknown or cannot be used here, such as one whose extra is missing."""
 
 
+class PackageMissing(MusicGenLabError, ImportError):
+    """A package that is needed and not installed; the message says how to install it."""
+
+
 class RunFolderError(MusicGenLabError):
     """A folder that is not a run folder, or that cannot be read."""
 
@@ -54,3 +60,38 @@ class ReportFailed(MusicGenLabError):
 
 class MusicGenLabWarning(UserWarning):
     """A problem that does not stop the work, such as a damaged file."""
+
+
+_INSTALL = {
+    **dict.fromkeys(
+        ("torch", "transformers", "tokenizers", "safetensors", "numba"),
+        "pip install 'musicgen-lab[local]'",
+    ),
+    **dict.fromkeys(
+        ("fastapi", "uvicorn", "prometheus_client"), "pip install 'musicgen-lab[local,serve]'"
+    ),
+    "audiocraft": "install the audiocraft extra with uv, as the README says",
+}
+
+
+@contextmanager
+def packages_needed(what: str) -> Iterator[None]:
+    """Turn the ModuleNotFoundError of another package into one line that says what to install.
+
+    Parameters
+    ----------
+    what : str
+        What needs the package, such as "a report".
+
+    Raises
+    ------
+    PackageMissing
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package == "musicgen_lab":
+            raise
+        install = _INSTALL.get(package, f"pip install musicgen-lab, which brings {package}")
+        raise PackageMissing(f"{what} needs {package}, not installed here: {install}") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.analysis.features import numeric_features
 from musicgen_lab.clip import Clip
+from musicgen_lab.errors import packages_needed
 from musicgen_lab.runs.run_table import RunTable
 
 if TYPE_CHECKING:
@@ -424,6 +425,7 @@ class Results:
 
         return self._identified().assign(**aesthetic_scores(self.table, source))
 
+    @packages_needed("listening")
     def listen(self, features: Sequence[str] | None = None, *, matched: bool = False) -> HTML:
         """Show every clip's spectrogram, player and values (`listening.grid.listen`).
 

@@ -22,6 +22,7 @@ from musicgen_lab.errors import (
     MusicGenLabWarning,
     ReportFailed,
     RunFolderUnwritable,
+    packages_needed,
 )
 
 SHOW_TRACEBACK = "MUSICGEN_LAB_TRACEBACK"
@@ -33,7 +34,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     warnings.simplefilter("always", MusicGenLabWarning)
     try:
-        code = cli.main(standalone_mode=False) or 0
+        with packages_needed("this command"):
+            code = cli.main(standalone_mode=False) or 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         code = EXIT_BAD_USAGE

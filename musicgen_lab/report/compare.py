@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musicgen_lab.analysis.features import FEATURES, chosen_features
+from musicgen_lab.errors import packages_needed
 from musicgen_lab.figures.facets import Facet
 from musicgen_lab.figures.mel_pictures import MelPictures, share_scale
 from musicgen_lab.formatting import decimals_for, signed, with_unit
@@ -30,6 +31,7 @@ PAIRS_SHOWN = 100
 NOTEBOOK = NOTEBOOKS / "comparison_report.ipynb"
 
 
+@packages_needed("a report")
 def make_comparison(
     run_a: str | Path,
     run_b: str | Path,

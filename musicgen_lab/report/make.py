@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from musicgen_lab.analysis.features import chosen_features
-from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.errors import InvalidRequest, packages_needed
 from musicgen_lab.report.export import FORMATS, check_formats, write_page
 from musicgen_lab.report.notebook import check_parameters, run_notebook
 from musicgen_lab.report.sections import report_title
@@ -18,6 +18,7 @@ NOTEBOOK = NOTEBOOKS / "sweep_report.ipynb"
 FOLDER_PARAMETER = "run_folder"
 
 
+@packages_needed("a report")
 def make_report(
     folder: str | Path,
     *,

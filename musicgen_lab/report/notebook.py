@@ -55,6 +55,7 @@ def run_notebook(
     ReportFailed
         When it ends in an error.
     """
+    import ipykernel  # noqa: F401  (the kernel's process would only say that it died)
     from nbclient.exceptions import CellControlSignal, DeadKernelError
     from papermill import execute_notebook
     from papermill.exceptions import PapermillException, PapermillExecutionError

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from musicgen_lab import Results, cli
+from musicgen_lab import PackageMissing, Results, Sweep, cli
 from tests.support.sines import PreciseSines, SineBackend
 
 PROMPT = ("--prompt", "piano")
@@ -96,6 +98,37 @@ def test_a_clip_is_made_with_a_word_on_what_is_waited_for(run, tmp_path, monkeyp
     assert (code, output) == (0, f"{tmp_path / 'clip.wav'}\n")
     assert errors.startswith("waiting for sines\n1 of 1 s of sound, 1 of 1 clips")
     assert "of sound" not in run(*arguments, "--quiet")[2]
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "message"),
+    [
+        ("torch", ("bench",), "this command needs torch, not installed here: pip install"),
+        ("papermill", ("report", "run"), "a report needs papermill, not installed here"),
+        ("ipykernel", ("report", "run"), "a report needs ipykernel, not installed here"),
+    ],
+)
+def test_a_missing_package_is_one_line_that_says_what_to_install(
+    run, tmp_path, monkeypatch, package, command, message
+):
+    Sweep(prompt="a", duration=1).run(SineBackend(), tmp_path / "run", progress=False)
+    monkeypatch.chdir(tmp_path)
+    for module in [name for name in sys.modules if name.startswith("musicgen_lab.")]:
+        if package in vars(sys.modules[module]):  # it is imported anew
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    code, _, errors = run(*command)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert message in errors
+
+
+def test_listening_without_jupyter_says_what_to_install(tmp_path, monkeypatch):
+    results = Sweep(prompt="a", duration=1).run(SineBackend(), tmp_path, progress=False)
+    clip = results.clip(results.frame["key"][0])
+    monkeypatch.setitem(sys.modules, "IPython.display", None)
+    for listen in (results.listen, clip.play):
+        with pytest.raises(PackageMissing, match="needs IPython, not installed here: pip install"):
+            listen()
 
 
 @pytest.mark.parametrize("option", [("--device", "mps"), ("--device", "toaster")])
