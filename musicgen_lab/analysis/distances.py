@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from musicgen_lab.analysis.levels import silence_ratio
+from musicgen_lab.analysis.levels import is_silent
 from musicgen_lab.analysis.pitch import pitch_class_distribution
-from musicgen_lab.analysis.spectrogram import FLOOR_DB, N_MELS, Array, mel_spectrogram_db
+from musicgen_lab.analysis.sound import Sound
+from musicgen_lab.analysis.spectrogram import FLOOR_DB, N_MELS, Array
 
-SIGNATURE_VERSION = 1
+SIGNATURE_VERSION = 2
 """Raised when signatures change, so that stored ones are measured again."""
 
 CEPSTRA = 13
@@ -37,13 +38,12 @@ def signature(samples: Array, sample_rate: int) -> Array:
         The RMS level of each mel band in dB re full scale, then the share of each pitch class.
         NaN for a clip that is silent, without samples or not finite.
     """
-    usable = samples.size > 0 and np.all(np.isfinite(samples))
-    if not usable or silence_ratio(samples, sample_rate) == 1.0:
+    sound = Sound(samples, sample_rate)
+    if samples.size == 0 or not np.all(np.isfinite(samples)) or is_silent(sound):
         return np.full(N_MELS + 12, np.nan)
-    mel = mel_spectrogram_db(samples, sample_rate, pad=False)
-    power = np.mean(10 ** (mel.level_db.astype(np.float64) / 10), axis=1)
+    power = np.mean(10 ** (sound.mel.level_db.astype(np.float64) / 10), axis=1)
     level_db = np.maximum(10 * np.log10(power), FLOOR_DB)
-    return np.concatenate([level_db, pitch_class_distribution(samples, sample_rate)])
+    return np.concatenate([level_db, pitch_class_distribution(sound)])
 
 
 def log_spectral_distances(signatures: Array) -> Array:

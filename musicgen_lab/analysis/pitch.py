@@ -4,88 +4,135 @@ from __future__ import annotations
 
 import numpy as np
 
-from musicgen_lab.analysis.constant_q import PITCH_CLASSES, constant_q_power, fold_octaves
+from musicgen_lab.analysis.registry import feature
+from musicgen_lab.analysis.sound import Sound
 from musicgen_lab.analysis.spectrogram import Array
 
+PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+LOWEST_HZ, OCTAVES_MOST = 440.0 * 2 ** (-33 / 12), 6  # from C2, 65.4 Hz, to B7
+HIGHEST = 0.45  # of the sample rate
+BINS_PER_SEMITONE = 3
 CHROMA_HOP_S = 0.064
+SHORTEST_S = 2.0  # shorter clips are padded to it: the window of C2 takes 0.8 s
+PITCHED_SHARE_LEAST = 1e-4  # of the power; a constant offset has nothing from C2 up
+NO_KEY_ENTROPY = 0.96  # rendered pieces with drums have up to 0.93, coloured noise from 0.99
 
-# How well each degree of a scale fits its key, as listeners rated it, from the tonic up (probe
-# tones, Krumhansl and Kessler 1982).
-_MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
-_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
+# How well each degree of a scale fits its key, from the tonic up (Temperley 2001, table 7.1).
+_MAJOR = (5.0, 2.0, 3.5, 2.0, 4.5, 4.0, 2.0, 4.5, 2.0, 3.5, 1.5, 4.0)
+_MINOR = (5.0, 2.0, 3.5, 4.5, 2.0, 4.0, 2.0, 4.5, 3.5, 2.0, 1.5, 4.0)
 
 
-def pitch_class_distribution(samples: Array, sample_rate: int) -> Array:
-    """Return the share of a clip's power that lies at each pitch class, C first.
+@feature("Pitch class entropy", "0 to 1", default=True)
+def pitch_class_entropy(sound: Sound) -> float:
+    """How evenly the power is spread over the twelve pitch classes: 0 a single one, 1 all alike.
 
-    From C2 (65 Hz) up, with the overtones, tuned to A4 = 440 Hz (`constant_q`).
+    Shannon entropy of librosa's constant-Q chroma, from C2 (65 Hz) to at most B7.
 
-    Parameters
-    ----------
-    samples : np.ndarray [shape=(channels, n)]
-    sample_rate : int
-        In Hz.
+    Known truth: one note has 0.05 or less, a triad of sines 0.44, white noise 1.
+
+    Limits: overtones and drums count; tuned to A4 = 440 Hz. NaN where nothing sounds from C2 up.
+    """
+    return _entropy(sound.once(pitch_class_distribution))
+
+
+@feature("Key", "name", kind="text")
+def key_estimate(sound: Sound) -> str | None:
+    """The major or minor key that fits the pitch classes best, such as "C major" or "F# minor".
+
+    Krumhansl and Schmuckler's algorithm: the correlation of the magnitudes at each pitch class
+    with the profile of each of the 24 keys, here Temperley's.
+
+    Known truth: rendered pieces in known keys (docs/features.md).
+
+    Limits: mistaken for the relative or parallel key and for that of the dominant; one key for the
+    whole clip. None for noise, whose pitch classes are alike, and where nothing sounds from C2 up.
+
+    Source: Temperley (2001), The Cognition of Basic Musical Structures, chapter 7, MIT Press.
+    """
+    return sound.once(estimate_key)[0]
+
+
+@feature("Key clarity", "0 to 1")
+def key_clarity(sound: Sound) -> float:
+    """How far the best key's correlation is ahead of the next best one's: 0 not at all.
+
+    Known truth: it is higher where the key is right: docs/features.md has the share of pairs.
+
+    Limits: a piece on few notes fits several keys and has a low one, though its notes are clear.
+    NaN where there is no key.
+    """
+    return sound.once(estimate_key)[1]
+
+
+def constant_q(sound: Sound) -> Array:
+    """Return librosa's constant-Q magnitudes from C2 on, averaged over the channels' power.
 
     Returns
     -------
-    np.ndarray [shape=(12,)]
-        Adds up to 1; NaN where nothing sounds above 61 Hz.
+    np.ndarray [shape=(36 * octaves, t)]
+        Three bins to a semitone. As librosa scales them: a tone one octave lower, of the same
+        amplitude, has the square root of 2 times the magnitude. Empty where nothing sounds from C2 up, or the sample rate is too
+        low for an octave.
     """
-    power, _, _ = constant_q_power(samples, sample_rate, hop_s=CHROMA_HOP_S)
-    by_class = fold_octaves(power).sum(axis=1, dtype=np.float64)
-    total = by_class.sum()
-    return by_class / total if total > 0 else np.full(12, np.nan)
+    import librosa
+
+    octaves = min(OCTAVES_MOST, int(np.log2(max(1.0, HIGHEST * sound.sample_rate / LOWEST_HZ))))
+    pitched = sound.power[sound.frequencies_hz >= LOWEST_HZ * 2 ** (-1 / 24)].sum()
+    if octaves == 0 or pitched < PITCHED_SHARE_LEAST * sound.power.sum():
+        return np.empty((0, 0))
+    samples = sound.samples / np.max(np.abs(sound.samples))
+    lacking = max(0, round(SHORTEST_S * sound.sample_rate) - samples.shape[1])
+    spectrum = librosa.cqt(
+        np.pad(samples, ((0, 0), (0, lacking))),
+        sr=sound.sample_rate,
+        hop_length=max(1, round(CHROMA_HOP_S * sound.sample_rate)),
+        fmin=LOWEST_HZ,
+        n_bins=12 * BINS_PER_SEMITONE * octaves,
+        bins_per_octave=12 * BINS_PER_SEMITONE,
+        tuning=0.0,
+    )
+    return np.asarray(np.sqrt(np.mean(np.square(np.abs(spectrum)), axis=0)))
 
 
-def pitch_class_entropy(distribution: Array) -> float:
-    """Return how many pitch classes a clip is spread over: Shannon entropy.
+def pitch_class_distribution(sound: Sound) -> Array:
+    """Return the share of a clip's power that lies at each pitch class, C first: (12,).
 
-    Parameters
-    ----------
-    distribution : np.ndarray [shape=(12,)]
-        Shares that add up to 1.
-
-    Returns
-    -------
-    float
-        From 0, a single one, to 1, all alike; a triad of equal notes has 0.44. NaN for a
-        distribution that is NaN.
+    Adds up to 1; NaN where nothing sounds from C2 up.
     """
-    if np.isnan(distribution).any():
-        return float("nan")
+    magnitudes = sound.once(constant_q)
+    octave = np.arange(len(magnitudes)) / (12 * BINS_PER_SEMITONE)
+    return _by_class(magnitudes**2 * 2 ** octave[:, np.newaxis])
+
+
+def estimate_key(sound: Sound) -> tuple[str | None, float]:
+    """Return the key and its clarity, as the features of that name."""
+    if not _entropy(sound.once(pitch_class_distribution)) <= NO_KEY_ENTROPY:
+        return None, float("nan")
+    magnitudes = _by_class(sound.once(constant_q))
+    names = [f"{name} {mode}" for mode in ("major", "minor") for name in PITCH_CLASSES]
+    correlations = np.array(
+        [
+            np.corrcoef(np.roll(profile, tonic), magnitudes)[0, 1]
+            for profile in (_MAJOR, _MINOR)
+            for tonic in range(12)
+        ]
+    )
+    second, best = np.argsort(correlations)[-2:]
+    return names[best], float(correlations[best] - correlations[second])
+
+
+def _by_class(bins: Array) -> Array:
+    import librosa
+
+    if bins.size == 0:
+        return np.full(12, np.nan)
+    chroma = librosa.feature.chroma_cqt(
+        C=bins, fmin=LOWEST_HZ, bins_per_octave=12 * BINS_PER_SEMITONE, norm=None
+    )
+    total = chroma.sum(axis=1, dtype=np.float64)
+    return np.asarray(total / total.sum())
+
+
+def _entropy(distribution: Array) -> float:
     share = np.maximum(distribution, np.finfo(float).tiny)
     return float(-np.sum(share * np.log(share)) / np.log(len(share)))
-
-
-def estimate_key(distribution: Array) -> tuple[str | None, float]:
-    """Return the major or minor key that fits best, and how well.
-
-    Krumhansl and Schmuckler's algorithm [1]_: the correlation of the distribution with the profile
-    of each of the 24 keys.
-
-    Parameters
-    ----------
-    distribution : np.ndarray [shape=(12,)]
-        Shares that add up to 1, C first.
-
-    Returns
-    -------
-    key : str or None
-        Such as "C major" or "F# minor". None for a distribution that is NaN or flat; else there
-        is always one: look at the clarity.
-    clarity : float
-        The correlation, from -1 to 1; noise is mostly under 0.5. NaN where there is no key.
-
-    References
-    ----------
-    .. [1] Krumhansl, C. L. (1990). Cognitive Foundations of Musical Pitch, chapter 4. Oxford.
-    """
-    if not np.ptp(distribution) > 0:
-        return None, float("nan")
-    names, fits = [], []
-    for mode, profile in (("major", _MAJOR), ("minor", _MINOR)):
-        for tonic, name in enumerate(PITCH_CLASSES):
-            names.append(f"{name} {mode}")
-            fits.append(np.corrcoef(np.roll(profile, tonic), distribution)[0, 1])
-    best = int(np.argmax(fits))
-    return names[best], float(fits[best])

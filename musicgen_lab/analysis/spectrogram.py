@@ -1,12 +1,13 @@
 """Spectrograms with a calibrated level: dB re full scale, the same for every clip.
 
 Levels are never taken relative to a clip's own maximum: that would make a clip and its tenth the
-same picture. The arithmetic is NumPy's own, a few lines of it, because importing librosa's filters
-compiles for four seconds in every process and twenty in the first; tests hold it against librosa.
+same picture. The transform and the mel bands are librosa's, which is imported when first needed:
+that takes 1.5 to 2 s.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,24 +138,63 @@ def power_spectrogram(
     ValueError
         As `mel_spectrogram_db`.
     """
-    check_sound(samples, sample_rate)
-    window_n = 2 * max(1, round(window_s * sample_rate / 2))
-    hop_n = max(1, round(hop_s * sample_rate))
-    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window_n) / window_n)).astype(np.float32)
-    lacking = window_n if pad else max(0, window_n - samples.shape[1])
-    before, after = lacking // 2, lacking - lacking // 2
-    padded = np.pad(samples.astype(np.float32, copy=False), ((0, 0), (before, after)))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window_n, axis=1)[:, ::hop_n]
-    spectrum = np.fft.rfft(frames * window, axis=-1)  # (channels, t, bins)
-    squared = spectrum.real**2 + spectrum.imag**2
-    power: npt.NDArray[np.float32] = np.asarray(squared.mean(axis=0), np.float32).T
-    power *= 2 / (window_n * np.sum(window**2))
-    power[[0, -1]] /= 2  # 0 Hz and half the sample rate have no mirror image
-    centres = np.arange(power.shape[1]) * hop_n + window_n // 2 - before
-    return power, np.fft.rfftfreq(window_n, 1 / sample_rate), centres / sample_rate
+    power = channel_power(samples, sample_rate, window_s=window_s, hop_s=hop_s, pad=pad).mean(
+        axis=0
+    )
+    times_s = frame_times_s(
+        samples.shape[1], power.shape[1], sample_rate, window_s=window_s, hop_s=hop_s, pad=pad
+    )
+    return power, bin_frequencies_hz(sample_rate, window_s), times_s
 
 
-def check_sound(samples: Array, sample_rate: float) -> None:
+def channel_power(
+    samples: Array, sample_rate: int, *, window_s: float, hop_s: float, pad: bool
+) -> Array:
+    """Return the power of each channel in each frequency bin, over time: (channels, bins, t).
+
+    Parameters, scale and errors are those of `power_spectrogram`.
+    """
+    import librosa
+    from librosa.filters import get_window
+
+    check_samples(samples, sample_rate)
+    window_n, hop_n = _frame_n(window_s, sample_rate), max(1, round(hop_s * sample_rate))
+    before, after = _padding_n(samples.shape[1], window_n, pad)
+    # The square of a sample over 1e15 does not fit into 32 bits.
+    dtype = np.float32 if np.max(np.abs(samples)) < 1e15 else np.float64
+    padded = np.pad(samples.astype(dtype, copy=False), ((0, 0), (before, after)))
+    spectrum = librosa.stft(padded, n_fft=window_n, hop_length=hop_n, center=False)
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    window = get_window("hann", window_n)
+    power *= dtype(2 / (window_n * np.sum(window**2)))
+    power[:, [0, -1]] /= 2  # 0 Hz and half the sample rate have no mirror image
+    return np.asarray(power)
+
+
+def bin_frequencies_hz(sample_rate: int, window_s: float) -> Array:
+    """Return the frequencies of the bins of frames of a length: (bins,)."""
+    return np.fft.rfftfreq(_frame_n(window_s, sample_rate), 1 / sample_rate)
+
+
+def frame_times_s(
+    n: int, frames: int, sample_rate: int, *, window_s: float, hop_s: float, pad: bool
+) -> Array:
+    """Return the centres of the frames of a clip of `n` samples, in seconds: (frames,)."""
+    window_n, hop_n = _frame_n(window_s, sample_rate), max(1, round(hop_s * sample_rate))
+    first = window_n // 2 - _padding_n(n, window_n, pad)[0]
+    return (np.arange(frames) * hop_n + first) / sample_rate
+
+
+def _frame_n(window_s: float, sample_rate: int) -> int:
+    return 2 * max(1, round(window_s * sample_rate / 2))
+
+
+def _padding_n(n: int, window_n: int, pad: bool) -> tuple[int, int]:
+    lacking = window_n if pad else max(0, window_n - n)
+    return lacking // 2, lacking - lacking // 2
+
+
+def check_samples(samples: Array, sample_rate: float) -> None:
     """Raise ValueError unless samples is of shape (channels, n), n > 0, at a positive rate."""
     if samples.ndim != 2 or samples.size == 0:
         raise ValueError(f"samples must be of shape (channels, n), n > 0, got {samples.shape}")
@@ -170,33 +210,25 @@ def mel_filters(sample_rate: int, bins: int, n_mels: int) -> tuple[Array, Array]
     filters : np.ndarray [shape=(n_mels, bins), dtype=float32]
     frequencies_hz : np.ndarray [shape=(n_mels,)]
     """
-    nyquist_hz = sample_rate / 2
-    corners = mel_to_hz(np.linspace(0.0, hz_to_mel(np.array(nyquist_hz)), n_mels + 2))
-    bin_hz = np.linspace(0.0, nyquist_hz, bins)
-    rising = (bin_hz - corners[:-2, np.newaxis]) / np.diff(corners)[:-1, np.newaxis]
-    falling = (corners[2:, np.newaxis] - bin_hz) / np.diff(corners)[1:, np.newaxis]
-    return np.clip(np.minimum(rising, falling), 0, None).astype(np.float32), corners[1:-1]
+    import librosa
+    from librosa.filters import mel
 
-
-# Slaney's scale: straight up to 1 kHz, then a factor of 6.4 every 27 mels.
-_BREAK_HZ, _BREAK_MEL, _HZ_PER_MEL, _LOG_STEP = 1000.0, 15.0, 200 / 3, np.log(6.4) / 27
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of empty bands, at rates too low for music
+        filters = mel(sr=sample_rate, n_fft=2 * (bins - 1), n_mels=n_mels, norm=None)
+    corners = librosa.mel_frequencies(n_mels + 2, fmax=sample_rate / 2)
+    return filters, corners[1:-1]
 
 
 def hz_to_mel(frequency_hz: Array) -> Array:
     """Convert Hz to mels on Slaney's scale."""
-    above = np.maximum(frequency_hz, _BREAK_HZ)
-    return np.where(
-        frequency_hz < _BREAK_HZ,
-        frequency_hz / _HZ_PER_MEL,
-        _BREAK_MEL + np.log(above / _BREAK_HZ) / _LOG_STEP,
-    )
+    import librosa
+
+    return np.asarray(librosa.hz_to_mel(frequency_hz))
 
 
 def mel_to_hz(mel: Array) -> Array:
     """Convert mels on Slaney's scale to Hz."""
-    above = np.maximum(mel, _BREAK_MEL)
-    return np.where(
-        mel < _BREAK_MEL,
-        mel * _HZ_PER_MEL,
-        _BREAK_HZ * np.exp((above - _BREAK_MEL) * _LOG_STEP),
-    )
+    import librosa
+
+    return np.asarray(librosa.mel_to_hz(mel))

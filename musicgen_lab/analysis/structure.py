@@ -4,109 +4,134 @@ from __future__ import annotations
 
 import numpy as np
 
-from musicgen_lab.analysis.levels import SILENCE_DBFS, rms_dbfs
+from musicgen_lab.analysis.levels import level_dbfs
+from musicgen_lab.analysis.registry import feature
 from musicgen_lab.analysis.rhythm import lagged_correlation
-from musicgen_lab.analysis.spectrogram import Array, MelSpectrogram
+from musicgen_lab.analysis.sound import SILENCE_DBFS, Sound
+from musicgen_lab.analysis.spectrogram import HOP_S, Array
 
 FRAMES_APART = 2  # of the spectrogram: 32 ms is enough to follow a clip
-RANGE_DB = 60.0  # what lies further below the clip's loudest band is not listened to
+RANGE_DB = 60.0  # what lies further below the clip's loudest band does not count
+CHANGE_LEAST_DB = 3.0  # RMS; pads, noise and fades have 1 to 3, rendered music 4.7 and more
 LAG_SHORTEST_S = 0.5
 SMOOTHING_S = 0.128  # so that a lag that falls between two frames is found as well
-SPAN_S, SPANS = 1.0, 4  # the change over time is that from the first to the last quarter
+QUARTERS, SPAN_SHORTEST_S = 4, 1.0
 _TIE = 0.02  # a lag and its multiples are alike up to this; the shortest is given
 
 
-def self_similarity(mel: MelSpectrogram) -> tuple[float, float]:
-    """Return how much a clip repeats itself, and after how long.
+@feature("Repetition", "0 to 1", default=True)
+def self_similarity(sound: Sound) -> float:
+    """How much the clip repeats itself: 1 an exact loop, 0 nothing comes again.
 
     The correlation of the mel spectrogram in dB, less its average over time, with itself some time
-    later: the largest over all lags from half a second to half of the clip, as on the diagonals of
-    a self-similarity matrix [1]_. Does not depend on gain.
+    later, falls as the clip moves away from itself and rises where it comes back. Measured is the
+    largest rise over the lowest point before it, at most 1, over lags from half a second to half of
+    the clip. Slow change (a fade, a crossfade) falls without rising.
 
-    Parameters
-    ----------
-    mel : MelSpectrogram
+    Known truth: loops and pieces of two alternating phrases have over 0.9, fades, noise and
+    crossfades of two chords under 0.1; melodies that never return 0.2 to 0.5 (docs/features.md).
 
-    Returns
-    -------
-    self_similarity : float
-        From 0, nothing comes again, to 1, an exact loop. NaN for clips under two seconds and for
-        steady sounds, which have nothing that could come again.
-    repeat_lag_s : float
-        The shortest of the lags that are as good as the best, in seconds. NaN where the
-        self-similarity is, or is 0.
+    Limits: an even beat repeats itself, whatever is played to it. What comes again after more than
+    half of the clip is not seen. 0 for steady sounds, NaN for clips under two seconds.
 
-    References
-    ----------
-    .. [1] Foote, J. (1999). Visualizing music and audio using self-similarity. Proceedings of ACM
-       Multimedia.
+    Source: Foote (1999), Visualizing music and audio using self-similarity, ACM Multimedia.
     """
-    from scipy.ndimage import uniform_filter1d
-
-    unknown = float("nan"), float("nan")
-    if len(mel.times_s) < 2:
-        return unknown
-    hop_s = mel.times_s[1] - mel.times_s[0]
-    shortest, longest = round(LAG_SHORTEST_S / hop_s), len(mel.times_s) // 2
-    if longest < 2 * shortest:
-        return unknown
-    level_db = np.maximum(mel.level_db, mel.level_db.max() - RANGE_DB)
-    level_db = uniform_filter1d(level_db, max(1, round(SMOOTHING_S / hop_s)), axis=1)
-    change_db = level_db - level_db.mean(axis=1, keepdims=True)
-    if float(np.sqrt(np.mean(np.square(change_db)))) < 1.0:
-        return unknown
-    likeness = lagged_correlation(change_db, longest)[shortest:]
-    best = float(likeness.max())
-    if best <= 0:
-        return 0.0, float("nan")
-    (good,) = np.nonzero(likeness >= best - _TIE)
-    run_end = int(good[0])
-    while run_end + 1 < len(likeness) and likeness[run_end + 1] > likeness[run_end]:
-        run_end += 1  # on to the top of the first peak that is good enough
-    return best, float((shortest + run_end) * hop_s)
+    return sound.once(repetition)[0]
 
 
-def level_change_db(samples: Array, sample_rate: int) -> float:
-    """Return how much louder the last quarter of a clip is than the first, in dB.
+@feature("Repeats after", "s")
+def repeat_lag_s(sound: Sound) -> float:
+    """The time after which the clip repeats itself most, from 0.5 s to half of its length.
 
-    What is under -60 dBFS counts as -60, so that a clip that dies away has a number.
+    Of several that are as good, the shortest.
 
-    Returns
-    -------
-    float
-        NaN for clips under a second.
+    Known truth: a loop of 2 s has 2.
+
+    Limits: as the repetition; says nothing where that is low.
     """
-    if samples.shape[1] < SPAN_S * sample_rate:
+    return sound.once(repetition)[1]
+
+
+@feature("Level change", "dB")
+def level_change_db(sound: Sound) -> float:
+    """RMS level of the last quarter less that of the first, both at least -60 dBFS.
+
+    Known truth: a fade of 12 dB over the whole clip has -9.
+
+    Limits: a swell that comes and goes has none. NaN for clips under a second.
+    """
+    samples = sound.samples
+    if sound.duration_s < SPAN_SHORTEST_S:
         return float("nan")
-    quarter = samples.shape[1] // SPANS
+    quarter = samples.shape[1] // QUARTERS
     first, last = (
-        max(SILENCE_DBFS, np.nan_to_num(rms_dbfs(part), nan=SILENCE_DBFS))
+        max(SILENCE_DBFS, np.nan_to_num(level_dbfs(part), nan=SILENCE_DBFS))
         for part in (samples[:, :quarter], samples[:, -quarter:])
     )
     return float(last - first)
 
 
-def timbre_change_db(mel: MelSpectrogram) -> float:
-    """Return how far the average spectrum of a clip's last quarter is from that of its first.
+@feature("Timbre change", "dB")
+def timbre_change_db(sound: Sound) -> float:
+    """Root mean square difference of the mel spectra of the last and first quarter, without level.
 
-    Root mean square over the mel bands of the difference of the two averages in dB, after taking
-    their levels off. Does not depend on gain, nor on a change of level alone.
+    Known truth: two tones one after the other have more than a tone that fades; a fade has next to
+    none.
 
-    Returns
-    -------
-    float
-        At least 0 dB. NaN for clips under a second, and where one of the quarters is silent.
+    Limits: other notes of the same instrument count as well. NaN for clips under a second and where
+    one of the quarters is silent.
     """
-    frames = len(mel.times_s)
-    if frames < SPANS or mel.times_s[-1] - mel.times_s[0] < SPAN_S * 0.9:
+    level_db = sound.mel.level_db
+    if level_db.shape[1] < QUARTERS or sound.duration_s < SPAN_SHORTEST_S:
         return float("nan")
-    quarter = frames // SPANS
+    quarter = level_db.shape[1] // QUARTERS
     parts = [
         10 * np.log10(np.mean(10 ** (part.astype(np.float64) / 10), axis=1))
-        for part in (mel.level_db[:, :quarter], mel.level_db[:, -quarter:])
+        for part in (level_db[:, :quarter], level_db[:, -quarter:])
     ]
     if any(10 * np.log10(np.sum(10 ** (part / 10))) < SILENCE_DBFS for part in parts):
         return float("nan")
     shapes = [np.maximum(part - part.max(), -RANGE_DB) for part in parts]
-    apart = shapes[1] - shapes[0]
-    return float(np.sqrt(np.mean(np.square(apart - apart.mean()))))
+    difference = shapes[1] - shapes[0]
+    return float(np.sqrt(np.mean(np.square(difference - difference.mean()))))
+
+
+def repetition(sound: Sound) -> tuple[float, float]:
+    """Return the self-similarity and the lag in seconds, both as the features of that name."""
+    curve = repetition_curve(sound)
+    if curve.size == 0:
+        return float("nan"), float("nan")
+    rise = curve - np.minimum.accumulate(curve)
+    shortest = round(LAG_SHORTEST_S / (FRAMES_APART * HOP_S))
+    rise[:shortest] = 0
+    best = float(rise.max())
+    if best <= 0:
+        return 0.0, float("nan")
+    peak = int(np.flatnonzero(rise >= best - _TIE)[0])
+    while peak + 1 < len(rise) and rise[peak + 1] > rise[peak]:
+        peak += 1  # on to the top of the first peak that is as good
+    return min(best, 1.0), peak * FRAMES_APART * HOP_S
+
+
+def repetition_curve(sound: Sound) -> Array:
+    """Return how alike the spectrogram is to itself some time later, from lag 0 on.
+
+    Returns
+    -------
+    np.ndarray [shape=(lags,)]
+        Correlations, every 32 ms up to half of the clip; 0 for steady sounds, empty for clips
+        under two seconds.
+    """
+    from scipy.ndimage import uniform_filter1d
+
+    hop_s = FRAMES_APART * HOP_S
+    level_db = sound.mel.level_db[:, ::FRAMES_APART]
+    longest = level_db.shape[1] // 2
+    if longest < 2 * round(LAG_SHORTEST_S / hop_s):
+        return np.empty(0)
+    level_db = np.maximum(level_db, level_db.max() - RANGE_DB)
+    level_db = uniform_filter1d(level_db, max(1, round(SMOOTHING_S / hop_s)), axis=1)
+    change_db = level_db - level_db.mean(axis=1, keepdims=True)
+    if float(np.sqrt(np.mean(np.square(change_db)))) < CHANGE_LEAST_DB:
+        return np.zeros(longest + 1)
+    return lagged_correlation(change_db, longest)

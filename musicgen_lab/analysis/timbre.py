@@ -1,211 +1,182 @@
-"""What the spectrum of a clip is like, frame by frame and averaged over the frames that sound.
+"""What the spectrum of a clip is like: averages over its audible frames, of every channel.
 
-None depends on gain, as long as the same frames sound.
+None depends on gain, as long as the same frames are audible. The spectral features are librosa's,
+on 64 ms frames that lie inside the clip.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
-from musicgen_lab.analysis.levels import SILENCE_DBFS
-from musicgen_lab.analysis.spectrogram import HOP_S, WINDOW_S, Array, power_spectrogram
+from musicgen_lab.analysis.registry import feature
+from musicgen_lab.analysis.sound import Sound
+from musicgen_lab.analysis.spectrogram import HOP_S, Array
 
 ROLLOFF_SHARE = 0.85
-CONTRAST_LOWEST_HZ, CONTRAST_QUANTILE = 200.0, 0.02
-MEDIAN_S, MEDIAN_HZ = 0.5, 500.0  # spans of the medians that part tones from clicks
-FRAMES_APART = 2  # of the spectrogram, for the medians: the frames overlap by three quarters
+FLATNESS_FLOOR_DB = -100.0
+CONTRAST_LOWEST_HZ, CONTRAST_OCTAVES = 200.0, 6
+MEDIAN_S, MEDIAN_HZ = 0.5, 500.0  # spans of the medians that separate tones from clicks
+MEDIAN_FRAMES_APART = 2  # the frames overlap by three quarters
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-@dataclass(frozen=True, eq=False)
-class SoundingSpectrum:
-    """The power spectrogram of a clip, and which of its frames sound.
+@feature("Spectral centroid", "Hz", default=True)
+def spectral_centroid_hz(sound: Sound) -> float:
+    """Magnitude-weighted mean frequency: how bright the clip sounds.
 
-    Attributes
-    ----------
-    power : np.ndarray [shape=(bins, t)]
-        As `power_spectrogram` without padding; all frames.
-    frequencies_hz : np.ndarray [shape=(bins,)]
-    times_s : np.ndarray [shape=(t,)]
-    sounding : np.ndarray of bool [shape=(t,)]
-        Whether a frame's level is at least -60 dBFS.
+    Known truth: a sine has its frequency, white noise a quarter of the sample rate.
+
+    Limits: soft noise over the whole band raises it as much as louder high notes do.
+
+    Source: Klapuri and Davy (2007), Signal Processing Methods for Music Transcription, chapter 5.
     """
+    import librosa
 
-    power: Array
-    frequencies_hz: Array
-    times_s: Array
-    sounding: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, samples: Array, sample_rate: int) -> SoundingSpectrum:
-        """Measure a clip, (channels, n), in frames of 64 ms."""
-        power, frequencies_hz, times_s = power_spectrogram(
-            samples, sample_rate, window_s=WINDOW_S, hop_s=HOP_S, pad=False
-        )
-        return cls(power, frequencies_hz, times_s, power.sum(axis=0) >= 10 ** (SILENCE_DBFS / 10))
+    magnitude = np.sqrt(sound.audible_power)
+    return float(librosa.feature.spectral_centroid(S=magnitude, freq=sound.frequencies_hz).mean())
 
 
-def timbre(spectrum: SoundingSpectrum) -> dict[str, float]:
-    """Return all that this module measures, by the names of `features.FEATURES`.
+@feature("Spectral bandwidth", "Hz")
+def spectral_bandwidth_hz(sound: Sound) -> float:
+    """Magnitude-weighted standard deviation of frequency around the centroid.
 
-    Returns
-    -------
-    dict of str to float
-        NaN where no frame sounds.
+    Known truth: white noise has half the sample rate over the square root of 12.
+
+    Limits: as the centroid; two tones far apart and noise between them are alike.
+
+    Source: Klapuri and Davy (2007), as for the centroid.
     """
-    names = (
-        "spectral_centroid_hz",
-        "spectral_bandwidth_hz",
-        "spectral_rolloff_hz",
-        "spectral_flatness",
-        "spectral_contrast_db",
-        "spectral_entropy",
-        "harmonic_ratio",
+    import librosa
+
+    magnitude = np.sqrt(sound.audible_power)
+    return float(librosa.feature.spectral_bandwidth(S=magnitude, freq=sound.frequencies_hz).mean())
+
+
+@feature("Spectral rolloff", "Hz")
+def spectral_rolloff_hz(sound: Sound) -> float:
+    """Frequency under which 85% of the magnitude lies.
+
+    Known truth: a sine has its frequency, white noise 85% of half the sample rate.
+
+    Limits: in steps of 15.6 Hz.
+
+    Source: Tzanetakis and Cook (2002), Musical genre classification of audio signals, IEEE
+    Transactions on Speech and Audio Processing 10(5).
+    """
+    import librosa
+
+    magnitude = np.sqrt(sound.audible_power)
+    rolloff = librosa.feature.spectral_rolloff(
+        S=magnitude, freq=sound.frequencies_hz, roll_percent=ROLLOFF_SHARE
     )
-    if not spectrum.sounding.any():
-        return dict.fromkeys(names, float("nan"))
-    power = spectrum.power[:, spectrum.sounding]
-    frequencies_hz, magnitude = spectrum.frequencies_hz, np.sqrt(power)
-    per_frame = (
-        spectral_centroid_hz(magnitude, frequencies_hz),
-        spectral_bandwidth_hz(magnitude, frequencies_hz),
-        spectral_rolloff_hz(magnitude, frequencies_hz),
-        spectral_flatness(power),
-        spectral_contrast_db(magnitude, frequencies_hz),
-        spectral_entropy(power),
+    return float(rolloff.mean())
+
+
+@feature("Spectral flatness", "dB", default=True)
+def spectral_flatness_db(sound: Sound) -> float:
+    """Geometric over arithmetic mean of the power spectrum in dB: how noisy the clip sounds.
+
+    Known truth: white noise has -2.5 dB (0.56, as the power of its bins varies), a sine less than
+    -60.
+
+    Limits: never below -100 dB. Of a few tones it says mostly how little there is between them,
+    such as the noise of a codec.
+
+    Source: Dubnov (2004), Generalization of spectral flatness measure for non-Gaussian linear
+    processes, IEEE Signal Processing Letters 11(8).
+    """
+    import librosa
+
+    power = sound.audible_power
+    # Relative to each frame's sum, as librosa's floor (amin) is absolute.
+    flatness = librosa.feature.spectral_flatness(S=power / power.sum(axis=0), power=1, amin=1e-20)
+    return float(np.maximum(10 * np.log10(flatness), FLATNESS_FLOOR_DB).mean())
+
+
+@feature("Spectral contrast", "dB")
+def spectral_contrast_db(sound: Sound) -> float:
+    """How far the peaks stand above the valleys of the spectrum, averaged over octaves.
+
+    The highest 2% of the power against the lowest 2% in the band up to 200 Hz and in up to six
+    octaves above it.
+
+    Known truth: two tones over soft noise have more than noise alone.
+
+    Limits: never more than 80 dB; depends on the sample rate, which limits the octaves.
+
+    Source: Jiang et al. (2002), Music type classification by spectral contrast feature, ICME.
+    """
+    import librosa
+
+    power = sound.audible_power
+    octaves = int(np.log2(sound.sample_rate / 2 / CONTRAST_LOWEST_HZ))
+    if octaves < 1:
+        return float("nan")
+    contrast_db = librosa.feature.spectral_contrast(
+        S=power / power.max(),
+        freq=sound.frequencies_hz,
+        fmin=CONTRAST_LOWEST_HZ,
+        n_bands=min(CONTRAST_OCTAVES, octaves),
     )
-    values = [float(np.mean(frames, dtype=np.float64)) for frames in per_frame]
-    return dict(zip(names, [*values, harmonic_ratio(spectrum)], strict=True))
+    return float(contrast_db.mean())
 
 
-def spectral_centroid_hz(magnitude: Array, frequencies_hz: Array) -> Array:
-    """Return the magnitude-weighted mean frequency of each frame, in Hz.
+@feature("Spectral entropy", "0 to 1")
+def spectral_entropy(sound: Sound) -> float:
+    """How evenly the power is spread over frequency: 0 a single bin, 1 the same in all.
 
-    Parameters
-    ----------
-    magnitude : np.ndarray [shape=(bins, t)]
-        No frame all zeros, here and below.
-    frequencies_hz : np.ndarray [shape=(bins,)]
+    Shannon entropy of each frame's power over the bins, which librosa lacks.
 
-    Returns
-    -------
-    np.ndarray [shape=(t,)]
-        From 0 to half the sample rate.
+    Known truth: white noise has 1 - 0.4228 over the logarithm of the number of bins.
 
-    References
-    ----------
-    .. [1] Klapuri, A., and Davy, M., eds. (2007). Signal Processing Methods for Music
-       Transcription, chapter 5. Springer.
+    Limits: depends on the sample rate, which is the highest frequency it counts.
+
+    Source: Misra et al. (2004), Spectral entropy based feature for robust ASR, ICASSP.
     """
-    return np.asarray(frequencies_hz @ magnitude / magnitude.sum(axis=0, dtype=np.float64))
-
-
-def spectral_bandwidth_hz(magnitude: Array, frequencies_hz: Array) -> Array:
-    """Return the magnitude-weighted standard deviation of frequency of each frame, in Hz [1]_.
-
-    References
-    ----------
-    .. [1] Klapuri and Davy (2007), as for the centroid.
-    """
-    weights = magnitude / magnitude.sum(axis=0, dtype=np.float64)
-    mean_square = np.square(frequencies_hz) @ weights
-    variance = np.maximum(mean_square - np.square(frequencies_hz @ weights), 0)
-    return np.asarray(np.sqrt(variance))
-
-
-def spectral_rolloff_hz(magnitude: Array, frequencies_hz: Array) -> Array:
-    """Return the frequency in Hz under which 85% of each frame's magnitude lies [1]_.
-
-    References
-    ----------
-    .. [1] Tzanetakis, G., and Cook, P. (2002). Musical genre classification of audio signals. IEEE
-       Transactions on Speech and Audio Processing 10(5).
-    """
-    cumulated = np.cumsum(magnitude, axis=0, dtype=np.float64)
-    reached = np.argmax(cumulated >= ROLLOFF_SHARE * cumulated[-1], axis=0)
-    return np.asarray(frequencies_hz[reached])
-
-
-def spectral_flatness(power: Array) -> Array:
-    """Return how noise-like each frame is: geometric over arithmetic mean of its power [1]_.
-
-    Returns
-    -------
-    np.ndarray [shape=(t,)]
-        From 0, a tone, to 1; white noise has 0.56, as its bins vary.
-
-    References
-    ----------
-    .. [1] Dubnov, S. (2004). Generalization of spectral flatness measure for non-Gaussian linear
-       processes. IEEE Signal Processing Letters 11(8).
-    """
-    log_mean = np.mean(np.log(np.maximum(power, _TINY)), axis=0)
-    return np.asarray(np.exp(log_mean) / np.mean(power, axis=0))
-
-
-def spectral_contrast_db(magnitude: Array, frequencies_hz: Array) -> Array:
-    """Return how far peaks stand above valleys in each frame, in dB, averaged over octaves [1]_.
-
-    The highest 2% of the magnitudes against the lowest 2%, in the band up to 200 Hz and in every
-    octave above it up to half the sample rate.
-
-    References
-    ----------
-    .. [1] Jiang, D.-N., et al. (2002). Music type classification by spectral contrast feature.
-       Proceedings of ICME.
-    """
-    octave = np.ceil(np.log2(np.maximum(frequencies_hz, CONTRAST_LOWEST_HZ) / CONTRAST_LOWEST_HZ))
-    contrast_db = []
-    for band in np.unique(octave):
-        ordered = np.sort(magnitude[octave == band], axis=0)
-        few = max(1, round(CONTRAST_QUANTILE * len(ordered)))
-        valley, peak = ordered[:few].mean(axis=0), ordered[-few:].mean(axis=0)
-        # Under -100 dB of the frame's peak there is nothing but rounding.
-        floor = np.maximum(1e-5 * magnitude.max(axis=0), _TINY)
-        contrast_db.append(20 * np.log10(np.maximum(peak, floor) / np.maximum(valley, floor)))
-    return np.asarray(np.mean(contrast_db, axis=0))
-
-
-def spectral_entropy(power: Array) -> Array:
-    """Return how spread out each frame's power is over the bins: Shannon entropy [1]_.
-
-    Returns
-    -------
-    np.ndarray [shape=(t,)]
-        From 0, all in one bin, to 1, the same in all; white noise has 0.94 or more.
-
-    References
-    ----------
-    .. [1] Misra, H., et al. (2004). Spectral entropy based feature for robust ASR. Proceedings of
-       ICASSP.
-    """
+    power = sound.audible_power
     share = power / power.sum(axis=0)
     entropy = -np.sum(share * np.log(np.maximum(share, _TINY)), axis=0)
-    return np.asarray(entropy / np.log(len(power)))
+    return float(np.mean(entropy) / np.log(len(power)))
 
 
-def harmonic_ratio(spectrum: SoundingSpectrum) -> float:
-    """Return the share of a clip's power that is in tones and not in clicks.
+@feature("Zero crossings", "per second")
+def zero_crossing_rate_hz(sound: Sound) -> float:
+    """Changes of sign per second, averaged over the channels.
 
-    Tones are lines along time, clicks lines along frequency: the power is parted by which of the
-    two medians, over half a second or over 500 Hz, is the larger, with soft masks [1]_.
+    Known truth: a sine has twice its frequency, white noise half the sample rate.
 
-    Returns
-    -------
-    float
-        From 0, clicks, to 1, steady tones; noise is near 0.5.
+    Limits: soft noise in pauses counts as much as loud sound; a shift by a constant hides all.
 
-    References
-    ----------
-    .. [1] FitzGerald, D. (2010). Harmonic/percussive separation using median filtering.
-       Proceedings of DAFx.
+    Source: Kedem (1986), Spectral analysis and discrimination by zero-crossings, Proceedings of
+    the IEEE 74(11).
     """
-    power = spectrum.power[:, ::FRAMES_APART]
-    along_time = 2 * round(MEDIAN_S / HOP_S / FRAMES_APART / 2) + 1
-    along_frequency = 2 * round(MEDIAN_HZ / spectrum.frequencies_hz[1] / 2) + 1
+    import librosa
+
+    if sound.samples.shape[1] < 2:
+        return float("nan")
+    crossings = librosa.zero_crossings(sound.samples, threshold=0, pad=False)
+    return float(crossings[:, 1:].mean() * sound.sample_rate)
+
+
+@feature("Harmonic share", "0 to 1", default=True)
+def harmonic_ratio(sound: Sound) -> float:
+    """Share of the power in sustained tones rather than in clicks.
+
+    Tones are lines along time, clicks lines along frequency: the power is separated by which of
+    the two medians, over half a second or over 500 Hz, is the larger, with soft masks. Median
+    filters over rows laid out in one line take 20 ms a clip of 8 s; librosa.decompose.hpss, which
+    does the same, takes 457.
+
+    Known truth: a sine has over 0.99, clicks under 0.05; noise is near 0.5.
+
+    Limits: fast runs of notes count as half percussive; a drum that rings counts as a tone.
+
+    Source: FitzGerald (2010), Harmonic/percussive separation using median filtering, DAFx.
+    """
+    power = sound.power[:, ::MEDIAN_FRAMES_APART]
+    power = power / power.max()
+    along_time = 2 * round(MEDIAN_S / HOP_S / MEDIAN_FRAMES_APART / 2) + 1
+    along_frequency = 2 * round(MEDIAN_HZ / sound.frequencies_hz[1] / 2) + 1
     tonal = _median_of_rows(power, along_time) ** 2
     percussive = _median_of_rows(power.T, along_frequency).T ** 2
     mask = (tonal + _TINY) / (tonal + percussive + 2 * _TINY)
@@ -223,19 +194,3 @@ def _median_of_rows(rows: Array, length: int) -> Array:
     padded = np.pad(rows, ((0, 0), (half, half)), mode="symmetric")
     line: Array = median_filter(padded.ravel(), size=2 * half + 1)
     return line.reshape(padded.shape)[:, half : half + rows.shape[1]]
-
-
-def zero_crossing_rate_hz(samples: Array, sample_rate: int) -> float:
-    """Return how often the sign changes per second, in Hz, averaged over the channels.
-
-    A sine has twice its frequency; zeros count as above 0.
-
-    References
-    ----------
-    .. [1] Kedem, B. (1986). Spectral analysis and discrimination by zero-crossings. Proceedings of
-       the IEEE 74(11).
-    """
-    if samples.shape[1] < 2:
-        return float("nan")
-    changes = np.mean(np.diff(samples < 0, axis=1))
-    return float(changes * sample_rate)

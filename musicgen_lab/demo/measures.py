@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 
 from musicgen_lab.analysis.distances import mel_cepstral_distances, signature
-from musicgen_lab.analysis.levels import rms_dbfs, silence_ratio
+from musicgen_lab.analysis.levels import level_dbfs, silence_ratio
+from musicgen_lab.analysis.sound import Sound
 from musicgen_lab.analysis.spectrogram import mel_spectrogram_db
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.demo.captions import write_caption, write_prompt
@@ -229,8 +230,8 @@ def measure_long_clips(engine: Engine) -> dict[str, Any]:
     levels, silences = {}, []
     for clip in make_clips(engine, requests):
         parts = np.array_split(clip.samples, 5, axis=1)
-        levels[clip.request.prompt] = [round(rms_dbfs(part), 1) for part in parts]
-        silences.append(silence_ratio(clip.samples, clip.sample_rate))
+        levels[clip.request.prompt] = [round(level_dbfs(part), 1) for part in parts]
+        silences.append(silence_ratio(Sound(clip.samples, clip.sample_rate)))
     return {"level_dbfs_over_30_s": levels, "silence_ratio_over_30_s": max(silences)}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from musicgen_lab.analysis.features import measure
-from musicgen_lab.analysis.levels import rms_dbfs
+from musicgen_lab.analysis.levels import level_dbfs
 from musicgen_lab.demo.composition import INSTRUMENTS, TEMPI_BPM, Piece, compose
 from musicgen_lab.demo.descriptors import mode_evidence, refine_tempo
 from musicgen_lab.demo.instruments import FRAME_SAMPLES, SAMPLE_RATE
@@ -38,7 +38,7 @@ def test_every_instrument_starts_at_once_stays_in_full_scale_and_has_no_dc(instr
 
 def test_music_goes_on_to_the_end_of_30_seconds():
     sound = play(PIECE, duration_s=30.0)
-    fifths = [rms_dbfs(part[None]) for part in np.array_split(sound, 5)]
+    fifths = [level_dbfs(part[None]) for part in np.array_split(sound, 5)]
     assert max(fifths) - min(fifths) < 3.0
 
 
@@ -48,7 +48,9 @@ def test_bright_is_brighter_and_loud_is_louder():
         measure(play(piece)[None], SAMPLE_RATE)["spectral_centroid_hz"] for piece in (PIECE, dark)
     )
     assert bright_hz > 1.3 * dark_hz
-    assert rms_dbfs(play(PIECE)[None]) - rms_dbfs(play(quiet)[None]) == pytest.approx(8, abs=0.2)
+    assert level_dbfs(play(PIECE)[None]) - level_dbfs(play(quiet)[None]) == pytest.approx(
+        8, abs=0.2
+    )
 
 
 @pytest.mark.parametrize("tempo_bpm", TEMPI_BPM)

@@ -1,0 +1,101 @@
+"""`Sound`: the samples of a clip, with the spectrograms that several features share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from musicgen_lab.analysis.spectrogram import (
+    HOP_S,
+    WINDOW_S,
+    Array,
+    MelSpectrogram,
+    bin_frequencies_hz,
+    channel_power,
+    frame_times_s,
+    mel_from_power,
+)
+
+T = TypeVar("T")
+
+SILENCE_DBFS = -60.0
+"""A frame whose RMS level is under this is silent."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """A clip to be measured; what is computed from it is computed once.
+
+    Attributes
+    ----------
+    samples : np.ndarray [shape=(channels, n)]
+        Full scale is 1.0 and may be exceeded. Finite, with n > 0.
+    sample_rate : int
+        In Hz.
+    """
+
+    samples: Array
+    sample_rate: int
+    _computed: dict[Callable[[Sound], Any], Any] = field(default_factory=dict, init=False)
+
+    def once(self, compute: Callable[[Sound], T]) -> T:
+        """Return what a function computes from this sound; the next time, what it returned."""
+        if compute not in self._computed:
+            self._computed[compute] = compute(self)
+        value: T = self._computed[compute]
+        return value
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return float(self.samples.shape[1] / self.sample_rate)
+
+    @cached_property
+    def power_by_channel(self) -> Array:
+        """Power in each frequency bin over time, (channels, bins, t), in frames of 64 ms.
+
+        Only frames that lie inside the clip: its edges are broadband clicks.
+        """
+        return channel_power(
+            self.samples, self.sample_rate, window_s=WINDOW_S, hop_s=HOP_S, pad=False
+        )
+
+    @cached_property
+    def power(self) -> Array:
+        """Power averaged over the channels, (bins, t)."""
+        return np.asarray(self.power_by_channel.mean(axis=0))
+
+    @cached_property
+    def frequencies_hz(self) -> Array:
+        """Frequencies of the bins, (bins,)."""
+        return bin_frequencies_hz(self.sample_rate, WINDOW_S)
+
+    @cached_property
+    def audible_power(self) -> npt.NDArray[np.float64]:
+        """The frames of every channel whose level is at least -60 dBFS, (bins, frames).
+
+        The loudest frame where none is. Channels are frames besides each other and not mixed: the
+        spectrum of a sum of two noises is smoother than that of either, so that stereo could not
+        be compared with mono.
+        """
+        frames = np.concatenate(list(self.power_by_channel), axis=1).astype(np.float64)
+        power = frames.sum(axis=0)
+        return np.asarray(frames[:, power >= min(10 ** (SILENCE_DBFS / 10), power.max())])
+
+    @cached_property
+    def mel(self) -> MelSpectrogram:
+        """The mel spectrogram in dB re full scale, in the same frames."""
+        times_s = frame_times_s(
+            self.samples.shape[1],
+            self.power.shape[1],
+            self.sample_rate,
+            window_s=WINDOW_S,
+            hop_s=HOP_S,
+            pad=False,
+        )
+        return mel_from_power(self.power, self.sample_rate, times_s)
