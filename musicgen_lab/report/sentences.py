@@ -63,8 +63,8 @@ def find(study: StudyTables) -> Findings:
 def effect_sentence(effect: Mapping[str, Any]) -> str:
     """Say an effect that holds in a sentence, with its interval.
 
-    Such as "Onset rate rises with temperature: by 1.20 Hz from 0.7 to 1.3 (95% interval 0.80 to
-    1.60, 4 seeds)."
+    Such as "Onset rate rises with temperature: by 1.20 per second from 0.7 to 1.3 (95%
+    interval 0.80 to 1.60, 4 seeds)."
     """
     feature = FEATURES[effect["feature"]]
     parameter = effect["parameter"]

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from musicgen_lab.analysis.distances import signature
@@ -32,6 +33,8 @@ MEASURES: Mapping[str, Callable[[Array, int], Any]] = {
     "signature": lambda samples, sample_rate: signature(samples, sample_rate).tolist(),
 }
 """What can be measured: samples (channels, n) and a rate in, something JSON can hold out."""
+
+_WARM_UP = (np.random.default_rng(0).normal(0, 0.1, (1, 32_000)), 32_000)  # a second of noise
 
 SOUNDS_PER_WORKER = 20  # fewer are measured sooner than another interpreter is started
 
@@ -56,6 +59,10 @@ def measure_files(what: str, paths: Sequence[Path], *, workers: int | None = Non
     if workers is None:
         workers = min(_cores(), len(paths) // SOUNDS_PER_WORKER)
     shares = [paths[start::workers] for start in range(workers)] if workers > 1 else [paths]
+    if len(shares) > 1:
+        # librosa is imported, and what numba compiles for it stored, before two processes do so at
+        # the same time: that can damage numba's cache (numba issue 10128).
+        MEASURES[what](*_WARM_UP)
     # As many threads here as a worker has: with others, sums differ in their last bits.
     with (
         threadpool_limits(1, user_api="blas"),

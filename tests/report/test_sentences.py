@@ -47,8 +47,8 @@ def test_a_fall_is_said_as_a_fall_with_rising_bounds():
         }
     )  # fmt: skip
     assert said == (
-        "Onset rate falls with cfg_coef: by 1.20 Hz from 1 to 5 (95% interval 0.80 to 1.60, "
-        "4 seeds)."
+        "Onset rate falls with cfg_coef: by 1.20 per second from 1 to 5 (95% interval 0.80 to "
+        "1.60, 4 seeds)."
     )
 
 
