@@ -71,8 +71,8 @@ def constant_q(sound: Sound) -> Array:
     -------
     np.ndarray [shape=(36 * octaves, t)]
         Three bins to a semitone. As librosa scales them: a tone one octave lower, of the same
-        amplitude, has the square root of 2 times the magnitude. Empty where nothing sounds from C2 up, or the sample rate is too
-        low for an octave.
+        amplitude, has the square root of 2 times the magnitude. Empty where nothing sounds from C2
+        up, or the sample rate is too low for an octave.
     """
     import librosa
 
