@@ -67,6 +67,8 @@ def run(path: Path) -> NotebookNode:
 
 def blocks(notebook: NotebookNode, name: str) -> Iterator[str]:
     """Yield the Markdown of a notebook's cells, with a placeholder for each output."""
+    if name not in RUN_HERE:
+        yield "!!! note\n\n    Shown without outputs, as it needs a deployment on Modal."
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             continue
