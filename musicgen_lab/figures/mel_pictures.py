@@ -23,7 +23,7 @@ class MelPictures:
     ----------
     table : RunTable
     level_range_db : float > 0
-        From the lightest colour down to the darkest, in dB.
+        The range of the colour scale, in dB.
 
     Attributes
     ----------

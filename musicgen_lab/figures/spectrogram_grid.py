@@ -38,7 +38,7 @@ def plot_spectrograms(
     ----------
     table : RunTable
     level_range_db : float > 0
-        From the lightest colour down to the darkest, in dB.
+        The range of the colour scale, in dB.
     **fixed
         Values for swept fields that are neither down nor across, such as `seed=1`; the first value
         of those not given. The title says what is shown.

@@ -1,1 +1,1 @@
-"""Clips to listen to, with their pictures, as HTML."""
+"""Players with spectrograms for the clips of a run, as HTML."""

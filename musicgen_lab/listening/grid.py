@@ -1,6 +1,6 @@
-"""The listening grid: for every clip its picture, its values and a player, as HTML.
+"""The listening grid: the spectrogram, player and values of every clip, as HTML.
 
-It works in a notebook, with the sounds inside it, and in the report, with small files beside it.
+It works in a notebook, with embedded audio, and in the report, with small files beside it.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ def listening_grid(
     level_range_db: float = LEVEL_RANGE_DB,
     copies: FilePreviews | EmbeddedPreviews | None = None,
 ) -> HTML:
-    """Show every clip of a run as a picture with a player, in the order of the sweep.
+    """Return the spectrograms and players of a run's clips, in the order of the sweep.
 
     Temperature goes down and cfg_coef across where they are swept, see
-    `figures.facets.clip_grids`. The players play listening copies (MP3) at each clip's own level;
-    a clip that goes beyond full scale is played quieter, and it says so by how much. On a page
-    whose copies are files, a switch plays loudness-matched ones instead.
+    `figures.facets.clip_grids`. The players use compressed copies (MP3) at each clip's own level; a
+    clip that exceeds full scale is attenuated, and the attenuation is shown. On a page whose copies
+    are files, a switch selects loudness-matched ones instead.
 
     Parameters
     ----------
     table : RunTable
     features : sequence of str
-        Whose values stand under each player.
+        Features whose values are shown below each player.
     level_range_db : float > 0
-        From the lightest colour of the pictures down to the darkest, in dB.
+        The range of the colour scale, in dB.
     copies : FilePreviews or EmbeddedPreviews, optional
         Where the sounds are. The default are files in the run folder: their links are relative, so
         show them in a page that lies there.
@@ -83,13 +83,13 @@ def listening_grid(
 def report_grid(
     table: RunTable, features: Sequence[str] | None = None, *, level_range_db: float
 ) -> HTML:
-    """Show the listening grid in a report, with the sounds beside it and a loudness switch.
+    """Return the listening grid for a report, with audio files and a loudness switch.
 
     Parameters
     ----------
     table : RunTable
     features : sequence of str, optional
-        The first three stand under each player; see `features.chosen_features`.
+        The first three are shown below each player; see `features.chosen_features`.
     level_range_db : float > 0
         As for `listening_grid`.
     """
@@ -99,7 +99,7 @@ def report_grid(
 def listen(
     table: RunTable, *, features: Sequence[str] | None = None, matched: bool = False
 ) -> HTML:
-    """Show the listening grid in a notebook, with the sounds inside it.
+    """Return the listening grid for a notebook, with embedded audio.
 
     Parameters
     ----------
@@ -107,29 +107,29 @@ def listen(
     features : sequence of str, optional
         As for `report_grid`.
     matched : bool
-        Play every clip at the same loudness, for listening only; the clips stay as they were made.
+        Play every clip at the same loudness; the stored clips are not changed.
 
     Raises
     ------
     InvalidRequest
-        When there is no such feature, or all sounds together are more than 32 MB.
+        When there is no such feature, or all audio together is more than 32 MB.
     """
     copies = EmbeddedPreviews(matched=matched)
     return listening_grid(table, features=shown_features(features), copies=copies)
 
 
 def shown_features(features: Sequence[str] | None) -> list[str]:
-    """Return the features whose values stand under a player."""
+    """Return the features whose values are shown below a player."""
     return chosen_features(features)[:FEATURES_UNDER_PLAYER]
 
 
 def frame(pictures: MelPictures, *, can_match: bool) -> dict[str, Any]:
-    """Return what the template of listening pages needs besides the clips.
+    """Return the values for the template of listening pages, except for the clips.
 
     Parameters
     ----------
     pictures : MelPictures
-        Whose axes and colours the page explains.
+        Their axes and colours are explained on the page.
     can_match : bool
         Whether there are loudness-matched copies to switch to.
     """
@@ -154,15 +154,15 @@ def frame(pictures: MelPictures, *, can_match: bool) -> dict[str, Any]:
 
 
 def clip_view(facet: Facet, copy: Preview | None, features: Sequence[str]) -> dict[str, Any]:
-    """Return what the template of a clip shows: its copies and values, or why there are none.
+    """Return the values for a clip's template: its copies and features, or why there are none.
 
     Parameters
     ----------
     facet : Facet
     copy : Preview or None
-        None where the clip has no samples.
+        None if the clip has no samples.
     features : sequence of str
-        Whose values stand under the player.
+        Features whose values are shown below the player.
     """
     record = facet.record
     view: dict[str, Any] = {"label": facet.label or "the clip", "preview": copy, "error": ""}
@@ -190,7 +190,7 @@ def clip_view(facet: Facet, copy: Preview | None, features: Sequence[str]) -> di
 def _grid_view(
     grid: FacetGrid, copies: Mapping[str, Preview], features: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what the template of a grid shows: a table, or a list where nothing goes across."""
+    """Return the values for a grid's template: a table, or a list for a single swept field."""
     cells = [
         clip_view(facet, copies.get(facet.record["key"]) if facet.record else None, features)
         for facet in grid.facets
@@ -221,7 +221,7 @@ def _grid_view(
 
 
 def _notes(record: Mapping[str, Any]) -> list[str]:
-    """Return what a listener should know of a clip."""
+    """Return the notes on a clip for listeners."""
     notes = ["silent"] if record["is_silent"] is True else []
     if record["peak_dbfs"] > 0:
         beyond = f"{record['peak_dbfs']:.1f} dB"

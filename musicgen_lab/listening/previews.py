@@ -1,4 +1,4 @@
-"""Small copies of clips to listen to, with their pictures: as files beside a page, or inside it."""
+"""Compressed copies of clips with their spectrograms: as files beside a page, or embedded in it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from musicgen_lab.runs.run_table import RunTable
 LISTENING_FOLDER = "listening"
 MP3_SAMPLE_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 MATCHED_LUFS = -23.0
-"""The loudness of matched copies (EBU R 128): so low that few clips would go beyond full scale."""
+"""The loudness of matched copies (EBU R 128), low enough that few clips would exceed full scale."""
 
 EMBEDDED_MB_MAX = 32
-"""What may be put inside one page or notebook."""
+"""The maximum size of embedded files in one page or notebook."""
 
 TYPES = {".mp3": "audio/mpeg", ".wav": "audio/wav", ".png": "image/png"}
 
@@ -38,9 +38,9 @@ class Preview:
     picture : str
         Its mel spectrogram.
     as_made : str
-        Its sound at its own level, or just so much quieter that it does not clip.
+        Its audio at its own level, attenuated only if it would clip.
     matched : str
-        Its sound at the same loudness as all others; the same as `as_made` where it is silent.
+        Its audio at the same loudness as all others; the same as `as_made` if it is silent.
     """
 
     picture: str
@@ -49,19 +49,19 @@ class Preview:
 
 
 def encode_preview(clip: Clip, *, gain_db: float = 0.0) -> tuple[bytes, str]:
-    """Encode a clip for players, or just so much quieter that it does not clip.
+    """Encode a clip for players, attenuated only if it would clip.
 
     Parameters
     ----------
     clip : Clip
     gain_db : float
-        How much louder than it was made.
+        Gain to apply, in dB.
 
     Returns
     -------
     content : bytes
     suffix : str
-        ".mp3"; or ".wav", in 16 bits, where MP3 knows no such sample rate or number of channels.
+        ".mp3"; or ".wav", in 16 bits, if MP3 does not support the sample rate or channels.
     """
     import soundfile
 
@@ -80,21 +80,21 @@ def encode_preview(clip: Clip, *, gain_db: float = 0.0) -> tuple[bytes, str]:
 
 
 class FilePreviews:
-    """Copies in `listening/` of a folder, for pages that lie in it.
+    """Copies in `listening/` in a folder, for pages in that folder.
 
-    They are made anew each time: what lies there from before may be damaged, or somebody else's.
+    They are rewritten each time, since existing files may be damaged or untrusted.
 
     Parameters
     ----------
     folder : Path
-        Where the page lies; the run folder, as a rule.
+        The page's folder; usually the run folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def of(self, table: RunTable, keys: Iterable[str], pictures: MelPictures) -> dict[str, Preview]:
-        """Write the copies of clips and return their links, by key; for those that have samples.
+        """Write the copies of all clips with samples, and return their links by key.
 
         Raises
         ------
@@ -129,19 +129,19 @@ class FilePreviews:
 
 
 class EmbeddedPreviews:
-    """Copies as data URIs, for notebooks: they go where the notebook goes.
+    """Copies as data URIs, for notebooks, which then contain them.
 
     Parameters
     ----------
     matched : bool
-        Whether the sound is loudness-matched; only one of both is embedded.
+        Whether the audio is loudness-matched; only one version is embedded.
     """
 
     def __init__(self, *, matched: bool) -> None:
         self._matched = matched
 
     def of(self, table: RunTable, keys: Iterable[str], pictures: MelPictures) -> dict[str, Preview]:
-        """Return the copies of clips, by key; for those that have samples.
+        """Return the copies of all clips with samples, by key.
 
         Raises
         ------
@@ -165,7 +165,7 @@ class EmbeddedPreviews:
 
 
 def check_embedded(size: int, way_out: str) -> None:
-    """Refuse to put more inside a page than browsers and editors handle well."""
+    """Reject more embedded data than browsers and editors handle well."""
     if size > EMBEDDED_MB_MAX * 1_000_000:
         raise InvalidRequest(
             f"up to {EMBEDDED_MB_MAX} MB of sounds can be inside one page, and this is more; "
@@ -174,14 +174,14 @@ def check_embedded(size: int, way_out: str) -> None:
 
 
 def data_uri(content: bytes, suffix: str) -> str:
-    """Return a file's content as a link that holds it."""
+    """Return a file's content as a data URI."""
     return f"data:{TYPES[suffix]};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def matching_gain_db(table: RunTable, key: str) -> float:
-    """Return the gain that brings a clip to the common loudness; 0 where there is none.
+    """Return the gain that brings a clip to the common loudness; 0 if it has none.
 
-    Silence has no loudness, nor has what is shorter than 0.4 s.
+    Silence has no loudness, and neither have clips shorter than 0.4 s.
     """
     (row,) = table.frame[table.frame["key"] == key].to_dict("records")
     loudness_lufs = float(row["loudness_lufs"])

@@ -1,4 +1,4 @@
-"""`make_comparison`: two runs become one page of paired differences, to read and to listen to."""
+"""`make_comparison`: a report of the paired differences between two runs."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def open_comparison(run_a: str | Path, run_b: str | Path) -> Comparison:
 
 
 def heading(comparison: Comparison, title: str = "") -> HTML:
-    """Say which runs are compared, in how many pairs of clips."""
+    """Return the heading: which runs are compared, with how many pairs of clips."""
     first, second = comparison.names()
     count = len(comparison.pairs)
     apart = " and ".join(comparison.apart)
@@ -120,7 +120,7 @@ def heading(comparison: Comparison, title: str = "") -> HTML:
 
 
 def findings(comparison: Comparison, features: Sequence[str] | None = None) -> HTML:
-    """Say the differences that hold, with their intervals, then all in a table."""
+    """Return the significant differences with their intervals, then a table of all."""
     table = comparison.differences(features)
     rows = []
     for row in table.to_dict("records"):
@@ -151,9 +151,9 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
 def listening(
     comparison: Comparison, features: Sequence[str] | None = None, *, out: str | Path
 ) -> HTML:
-    """Show the pairs beside each other, each clip with its picture and its player.
+    """Return the pairs of clips side by side, each with its spectrogram and player.
 
-    The sounds and pictures are written into `listening/` of the folder `out`.
+    The audio and pictures are written to `listening/` in the folder `out`.
     """
     a, b = MelPictures(comparison.a), MelPictures(comparison.b)
     share_scale(a, b)

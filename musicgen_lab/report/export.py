@@ -1,4 +1,4 @@
-"""From a notebook that was run to the page that people pass on."""
+"""Export of an executed notebook as a page to share."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 FORMATS = ("html", "ipynb")
-"""What a report can be kept as: a page to pass on, and the notebook that was run for it."""
+"""The formats of a report: a page to share, and its executed notebook."""
 
 SELF_CONTAINED_MB_MAX = 20
-"""Up to this size a page holds its sounds and pictures unless told otherwise."""
+"""Up to this size, a page contains its audio and pictures by default."""
 
 LINK = re.compile(rf'(?P<attribute>src|data-matched)="(?P<path>{LISTENING_FOLDER}/[^"]+)"')
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    """Return the formats to keep, each once and the page first.
+    """Return the formats to write, without duplicates and the page first.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def write_page(
     self_contained: bool | None = None,
     formats: Sequence[str] = FORMATS,
 ) -> Path:
-    """Write `report.html` and `report.ipynb` of a notebook that was run in a folder.
+    """Write `report.html` and `report.ipynb` for an executed notebook.
 
     Parameters
     ----------
@@ -69,20 +69,20 @@ def write_page(
     title : str
         For the browser's tab.
     self_contained : bool, optional
-        Put the sounds and pictures in `listening/` inside the page. Where it is not given, a page
-        that has at most 20 MB with them holds them.
+        Embed the audio and pictures in `listening/` in the page. By default they are embedded if
+        the page then has at most 20 MB.
     formats : sequence of str
-        Which of the two to write, of `FORMATS`; the other stays as it is.
+        Which of the two to write, of `FORMATS`; the other is left unchanged.
 
     Returns
     -------
     Path
-        Of the page, or of the notebook where no page is written.
+        Of the page, or of the notebook if no page is written.
 
     Raises
     ------
     InvalidRequest
-        When the sounds and pictures are more than 32 MB. Nothing is written then.
+        When the audio and pictures are more than 32 MB. Nothing is written then.
     RunFolderUnwritable
         When the folder cannot be written.
     """
@@ -105,7 +105,7 @@ def write_page(
 
 
 def _to_html(notebook: NotebookNode) -> str:
-    """Turn an executed notebook into a page without code that needs no network."""
+    """Convert an executed notebook to a page without code that needs no network."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(
@@ -121,12 +121,12 @@ def _to_html(notebook: NotebookNode) -> str:
 
 
 def _files(page: str, folder: Path) -> Iterator[tuple[re.Match[str], Path]]:
-    """Yield every link of a page to a sound or picture, with the file that it leads to.
+    """Yield every link of a page to audio or a picture, with the file it points to.
 
     Raises
     ------
     RunFolderError
-        When a file lies outside the folder: it would be somebody's secret on the page.
+        When a file is outside the folder: a private file must not get onto the page.
     """
     listening = (folder / LISTENING_FOLDER).resolve()
     for link in LINK.finditer(page):
@@ -137,7 +137,7 @@ def _files(page: str, folder: Path) -> Iterator[tuple[re.Match[str], Path]]:
 
 
 def _with_files_inside(page: str, folder: Path) -> str:
-    """Replace links to sounds and pictures by what they lead to, and other links by their text."""
+    """Replace links to audio and pictures by data URIs, and other links by their text."""
     data = {
         link.group(): f'{link["attribute"]}="{data_uri(path.read_bytes(), path.suffix)}"'
         for link, path in _files(page, folder)

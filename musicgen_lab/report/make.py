@@ -1,4 +1,4 @@
-"""`make_report`: a run folder becomes a notebook with its outputs and a page to pass on."""
+"""`make_report`: a run's report, as a notebook with outputs and a page to share."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def make_report(
     formats: Sequence[str] = FORMATS,
     progress: bool = True,
 ) -> Path:
-    """Make a report of a run: `report.html` without code, and the `report.ipynb` behind it.
+    """Make a report of a run: the page `report.html` without code, and its notebook `report.ipynb`.
 
     Papermill runs the notebook `sweep_report.ipynb` with the run folder as its parameter, in a
-    kernel of this interpreter. The page needs no network; its sounds and pictures are inside it,
-    or beside it in `listening/` where they are many. Neither file is touched unless the whole
+    kernel of this interpreter. The page needs no network; its audio and pictures are embedded in
+    it, or in `listening/` beside it if they are large. Neither file is changed unless the whole
     report could be made.
 
     Parameters
@@ -45,26 +45,26 @@ def make_report(
     title : str, optional
         The heading, in place of the prompt.
     features : sequence of str, optional
-        Which to look at; see `analysis.features.chosen_features` for the default ones.
+        The features to report; see `analysis.features.chosen_features` for the default.
     self_contained : bool, optional
-        Put the sounds and pictures inside the page, up to 32 MB, so that it is a single file; the
-        default is to do so up to 20 MB.
+        Embed the audio and pictures in the page, up to 32 MB, so that it is a single file; by
+        default this is done up to 20 MB.
     formats : sequence of str
-        Which to keep: "html", "ipynb" or both. One that is not asked for is not written; it stays
-        as an earlier report left it. For a PDF, print the page from a browser.
+        Which to write: "html", "ipynb" or both. An existing file of the other format is left
+        unchanged. For a PDF, print the page from a browser.
     progress : bool
         Show a bar.
 
     Returns
     -------
     Path
-        Of `report.html`, or of `report.ipynb` where only that is kept.
+        Of `report.html`, or of `report.ipynb` if only that is written.
 
     Raises
     ------
     InvalidRequest
-        When the notebook has no parameter of a name that is given, there is no such feature or
-        format, or the sounds are too many to be put inside the page, or there is no page.
+        When a parameter of the notebook, a feature or a format is unknown, the audio is too large
+        to be embedded, or there is no page to embed it in.
     RunFolderError, RunFolderUnwritable
         When there is no run in the folder, or it cannot be written.
     ReportFailed
@@ -96,7 +96,7 @@ def make_report(
 
 
 def check_report_parameters(given: Mapping[str, Any]) -> None:
-    """Refuse parameters that the report does not have, and features that there are not.
+    """Reject unknown parameters and features.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def check_report_parameters(given: Mapping[str, Any]) -> None:
     Raises
     ------
     InvalidRequest
-        Naming those that there are.
+        Naming the available ones.
     """
     check_parameters(NOTEBOOK, given, hidden=(FOLDER_PARAMETER,))
     chosen_features(given.get("features"))

@@ -1,4 +1,4 @@
-"""Running notebooks from outside: by this interpreter, with parameters that they have."""
+"""Execution of notebooks by this interpreter, with checked parameters."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def run_notebook(
 ) -> NotebookNode:
     """Run a notebook with papermill and return it with its outputs.
 
-    Nothing is imported from the folders that it works on: they may be somebody else's.
+    Nothing is imported from the folders that it works on, which may be untrusted.
 
     Parameters
     ----------
     notebook : Path
-        It is left as it is.
+        Not modified.
     folder : Path
-        Where the notebook that is returned will lie.
+        Where the returned notebook will be written.
     parameters : Mapping
         By name.
     folders : Mapping, optional
@@ -88,19 +88,19 @@ def run_notebook(
 def check_parameters(
     notebook: Path, given: Mapping[str, Any], *, hidden: tuple[str, ...] = ()
 ) -> None:
-    """Refuse what papermill only warns of: a parameter that the notebook does not have.
+    """Reject unknown parameters, about which papermill only warns.
 
     Parameters
     ----------
     notebook : Path
     given : Mapping
     hidden : tuple of str
-        Parameters that are not the user's to set.
+        Parameters that the user cannot set.
 
     Raises
     ------
     InvalidRequest
-        Naming those that there are.
+        Naming the available ones.
     """
     from papermill import inspect_notebook
 
@@ -115,15 +115,15 @@ def check_parameters(
 
 
 def refuse_unknown_parameters() -> None:
-    """Refuse, inside a notebook that papermill runs, a parameter that the notebook does not have.
+    """Reject an unknown parameter from inside a notebook that papermill runs.
 
-    Papermill itself only warns of a misspelt name and runs with the default. Called in the first
-    cell after the parameters; where papermill gave none, it does nothing.
+    Papermill itself only warns about a misspelt name and runs with the default. To be called in the
+    first cell after the parameters; without injected parameters it does nothing.
 
     Raises
     ------
     InvalidRequest
-        Naming those that there are.
+        Naming the available ones.
     """
     from IPython import get_ipython  # type: ignore[attr-defined]
 
@@ -155,7 +155,7 @@ def _assigned(cell: str) -> list[str]:
 
 
 def _kernel() -> AsyncKernelManager:
-    """Return a kernel of this very interpreter, whatever kernels the user has installed."""
+    """Return a kernel of this interpreter, independent of the user's installed kernels."""
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
@@ -179,5 +179,5 @@ def _kernel() -> AsyncKernelManager:
 
 
 def _unformatted(path: Path) -> str:
-    """Return a path that papermill leaves as it is: it takes braces for format fields."""
+    """Escape the braces of a path, which papermill would take for format fields."""
     return str(path).replace("{", "{{").replace("}", "}}")

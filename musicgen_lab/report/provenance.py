@@ -1,4 +1,4 @@
-"""Who made the clips of a run, and how to make them again, as HTML for a notebook."""
+"""The provenance of a run's clips, and the command that reproduces them, as HTML."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FACTS = {
 
 
 def provenance(table: RunTable) -> HTML:
-    """Say who made the clips, and the command that makes them again.
+    """Return the provenance of the clips, and the command that reproduces them.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ def provenance(table: RunTable) -> HTML:
 
 
 def command(design: Mapping[str, Any], table: RunTable) -> str:
-    """Return what makes a design again: a command for a grid, Python for others.
+    """Return the code that reproduces a design: a command for a grid, Python for others.
 
-    Every value is quoted: a run folder may come from anybody.
+    Every value is quoted, since a run folder may be untrusted.
     """
     fields = {name: design["fields"][name] for name in SWEEP_ORDER if name in design["fields"]}
     made_with = [str(model).partition("@")[0] for model in table.frame["model"].dropna()]
@@ -61,7 +61,7 @@ def command(design: Mapping[str, Any], table: RunTable) -> str:
             given = {name: repr(design[name]) for name in ("seed", "replicates")} | given
         maker, first = ("sample", "n") if design["kind"] == "sample" else ("from_rows", "rows")
         arguments = [repr(design[first]), *(f"{name}={text}" for name, text in given.items())]
-        # Another field would draw other points, so that the model is the backend's.
+        # Another field would change the points, so the model is the backend's.
         model = "" if "model" in fields or not made_with else f":{made_with[0]}"
         return (
             "import musicgen_lab as lab\n\n"
@@ -81,7 +81,7 @@ def command(design: Mapping[str, Any], table: RunTable) -> str:
 
 
 def _engine_options(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the options that say how clips were made, where all were made in one way."""
+    """Return the options of the engine, if all clips were made with the same ones."""
     made = [record for record in records if record["status"] == "ok"]
     ways = {(record["engine"], record["device"], record["dtype"]) for record in made}
     if len(ways) != 1 or not all(isinstance(part, str) for part in next(iter(ways))):
@@ -98,11 +98,11 @@ def _distinct(records: Sequence[Mapping[str, Any]], name: str) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """Write a number so that the same one is read: 1.0 as 1, a seed with all its digits."""
+    """Format a number so that it is read back exactly: 1.0 as 1, a seed with all its digits."""
     return str(int(value)) if float(value).is_integer() else repr(value)
 
 
 def _python(value: Any) -> str:
-    """Write a design's field as it was given; ranges come back from JSON as lists."""
+    """Format a design's field as Python; ranges are lists in JSON."""
     is_range = isinstance(value, list) and len(value) == 2 and not isinstance(value[0], str)
     return repr(tuple(value)) if is_range else repr(value)

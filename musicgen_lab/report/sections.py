@@ -1,4 +1,4 @@
-"""The words of a report: what was asked, and what stands out, as HTML for a notebook."""
+"""The sections of a report as HTML: the request, the main findings, and figures."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ PAGES_PER_FEATURE_MAX = 2
 
 
 def heading(table: RunTable, title: str = "") -> HTML:
-    """Say what was requested of a run and what came of it.
+    """Return the heading and the facts of a run: what was requested, and the outcome.
 
     Parameters
     ----------
     table : RunTable
     title : str
-        The heading; the prompt where it is empty and there is only one.
+        The heading; if empty, the prompt, if there is only one.
 
     Returns
     -------
@@ -65,13 +65,13 @@ def report_title(prompts: Iterable[str], title: str = "") -> str:
 
 
 def findings(table: RunTable, features: Sequence[str] | None = None) -> HTML:
-    """Say what stands out: effects and interactions that hold, the surest first, and what is open.
+    """Return the main findings: significant effects and interactions, then inconclusive ones.
 
     Parameters
     ----------
     table : RunTable
     features : sequence of str, optional
-        Which to look at; see `musicgen_lab.analysis.features.chosen_features`.
+        The features to report; see `musicgen_lab.analysis.features.chosen_features`.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def _lead(table: RunTable) -> str:
 
 
 def _facts(table: RunTable) -> Iterator[dict[str, Any]]:
-    """Yield what was requested and who made it, as the template of facts shows it."""
+    """Yield the facts of a run for the template."""
     records = table.records
     inert = _inert_everywhere(records)
     for name in SWEEP_ORDER if records else ():
@@ -162,7 +162,7 @@ def _fact(name: str, lines: Sequence[str], note: str = "") -> dict[str, Any]:
 
 
 def _inert_everywhere(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the fields that act on none of the clips, with the reason."""
+    """Return the fields that have no effect on any of the clips, with the reason."""
     common: dict[str, str] | None = None
     for record in records:
         try:
@@ -178,20 +178,20 @@ def _date(iso: str) -> str:
 
 
 def spectrogram_figures(table: RunTable, *, level_range_db: float) -> HTML:
-    """Show the spectrogram grids with axes.
+    """Return the spectrogram grids with axes.
 
-    At most two are drawn; the text says where there are more.
+    At most two are drawn; the text says if there are more.
 
     Parameters
     ----------
     table : RunTable
     level_range_db : float > 0
-        From the lightest colour down to the darkest, in dB.
+        The range of the colour scale, in dB.
 
     Returns
     -------
     IPython.display.HTML
-        The pictures are inside it.
+        With embedded pictures.
     """
     grids = clip_grids(table)
     pictures = MelPictures(table, level_range_db=level_range_db)
@@ -209,15 +209,15 @@ def spectrogram_figures(table: RunTable, *, level_range_db: float) -> HTML:
 
 
 def heatmap_figures(table: RunTable, features: Sequence[str] | None = None) -> HTML:
-    """Show where in the grid the features are high and low, those with sure effects first.
+    """Return heatmaps of the features, those with significant effects first.
 
-    At most six are drawn; the text says where there are more.
+    At most six are drawn; the text says if there are more.
 
     Parameters
     ----------
     table : RunTable
     features : sequence of str, optional
-        Which to look at; see `musicgen_lab.analysis.features.chosen_features`.
+        The features to report; see `musicgen_lab.analysis.features.chosen_features`.
 
     Returns
     -------
@@ -231,7 +231,7 @@ def heatmap_figures(table: RunTable, features: Sequence[str] | None = None) -> H
         for name in ordered
         for _, drawing in plot_heatmaps(table, name)[:PAGES_PER_FEATURE_MAX]
     ]
-    notes = [] if drawn else ["The clips of this run are no grid, so there is no heatmap of them."]
+    notes = [] if drawn else ["The clips of this run do not form a grid, so there is no heatmap."]
     if len(drawn) > HEATMAPS_MAX:
         notes = [
             "There are more features and grids than are shown; results.plot_heatmap draws the "
@@ -241,20 +241,20 @@ def heatmap_figures(table: RunTable, features: Sequence[str] | None = None) -> H
 
 
 def effects_figure(table: RunTable, features: Sequence[str] | None = None) -> HTML:
-    """Show the effects of every swept parameter with their intervals.
+    """Return a figure of the effects of every swept parameter with their intervals.
 
     Parameters
     ----------
     table : RunTable
     features : sequence of str, optional
-        Which to look at; see `musicgen_lab.analysis.features.chosen_features`.
+        The features to report; see `musicgen_lab.analysis.features.chosen_features`.
 
     Returns
     -------
     IPython.display.HTML
     """
     if not table.parameters:
-        return _figures([], ["Nothing but the seed was swept."])
+        return _figures([], ["Only the seed was swept."])
     return _figures([("Effects with intervals", plot_effects(table, features))])
 
 
@@ -264,5 +264,5 @@ def _figures(
     *,
     side_by_side: bool = False,
 ) -> HTML:
-    """Show figures, each with its name for screen readers, and sentences under them."""
+    """Return figures, each with its name for screen readers, and notes below them."""
     return show("report/figures.html.j2", drawings=drawings, notes=notes, side_by_side=side_by_side)

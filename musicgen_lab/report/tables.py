@@ -1,4 +1,4 @@
-"""The tables of a report: every clip, and what its numbers are."""
+"""The tables of a report: all clips, and the definitions of the features."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def clip_table(table: RunTable, features: Sequence[str] | None = None) -> HTML:
-    """Show one row per clip: what sets it apart, its features, and its sound as it was made.
+    """Return a table with one row per clip: swept fields, features, and a link to the WAV file.
 
-    A click on a column's head sorts by it, on a page with the report's script.
+    On a page with the report's script, a click on a column's header sorts by it.
 
     Parameters
     ----------
     table : RunTable
     features : sequence of str, optional
-        Which to show; see `musicgen_lab.analysis.features.chosen_features`.
+        The features to show; see `musicgen_lab.analysis.features.chosen_features`.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def clip_table(table: RunTable, features: Sequence[str] | None = None) -> HTML:
 
 
 def feature_definitions(features: Sequence[str] | None = None) -> HTML:
-    """Say how each feature is measured, and in which unit.
+    """Return how each feature is measured, and its unit.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def feature_definitions(features: Sequence[str] | None = None) -> HTML:
 
 
 def _note(record: Mapping[str, Any]) -> str:
-    """Say what a reader should know of a clip before its numbers."""
+    """Return the notes on a clip, such as that it failed or is silent."""
     if record["status"] != "ok":
         times = f" (tried {record['attempts']} times)" if record["attempts"] > 1 else ""
         return f"failed: {record['error']}{times}"
@@ -83,6 +83,6 @@ def _column(label: str, unit: str, kind: str = "number") -> dict[str, str]:
 
 
 def _cell(text: str, sort_by: Any) -> dict[str, str]:
-    """Return a cell and what it is sorted by: unrounded numbers; nothing where it is unknown."""
+    """Return a cell's text and its sort key: the unrounded number; empty if unknown."""
     is_known = sort_by is not None and sort_by == sort_by
     return {"text": text, "sort_by": str(sort_by) if is_known else ""}
