@@ -1,4 +1,4 @@
-"""All clips of a run on a plane, those with like features near each other, coloured by a field."""
+"""A map of all clips of a run by principal components of their features, coloured by a field."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOADINGS_SHOWN = 3
 def plot_map(
     table: RunTable, colour_by: str | None = None, features: Sequence[str] | None = None
 ) -> Drawing:
-    """Draw all clips on a plane, those with like features near each other.
+    """Draw all clips on a plane, with similar clips close to each other.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def plot_map(
     Raises
     ------
     InvalidRequest
-        When the field is not swept, there is no such feature, or too few clips sound.
+        When the field is not swept, there is no such feature, or too few clips are audible.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""`Drawing`: a figure with its words, for notebooks, pages and print, on light and dark paper."""
+"""`Drawing`: a figure with alt text, for notebooks, pages and print, light and dark."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ FORMATS = ("png", "svg", "pdf")
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure together with what it shows in words. A notebook shows it by itself.
+    """A figure with alt text, which a notebook displays.
 
     Attributes
     ----------
     figure : matplotlib.figure.Figure
-        To change before it is saved, if something is to be changed. It knows nothing of pyplot.
+        May be modified before saving. It is not registered with pyplot.
     alt : str
-        What is to be seen, for those who cannot see it.
+        A description for people who cannot see the figure.
     """
 
     figure: Figure
     alt: str
 
     def save(self, path: str | Path) -> Path:
-        """Write the figure, with its words inside the file, as PNG, SVG or PDF.
+        """Save the figure, with its alt text as metadata, as PNG, SVG or PDF.
 
         Parameters
         ----------
         path : str or Path
-            Its ending says the format.
+            Its suffix selects the format.
 
         Raises
         ------
         InvalidRequest
-            When the ending is another one.
+            When the suffix is another one.
         RunFolderUnwritable
             When the file cannot be written.
         """
@@ -65,7 +65,7 @@ class Drawing:
         return path
 
     def png(self, *, dark: bool = False) -> bytes:
-        """Encode the figure as PNG, on light paper or on dark."""
+        """Encode the figure as PNG, on a light or a dark background."""
         if not dark:
             return self._encode("png")
         from matplotlib.text import Text
@@ -86,11 +86,11 @@ class Drawing:
             self.figure.set_facecolor(PAPER)
 
     def svg(self) -> bytes:
-        """Encode the figure as SVG, with its texts as text."""
+        """Encode the figure as SVG, with text as text elements."""
         return self._encode("svg")
 
     def _repr_html_(self) -> str:
-        """Return the figure as HTML, light or dark as that which shows it."""
+        """Return the figure as HTML, light or dark to match its surroundings."""
         width, height = (round(size * CSS_PX_PER_IN) for size in self.figure.get_size_inches())
         light, dark = (_data_uri(self.png(dark=dark)) for dark in (False, True))
         return render(

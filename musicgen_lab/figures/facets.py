@@ -1,4 +1,4 @@
-"""Where the clips of a run stand in a grid of facets, for figures and for listening alike."""
+"""The layout of a run's clips in grids of facets, for figures and listening pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from musicgen_lab.runs.run_table import RunTable, distinct_values
 GRID_FACETS_MAX = 144
 LIST_FACETS_MAX = 48
 GRID_FILLED_MIN = 0.5
-"""A grid with a smaller share of its facets filled, as a random design has, becomes a list."""
+"""A grid with a smaller share of filled facets, such as that of a random design, becomes a list."""
 
 Record = Mapping[str, Any]
 T = TypeVar("T")
@@ -30,9 +30,9 @@ class Facet:
     row, column : int
         From the top and from the left, from 0.
     records : tuple of Mapping
-        Rows of the table: one clip, or all seeds of a cell; empty where none was made yet.
+        Rows of the table: one clip, or all seeds of a cell; empty if none has been made yet.
     label : str
-        The values that set it apart, such as "temperature 0.7, cfg_coef 3".
+        Its identifying values, such as "temperature 0.7, cfg_coef 3".
     """
 
     row: int
@@ -42,12 +42,12 @@ class Facet:
 
     @property
     def record(self) -> Record | None:
-        """The clip's row of the table, where the facet shows one clip."""
+        """The clip's row of the table, if the facet shows one clip."""
         return self.records[0] if self.records else None
 
     @property
     def status(self) -> str:
-        """What there is to show: "ok", "silent", "failed" or "missing"."""
+        """The state of its clips: "ok", "silent", "failed" or "missing"."""
         finished = [record for record in self.records if record["status"] == "ok"]
         if not finished:
             return "failed" if self.records else "missing"
@@ -91,16 +91,16 @@ class FacetGrid:
 
     @property
     def is_list(self) -> bool:
-        """Whether the facets stand in order, each with its own values."""
+        """Whether it is a list, in which each facet is labelled with its values."""
         return self.row_field is None and self.column_field is None
 
 
 def clip_grids(table: RunTable) -> list[FacetGrid]:
-    """Lay out the clips of a run, one in each facet.
+    """Lay out the clips of a run, one per facet.
 
     Temperature goes down and cfg_coef across where they are swept; otherwise the next swept fields
-    in the order of `SWEEP_ORDER` do. Every combination of the remaining fields, seeds among them,
-    has a grid of its own. One swept field, a random design, and a grid of more than 144 facets
+    in the order of `SWEEP_ORDER` do. Every combination of the remaining fields, including seeds,
+    has its own grid. One swept field, a random design, and a grid of more than 144 facets
     become lists.
 
     Returns
@@ -117,7 +117,7 @@ def clip_grids(table: RunTable) -> list[FacetGrid]:
 
 
 def cell_grids(table: RunTable) -> list[FacetGrid]:
-    """Lay out the cells of a run, all seeds of a cell in one facet.
+    """Lay out the cells of a run, with all seeds of a cell in one facet.
 
     As `clip_grids`, except that one swept field goes across.
 
@@ -150,7 +150,7 @@ def matching(grids: Sequence[tuple[Mapping[str, Any], T]], fixed: Mapping[str, A
 
 
 def _axes(swept: Sequence[str]) -> tuple[str | None, str | None]:
-    """Return the swept fields that go down and across; None where too few are swept."""
+    """Return the swept fields for rows and columns; None if too few are swept."""
     down = "temperature" if "temperature" in swept else None
     across = "cfg_coef" if "cfg_coef" in swept else None
     others = [name for name in swept if name not in (down, across)]
@@ -160,7 +160,7 @@ def _axes(swept: Sequence[str]) -> tuple[str | None, str | None]:
 
 
 def _is_worth_a_grid(records: tuple[Record, ...], down: str | None, across: str | None) -> bool:
-    """Tell whether a grid of two fields is small enough to read, and mostly filled."""
+    """Return whether a grid of two fields is small enough to read, and mostly filled."""
     names = [name for name in (down, across) if name is not None]
     size = math.prod(len(distinct_values(records, name)) for name in names)
     filled = len({tuple(record[name] for name in names) for record in records})

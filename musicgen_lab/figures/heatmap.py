@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOUR_MAP = "viridis"  # even in lightness, and told apart by colour-blind readers
+COLOUR_MAP = "viridis"  # perceptually uniform, also for colour-blind readers
 NOTHING_FACE = "#d9d7de"
 DARK_TEXT, LIGHT_TEXT = "#141418", "#ffffff"
 
@@ -31,9 +31,9 @@ class Cell:
     Attributes
     ----------
     facet : Facet
-        Where it stands, with its clips.
+        Its position and its clips.
     mean : float
-        NaN where no clip has a value.
+        NaN if no clip has a value.
     sd : float
         Standard deviation over seeds; NaN for fewer than two values.
     n, failed, silent : int
@@ -61,7 +61,7 @@ class Cell:
 
     @property
     def status(self) -> str:
-        """What there is to show: "ok", "silent", "failed" or "missing"."""
+        """The state of its clips: "ok", "silent", "failed" or "missing"."""
         if self.n:
             return "ok"
         if self.failed:
@@ -71,7 +71,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellGrid:
-    """The cells of a grid, row by row, and how they are laid out."""
+    """The cells of a grid, row by row, and their layout."""
 
     facets: FacetGrid
     cells: tuple[Cell, ...]
@@ -85,7 +85,7 @@ class CellGrid:
 def plot_heatmap(table: RunTable, feature: str, **fixed: Any) -> Drawing:
     """Draw a feature over the grid: mean over seeds, spread and count in every cell.
 
-    Cells whose clips all failed are hatched; silent ones and those not made yet are told apart.
+    Cells whose clips all failed are hatched; silent and missing ones are marked differently.
     All grids of a run share one colour scale.
 
     Parameters
@@ -164,7 +164,7 @@ def _draw(grid: CellGrid, feature: Feature, limits: tuple[float, float] | None) 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where things stand on the paper, in inches."""
+    """The layout of the figure, in inches."""
 
     title: str
     cell_width: float
@@ -333,7 +333,7 @@ def _draw_cell(
 
 
 def _cell_notes(cell: Cell, grid: CellGrid) -> str:
-    """Say what sets a cell's clips apart from the others': fewer, failed, silent."""
+    """Return the notes on a cell: fewer clips than others, failed or silent ones."""
     if cell.failed:
         return f"n {cell.n}, {cell.failed} failed"
     if cell.silent:
@@ -371,7 +371,7 @@ def _add_colour_bar(
 
 
 def _alt(grid: CellGrid, feature: Feature, decimals: int) -> str:
-    """Say the means of every cell, row by row, and what is not there."""
+    """Return the alt text: the mean of every cell, row by row, and missing cells."""
     parts = [
         f"Heatmap of {mid_sentence(feature.label)} in {feature.unit}, mean over seeds{_n(grid)}"
     ]

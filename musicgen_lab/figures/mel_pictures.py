@@ -1,4 +1,4 @@
-"""The mel spectrograms of a run's clips, on one scale, as pictures."""
+"""The mel spectrograms of a run's clips as images, on one scale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from musicgen_lab.analysis.spectrogram import FLOOR_DB, HOP_S, N_MELS, MelSpectrogram, hz_to_mel
 from musicgen_lab.runs.run_table import RunTable
 
-COLOUR_MAP = "magma"  # its lightness rises evenly: true in grey and for colour-blind readers
+COLOUR_MAP = "magma"  # perceptually uniform, also in greyscale and for colour-blind readers
 LEVEL_RANGE_DB = 80.0
 PICTURE_WIDTH, PICTURE_HEIGHT = 480, 192
 
@@ -30,8 +30,8 @@ class MelPictures:
     by_key : Mapping of str to MelSpectrogram
         By the clip's key.
     level_limits_db : tuple of float
-        Darkest and lightest level, in dB re full scale, the same for every clip. The lightest is
-        the highest level of any clip, rounded up to 10 dB.
+        Levels of the darkest and lightest colour, in dB re full scale, equal for every clip. The
+        lightest is the highest level of any clip, rounded up to 10 dB.
     duration_s : float
         The longest clip's, which all pictures share as their time axis.
     mel_limits : tuple of float
@@ -90,7 +90,7 @@ class MelPictures:
 
 
 def share_scale(a: MelPictures, b: MelPictures) -> None:
-    """Give the pictures of two runs the same colours and axes."""
+    """Make the images of two runs use the same colour scale and axes."""
     low_db = max(a.level_limits_db[0], b.level_limits_db[0])
     high_db = max(a.level_limits_db[1], b.level_limits_db[1])
     for pictures in (a, b):

@@ -1,4 +1,4 @@
-"""Two clips side by side: their spectrograms, the difference, and their features in a table."""
+"""Two clips side by side: their spectrograms, the difference, and a table of their features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from musicgen_lab.clip import Clip
 
-DIFFERENCE_MAP = "PuOr_r"  # two hues that colour-blind readers tell apart; none is in the middle
+DIFFERENCE_MAP = (
+    "PuOr_r"  # two hues that colour-blind readers can distinguish, neutral in the middle
+)
 DIFFERENCE_RANGE_DB = 40.0
 FREQUENCIES_HZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16000)
 WIDTH_IN, PANEL_IN, GAP_IN, TABLE_ROW_IN = 8.2, 1.55, 0.5, 0.24
@@ -29,7 +31,7 @@ LEFT_IN, RIGHT_IN, BOTTOM_IN = 0.75, 1.15, 0.55
 
 
 class Row(NamedTuple):
-    """One line of the table: a feature of both clips, and the change from one to the other."""
+    """One line of the table: a feature of both clips, and the difference."""
 
     label: str
     a: str
@@ -91,7 +93,7 @@ def plot_pair(a: Clip, b: Clip, features: Sequence[str] | None = None) -> Drawin
 
 
 def feature_rows(a: Clip, b: Clip, features: Sequence[str]) -> list[Row]:
-    """Write the features of two clips and their change, each in its unit."""
+    """Format the features of two clips and their difference, each in its unit."""
     measured = [measure(clip.samples, clip.sample_rate) for clip in (a, b)]
     rows = []
     for name in features:
@@ -115,7 +117,7 @@ def _number(measured: float | str | bool | None) -> float:
 
 
 def _names(a: Clip, b: Clip) -> tuple[str, str]:
-    """Say of each clip what sets it apart from the other one."""
+    """Return the labels of two clips: the fields in which they differ."""
     both = [
         {name: getattr(clip.request, name) for name in SWEEP_ORDER if name != "model"}
         | {"model": clip.request.model or ""}
@@ -129,7 +131,7 @@ def _names(a: Clip, b: Clip) -> tuple[str, str]:
 
 
 def _difference(a: MelSpectrogram | None, b: MelSpectrogram | None) -> MelSpectrogram | None:
-    """Return B − A in dB where both sound, on A's bands and over the shorter one's time."""
+    """Return B − A in dB where both are audible, on A's bands and over the shorter duration."""
     if a is None or b is None:
         return None
     frames = min(a.level_db.shape[1], b.level_db.shape[1])

@@ -103,7 +103,7 @@ def draw_grid(grid: FacetGrid, pictures: MelPictures) -> Drawing:
 
 
 def _alt(grid: FacetGrid) -> str:
-    """Say in words what a grid shows, for those who cannot see it."""
+    """Return the alt text of a grid."""
     made = [facet for facet in grid.facets if facet.status in ("ok", "silent")]
     parts = [f"{len(made)} mel spectrograms" if len(made) != 1 else "A mel spectrogram"]
     for name, values, where in (
@@ -253,7 +253,7 @@ def _add_colour_bar(figure: Figure, layout: _Layout, pictures: MelPictures, size
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the facets stand, in inches; constrained layout takes seconds for 9 x 9.
+    """The layout of the facets, in inches; constrained layout takes seconds for 9 x 9.
 
     Attributes
     ----------
@@ -279,7 +279,7 @@ class _Layout:
 
     @classmethod
     def around(cls, grid: FacetGrid) -> _Layout:
-        """Make room for a grid's facets, and for all that is written around them."""
+        """Compute the layout of a grid's facets and the labels around them."""
         panel_width = {1: 6.0, 2: 3.6, 3: 2.8, 4: 2.4}.get(grid.columns, 1.5)
         panel_height = {1: 3.4, 2: 2.3, 3: 1.9}.get(grid.rows, 1.25 if grid.columns > 4 else 1.6)
         text_lines = max((len(_label_lines(facet.label)) for facet in grid.facets), default=0)
@@ -315,7 +315,7 @@ class _Layout:
         return self.bottom + self.panels_height + self.top
 
     def gridspec(self) -> dict[str, float]:
-        """Return the same as matplotlib wants it: shares of the paper, and of a facet."""
+        """Return the layout for matplotlib: fractions of the figure, and of a facet."""
         return {
             "left": self.left / self.width,
             "right": 1 - self.right / self.width,
@@ -327,7 +327,7 @@ class _Layout:
 
 
 def _head(name: str | None, value: Any, with_name: bool) -> str:
-    """Write a row's or a column's value, with its field's name where there is room for it."""
+    """Label a row or a column with its value, and with its field's name if there is space."""
     assert name is not None
     text = format_value(name, value)
     if with_name and len(name) + len(text) < 12:
@@ -337,7 +337,7 @@ def _head(name: str | None, value: Any, with_name: bool) -> str:
 
 
 def _label_lines(label: str) -> list[str]:
-    """Write a facet's label in up to three lines."""
+    """Draw a facet's label in up to three lines."""
     return textwrap.wrap(label, 34, max_lines=3, placeholder=" …")
 
 
