@@ -126,7 +126,7 @@ def test_prompts_are_repeated_rather_than_split_at_commas(tmp_path):
 
 
 def test_without_torch_it_says_which_extra_to_install(tmp_path):
-    """A base install has no torch: an import hook stands in for its absence."""
+    """A base install has no torch: an import hook simulates that."""
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"

@@ -16,7 +16,7 @@ REQUESTS = [GenerationRequest(prompt="piano", duration=10, seed=seed) for seed i
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass only when told."""
+    """A clock that only advances on request."""
     now = [1000.0]
     monkeypatch.setattr(tqdm.std, "time", lambda: now[0])
     monkeypatch.setattr(time, "time", lambda: now[0])

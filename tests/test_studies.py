@@ -1,4 +1,4 @@
-"""Many studies run from one file, whatever becomes of one of them."""
+"""Many studies run from one file, even if one of them fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is played: the attributes of a piece of demo music, and its notes."""
+"""Composition: the attributes of a piece of demo music, and its notes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ATTRIBUTES: dict[str, tuple[Any, ...]] = {
     "loud": (False, True),
     "swing": (False, True),
 }
-"""What can be said of a piece: its fields, and the values that there are."""
+"""The attributes of a piece and their possible values."""
 
 # Semitones above C, near enough to each other that pitch classes tell the mode without the key.
 TONICS = (0, 5, 7)

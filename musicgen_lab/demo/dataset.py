@@ -1,4 +1,4 @@
-"""What the language model is trained on: pieces, their sound, and the codec's tokens of it."""
+"""The training data of the language model: pieces, their audio, and its tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLIPS_PER_SHARD = 60
 
 @dataclass(frozen=True)
 class DatasetSize:
-    """How many clips the language model sees.
+    """The number of clips in the training data.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What the evaluation hears of a clip: timbre, rhythm and harmony as plain numbers."""
+"""Descriptors of a clip for the evaluation: timbre, rhythm and harmony as numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRIADS = {"major": (0, 4, 7), "minor": (0, 3, 7)}
 
 
 def describe(samples: npt.NDArray[np.float32]) -> Array:
-    """Return everything that the attribute classifiers are given.
+    """Return the inputs of the attribute classifiers.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def onset_envelope(level_db: Array) -> Array:
 
 
 def autocorrelation(envelope: Array) -> Array:
-    """Return an envelope's likeness to itself at lags of 0.1 to 1.25 s: (lags,) from -1 to 1."""
+    """Return an envelope's autocorrelation at lags of 0.1 to 1.25 s: (lags,) from -1 to 1."""
     centred = envelope - envelope.mean()
     full = np.correlate(centred, centred, mode="full")[len(centred) - 1 :]
     lags = slice(round(SHORTEST_BEAT_S / HOP_S), round(LONGEST_BEAT_S / HOP_S) + 1)
@@ -65,7 +65,7 @@ def autocorrelation(envelope: Array) -> Array:
 
 
 def refine_tempo(samples: npt.NDArray[np.float32], near_bpm: float) -> float:
-    """Return the tempo within 10% of a given one at which the clip is most like itself.
+    """Return the tempo within 10% of a given one with the highest autocorrelation.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ DARK_CUTOFF_HZ, BRIGHT_CUTOFF_HZ = 700.0, 5_000.0
 
 @dataclass(frozen=True)
 class Timbre:
-    """How an instrument sounds.
+    """The timbre of an instrument.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What the demo's language model is trained to lower, on what it hears."""
+"""The training loss of the demo's language model."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and what must be heard in the answer.
+    """A prompt and the attributes that a clip for it must have.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ def measure_adherence(
     temperature: float,
     cfg_coef: float,
 ) -> npt.NDArray[np.float64]:
-    """Return the share of named attributes that are heard, one value per question."""
+    """Return the share of named attributes that are recognised, one value per prompt."""
     requests = [
         GenerationRequest(
             prompt=question.prompt,
@@ -151,7 +151,7 @@ def measure_losses(lm: Any, codec: Any, *, clips: int = 40, seed: int = 500) -> 
 def measure_each_attribute(
     engine: Engine, classifiers: AttributeClassifiers, *, clips: int = 60
 ) -> dict[str, Any]:
-    """Measure how often each attribute is heard when prompts name all of them, at cfg_coef 3."""
+    """Measure how often each attribute is recognised if prompts name all of them, at cfg_coef 3."""
     rng = np.random.default_rng(600)
     pieces = [draw_piece(rng) for _ in range(clips)]
     heard = [
@@ -167,7 +167,7 @@ def measure_each_attribute(
 
 
 def measure_diversity(engine: Engine, *, prompts: int = 60, seeds: int = 5) -> dict[str, Any]:
-    """Measure how far clips of one prompt are from each other, and how much each repeats itself.
+    """Measure the distances between clips of one prompt, and how much each repeats itself.
 
     The distance is the mel-cepstral one, as in `Results.diversity`.
     """
@@ -286,7 +286,7 @@ def _mean_newness_db(clips: Sequence[Clip], each: int) -> list[float]:
 
 
 def _newness_db(picture: npt.NDArray[np.float64]) -> float:
-    """Return how far a frame is from the likest one at least half a second before it, in dB."""
+    """Return a frame's distance from the most similar one at least 0.5 s before it, in dB."""
     distances = np.abs(picture[:, :, None] - picture[:, None, :]).mean(axis=0)  # (t, t)
     first = 13  # frames of 40 ms: half a second
     return float(

@@ -1,4 +1,4 @@
-"""The model card that stands beside the weights: what the model is, and what was measured."""
+"""The model card beside the weights: a description, and measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pieces the demo model is trained on: genres as bundles of attributes, and free mixtures."""
+"""The pieces that the demo model is trained on: genres as sets of attributes, and free mixtures."""
 
 from __future__ import annotations
 

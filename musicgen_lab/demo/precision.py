@@ -1,4 +1,4 @@
-"""How far bfloat16 is from float32: what tokens are drawn from, and what the clips are like."""
+"""The difference between bfloat16 and float32 in sampling probabilities and clips' features."""
 
 from __future__ import annotations
 

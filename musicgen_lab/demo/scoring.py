@@ -1,4 +1,4 @@
-"""`score`: what the language model expects at every step of music that is there already."""
+"""`score`: the language model's probabilities at every step of existing music."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from musicgen_lab.request import GenerationRequest
 
 @dataclass(frozen=True)
 class Score:
-    """What was expected, and what came.
+    """The model's probabilities and the actual tokens.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Score:
 
 @torch.inference_mode()
 def score(engine: Engine, request: GenerationRequest, codes: Tensor) -> Score:
-    """Give an engine the codes of a clip step by step, and note what it would have drawn from.
+    """Feed the codes of a clip to an engine, and record the sampling probabilities of each step.
 
     Parameters
     ----------

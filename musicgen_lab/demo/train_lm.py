@@ -102,7 +102,7 @@ class LMBatch:
 
 @torch.no_grad()
 def start_from_codebooks(lm: Any, codec: Any) -> None:
-    """Give codes that sound alike embeddings and output weights that are alike.
+    """Initialise similar embeddings and output weights for codes that sound similar.
 
     From random ones, a language model spends its first hundreds of steps on finding out what the
     codebooks say already. Each codebook gets a part of the width of its own, as large as its share
@@ -189,12 +189,12 @@ def train_lm(
 
 
 def is_deaf(training: LMTraining, step: int) -> bool:
-    """Say whether a step is one of those in which nothing is heard."""
+    """Return whether a step is one without audio context."""
     return any(first <= step < last for first, last in training.deaf_spans)
 
 
 def deaf_weights(clips: list[TokenClip]) -> npt.NDArray[np.float64]:
-    """Return how often each clip is drawn where nothing is heard.
+    """Return the sampling weight of each clip in steps without audio context.
 
     Slow music has few notes that could tell its tempo; its weight is the square of its beat.
 

@@ -68,7 +68,7 @@ def plot_map(
     for spine in axes.spines.values():
         spine.set_color(MUTED)
     axes.set_title(
-        f"{len(shown)} clips: near each other where their features are alike",
+        f"{len(shown)} clips: the closer, the more similar their features",
         fontsize=10.5,
         color=INK,
         loc="left",

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
     from musicgen_lab.clip import Clip
 
-DIFFERENCE_MAP = (
-    "PuOr_r"  # two hues that colour-blind readers can distinguish, neutral in the middle
-)
+DIFFERENCE_MAP = "PuOr_r"  # diverging, distinguishable for colour-blind readers
 DIFFERENCE_RANGE_DB = 40.0
 FREQUENCIES_HZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16000)
 WIDTH_IN, PANEL_IN, GAP_IN, TABLE_ROW_IN = 8.2, 1.55, 0.5, 0.24

@@ -1,4 +1,4 @@
-"""Audiobox Aesthetics is loaded and asked as it would be, in small and with random weights."""
+"""Audiobox Aesthetics is loaded and run as usual, in small and with random weights."""
 
 from __future__ import annotations
 

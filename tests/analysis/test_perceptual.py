@@ -1,4 +1,4 @@
-"""A CLAP model is loaded and asked as it would be, in small and with random weights."""
+"""A CLAP model is loaded and run as usual, in small and with random weights."""
 
 from __future__ import annotations
 

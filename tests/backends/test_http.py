@@ -92,7 +92,7 @@ def test_patience_ends_and_the_request_is_a_failure(connect):
 
 
 class WithoutJobs:
-    """A service that has its clients wait, whatever they prefer."""
+    """A service that ignores `Prefer` and lets its clients wait."""
 
     def __init__(self, app):
         self.app, self.state = app, app.state

@@ -40,7 +40,7 @@ class Told:
 
 
 def bench(*options):
-    """Run the command in this process, to spare the imports, and return what it told."""
+    """Run the command in this process, to save imports, and return its output."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(sys, "argv", ["musicgen-lab", "bench", "--seconds", "1", *options])

@@ -1,4 +1,4 @@
-"""Checkpoints become model folders, whole or not at all, and damage is told in one line."""
+"""Checkpoints are converted to model folders atomically, and damage is reported in one line."""
 
 import json
 import pickle

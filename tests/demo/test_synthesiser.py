@@ -1,4 +1,4 @@
-"""The synthesiser makes clean, repeatable music that has the attributes asked for."""
+"""The synthesiser makes clean, reproducible music with the requested attributes."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def chromium():
 
 
 def open_page(browser, path, viewport, scheme):
-    """Open a page; `page.faults` holds failed requests, errors, and what asked the network."""
+    """Open a page; `page.faults` has failed requests, errors, and requests to the network."""
     page = browser.new_page(viewport=viewport, color_scheme=scheme)
     page.faults = []
     page.on(

@@ -1,4 +1,4 @@
-"""A clip's samples are the same bit for bit, whatever stands beside it in the batch."""
+"""A clip's samples are equal bit for bit, independent of the rest of its batch."""
 
 import itertools
 

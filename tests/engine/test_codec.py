@@ -62,7 +62,7 @@ def test_an_lstm_of_fixed_shapes_takes_any_number_of_clips_and_keeps_their_order
 
 
 class _Positional(nn.LSTM):
-    """An LSTM that is faulty on purpose: its result depends on the place in the batch."""
+    """An LSTM that is faulty on purpose: its result depends on the position in the batch."""
 
     def forward(self, x, state=None):
         y, state = super().forward(x, state)

@@ -63,7 +63,7 @@ def attend_to_all(qkv, cache, spans):
 
 
 def sample_all(logits, parameters, uniforms):
-    """Sampling that does the same operations whatever the parameters, as that of CUDA devices."""
+    """Sampling with the same operations for all parameters, like that on CUDA devices."""
     temperature, card = parameters.temperature[:, None, None], logits.shape[-1]
     scale = torch.where(temperature == 0, 1.0, temperature)
     ranked, order = torch.sort((logits / scale).softmax(-1).double(), descending=True, stable=True)
@@ -176,7 +176,7 @@ def test_a_recording_is_filled_up_with_clips_that_stay_where_they_are(open_engin
 
 
 def test_sampling_that_does_the_same_operations_gives_the_same_tokens():
-    """The stand-in above must be worth comparing with."""
+    """The replacement above must be equivalent."""
     parameters = sampler.SamplingParameters(
         temperature=torch.tensor([1.0, 0.7, 1.5, 0.0]),
         top_k=torch.tensor([50, 0, 250, 5]),

@@ -1,4 +1,4 @@
-"""Clips stand where a reader expects them, whatever was swept."""
+"""Clips are laid out as a reader expects, for all swept fields."""
 
 from __future__ import annotations
 

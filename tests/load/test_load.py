@@ -1,4 +1,4 @@
-"""The load script itself, small: nobody's answer is lost, wrong, or another's."""
+"""The load script in small: no client's response is lost, wrong, or another client's."""
 
 from __future__ import annotations
 

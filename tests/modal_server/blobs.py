@@ -9,7 +9,7 @@ from tests.modal_server.registry import Registry
 
 
 class Blobs(Registry):
-    """The part of the protocol that hands out addresses, and what lies at them."""
+    """The part of the protocol that issues blob addresses, and their contents."""
 
     def __init__(self, folder):
         super().__init__(folder)

@@ -1,4 +1,4 @@
-"""What the in-memory Modal server was told: apps, functions and classes."""
+"""The in-memory Modal server's registry of apps, functions and classes."""
 
 import asyncio
 import base64

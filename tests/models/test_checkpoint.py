@@ -1,4 +1,4 @@
-"""Weights are the same bytes whether mapped, read in pieces, or held in memory."""
+"""Weights are the same bytes whether mapped, read in pieces, or loaded into memory."""
 
 import pytest
 import torch

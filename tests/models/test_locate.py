@@ -86,7 +86,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def cache_checkpoint(cache):
-    """Put a checkpoint into the Hub's cache as if it had been fetched, and return its place."""
+    """Put a checkpoint into the Hub's cache as if it had been fetched, and return its path."""
     return build_checkpoint(cache / "hub" / "models--facebook--musicgen-small/snapshots" / COMMIT)
 
 

@@ -1,4 +1,4 @@
-"""What is said of a run follows what is there, and no more."""
+"""The sentences about a run follow from its data."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_effects_that_add_up_are_not_said_to_depend_on_each_other(grid):
 
 
 def test_the_table_the_figure_and_the_sentences_of_a_study_agree(grid):
-    """A tenth of these claims is significant by itself and not among all that is asked."""
+    """A tenth of these effects is significant alone, and not after correction."""
     rng = np.random.default_rng(11)
     open_dots = 0
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""A run folder is recognised, and remembers every sweep that was asked of it."""
+"""A run folder is recognised, and records all of its sweeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep on Modal is said to take and cost, before it is run."""
+"""The estimated time and cost of a sweep on Modal, before it is run."""
 
 import math
 from dataclasses import replace

@@ -28,7 +28,7 @@ CURRENT = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def uv(*arguments):
-    """Run uv; raise RuntimeError with what it said when it fails."""
+    """Run uv; raise RuntimeError with its error output when it fails."""
     program = os.environ.get("UV") or shutil.which("uv")
     if program is None:
         raise RuntimeError("uv, which builds the environments, is not on the PATH")

@@ -10,7 +10,7 @@ STEPS = 2  # what a clip is said to take
 
 
 class SineEngine:
-    """Makes sines; prompts that start with "fail" fail, as often as told."""
+    """Makes sines; prompts that start with "fail" fail, `failures` times."""
 
     provenance = PROVENANCE
 

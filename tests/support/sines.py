@@ -27,7 +27,7 @@ def sine_clip(request, *, level=0.1):
 
 
 class SineBackend:
-    """Makes a sine of every request; prompts that start with "fail" fail, as often as told."""
+    """Makes a sine for every request; prompts that start with "fail" fail."""
 
     name = "sines"
 
@@ -52,7 +52,7 @@ class SineBackend:
 
 
 class PreciseSines(SineBackend):
-    """Makes sines that are said to have a precision."""
+    """Makes sines whose provenance states a precision."""
 
     def __init__(self, dtype):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Clips that nobody waits for: a job is started, looked after and cancelled over real HTTP."""
+"""Jobs: started, polled and cancelled over real HTTP."""
 
 import base64
 import json

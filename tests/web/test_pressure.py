@@ -27,7 +27,7 @@ WAIT_S = 60  # for what must happen; nothing is asserted about how long it takes
 
 
 class HeldBackend:
-    """Takes requests and makes nothing of them until it is told."""
+    """Accepts requests, and finishes them only on request."""
 
     slots, name = 1, "held"
 
