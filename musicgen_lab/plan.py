@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias, get_args
 
 from musicgen_lab.backends import Backend, KnowsModels
 from musicgen_lab.backends.prices import Cost, Priced
-from musicgen_lab.clip import Failure
 from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
 from musicgen_lab.progress import ProgressBar
 from musicgen_lab.request import GenerationRequest
@@ -20,6 +19,7 @@ from musicgen_lab.results import Results
 from musicgen_lab.runs.clip_store import ClipRecord
 from musicgen_lab.runs.run_folder import RunFolder
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.runs.sharing import SharedWork
 
 Mismatched: TypeAlias = Literal["keep", "remake", "refuse"]
 
@@ -236,24 +236,16 @@ class Plan:
         ]
         here = isinstance(self.backend, KnowsModels)
         waiting = "opening the model" if here else f"waiting for {self.backend.name}"
+        work = SharedWork(folder, to_make, self.records, replace=self.mismatched == "remake")
         with (
             ProgressBar(to_make, shown=progress and bool(to_make), waiting=waiting) as bar,
             self._saying_what_is_kept(bar),
         ):
-
-            def still_to_make() -> Iterator[GenerationRequest]:
-                for request in to_make:
-                    if self._is_finished(request):  # another process made it meanwhile
-                        bar.finish(request, failed=False)
-                    else:
-                        yield request
-
-            for result in self.backend.generate(still_to_make(), on_progress=bar.advance):
-                folder.store.put(result, replace=self.mismatched == "remake")
-                bar.finish(result.request, failed=isinstance(result, Failure))
+            for finished in work.make(partial(self.backend.generate, on_progress=bar.advance)):
+                bar.finish(finished.request, failed=finished.record.status == "failed")
         table = RunTable.of(folder).select(key=[request.key() for request in self.requests])
         _warn_of_equal_sound(table)
-        return Results(table)
+        return Results(table, made_here=frozenset(work.made_here))
 
     @contextmanager
     def _saying_what_is_kept(self, bar: ProgressBar) -> Iterator[None]:
@@ -275,7 +267,7 @@ class Plan:
         Parameters
         ----------
         results : Results
-            Of the run that was planned. Clips that were present before it are not counted.
+            Of the run that was planned. Only the clips that it made itself count.
 
         Examples
         --------
@@ -285,8 +277,8 @@ class Plan:
         >>> print(plan.beside(plan.run(progress=False)))
         no clip of this run cost money
         """
-        made = [request.key() for request in self._to_make]
-        rows = results.frame[results.frame["key"].isin(made)].dropna(subset=["cost_usd"])
+        made = results.frame["key"].isin(list(results.made_here))
+        rows = results.frame[made].dropna(subset=["cost_usd"])
         if rows.empty:
             return "no clip of this run cost money"
         machines = ", ".join(dict.fromkeys(rows["gpu"]))

@@ -26,6 +26,9 @@ class Results:
     ----------
     table : RunTable
         The data that all methods read.
+    made_here : frozenset of str
+        The keys of the clips that were made, or failed, in the call that returned these results;
+        empty where they were read from a folder. Other processes may have made the rest.
 
     Examples
     --------
@@ -37,8 +40,9 @@ class Results:
     1          0.7       1.0     1
     """
 
-    def __init__(self, table: RunTable) -> None:
+    def __init__(self, table: RunTable, *, made_here: frozenset[str] = frozenset()) -> None:
         self.table = table
+        self.made_here = made_here
 
     @classmethod
     def open(cls, folder: str | Path) -> Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from shutil import rmtree
 
 import numpy as np
@@ -12,6 +13,7 @@ from musicgen_lab import InvalidRequest, ModelUnavailable, Results, Sweep
 from musicgen_lab.analysis import features
 from musicgen_lab.analysis.aesthetics import SCORES
 from musicgen_lab.request import REQUEST_FIELDS
+from musicgen_lab.runs import measuring
 from tests.support.reference import needs_aesthetics
 from tests.support.sines import SineBackend
 from tests.support.tiny_aesthetics import make_aesthetics, small_encoder
@@ -57,15 +59,47 @@ def test_the_saved_frame_is_rebuilt_when_it_is_gone_or_damaged(run, harm):
     assert pd.read_parquet(run / "results.parquet").equals(before)
 
 
-def test_features_are_measured_once_and_again_when_they_change(run):
+@pytest.fixture
+def measured(monkeypatch):
+    """The sounds that are measured from here on."""
+    paths = []
+    measure_files = measuring.measure_files
+
+    def count(what, new, **options):
+        paths.extend(new)
+        return measure_files(what, new, **options)
+
+    monkeypatch.setattr(measuring, "measure_files", count)
+    return paths
+
+
+def test_features_are_measured_once_and_again_when_they_change(run, measured, monkeypatch):
     Results.open(run)
+    assert measured == []  # the sweep has measured them
+    monkeypatch.setattr(features, "FEATURES_VERSION", features.FEATURES_VERSION + 1)
+    Results.open(run)
+    assert len(measured) == 6
+
+
+def test_features_that_someone_changed_in_the_saved_frame_are_measured_again(run, measured):
+    before = Results.open(run).frame
     saved = pd.read_parquet(run / "results.parquet")
-    saved["rms_dbfs"] = 0.0
-    saved.to_parquet(run / "results.parquet")
-    assert (Results.open(run).frame.query("status == 'ok'")["rms_dbfs"] == 0).all()
-    saved.attrs["features_version"] = features.FEATURES_VERSION - 1
-    saved.to_parquet(run / "results.parquet")
-    assert (Results.open(run).frame.query("status == 'ok'")["rms_dbfs"] < -10).all()
+    saved.loc[0, "rms_dbfs"] += 1e-9
+    saved.to_parquet(run / "results.parquet", index=False)
+    pd.testing.assert_frame_equal(Results.open(run).frame, before)
+    assert len(measured) == 6
+
+
+def test_bits_flipped_in_the_saved_frame_change_nothing(run):
+    chance = random.Random(2)
+    before = Results.open(run).frame
+    content = (run / "results.parquet").read_bytes()
+    for _ in range(12):
+        damaged = bytearray(content)
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        (run / "results.parquet").write_bytes(damaged)
+        pd.testing.assert_frame_equal(Results.open(run).frame, before)
+        assert (run / "results.parquet").read_bytes() == content
 
 
 def test_select_narrows_by_any_column(run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -338,13 +339,13 @@ def test_a_resumed_sweep_reads_a_record_once(tmp_path, monkeypatch):
     sweep = Sweep(prompt="a", duration=1, temperature=[0.7, 1, 1.3], cfg_coef=[1, 3, 5])
     sweep.run(SineBackend(), tmp_path, progress=False)
     read = collections.Counter()
-    read_bytes = Path.read_bytes
+    open_file = os.open
 
-    def count(path):
-        read[path.name] += path.suffix == ".json"
-        return read_bytes(path)
+    def count(path, *arguments, **options):
+        read[Path(path).name] += 1
+        return open_file(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "read_bytes", count)
+    monkeypatch.setattr(os, "open", count)
     sweep.run(SineBackend(), tmp_path, progress=False)
     assert len(list((tmp_path / "clips").glob("*.json"))) == 9
     assert {read[path.name] for path in (tmp_path / "clips").glob("*.json")} == {1}

@@ -123,9 +123,12 @@ def sweep(
         return fail(f"stopped; {stop}", EXIT_INTERRUPTED)
     frame = results.frame
     failures = frame[frame["status"] == "failed"]
-    made = len(frame) - len(failures) - plan.present
+    finished = frame[frame["status"] == "ok"]
+    made = int(finished["key"].isin(list(results.made_here)).sum())
+    by_others = len(finished) - plan.present - made
     click.echo(
-        f"{made} made, {plan.present} already there, {len(failures)} failed, of {plan.clips} clips",
+        f"{made} made, {f'{by_others} made by other processes, ' if by_others else ''}"
+        f"{plan.present} already there, {len(failures)} failed, of {plan.clips} clips",
         err=True,
     )
     if len(failures):

@@ -1,31 +1,102 @@
-"""Files that are there whole or not at all, and a folder that two processes can share."""
+"""Files that are there whole or not at all, and a folder that several processes can share."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import secrets
+import socket
+import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from musicgen_lab.errors import RunFolderUnwritable
 
 LOCK_TIMEOUT_S = 60.0
+STALE_TEMPORARY_S = 3600.0  # an unfinished file of that age is no longer being written
 
 
-@contextmanager
+class UnreadableFile(ValueError):
+    """A file that is not read: a link to elsewhere, no plain file, or far too large."""
+
+
+def read_file(path: Path, *, root: Path, max_bytes: int) -> bytes:
+    """Read a file that somebody else may have put there.
+
+    Parameters
+    ----------
+    path : Path
+    root : Path
+        The folder that the file must really be in: links within it are followed.
+    max_bytes : int
+        What a file of its kind can be at most.
+
+    Raises
+    ------
+    UnreadableFile
+        When it is a link that leaves `root`, a pipe or a device, or larger than `max_bytes`.
+    OSError
+        When it is missing or cannot be read.
+    """
+    real = path.resolve(strict=True)
+    if not real.is_relative_to(root.resolve()):
+        raise UnreadableFile("it is a link that leaves the folder")
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(real, flags | getattr(os, "O_BINARY", 0)), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableFile("it is not a plain file")
+        if status.st_size > max_bytes:
+            raise UnreadableFile(f"it has {status.st_size:,} bytes, more than {max_bytes:,}")
+        return file.read(max_bytes)
+
+
+@contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Lock a folder against other processes; the system releases the lock if this one dies."""
+    """Lock a folder against other processes; the system releases the lock if this one dies.
+
+    Raises
+    ------
+    RunFolderUnwritable
+        When the folder is gone or cannot be written, or another process keeps it locked. The
+        message names that process.
+    """
+    path = folder / ".lock"
     try:
-        lock = _lock_of(folder / ".lock").acquire(timeout=LOCK_TIMEOUT_S)
+        if not folder.is_dir():  # the lock would make it anew
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        lock = _lock_of(path).acquire(timeout=LOCK_TIMEOUT_S)
+    except Timeout as error:
+        raise RunFolderUnwritable(
+            f"{folder} has been locked for {LOCK_TIMEOUT_S:g} s by {_lock_holder(path)}; end that "
+            "process if it hangs, and run the same command again: finished clips are kept"
+        ) from error
     except OSError as error:
         raise unwritable(folder, error) from error
     with lock:
+        _sign(path)
         yield
+
+
+def _sign(path: Path) -> None:
+    """Write into a lock file who holds it, for the message of whoever waits in vain."""
+    with contextlib.suppress(OSError):  # a full disk, or Windows
+        flags = os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(path, flags), "w") as file:
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+
+
+def _lock_holder(path: Path) -> str:
+    """Return what a lock's holder wrote of itself."""
+    try:
+        return read_file(path, root=path.parent, max_bytes=1000).decode() or "another process"
+    except (OSError, ValueError):
+        return "another process"
 
 
 @functools.lru_cache(maxsize=256)
@@ -61,6 +132,16 @@ def stage(path: Path, content: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete unfinished files that killed processes left in a folder long ago."""
+    for path in folder.glob(".*.tmp"):
+        try:
+            if time.time() - path.lstat().st_mtime > STALE_TEMPORARY_S:
+                path.unlink()
+        except OSError:
+            continue  # gone already, or not ours to delete
 
 
 def unwritable(folder: Path, error: OSError) -> RunFolderUnwritable:

@@ -8,41 +8,74 @@ a record that can be read belongs to a whole sound file. A failed request is a r
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import re
 import secrets
-import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from musicgen_lab.clip import Clip, Failure, Provenance, decode_audio
-from musicgen_lab.errors import (
-    InvalidRequest,
-    MusicGenLabWarning,
-    RunFolderError,
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
 )
-from musicgen_lab.request import GenerationRequest, digest
-from musicgen_lab.runs.atomic_io import file_stamp, folder_lock, stage, sync_folder, unwritable
 
-STALE_TEMPORARY_S = 3600.0  # older leftovers of a killed process are nobody's any more
+from musicgen_lab.clip import (
+    MESSAGE_MAX_CHARACTERS,
+    Clip,
+    Failure,
+    Name,
+    Provenance,
+    decode_audio,
+    shape_fault,
+)
+from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning, RunFolderUnwritable
+from musicgen_lab.request import GenerationRequest, digest
+from musicgen_lab.runs.atomic_io import (
+    UnreadableFile,
+    file_stamp,
+    folder_lock,
+    read_file,
+    stage,
+    sync_folder,
+    unwritable,
+)
+
+RECORD_MAX_BYTES = 1_000_000
+WAV_HEADER_MAX_BYTES = 4096
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
+def _iso_time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Timestamp = Annotated[str, StringConstraints(max_length=40), AfterValidator(_iso_time)]
+"""A time as ISO 8601 writes it."""
+
+
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class AudioFile(_Record):
     """The description of a sound file in its record."""
 
     file: str
-    sha256: str
+    sha256: Key
     sample_rate_hz: int
     channels: int
     frames: int
@@ -51,8 +84,8 @@ class AudioFile(_Record):
 class Error(_Record):
     """Why a request failed."""
 
-    type: str
-    message: str
+    type: Name
+    message: Annotated[str, AfterValidator(lambda text: text[:MESSAGE_MAX_CHARACTERS])]
 
 
 class ClipRecord(_Record):
@@ -67,30 +100,50 @@ class ClipRecord(_Record):
         How often the request has been tried in this folder.
     elapsed_s : float
         Seconds that the last attempt took.
+    provenance : Provenance or None
+        Of a finished clip, as is `audio`.
+    error : Error or None
+        Of a failed request.
     """
 
     format: Literal["musicgen-lab clip 1"] = "musicgen-lab clip 1"
-    key: str
+    key: Key
     status: Literal["ok", "failed"]
     request: dict[str, Any]
-    attempts: int
-    created_at: str
-    elapsed_s: float
-    provenance: dict[str, Any] | None = None
+    attempts: int = Field(ge=1, le=1_000_000)
+    created_at: Timestamp
+    elapsed_s: float = Field(ge=0)
+    provenance: Provenance | None = None
     audio: AudioFile | None = None
     error: Error | None = None
 
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        parts = (self.provenance, self.audio) if self.status == "ok" else (self.error,)
+        if None in parts:
+            raise ValueError("it is incomplete")
+        return self
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """What is wrong with a record or its sound, and the request where the record tells it."""
+
+    reason: str
+    request: GenerationRequest | None = None
+
 
 class ClipStore:
-    """A folder of finished clips, addressed by what was asked.
+    """A folder of finished clips, addressed by what was requested.
 
-    Any number of processes may write to one folder. What is damaged or not a clip is moved to
-    `set-aside/` beside the folder, with a warning, and counts as not there.
+    Any number of processes may write to one folder. What is damaged or not a clip counts as not
+    there, with a warning; `put` moves it to `set-aside/` beside the folder when it writes the same
+    clip anew. Reading changes nothing.
 
     Parameters
     ----------
     folder : Path
-        Created by the first `put`.
+        It must exist before the first `put`.
 
     Examples
     --------
@@ -105,6 +158,7 @@ class ClipStore:
         self.folder = folder
         self._verified: dict[str, tuple[str | int, ...]] = {}
         self._records: dict[str, tuple[tuple[int, int, int], ClipRecord]] = {}  # by file name
+        self._faults: dict[str, _Fault] = {}  # by file name
 
     def record(self, key: str) -> ClipRecord | None:
         """Return the record of a key, or None when there is none that can be trusted.
@@ -124,7 +178,7 @@ class ClipStore:
         seen: set[str] = set()
         for path in sorted(self.folder.glob("*.json")):
             if not _KEY.fullmatch(path.stem):
-                self._set_aside(path.stem, "its name is not the key of a request")
+                self._report(path.stem, _Fault("its name is not the key of a request"))
                 continue
             record = self._trusted(path.stem)
             if record is None or record.key in seen:
@@ -144,17 +198,54 @@ class ClipStore:
         records = ((name, self._read(name)[0]) for name in sorted(names))
         return {record.key: name for name, record in records if record and record.key != name}
 
+    def damaged(self, requests: Mapping[str, GenerationRequest]) -> Iterator[ClipRecord]:
+        """Yield a failed record for every damaged file that `records` met and left out.
+
+        Parameters
+        ----------
+        requests : Mapping of str to GenerationRequest
+            By key: what is known to have been requested, since a damaged record may not tell.
+        """
+        for name, fault in self._faults.items():
+            request = fault.request or requests.get(name)
+            path = self.folder / f"{name}.json"
+            if request is None or not os.path.lexists(path):
+                continue
+            written_at = datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+            yield ClipRecord(
+                key=request.key(),
+                status="failed",
+                request=request.model_dump(),
+                attempts=1,
+                created_at=written_at.isoformat(timespec="seconds"),
+                elapsed_s=0.0,
+                error=Error(
+                    type="DamagedFile", message=f"{self.folder.name}/{path.name}: {fault.reason}"
+                ),
+            )
+
     def _trusted(self, name: str) -> ClipRecord | None:
-        """Return the record in a file; one with a fault is set aside."""
+        """Return the record in a file; None with a warning where it has a fault."""
         record, fault = self._read(name)
-        if fault is None:
-            return record
-        with folder_lock(self.folder):  # another process may have been between its two renames
-            record, fault = self._read(name)
-            if fault is not None:
-                self._set_aside(name, fault)
-                return None
+        if fault is not None:  # another process may have been between its two renames
+            with suppress(RunFolderUnwritable), folder_lock(self.folder):
+                record, fault = self._read(name)
+        if fault is not None:
+            self._report(name, fault)
+            return None
+        self._faults.pop(name, None)
         return record
+
+    def _report(self, name: str, fault: _Fault) -> None:
+        """Remember a fault, and warn of it once."""
+        if self._faults.get(name) != fault:
+            self._faults[name] = fault
+            warnings.warn(
+                f"{self.folder / name}.json is not used: {fault.reason}; running its sweep again "
+                "makes the clip anew",
+                MusicGenLabWarning,
+                stacklevel=4,
+            )
 
     def clip(self, key: str) -> Clip:
         """Return the finished clip of a key.
@@ -171,14 +262,9 @@ class ClipStore:
         record = self.record(key)
         if record is None or record.audio is None or record.provenance is None:
             raise KeyError(f"no finished clip {key[:12]}… in {self.folder}")
-        samples, sample_rate = decode_audio((self.folder / record.audio.file).read_bytes())
-        return Clip(
-            GenerationRequest(**record.request),
-            samples,
-            sample_rate,
-            Provenance(**record.provenance),
-            record.elapsed_s,
-        )
+        samples, sample_rate = decode_audio(self._read_sound(record.audio))
+        request = GenerationRequest(**record.request)
+        return Clip(request, samples, sample_rate, record.provenance, record.elapsed_s)
 
     def put(self, result: Clip | Failure, *, replace: bool = False) -> ClipRecord:
         """Store a clip or a failure.
@@ -203,7 +289,6 @@ class ClipStore:
             files = {f"{key}.wav": wav, **files}  # the record comes last
         staged: list[tuple[Path, Path]] = []
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             for name, content in files.items():
                 staged.append((stage(self.folder / name, content), self.folder / name))
             with folder_lock(self.folder):
@@ -212,6 +297,8 @@ class ClipStore:
                     if wav is None or not replace:
                         return now
                     (self.folder / f"{key}.json").unlink()  # it is not the new sound's
+                if fault is not None:
+                    self._set_aside(key)
                 for temporary, final in staged:
                     temporary.replace(final)
                 self._records[key] = (file_stamp(self.folder / f"{key}.json"), record)
@@ -223,17 +310,8 @@ class ClipStore:
                 temporary.unlink(missing_ok=True)
         return record
 
-    def sweep_leftovers(self) -> None:
-        """Delete unfinished files that a process killed long ago left behind."""
-        for path in self.folder.glob(".*.tmp"):
-            try:
-                if time.time() - path.stat().st_mtime > STALE_TEMPORARY_S:
-                    path.unlink()
-            except OSError:
-                continue  # gone already, or not ours to delete
-
-    def _read(self, name: str) -> tuple[ClipRecord | None, str | None]:
-        """Return a file's record and what is wrong with it; (None, None) where there is none.
+    def _read(self, name: str) -> tuple[ClipRecord | None, _Fault | None]:
+        """Return a file's record or what is wrong with it; (None, None) where there is none.
 
         The record's key and request are those of today's requests, whatever the file is called.
         """
@@ -242,57 +320,89 @@ class ClipStore:
             stamp = file_stamp(path)
             stamp_read, record = self._records.get(name, (None, None))
             if record is not None and stamp_read == stamp:
-                return record, self._sound_fault(record.audio) if record.audio else None
-            content = path.read_bytes()
+                return self._with_sound(record)
+            content = read_file(path, root=self.folder, max_bytes=RECORD_MAX_BYTES)
         except FileNotFoundError:
             return None, None
-        except OSError as error:
-            raise RunFolderError(f"cannot read {path}: {error.strerror}") from error
+        except (UnreadableFile, OSError) as error:
+            return None, _Fault(f"it cannot be read ({error})")
         try:
             written = ClipRecord.model_validate_json(content)
             request = GenerationRequest(**written.request)
         except (ValidationError, InvalidRequest):
-            return None, "its record is damaged or of another format"
+            return None, _Fault("its record is damaged or of another format")
         if written.key != name or digest(written.request) != name:
-            return None, "its record describes another request"
+            return None, _Fault("its record describes another request")
+        if written.audio is not None and written.audio.file != f"{name}.wav":
+            return None, _Fault("its record names another file's sound", request)
+        shape = _shape_fault(request, written.audio)
+        if shape is not None:
+            return None, _Fault(shape, request)
         record = written.model_copy(update={"key": request.key(), "request": request.model_dump()})
-        if record.status == "failed":
-            if record.error is None:
-                return None, "its record is incomplete"
-            self._records[name] = (stamp, record)
-            return record, None
-        if record.audio is None or record.provenance is None or record.audio.file != f"{name}.wav":
-            return None, "its record is incomplete"
         self._records[name] = (stamp, record)
-        return record, self._sound_fault(record.audio)
+        return self._with_sound(record)
+
+    def _with_sound(self, record: ClipRecord) -> tuple[ClipRecord | None, _Fault | None]:
+        """Return a record whose sound is what it says, or the fault."""
+        reason = self._sound_fault(record.audio) if record.audio is not None else None
+        if reason is None:
+            return record, None
+        return None, _Fault(reason, GenerationRequest(**record.request))
 
     def _sound_fault(self, audio: AudioFile) -> str | None:
-        path = self.folder / audio.file
+        """Say what is wrong with a sound file, which is read once per process and file."""
         try:
-            stamp = (audio.sha256, *file_stamp(path))
-            if self._verified.get(audio.file) != stamp:
-                with path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != audio.sha256:
-                        return "its sound does not match its checksum"
-                self._verified[audio.file] = stamp
+            stamp = (audio.sha256, *file_stamp(self.folder / audio.file))
+            if self._verified.get(audio.file) == stamp:
+                return None
+            content = self._read_sound(audio)
         except FileNotFoundError:
             return "its sound is missing"
-        return None
+        except (UnreadableFile, OSError) as error:
+            return f"its sound cannot be read ({error})"
+        if hashlib.sha256(content).hexdigest() != audio.sha256:
+            return "its sound does not match its checksum"
+        fault = _wav_fault(content, audio)
+        if fault is None:
+            self._verified[audio.file] = stamp
+        return fault
 
-    def _set_aside(self, name: str, fault: str) -> None:
+    def _read_sound(self, audio: AudioFile) -> bytes:
+        max_bytes = WAV_HEADER_MAX_BYTES + 4 * audio.channels * audio.frames
+        return read_file(self.folder / audio.file, root=self.folder, max_bytes=max_bytes)
+
+    def _set_aside(self, name: str) -> None:
+        """Move a damaged clip out of the way of one that is made anew."""
         aside = self.folder.parent / "set-aside"
-        warnings.warn(
-            f"{name[:12]}… is not trusted: {fault}; moved to {aside}",
-            MusicGenLabWarning,
-            stacklevel=3,
-        )
-        try:
-            aside.mkdir(exist_ok=True)
-            for path in (self.folder / f"{name}.json", self.folder / f"{name}.wav"):
-                if path.exists():
-                    path.replace(aside / f"{path.name}.{secrets.token_hex(4)}")
-        except OSError as error:
-            raise unwritable(aside, error) from error
+        aside.mkdir(exist_ok=True)
+        for path in (self.folder / f"{name}.json", self.folder / f"{name}.wav"):
+            with suppress(FileNotFoundError):
+                path.replace(aside / f"{path.name}.{secrets.token_hex(4)}")
+
+
+def _shape_fault(request: GenerationRequest, audio: AudioFile | None) -> str | None:
+    """Say why a record's sound cannot be the clip of its request; None where it can."""
+    if audio is None:
+        return None
+    return shape_fault(request, audio.channels, audio.frames, audio.sample_rate_hz)
+
+
+def _wav_fault(content: bytes, audio: AudioFile) -> str | None:
+    """Say where a sound file differs from its record, or is none; None where it does not."""
+    import numpy as np
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as sound:
+            if sound.subtype != "FLOAT":
+                return f"its sound is stored as {sound.subtype}, not as 32-bit floats"
+            found = (sound.channels, sound.frames, sound.samplerate)
+            if found != (audio.channels, audio.frames, audio.sample_rate_hz):
+                return "its sound has other channels, another length or rate than its record says"
+            finite = bool(np.isfinite(sound.read(dtype="float32")).all())
+    except soundfile.SoundFileError:
+        return "its sound is no WAV file"
+    return None if finite else "its samples are not all finite numbers"
 
 
 def _describe(result: Clip | Failure, wav: bytes | None, attempts: int) -> ClipRecord:
@@ -314,4 +424,4 @@ def _describe(result: Clip | Failure, wav: bytes | None, attempts: int) -> ClipR
         channels=result.samples.shape[0],
         frames=result.samples.shape[1],
     )
-    return ClipRecord(status="ok", audio=audio, provenance=asdict(result.provenance), **common)
+    return ClipRecord(status="ok", audio=audio, provenance=result.provenance, **common)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.errors import MusicGenLabWarning, RunFolderUnwritable
 from musicgen_lab.request import REQUEST_FIELDS
-from musicgen_lab.runs.atomic_io import write_atomically
+from musicgen_lab.runs.atomic_io import read_file, write_atomically
 from musicgen_lab.runs.clip_store import ClipRecord
 from musicgen_lab.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
+
+RESULTS_MAX_BYTES = 1_000_000_000
 
 
 def build_frame(records: list[ClipRecord], run: RunFolder) -> pd.DataFrame:
@@ -39,7 +44,7 @@ def build_frame(records: list[ClipRecord], run: RunFolder) -> pd.DataFrame:
     frame = frame.astype({"gpu_s": float, "cost_usd": float})
     types = {"number": "float64", "yes or no": "boolean", "text": "string"}
     frame = frame.astype({name: types[feature.kind] for name, feature in FEATURES.items()})
-    frame.attrs["features_version"] = FEATURES_VERSION
+    frame.attrs |= {"features_version": FEATURES_VERSION, "sha256": _checksum(_measured(frame))}
     _save(frame, run)
     return frame
 
@@ -90,9 +95,9 @@ def _row(record: ClipRecord) -> dict[str, Any]:
         }
     if record.provenance is not None:
         made_by = ("engine", "device", "dtype", "lab_version")
-        row |= {name: record.provenance[name] for name in made_by}
+        row |= {name: getattr(record.provenance, name) for name in made_by}
         paid = ("gpu", "gpu_s", "cost_usd")
-        row |= {name: record.provenance["details"].get(name) for name in paid}
+        row |= {name: record.provenance.details.get(name) for name in paid}
     return row
 
 
@@ -103,14 +108,29 @@ def _measured_before(run: RunFolder) -> dict[str, dict[Any, Any]]:
     from musicgen_lab.analysis.features import FEATURES, FEATURES_VERSION
 
     try:
-        saved = pd.read_parquet(run.results_path)
+        content = read_file(run.results_path, root=run.path, max_bytes=RESULTS_MAX_BYTES)
+        saved = pd.read_parquet(io.BytesIO(content), columns=["audio_sha256", *FEATURES])
+        measured = _measured(saved)
         if saved.attrs.get("features_version") != FEATURES_VERSION:
             return {}
-        measured = saved.dropna(subset=["audio_sha256"]).drop_duplicates("audio_sha256")
-        columns = measured[list(FEATURES)].to_dict("records")
-        return dict(zip(measured["audio_sha256"], columns, strict=True))
-    except (OSError, ValueError, KeyError):
-        return {}  # missing, damaged or another program's: it is rebuilt
+        return measured if saved.attrs.get("sha256") == _checksum(measured) else {}
+    except Exception:  # missing, damaged in any way, or another program's: it is rebuilt
+        return {}
+
+
+def _measured(frame: pd.DataFrame) -> dict[str, dict[Any, Any]]:
+    """Return the features in a frame by the sound's checksum."""
+    from musicgen_lab.analysis.features import FEATURES
+
+    measured = frame.dropna(subset=["audio_sha256"]).drop_duplicates("audio_sha256")
+    columns = measured[list(FEATURES)].to_dict("records")
+    return dict(zip(measured["audio_sha256"], columns, strict=True))
+
+
+def _checksum(measured: Mapping[str, Mapping[Any, Any]]) -> str:
+    """Return the checksum of features: of what would be trusted without measuring it again."""
+    values = sorted((sound, list(map(repr, row.values()))) for sound, row in measured.items())
+    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 def _save(frame: pd.DataFrame, run: RunFolder) -> None:

@@ -5,39 +5,135 @@ from __future__ import annotations
 import hashlib
 import secrets
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import pydantic_core
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
-from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning, RunFolderError
-from musicgen_lab.request import GenerationRequest
-from musicgen_lab.runs.atomic_io import file_stamp, folder_lock, unwritable, write_atomically
-from musicgen_lab.runs.clip_store import ClipStore
+from musicgen_lab.clip import Clip, Failure, Name, checked
+from musicgen_lab.errors import (
+    InvalidRequest,
+    MusicGenLabWarning,
+    RunFolderError,
+    RunFolderUnwritable,
+)
+from musicgen_lab.request import PROMPT_MAX_CHARACTERS, REQUEST_FIELDS, GenerationRequest, digest
+from musicgen_lab.runs.atomic_io import (
+    UnreadableFile,
+    file_stamp,
+    folder_lock,
+    read_file,
+    remove_leftovers,
+    unwritable,
+    write_atomically,
+)
+from musicgen_lab.runs.clip_store import ClipRecord, ClipStore, Timestamp
 from musicgen_lab.version import VERSION
 
 MANIFEST = "sweep.json"
+MANIFEST_MAX_BYTES = 1_000_000_000  # a million requests with prompts of hundreds of characters
+CLIPS, SET_ASIDE = "clips", "set-aside"
+DERIVED = (
+    "results.parquet",
+    "report.html",
+    "report.ipynb",
+    "listening",
+    "signatures.npz",
+    "text_similarity.json",
+    "aesthetics.json",
+)
+"""What may lie in a run folder besides the clips: it can be made again."""
 
 
-class AskedSweep(BaseModel):
+def _field_name(name: str) -> str:
+    if name not in REQUEST_FIELDS:
+        raise ValueError(f"there is no field {name!r}")
+    return name
+
+
+
+FieldName = Annotated[str, AfterValidator(_field_name)]
+Value = Annotated[str, StringConstraints(max_length=PROMPT_MAX_CHARACTERS)] | int | float | None
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _Grid(_Strict):
+    kind: Literal["grid"]
+    fields: dict[FieldName, list[Value]]
+
+
+class _Rows(_Strict):
+    kind: Literal["rows"]
+    rows: list[dict[FieldName, Value]]
+    fields: dict[FieldName, list[Value]]
+
+
+class _Sample(_Strict):
+    kind: Literal["sample"]
+    n: Count
+    seed: Count
+    replicates: Count
+    fields: dict[FieldName, Value | list[Value]]
+
+
+_DESIGN: TypeAdapter[Any] = TypeAdapter(
+    Annotated[_Grid | _Rows | _Sample, Field(discriminator="kind")]
+)
+
+
+def _design(design: dict[str, Any]) -> dict[str, Any]:
+    """Return a design that is one: every value of a type and size that commands may show."""
+    _DESIGN.validate_json(pydantic_core.to_json(design))
+    return design
+
+
+class AskedSweep(_Strict):
     """One sweep as recorded in a folder."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     id: str
-    asked_at: str
-    lab_version: str
-    design: dict[str, Any]
+    asked_at: Timestamp
+    lab_version: Name
+    design: Annotated[dict[str, Any], AfterValidator(_design)]
     requests: list[dict[str, Any]]
 
 
-class _Manifest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class _Manifest(_Strict):
+    """The content of `sweep.json`; earlier versions wrote no checksum."""
 
     format: Literal["musicgen-lab run 1"] = "musicgen-lab run 1"
+    sha256: str | None = None
     sweeps: list[AskedSweep] = []
+
+    @classmethod
+    def of(cls, sweeps: list[AskedSweep]) -> Self:
+        return cls(sha256=_checksum(sweeps), sweeps=sweeps)
+
+    @model_validator(mode="after")
+    def _is_as_it_was_written(self) -> Self:
+        if self.sha256 not in (None, _checksum(self.sweeps)):
+            raise ValueError("it does not match its checksum")
+        return self
+
+
+def _checksum(sweeps: Sequence[AskedSweep]) -> str:
+    content = pydantic_core.to_json([sweep.model_dump() for sweep in sweeps])
+    return hashlib.sha256(content).hexdigest()
 
 
 class _ReadManifest(NamedTuple):
@@ -46,6 +142,7 @@ class _ReadManifest(NamedTuple):
     stamp: tuple[int, int, int]
     manifest: _Manifest
     requests: tuple[GenerationRequest, ...]
+    damaged: bool = False
 
 
 class RunFolder:
@@ -69,8 +166,9 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.store = ClipStore(self.path / "clips")
+        self.store = ClipStore(self.path / CLIPS)
         self._read: _ReadManifest | None = None
+        self._clips_id: tuple[int, int] | None = None
         self._check_kind()
 
     @classmethod
@@ -84,6 +182,9 @@ class RunFolder:
         """
         run = cls(path)
         if not run.manifest_path.exists():
+            if any(run.store.folder.glob("*.json")):
+                run._tell_manifest_lost()
+                return run
             fault = "holds no run" if run.path.is_dir() else "does not exist"
             raise RunFolderError(f"{path} {fault}; give the folder that was the sweep's --out")
         return run
@@ -101,9 +202,64 @@ class RunFolder:
             probe = self.store.folder / f".writable.{secrets.token_hex(4)}.tmp"
             probe.touch()
             probe.unlink()
+            self._clips_id = self._identify_clips()
         except OSError as error:
             raise unwritable(self.path, error) from error
-        self.store.sweep_leftovers()
+        if not self.manifest_path.exists() and any(self.store.folder.glob("*.json")):
+            self._tell_manifest_lost()
+        for folder in (self.path, self.store.folder, self.path / "listening"):
+            remove_leftovers(folder)
+
+    def put(self, result: Clip | Failure, *, replace: bool = False) -> ClipRecord:
+        """Store a result of a sweep that `add_sweep` has written down; see `ClipStore.put`.
+
+        A clip that cannot be what was requested is stored as a failure
+        (`musicgen_lab.clip.checked`).
+
+        Raises
+        ------
+        RunFolderUnwritable
+            When the folder cannot be written, or is no longer where it was.
+        """
+        self.check_in_place()
+        return self.store.put(checked(result), replace=replace)
+
+    def check_in_place(self) -> None:
+        """Refuse to go on in a folder that was removed, moved or replaced since `create`.
+
+        Raises
+        ------
+        RunFolderUnwritable
+        """
+        try:
+            moved = self._clips_id not in (None, self._identify_clips())
+        except FileNotFoundError:
+            moved = True
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        if moved:
+            raise RunFolderUnwritable(
+                f"{self.path} was removed or moved while the sweep ran, which has stopped; put the "
+                "folder back or give another one, and run the same command again"
+            )
+        if not self.manifest_path.exists():
+            raise RunFolderUnwritable(
+                f"{self.manifest_path} was removed while the sweep ran, which has stopped; "
+                "finished clips are kept: run the same command again"
+            )
+
+    def _identify_clips(self) -> tuple[int, int]:
+        status = self.store.folder.stat()
+        return status.st_dev, status.st_ino
+
+    def _tell_manifest_lost(self) -> None:
+        clips = sum(1 for _ in self.store.folder.glob("*.json"))
+        warnings.warn(
+            f"{self.path} has lost its {MANIFEST}, the list of its sweeps; its {clips:,} clips are "
+            "kept, and running their sweep again adds it to a new list",
+            MusicGenLabWarning,
+            stacklevel=3,
+        )
 
     @property
     def manifest_path(self) -> Path:
@@ -122,12 +278,13 @@ class RunFolder:
 
     def add_sweep(self, design: Mapping[str, Any], requests: Sequence[GenerationRequest]) -> None:
         """Record a sweep before it runs; recording the same one again adds nothing."""
-        keys = "\n".join(request.key() for request in requests)
-        identity = hashlib.sha256(keys.encode()).hexdigest()[:16]
+        identity = _identify(request.key() for request in requests)
         with folder_lock(self.path):
             manifest, known = self._read_manifest()
             if any(sweep.id == identity for sweep in manifest.sweeps):
                 return
+            if self._read is not None and self._read.damaged:
+                self._set_manifest_aside()
             sweep = AskedSweep(
                 id=identity,
                 asked_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -135,7 +292,7 @@ class RunFolder:
                 design=dict(design),
                 requests=[request.model_dump() for request in requests],
             )
-            manifest = _Manifest(sweeps=[*manifest.sweeps, sweep])
+            manifest = _Manifest.of([*manifest.sweeps, sweep])
             write_atomically(self.manifest_path, manifest.model_dump_json(indent=1).encode())
             self._read = _ReadManifest(
                 file_stamp(self.manifest_path), manifest, (*known, *requests)
@@ -149,13 +306,21 @@ class RunFolder:
     def _check_kind(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"{self.path} is a file; give the path of a folder for the run")
+        for name in (CLIPS, SET_ASIDE):
+            if not (self.path / name).resolve().is_relative_to(self.path.resolve()):
+                raise RunFolderError(
+                    f"{self.path / name} is a link that leaves the run folder and is not "
+                    "followed; put the folder itself there"
+                )
         if self.manifest_path.exists():
             self._read_manifest()
         elif self.path.is_dir():
             strangers = [
                 path.name
                 for path in self.path.iterdir()
-                if not path.name.startswith(".") and path.name not in ("clips", "set-aside")
+                if not path.name.startswith(".")
+                and path.name not in (CLIPS, SET_ASIDE)
+                and not (path.name in DERIVED and self.store.folder.is_dir())
             ]
             if strangers:
                 raise RunFolderError(
@@ -164,45 +329,59 @@ class RunFolder:
                 )
 
     def _read_manifest(self) -> tuple[_Manifest, tuple[GenerationRequest, ...]]:
-        """Return the manifest and its requests; they are read once and again when it changes."""
+        """Return the manifest and its requests; they are read once and again when it changes.
+
+        A damaged one counts as empty where there are clips: their own records say what they are.
+        """
         try:
             stamp = file_stamp(self.manifest_path)
             if self._read is None or self._read.stamp != stamp:
-                manifest = _Manifest.model_validate_json(self.manifest_path.read_bytes())
-                requests = tuple(
-                    GenerationRequest(**fields)
-                    for sweep in manifest.sweeps
-                    for fields in sweep.requests
+                content = read_file(
+                    self.manifest_path, root=self.path, max_bytes=MANIFEST_MAX_BYTES
                 )
-                self._read = _ReadManifest(stamp, manifest, requests)
+                self._read = self._parse(stamp, content)
             return self._read.manifest, self._read.requests
         except FileNotFoundError:
             return _Manifest(), ()
         except OSError as error:
             raise RunFolderError(f"cannot read {self.manifest_path}: {error.strerror}") from error
-        except (ValidationError, InvalidRequest) as error:
+        except (ValidationError, InvalidRequest, UnreadableFile) as error:
             if not any(self.store.folder.glob("*.json")):
                 raise RunFolderError(
                     f"{self.manifest_path} is damaged or was not written by a sweep; "
                     "give another folder"
                 ) from error
-            return self._set_manifest_aside(), ()
+            warnings.warn(
+                f"{self.manifest_path} is damaged: the list of sweeps is not read. The clips are "
+                "kept, and running their sweep again adds it to a new list",
+                MusicGenLabWarning,
+                stacklevel=2,
+            )
+            self._read = _ReadManifest(stamp, _Manifest(), (), damaged=True)
+            return self._read.manifest, self._read.requests
 
-    def _set_manifest_aside(self) -> _Manifest:
-        """Go on without a damaged list of sweeps: the clips' own records say what they are."""
-        aside = self.path / "set-aside"
-        warnings.warn(
-            f"{self.manifest_path.name} is damaged; moved to {aside}. The clips are kept",
-            MusicGenLabWarning,
-            stacklevel=2,
-        )
+    def _parse(self, stamp: tuple[int, int, int], content: bytes) -> _ReadManifest:
+        manifest = _Manifest.model_validate_json(content)
+        requests: list[GenerationRequest] = []
+        for sweep in manifest.sweeps:
+            requests += [GenerationRequest(**fields) for fields in sweep.requests]
+            if manifest.sha256 is None and sweep.id != _identify(map(digest, sweep.requests)):
+                raise InvalidRequest(f"sweep {sweep.id} has other requests than it had")
+        return _ReadManifest(stamp, manifest, tuple(requests))
+
+    def _set_manifest_aside(self) -> None:
+        """Keep a damaged list of sweeps out of the way of a new one."""
+        aside = self.path / SET_ASIDE
         try:
             aside.mkdir(exist_ok=True)
             self.manifest_path.replace(aside / f"{MANIFEST}.{secrets.token_hex(4)}")
-            write_atomically(self.manifest_path, _Manifest().model_dump_json(indent=1).encode())
         except OSError as error:
             raise unwritable(aside, error) from error
-        return _Manifest()
+
+
+def _identify(keys: Iterable[str]) -> str:
+    """Return what a sweep is called by: a digest of the keys of its requests."""
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
 
 
 def refuse_run(folder: Path) -> None:

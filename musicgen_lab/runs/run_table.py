@@ -69,10 +69,11 @@ class RunTable:
     @classmethod
     def of(cls, run: RunFolder) -> RunTable:
         """Read a run folder that is open already; what it has read is not read again."""
+        requested = {request.key(): request for request in run.asked()}
         records = {record.key: record for record in run.store.records()}
-        requested = [request.key() for request in run.asked()]
+        records = {record.key: record for record in run.store.damaged(requested)} | records
         order = [key for key in requested if key in records]
-        order += [key for key in records if key not in set(requested)]
+        order += [key for key in records if key not in requested]
         frame = build_frame([records[key] for key in order], run)
         return cls(run, frame, missing=sum(key not in records for key in requested))
 

@@ -276,7 +276,7 @@ def made_by(table, way):
 def test_a_damaged_clip_is_reported_when_the_report_is_made(run, tmp_path, monkeypatch):
     use_template(monkeypatch, tmp_path / "template", "1")
     next((run / "clips").glob("*.wav")).write_bytes(b"not a sound")
-    with pytest.warns(MusicGenLabWarning, match="set-aside"):
+    with pytest.warns(MusicGenLabWarning, match="is not used: its sound"):
         make_report(run, progress=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import warnings
 
 import numpy as np
 import pytest
+import soundfile
 
 from musicgen_lab.clip import Failure
 from musicgen_lab.errors import MusicGenLabWarning, RunFolderUnwritable
@@ -29,6 +31,7 @@ def request(**fields):
 
 @pytest.fixture
 def store(tmp_path):
+    (tmp_path / "run" / "clips").mkdir(parents=True)
     return ClipStore(tmp_path / "run" / "clips")
 
 
@@ -109,29 +112,113 @@ def _flip(path):
     path.write_bytes(content)
 
 
+def _edit(**fields):
+    """Return what changes fields of a record, `audio__frames` being one in its part `audio`."""
+
+    def harm(path):
+        record = json.loads(path.read_text())
+        for name, value in fields.items():
+            *parts, last = name.split("__")
+            inner = record
+            for part in parts:
+                inner = inner[part]
+            inner[last] = value
+        path.write_text(json.dumps(record))
+
+    return harm
+
+
+def _rewrite_sound(samples, sample_rate=8_000, **options):
+    """Return what writes another sound and its checksum into a clip, as a forger would."""
+
+    def harm(path):
+        sound = path.with_suffix(".wav")
+        options.setdefault("subtype", "FLOAT")
+        soundfile.write(sound, samples, sample_rate, format="WAV", **options)
+        _edit(audio__sha256=hashlib.sha256(sound.read_bytes()).hexdigest())(path)
+
+    return harm
+
+
+def _pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _link(target):
+    def harm(path):
+        path.unlink()
+        path.symlink_to(target)
+
+    return harm
+
+
+def _link_to_a_copy_elsewhere(path):
+    elsewhere = path.parents[2] / f"elsewhere{path.suffix}"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+SECOND = np.zeros(8_000)
 DAMAGE = {
     "the sound is cut short": (".wav", _cut, "checksum"),
     "one bit of the sound is another": (".wav", _flip, "checksum"),
     "the sound is gone": (".wav", lambda path: path.unlink(), "missing"),
+    "the sound is longer": (".wav", lambda path: os.truncate(path, 10**9), "1,000,000,000 bytes"),
+    "the sound is a pipe": (".wav", _pipe, "not a plain file"),
+    "the sound is a link to a device": (".wav", _link("/dev/zero"), "link that leaves"),
+    "the sound is a link to elsewhere": (".wav", _link_to_a_copy_elsewhere, "link that leaves"),
+    "the sound is a link to itself": (".wav", lambda p: _link(p)(p), "cannot be read"),
     "the record is cut short": (".json", _cut, "damaged"),
     "the record is empty": (".json", lambda path: path.write_text(""), "damaged"),
     "the record is other JSON": (".json", lambda path: path.write_text("[1]"), "damaged"),
+    "the record is deep": (".json", lambda path: path.write_text("[" * 100_000), "damaged"),
     "the record is a photograph": (".json", lambda path: path.write_bytes(b"\xff\xd8"), "damaged"),
+    "the record is huge": (".json", lambda path: os.truncate(path, 10**10), "10,000,000,000 bytes"),
+    "the record is a pipe": (".json", _pipe, "not a plain file"),
+    "the record is a link to elsewhere": (".json", _link_to_a_copy_elsewhere, "link that leaves"),
+    "another engine's type": (".json", _edit(provenance__engine=None), "damaged"),
+    "provenance without an engine": (".json", _edit(provenance={"device": "cpu"}), "damaged"),
+    "no provenance": (".json", _edit(provenance=None), "damaged"),
+    "no details": (".json", _edit(provenance__details=None), "damaged"),
+    "a command as precision": (".json", _edit(provenance__dtype="float16; touch x"), "damaged"),
+    "a status of its own": (".json", _edit(status="maybe"), "damaged"),
+    "a time that is none": (".json", _edit(created_at="yesterday"), "damaged"),
+    "endless seconds": (".json", _edit(elapsed_s=float("inf")), "damaged"),
+    "a field too many": (".json", _edit(more=1), "damaged"),
+    "a failure without an error": (".json", _edit(status="failed"), "damaged"),
+    "another seed": (".json", _edit(request__seed=5), "another request"),
+    "another clip's sound": (".json", _edit(audio__file="../../secret.wav"), "another file"),
+    "more frames than asked for": (".json", _edit(audio__frames=10**9), "lasts 1.25e"),
+    "other frames than the sound's": (".json", _edit(audio__frames=8_100), "another length"),
+    "another rate than the sound's": (".json", _edit(audio__sample_rate_hz=8_001), "or rate"),
+    "other channels than the sound's": (".json", _edit(audio__channels=2), "other channels"),
+    "a sound of nothing but NaN": (".json", _rewrite_sound(SECOND * np.nan), "finite"),
+    "a sound of another rate": (".json", _rewrite_sound(SECOND, 8_050), "or rate"),
+    "a sound in 16 bits": (".json", _rewrite_sound(SECOND, subtype="PCM_16"), "32-bit"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_is_damaged_is_set_aside_with_a_warning_and_counts_as_not_there(store, damage):
+def test_what_is_damaged_counts_as_not_there_is_left_alone_and_set_aside_when_made_anew(
+    store, damage
+):
     suffix, harm, fault = DAMAGE[damage]
     for seed in (0, 1):
         store.put(sine_clip(request(seed=seed)))
     harm(store.folder / f"{request().key()}{suffix}")
-    with pytest.warns(MusicGenLabWarning, match=fault):
-        records = list(ClipStore(store.folder).records())
+    again = ClipStore(store.folder)
+    with pytest.warns(MusicGenLabWarning, match=f"{request().key()}.json is not used: .*{fault}"):
+        records = list(again.records())
     assert [record.request["seed"] for record in records] == [1]
+    assert not (store.folder.parent / "set-aside").exists()
+    (bad,) = again.damaged({request().key(): request()})
+    assert (bad.key, bad.status, bad.request["seed"]) == (request().key(), "failed", 0)
+    assert bad.error.message.startswith(f"clips/{request().key()}.json: ")
+    again.put(sine_clip(request()))
     assert list((store.folder.parent / "set-aside").iterdir())
-    store.put(sine_clip(request()))
-    assert len(list(store.records())) == 2
+    assert len(list(again.records())) == 2
+    assert list(again.damaged({})) == []
 
 
 def test_a_record_under_another_name_is_not_trusted(store):
@@ -219,6 +306,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_is_one_clear_error_and_finished_clips_are_kept(small_disk):
+    (small_disk / "clips").mkdir()
     store = ClipStore(small_disk / "clips")
     for seed in (0, 1):
         store.put(sine_clip(request(seed=seed)))  # 32 kB each
@@ -228,6 +316,7 @@ def test_a_full_disk_is_one_clear_error_and_finished_clips_are_kept(small_disk):
 
 
 def test_a_read_only_folder_is_one_clear_error_and_can_still_be_read(small_disk):
+    (small_disk / "clips").mkdir()
     store = ClipStore(small_disk / "clips")
     store.put(sine_clip(request()))
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
@@ -236,14 +325,3 @@ def test_a_read_only_folder_is_one_clear_error_and_can_still_be_read(small_disk)
     with pytest.raises(RunFolderUnwritable, match="cannot write to"):
         RunFolder(small_disk).create()
     assert len(list(ClipStore(store.folder).records())) == 1
-
-
-def test_leftovers_of_killed_processes_go_after_an_hour_and_fresh_ones_stay(store):
-    store.put(sine_clip(request()))
-    old, fresh = store.folder / ".old.wav.1.tmp", store.folder / ".new.wav.2.tmp"
-    for path in (old, fresh):
-        path.write_bytes(b"RIFF")
-    os.utime(old, (0, 0))
-    store.sweep_leftovers()
-    assert not old.exists()
-    assert fresh.exists()
