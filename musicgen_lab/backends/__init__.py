@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from musicgen_lab.errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from musicgen_lab.clip import Clip, Failure
+    from musicgen_lab.clip import Clip, Failure, Provenance
     from musicgen_lab.request import GenerationRequest
 
 
@@ -78,12 +78,12 @@ class KnowsModels(Protocol):
     def codebook_size(self, model: str) -> int:
         """Return the tokens in a codebook of a resolved model, or the most that any model has."""
 
-    def mismatch(self, provenance: Mapping[str, Any]) -> str | None:
+    def mismatch(self, provenance: Provenance) -> str | None:
         """Say how a clip was made otherwise than this backend would make it, None where alike.
 
         Parameters
         ----------
-        provenance : Mapping
+        provenance : Provenance
             As in a clip's record.
         """
 

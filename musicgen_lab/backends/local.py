@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.clip import Clip, Failure, Provenance
 from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.models.locate import EMBEDDED, ModelSource, locate
@@ -120,13 +120,13 @@ class LocalBackend:
         config = self._sources[model].config()
         return config.card if config is not None else TOP_K_MAX
 
-    def mismatch(self, provenance: Mapping[str, Any]) -> str | None:
+    def mismatch(self, provenance: Provenance) -> str | None:
         """Say how a clip was made otherwise: by another engine, or in a precision not chosen."""
-        made_by = str(provenance["engine"]).partition(" ")[0].replace("musicgen-lab", "lab")
+        made_by = provenance.engine.partition(" ")[0].replace("musicgen-lab", "lab")
         if made_by != self._engine_name:
             return f"by the {made_by} engine instead of {self._engine_name}"
-        if self._options.dtype not in ("auto", provenance["dtype"]):
-            return f"in {provenance['dtype']} instead of {self._options.dtype}"
+        if self._options.dtype not in ("auto", provenance.dtype):
+            return f"in {provenance.dtype} instead of {self._options.dtype}"
         return None
 
     def generate(

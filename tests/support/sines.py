@@ -62,9 +62,9 @@ class PreciseSines(SineBackend):
         return 2048
 
     def mismatch(self, provenance):
-        if provenance["dtype"] == self.dtype:
+        if provenance.dtype == self.dtype:
             return None
-        return f"in {provenance['dtype']} instead of {self.dtype}"
+        return f"in {provenance.dtype} instead of {self.dtype}"
 
     def generate(self, requests, on_progress=None):
         for clip in super().generate(requests):
