@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from musicgen_lab.clip import Clip, Failure, Provenance
 from musicgen_lab.engine.options import EngineOptions

@@ -63,7 +63,6 @@ def _field_name(name: str) -> str:
     return name
 
 
-
 FieldName = Annotated[str, AfterValidator(_field_name)]
 Value = Annotated[str, StringConstraints(max_length=PROMPT_MAX_CHARACTERS)] | int | float | None
 Count = Annotated[int, Field(ge=0)]
