@@ -1,6 +1,11 @@
-"""Fixtures that several packages of tests share."""
+"""Fixtures that several packages of tests share, and how tests are spread over processes."""
 
 from __future__ import annotations
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the processor (`pytest -n 2`)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 
 import pytest
 
@@ -26,3 +31,18 @@ def report(tmp_path_factory):
         duration=2,
     )
     return make_report(folder, self_contained=False, progress=False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give whole files to the workers, since tests of a file share what is slow to make."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Run what starts processes last; first with several workers, which then end together."""
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    items.sort(key=lambda item: ("e2e" in item.path.parts) != several)

@@ -52,7 +52,7 @@ def test_explore_runs_on_the_embedded_model(tmp_path):
     said = texts(done)
     assert said.count("<audio controls") == 4
     assert "Heatmap of spectral centroid" in said
-    assert "B \\u2212 A" in said or "Mel spectrograms of two clips" in said
+    assert "Mel spectrograms of two clips" in said
     assert len(list((run / "clips").glob("*.wav"))) == 4
 
 

@@ -72,7 +72,7 @@ class Calls(Blobs):
         function_id = container.function_id
         definition = self.definition(function_id)
         mounts = [self.mounts[mount] for mount in definition.mount_ids if mount in self.mounts]
-        write_mounts(container.folder / "root", mounts, self.files)
+        container.root = write_mounts(mounts, self.files)
         for mount in definition.volume_mounts:
             folder = container.folder / "volumes" / mount.volume_id
             volume = MountedVolume(self.volume_folder(mount.volume_id), folder)

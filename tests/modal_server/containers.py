@@ -1,12 +1,16 @@
 """Containers of the in-memory Modal server: real processes that run Modal's own container program.
 
 Each runs in an environment with the packages of its image and no others, and sees only what was
-uploaded for it: the mounted files lie in a folder of its own, in front of everything else.
+uploaded for it: the mounted files lie in a folder of their own, in front of everything else.
 """
 
+import atexit
+import functools
+import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from contextvars import ContextVar
 from pathlib import Path
@@ -38,6 +42,7 @@ class Container:
     def __init__(self, task_id, function_id, folder: Path):
         self.task_id, self.function_id, self.folder = task_id, function_id, folder
         self.log = folder / "log"
+        self.root = None  # the folder of the mounted files
         self.volumes = {}  # volume id -> MountedVolume
         self.inputs = set()  # ids of those that it works on
         self.served = False  # whether it was ever given an input
@@ -51,20 +56,19 @@ class Container:
         """Start the container program with the Python of an environment."""
         path = self.folder / "arguments"
         path.write_bytes(arguments.SerializeToString())
-        root = self.folder / "root"
         # The same number of threads as here: samples are the same bits only then.
         names = ("HOME", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
         inherited = {name: os.environ[name] for name in names if name in os.environ}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [environment / "bin" / "python", "-m", "modal._container_entrypoint"],
-                cwd=root,
+                cwd=self.root,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={
                     **inherited,
                     "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
-                    "PYTHONPATH": f"{root}:{client}",
+                    "PYTHONPATH": f"{self.root}:{client}",
                     "PYTHONUNBUFFERED": "1",
                     **variables,
                     "MODAL_CONTAINER_ARGUMENTS_PATH": str(path),
@@ -125,11 +129,26 @@ def copy_changes(source, target, before):
     return files
 
 
-def write_mounts(root: Path, mounts, contents):
-    """Write the files that were uploaded, at the places they have below /root."""
-    root.mkdir(parents=True)
-    for files in mounts:
-        for file in files:
-            path = root / Path(file.filename).relative_to("/root")
+@functools.cache
+def mounts_folder():
+    """Return a temporary folder that is deleted when the tests end."""
+    folder = tempfile.TemporaryDirectory(prefix="mounts-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+def write_mounts(mounts, contents):
+    """Write the files that were uploaded, at the places they have below /root; return the folder.
+
+    Containers of the same files share it, so that Python compiles them once.
+    """
+    digests = {file.filename: file.sha256_hex for files in mounts for file in files}
+    name = hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
+    root = mounts_folder() / name
+    if not root.exists():
+        root.mkdir()
+        for filename, digest in digests.items():
+            path = root / Path(filename).relative_to("/root")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(contents[file.sha256_hex])
+            path.write_bytes(contents[digest])
+    return root

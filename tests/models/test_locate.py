@@ -63,7 +63,6 @@ def run_with_cache(code, cache, **environment):
 
 
 PREPARE = """
-from tests.support.checkpoints import build_checkpoint
 from musicgen_lab.conversion.prepare import prepare
 from musicgen_lab.models.locate import locate
 from musicgen_lab.errors import ModelUnavailable
