@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Required, TypedDict, Unpack
 
 from musicgen_lab.backends import Backend, KnowsModels
-from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
 from musicgen_lab.plan import Mismatched, Plan
 from musicgen_lab.request import (
     REQUEST_FIELDS,
@@ -286,8 +287,8 @@ class Sweep:
         Raises
         ------
         InvalidRequest
-            When `backend` is not a backend, a swept field has no effect on its model, or mismatched
-            clips are refused.
+            When `backend` is not a backend, a swept field has no effect on its model, two prompts
+            become the same tokens, or mismatched clips are refused.
         ModelUnavailable
             When the backend cannot serve a model that is asked for.
         RunFolderError
@@ -314,6 +315,10 @@ class Sweep:
             notes = self._check_effects(
                 requests, {model: backend.codebook_size(str(model)) for model in models}
             )
+            for model in sorted(map(str, models)):
+                prompts = dict.fromkeys(r.prompt for r in requests if r.model == model)
+                for note in backend.check_prompts(model, list(prompts)):
+                    warnings.warn(note, MusicGenLabWarning, stacklevel=2)
         run = RunFolder(folder) if folder is not None else None
         return Plan.of(self.design, requests, backend, run, mismatched=mismatched, notes=notes)
 

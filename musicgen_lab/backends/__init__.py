@@ -78,6 +78,15 @@ class KnowsModels(Protocol):
     def codebook_size(self, model: str) -> int:
         """Return the tokens in a codebook of a resolved model, or the most that any model has."""
 
+    def check_prompts(self, model: str, prompts: Sequence[str]) -> list[str]:
+        """Return one sentence per prompt of which a resolved model does not understand something.
+
+        Raises
+        ------
+        InvalidRequest
+            When two of the prompts are the same to the model.
+        """
+
     def mismatch(self, provenance: Provenance) -> str | None:
         """Say how a clip was made otherwise than this backend would make it, None where alike.
 

@@ -120,6 +120,23 @@ class LocalBackend:
         config = self._sources[model].config()
         return config.card if config is not None else TOP_K_MAX
 
+    def check_prompts(self, model: str, prompts: Sequence[str]) -> list[str]:
+        """Return one sentence per prompt of which a resolved model does not understand something.
+
+        Nothing is known of the prompts of a model that is yet to be prepared.
+
+        Raises
+        ------
+        InvalidRequest
+            When two of the prompts become the same tokens.
+        """
+        folder = self._sources[model].prepared
+        if folder is None:
+            return []
+        from musicgen_lab.models.tokenizer import check_prompts, open_tokenizer
+
+        return check_prompts(open_tokenizer(folder), prompts)
+
     def mismatch(self, provenance: Provenance) -> str | None:
         """Say how a clip was made otherwise: by another engine, or in a precision not chosen."""
         made_by = provenance.engine.partition(" ")[0].replace("musicgen-lab", "lab")

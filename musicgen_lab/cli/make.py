@@ -44,8 +44,11 @@ def generate(
     request = GenerationRequest(**fields)
     backend = open_backend()
     request = backend.resolve(request)
-    size = backend.codebook_size(str(request.model)) if isinstance(backend, KnowsModels) else None
-    for note in ignored_by_choice(request, fields, size or TOP_K_MAX):
+    size, notes = None, []
+    if isinstance(backend, KnowsModels):
+        size = backend.codebook_size(str(request.model))
+        notes = backend.check_prompts(str(request.model), [request.prompt])
+    for note in (*ignored_by_choice(request, fields, size or TOP_K_MAX), *notes):
         warnings.warn(note, MusicGenLabWarning, stacklevel=1)
     waiting = "opening the model" if size is not None else f"waiting for {backend.name}"
     with ProgressBar([request], shown=not quiet, waiting=waiting) as bar:

@@ -14,16 +14,17 @@ from torch import Tensor
 
 from musicgen_lab.conversion.parts import check_all_read
 from musicgen_lab.engine.t5 import EMBEDDING, T5Config, expected_shapes
-from musicgen_lab.engine.text import (
-    MISSING_TOKENIZER,
-    TOKENIZER_BYTES_MAX,
-    TOKENIZER_FILE,
-    read_tokenizer,
-)
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.checkpoint import TensorReader
 from musicgen_lab.models.config import CONFIG_FILE, WEIGHTS_FILE
 from musicgen_lab.models.hub import TOKENIZERS
+from musicgen_lab.models.tokenizer import (
+    MISSING_TOKENIZER,
+    TOKENIZER_BYTES_MAX,
+    TOKENIZER_FILE,
+    check_vocabulary,
+    read_tokenizer,
+)
 
 TIED_EMBEDDING = "encoder.embed_tokens.weight"  # the same table under another name
 NOT_USED = ("decoder.", "lm_head.")  # of a whole T5
@@ -102,6 +103,7 @@ def _save_tokenizer(source: Path, config: T5Config, folder: Path) -> None:
         reason = " ".join(str(error).split())[:160]
         raise ModelUnavailable(f"the tokenizer in {source} cannot be read ({reason})") from None
     try:
-        read_tokenizer(folder / TOKENIZER_FILE, config.vocab_size)
+        tokenizer = read_tokenizer(folder / TOKENIZER_FILE)
+        check_vocabulary(tokenizer, folder / TOKENIZER_FILE, config.vocab_size)
     except ModelUnavailable as error:
         raise ModelUnavailable(str(error).replace(str(folder), str(source))) from None

@@ -58,6 +58,9 @@ class PreciseSines(SineBackend):
         super().__init__()
         self.dtype = dtype
 
+    def check_prompts(self, model, prompts):
+        return []
+
     def codebook_size(self, model):
         return 2048
 
