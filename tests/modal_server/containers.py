@@ -41,6 +41,7 @@ class Container:
 
     def __init__(self, task_id, function_id, folder: Path):
         self.task_id, self.function_id, self.folder = task_id, function_id, folder
+        folder.mkdir(parents=True)
         self.log = folder / "log"
         self.root = None  # the folder of the mounted files
         self.volumes = {}  # volume id -> MountedVolume
