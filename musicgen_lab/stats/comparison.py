@@ -111,8 +111,8 @@ class Comparison:
     def differences(self, features: Sequence[str] | None = None) -> pd.DataFrame:
         """Return by how much the second run differs from the first, pair by pair.
 
-        The seeds are the independent replicates: each counts once, by its mean over all cells.
-        p-values are corrected for the number of features (Holm).
+        The test is that of `musicgen_lab.stats.effects.main_effects`, corrected for the number of
+        features (Holm). Clips that are the same in both runs differ in nothing.
 
         Parameters
         ----------
@@ -138,5 +138,7 @@ class Comparison:
         cells = [name for name in self.a.parameters if name not in self.apart]
         table = main_effects(both, [RUN, *cells], names, alpha=ALPHA)
         table = table[table["parameter"] == RUN].reset_index(drop=True)
-        adjusted = holm(table["p_value"].to_numpy())
-        return table.assign(p_adjusted=adjusted, conclusive=adjusted < ALPHA)
+        adjusted = holm(table["p_value"].to_numpy(float))
+        return table.assign(
+            p_adjusted=adjusted, significant=(adjusted < ALPHA) & table["supported"]
+        )

@@ -4,7 +4,8 @@ Frames in, frames out: one row per clip, with columns for the parameters, the re
 and the features. Every question about every feature is a test of its own; the p-values of one
 call are corrected together by Holm's method [1]_, which holds whatever the features have to do
 with each other: where no parameter has any effect, the chance of even one false claim in the whole
-table stays under alpha. With too few seeds nothing is claimed, and `note` says why.
+table stays under alpha. How often that is so, and how small an effect is noticed, is simulated by
+`scripts/simulate_claims.py`.
 
 References
 ----------
@@ -14,23 +15,45 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musicgen_lab.analysis.spectrogram import Array
-from musicgen_lab.stats.intervals import FEWEST, RESAMPLES, mean_intervals
-from musicgen_lab.stats.paired import (
-    SeedTable,
-    contrasts,
+from musicgen_lab.stats.contrasts import ROUNDING, Clips, Estimate, Residuals
+from musicgen_lab.stats.designs import (
+    additive_model,
+    combinations,
+    hump_weights,
+    indicators,
     is_ordered,
-    repeated_measures_test,
-    seed_tables,
+    least_p_value,
+    level_numbers,
+    pair_weights,
+    sorted_levels,
+    trend_weights,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FEWEST_SEEDS = 3
+"""Under this many seeds nothing is tested."""
+
+TREND_SHARE = 0.9
+"""The share of a question's chance of a false alarm that a rise or fall gets; a hump has the rest.
+
+Rises and falls are what a sweep is mostly about; a hump must be the plainer for it.
+"""
+
+COLUMNS = (
+    "seeds", "clips", "shape", "from_level", "to_level", "peak", "change", "low", "high",
+    "effect_size", "effect_size_low", "effect_size_high", "p_value",
+    "supported",
+)  # fmt: skip
 
 
 def main_effects(
@@ -40,28 +63,26 @@ def main_effects(
     *,
     alpha: float = 0.05,
     replicate: str = "seed",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Return how much each parameter moves each feature, averaged over the other parameters.
 
-    Each seed's means at the parameter's levels are compared by an analysis of variance for
-    repeated measures (`paired`): the seeds, not the clips, are the independent replicates.
+    A parameter whose values are numbers is tested for a trend over its levels and for a hump or
+    a dip in their middle; any other for a difference between any two of its levels. Levels are
+    compared between clips that agree in all other parameters. See `contrasts` for the test.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        One row per clip.
+        One row per clip. Clips with the same ``audio_sha256``, where there is such a column, are
+        one recording.
     parameters : sequence of str
         All columns that are varied, without the replicate.
     features : sequence of str
         The columns to explain.
     alpha : float
-        The chance of any false claim in the whole table.
+        The chance of any false claim in the whole table, and one less the intervals' confidence.
     replicate : str
-        The column that numbers the replicates, the same ones in every cell.
-    resamples, seed : int
-        Of the bootstrap.
+        The column that numbers the replicates.
 
     Returns
     -------
@@ -71,110 +92,360 @@ def main_effects(
         ``parameter``, ``feature``
         ``levels``, ``seeds``, ``clips``
             How many were compared.
+        ``shape``
+            "trend", "hump" or "dip" for numbers, "pair" for anything else: what ``change`` is of.
+        ``from_level``, ``to_level``, ``peak``
+            For a pair, the two levels that differ most surely; otherwise the lowest and the
+            highest level, and for a hump or dip the level where the feature is highest or lowest.
         ``change``
-            In the feature's unit: the mean at the highest level minus that at the lowest; for a
-            parameter that has no order, the largest mean minus the smallest, never below 0.
+            In the feature's unit: the mean at ``to_level`` less that at ``from_level``; for a
+            hump or a dip, how far the middle of the range lies above its ends.
         ``low``, ``high``
-            Interval of the change at 1 - alpha, over seeds. For a parameter without order it is
-            that of the two levels chosen, which are chosen for being far apart.
-        ``effect_size``
-            Partial eta squared, 0 to 1.
+            Interval of the change at 1 - alpha; for a pair one that holds for all pairs at once.
+        ``effect_size``, ``effect_size_low``, ``effect_size_high``
+            The change and its interval in standard deviations of clips within their cells.
         ``p_value``, ``p_adjusted``
             As it is, and corrected for all rows (Holm).
-        ``conclusive``
-            Whether ``p_adjusted`` is under alpha.
+        ``supported``
+            Whether a claim can rest on the interval; see the next.
+        ``significant``
+            Whether ``p_adjusted`` is under alpha and, for a trend, the interval of the change from
+            the lowest to the highest level excludes 0 in the trend's direction.
         ``note``
-            Why nothing can be concluded, or which clips were left out; empty when all is well.
+            Why there is no test; empty where there is one.
     """
+    import pandas as pd
+
     rows = []
-    changes: list[Array] = []
     for parameter in parameters:
-        others = [name for name in parameters if name != parameter]
-        tables = seed_tables(frame, [parameter], features, others=others, replicate=replicate)
         ordered = is_ordered(frame[parameter])
-        for feature, table in zip(features, tables, strict=True):
-            missing = why_not(table, (parameter,), replicate)
-            change = np.empty(0) if missing else _change(table.means, ordered=ordered)
-            changes.append(change)
-            rows.append(
-                {
-                    "parameter": parameter,
-                    "feature": feature,
-                    "levels": len(table.levels[0]),
-                    **tested(table, change, missing),
-                }
-            )
-    return conclude(rows, changes, alpha, resamples, seed)
+        by_feature = {}
+        for block in clip_blocks(frame, parameters, features, replicate):
+            by_feature |= _effects(block, parameter, ordered=ordered, alpha=alpha)
+        rows += [
+            {"parameter": parameter, "feature": name, "levels": frame[parameter].nunique()}
+            | by_feature[name]
+            for name in features
+        ]
+    return conclude(pd.DataFrame(rows), alpha)
 
 
-def why_not(table: SeedTable, parameters: tuple[str, ...], replicate: str) -> str:
-    """Say why a table answers nothing, in a clause; empty when it can be tested."""
-    for parameter, levels in zip(parameters, table.levels, strict=True):
-        if len(levels) < 2:
-            return f"{parameter} has a single value"
-    means = table.means
-    if len(means) < FEWEST:
-        have = f"{len(means)} {replicate}" + ("" if len(means) == 1 else "s")
-        at = " and ".join(parameters)
-        return f"{have} with a value at every {at}; at least {FEWEST} are needed"
-    if np.ptp(means) <= 1e-9 * np.max(np.abs(means)):
-        return "the feature is the same in all clips"
+@dataclass(frozen=True, eq=False)
+class ClipBlock:
+    """The clips of a study on which several features have a value, the same ones for all.
+
+    Attributes
+    ----------
+    features : tuple of str
+    frame : pandas.DataFrame
+        The clips.
+    clips : Clips
+        Their values and recordings.
+    level : Mapping of str to np.ndarray
+        The level of every parameter, counted from 0 among those that are left.
+    seed : np.ndarray [shape=(clips,)]
+        Number of the replicate.
+    sd : np.ndarray [shape=(features,)]
+        Standard deviation of clips within their cells.
+    """
+
+    features: tuple[str, ...]
+    frame: pd.DataFrame
+    clips: Clips
+    level: dict[str, Array]
+    seed: Array
+    sd: Array
+
+    @property
+    def seeds(self) -> int:
+        """How many replicates there are."""
+        return int(self.seed.max(initial=-1)) + 1
+
+    def levels_of(self, names: Sequence[str]) -> list[Array]:
+        """Return the levels of several parameters."""
+        return [self.level[name] for name in names]
+
+    def cells(self, *without: str) -> Array:
+        """Number the combinations of all parameters but some."""
+        kept = [column for name, column in self.level.items() if name not in without]
+        return combinations(kept, len(self.frame))
+
+
+def clip_blocks(
+    frame: pd.DataFrame, parameters: Sequence[str], features: Sequence[str], replicate: str
+) -> Iterator[ClipBlock]:
+    """Yield the clips that have a value, with all the features that have one on just these."""
+    values = frame[list(features)].astype("Float64").astype(float).to_numpy()
+    finite = np.isfinite(values)
+    digests: Sequence[Hashable] = range(len(frame))
+    if "audio_sha256" in frame:
+        digests = [
+            index if digest is None or digest != digest else digest
+            for index, digest in enumerate(frame["audio_sha256"])
+        ]
+    masks: dict[bytes, list[int]] = {}
+    for column in range(len(features)):
+        masks.setdefault(finite[:, column].tobytes(), []).append(column)
+    for columns in masks.values():
+        rows = np.flatnonzero(finite[:, columns[0]])
+        kept = frame.iloc[rows]
+        clips = Clips.of(values[np.ix_(rows, columns)], [digests[row] for row in rows])
+        level = {name: level_numbers(kept[name]) for name in parameters}
+        seed = level_numbers(kept[replicate])
+        sd = np.full(len(columns), np.nan)
+        if len(rows):
+            cell = combinations(list(level.values()), len(rows))
+            within = Residuals.of(clips, indicators(cell), np.zeros(len(rows), int))
+            sd = np.sqrt(within.variance[0]) if within.df[0] > 0 else sd
+        yield ClipBlock(tuple(features[c] for c in columns), kept, clips, level, seed, sd)
+
+
+def why_not(block: ClipBlock, *parameters: str) -> str:
+    """Say why a question about parameters cannot be tested, in a clause; empty when it can."""
+    if not len(block.frame):
+        return "no clip has a value"
+    for parameter in parameters:
+        if block.level[parameter].max() == 0:
+            return f"all clips with a value have the same {parameter}"
+    if block.seeds < FEWEST_SEEDS:
+        return f"{block.seeds} seed{'s' * (block.seeds > 1)}; at least {FEWEST_SEEDS} are needed"
     return ""
 
 
-def tested(table: SeedTable, change: Array, missing: str) -> dict[str, Any]:
-    """Test a table's contrasts and return the columns that every kind of effect has."""
-    effect_size, p_value = (
-        (np.nan, np.nan) if missing else repeated_measures_test(contrasts(table.means))
-    )
-    return {
-        "seeds": len(table.means),
-        "clips": table.clips,
-        "change": float(change.mean()) if change.size else np.nan,
-        "low": np.nan,
-        "high": np.nan,
-        "effect_size": effect_size,
-        "p_value": p_value,
-        "note": missing or left_out(table),
+def why_untested(values: Array, difference: float) -> str:
+    """Say why a contrast of a feature's values has no p-value."""
+    if np.ptp(values) <= ROUNDING * np.max(np.abs(values)):
+        return "the feature is the same in all clips"
+    if difference == 0:
+        return "the feature is the same at every level"
+    return "the feature does not vary between seeds, so chance cannot be judged"
+
+
+def blank(block: ClipBlock, note: str) -> dict[str, Any]:
+    """Return the columns of a question that was not tested."""
+    empty: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan)
+    return empty | {
+        "seeds": block.seeds,
+        "clips": len(block.frame),
+        "shape": "",
+        "from_level": None,
+        "to_level": None,
+        "peak": None,
+        "supported": False,
+        "note": note,
     }
 
 
-def left_out(table: SeedTable) -> str:
-    """Say how many clips a table could not use; empty when it used all."""
-    if not table.left_out:
-        return ""
-    return f"{table.left_out} clips left out: no value, or no counterpart at every level"
+def _effects(
+    block: ClipBlock, parameter: str, *, ordered: bool, alpha: float
+) -> dict[str, dict[str, Any]]:
+    """Return the columns of a parameter's effect on every feature of a block."""
+    note = why_not(block, parameter)
+    if note:
+        return {name: blank(block, note) for name in block.features}
+    level, others = block.level[parameter], block.cells(parameter)
+    model = additive_model(list(block.level.values()), len(level))
+    residuals = Residuals.of(block.clips, model, level, block.seed)
+    judge = judge_ordered if ordered else judge_unordered
+    judged = judge(residuals, level, others, alpha)
+    if judged is None:
+        note = (
+            "no two clips differ in it alone" + ordered * ", from its lowest to its highest value"
+        )
+        return {name: blank(block, note) for name in block.features}
+    levels = sorted_levels(block.frame[parameter])
+    rows = {}
+    for index, name in enumerate(block.features):
+        row = contrast_columns(block, judged.estimate, index, judged.alpha, judged.p_value[index])
+        peak = int(judged.peak[index])
+        rows[name] = row | {
+            "shape": judged.shape[index],
+            "from_level": levels[judged.from_level[index]],
+            "to_level": levels[judged.to_level[index]],
+            "peak": levels[peak] if peak >= 0 else None,
+            "supported": bool(judged.supported[index]),
+        }
+    return rows
 
 
-def _change(means: Array, *, ordered: bool) -> Array:
-    """Return each seed's difference between the two levels that are compared."""
-    average = means.mean(axis=0)
-    low, high = (0, -1) if ordered else (int(np.argmin(average)), int(np.argmax(average)))
-    return means[:, high] - means[:, low]
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What is said of a parameter's levels, for several features; all arrays have one value each.
+
+    Attributes
+    ----------
+    estimate : Estimate
+        Of the contrast that is stated.
+    alpha : float
+        One less the confidence of its interval.
+    p_value : np.ndarray
+        Of the whole question; NaN where there is no test.
+    shape : np.ndarray
+        "trend", "hump", "dip" or "pair".
+    from_level, to_level, peak : np.ndarray
+        Numbers of levels; -1 where there is no peak.
+    supported : np.ndarray
+        Whether the interval of the contrast allows the claim.
+    """
+
+    estimate: Estimate
+    alpha: float
+    p_value: Array
+    shape: Array
+    from_level: Array
+    to_level: Array
+    peak: Array
+    supported: Array
 
 
-def conclude(
-    rows: Iterable[dict[str, Any]], changes: list[Array], alpha: float, resamples: int, seed: int
-) -> pd.DataFrame:
-    """Add intervals over the seeds, p-values corrected together, and what can be concluded."""
-    import pandas as pd
+def judge_ordered(residuals: Residuals, level: Array, others: Array, alpha: float) -> Judged | None:
+    """Test levels that have an order for a trend, and for a hump or a dip.
 
-    table = pd.DataFrame(list(rows))
+    Parameters
+    ----------
+    residuals : Residuals
+    level, others : np.ndarray [shape=(clips,)]
+        Number of the level, and of the combination of all other parameters.
+    alpha : float
+
+    Returns
+    -------
+    Judged or None
+        None where the lowest and the highest level cannot be compared.
+    """
+    last = int(level.max())
+    end_weights, weights = pair_weights(level, others, 0, last), trend_weights(level, others)
+    if end_weights is None or weights is None:
+        return None
+    ends, trend = residuals.contrast(end_weights), residuals.contrast(weights)
+    low, high = ends.interval(alpha)
+    features = len(trend.value)
+    judged = Judged(
+        estimate=ends,
+        alpha=alpha,
+        p_value=np.maximum(trend.p_value, least_p_value(level, others)),
+        shape=np.full(features, "trend"),
+        from_level=np.zeros(features, int),
+        to_level=np.full(features, last),
+        peak=np.full(features, -1),
+        supported=(np.sign(ends.value) == np.sign(trend.value)) & ((low > 0) | (high < 0)),
+    )
+    return _or_hump(judged, residuals, level, others)
+
+
+def _or_hump(judged: Judged, residuals: Residuals, level: Array, others: Array) -> Judged:
+    """Test for a hump or a dip too, and state it where it is surer than the trend."""
+    weights = hump_weights(level, others)
+    if weights is None:
+        return judged
+    hump = residuals.contrast(weights)
+    values, last = residuals.clips.values, int(level.max())
+    heights = np.zeros((last + 1, values.shape[1]))
+    for at in range(1, last + 1):
+        weights = pair_weights(level, others, 0, at)
+        heights[at] = np.nan if weights is None else weights @ values
+    peak = np.where(hump.value > 0, np.nanargmax(heights, 0), np.nanargmin(heights, 0))
+    inside = (peak > 0) & (peak < last)
+    p_trend = np.minimum(1, judged.p_value / TREND_SHARE)
+    p_hump = np.maximum(hump.p_value, least_p_value(level, others)) / (1 - TREND_SHARE)
+    p_hump = np.where(inside, np.minimum(1, p_hump), np.nan)
+    surer = p_hump < p_trend
+    stated = (
+        np.where(surer, getattr(hump, name), getattr(judged.estimate, name))
+        for name in ("value", "se", "df")
+    )
+    return replace(
+        judged,
+        estimate=Estimate(*stated),
+        p_value=np.where(surer, p_hump, p_trend),
+        shape=np.where(surer, np.where(hump.value > 0, "hump", "dip"), "trend"),
+        peak=np.where(surer, peak, -1),
+        supported=surer | judged.supported,
+    )
+
+
+def judge_unordered(
+    residuals: Residuals, level: Array, others: Array, alpha: float
+) -> Judged | None:
+    """Test levels that have no order for a difference between any two of them.
+
+    The pair that differs most surely is stated; its p-value and its interval hold for all pairs
+    at once, by Šidák's inequality [1]_. Parameters are those of `judge_ordered`; None where no
+    two levels can be compared.
+
+    References
+    ----------
+    .. [1] Dunnett, C. W. (1980). Pairwise multiple comparisons in the unequal variance case.
+       Journal of the American Statistical Association 75.
+    """
+    pairs, estimates = [], []
+    for pair in itertools.combinations(range(int(level.max()) + 1), 2):
+        weights = pair_weights(level, others, *pair)
+        if weights is not None:
+            pairs.append(pair)
+            estimates.append(residuals.contrast(weights))
+    if not pairs:
+        return None
+    least = least_p_value(level, others)
+    p_values = np.array([np.maximum(estimate.p_value, least) for estimate in estimates])
+    tested = np.isfinite(p_values).any(axis=0)
+    surest = np.argmin(np.where(np.isfinite(p_values), p_values, 2), axis=0)
+    value, se, df, p_value = (
+        np.take_along_axis(np.array(rows), surest[np.newaxis], axis=0)[0]
+        for rows in (
+            [estimate.value for estimate in estimates],
+            [estimate.se for estimate in estimates],
+            [estimate.df for estimate in estimates],
+            p_values,
+        )
+    )
+    low, high = np.array(pairs)[surest].T
+    falls = value < 0
+    one_less = np.log1p(-np.minimum(p_value, 1 - 1e-16))
+    return Judged(
+        estimate=Estimate(np.abs(value), se, df),
+        alpha=float(-np.expm1(np.log1p(-alpha) / len(pairs))),
+        p_value=np.where(tested, -np.expm1(len(pairs) * one_less), np.nan),
+        shape=np.full(len(value), "pair"),
+        from_level=np.where(falls, high, low),
+        to_level=np.where(falls, low, high),
+        peak=np.full(len(value), -1),
+        supported=tested,
+    )
+
+
+def contrast_columns(
+    block: ClipBlock, estimate: Estimate, feature: int, alpha: float, p_value: float
+) -> dict[str, Any]:
+    """Return the columns that every contrast has."""
+    p_value = float(p_value)
+    if not np.isfinite(p_value):
+        values = block.clips.values[:, feature]
+        return blank(block, why_untested(values, float(estimate.value[feature])))
+    low, high = estimate.interval(alpha)
+    size, size_low, size_high = estimate.effect_size(block.sd, alpha)
+    return {
+        "seeds": block.seeds,
+        "clips": len(block.frame),
+        "change": float(estimate.value[feature]),
+        "low": float(low[feature]),
+        "high": float(high[feature]),
+        "effect_size": float(size[feature]),
+        "effect_size_low": float(size_low[feature]),
+        "effect_size_high": float(size_high[feature]),
+        "p_value": p_value,
+        "note": "",
+    }
+
+
+def conclude(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """Add p-values that are corrected together, and what is significant."""
     if table.empty:
         return table
-    sizes = np.array([len(change) for change in changes])
-    for n in set(sizes[sizes >= FEWEST]):
-        (same,) = np.nonzero(sizes == n)
-        low, high = mean_intervals(
-            np.stack([changes[row] for row in same]),
-            confidence=1 - alpha,
-            resamples=resamples,
-            seed=seed,
-        )
-        table.loc[same, "low"], table.loc[same, "high"] = low, high
-    adjusted = holm(table["p_value"].to_numpy())
+    adjusted = holm(table["p_value"].to_numpy(float))
+    supported = table["supported"].astype(bool)
     note = table.pop("note")
-    return table.assign(p_adjusted=adjusted, conclusive=adjusted < alpha, note=note)
+    return table.assign(p_adjusted=adjusted, significant=(adjusted < alpha) & supported, note=note)
 
 
 def holm(p_values: Array) -> Array:
@@ -182,6 +453,6 @@ def holm(p_values: Array) -> Array:
     adjusted = np.full(len(p_values), np.nan)
     (tested,) = np.nonzero(np.isfinite(p_values))
     rising = tested[np.argsort(p_values[tested])]
-    still_asked = np.arange(len(rising), 0, -1)
-    adjusted[rising] = np.minimum(1, np.maximum.accumulate(p_values[rising] * still_asked))
+    still_tested = np.arange(len(rising), 0, -1)
+    adjusted[rising] = np.minimum(1, np.maximum.accumulate(p_values[rising] * still_tested))
     return adjusted

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musicgen_lab.analysis.spectrogram import Array
-from musicgen_lab.stats.effects import conclude, tested, why_not
-from musicgen_lab.stats.intervals import RESAMPLES
-from musicgen_lab.stats.paired import SeedTable, contrasts, is_ordered, seed_tables
+from musicgen_lab.stats.contrasts import Residuals
+from musicgen_lab.stats.designs import (
+    combinations,
+    indicators,
+    interaction_weights,
+    pair_weights,
+)
+from musicgen_lab.stats.effects import (
+    ClipBlock,
+    blank,
+    clip_blocks,
+    conclude,
+    contrast_columns,
+    why_not,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,49 +37,92 @@ def interactions(
     parameters: Sequence[str] = (),
     alpha: float = 0.05,
     replicate: str = "seed",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Return whether the effect of one parameter depends on another.
+
+    Tested is whether the slope along the one grows or shrinks steadily with the other.
 
     Parameters
     ----------
     first, second : str
-        The two parameters.
+        The two parameters, whose values are numbers.
     parameters : sequence of str
         All columns that are varied, where there are more than the two.
-    frame, features, alpha, replicate, resamples, seed
+    frame, features, alpha, replicate
         As for `main_effects`.
 
     Returns
     -------
     pandas.DataFrame
-        One row per feature: ``first``, ``second``, ``feature`` and the columns of `main_effects`,
-        where ``levels`` counts the combinations. ``at_lowest`` and ``at_highest`` are the effect
-        of the first parameter, highest level minus lowest, at either end of the second; ``change``
-        is the latter minus the former. All three are NaN where one of the two has no order.
+        One row per feature: ``first``, ``second``, ``feature`` and the columns of `main_effects`
+        but for the levels compared. ``at_lowest`` and ``at_highest`` are the effect of the first
+        parameter, highest level less lowest, at either end of the second; ``change`` is the latter
+        less the former, and ``low`` and ``high`` its interval.
     """
-    others = [name for name in parameters if name not in (first, second)]
-    tables = seed_tables(frame, [first, second], features, others=others, replicate=replicate)
-    ordered = is_ordered(frame[first]) and is_ordered(frame[second])
-    rows = []
-    changes: list[Array] = []
-    for feature, table in zip(features, tables, strict=True):
-        missing = why_not(table, (first, second), replicate) or _apart(table)
-        moved: Array = np.empty((0, 2))  # by the first parameter, at the ends of the second
-        if ordered and not missing:
-            moved = np.diff(table.means[:, [0, -1]][:, :, [0, -1]], axis=1)[:, 0]
-        change = moved[:, 1] - moved[:, 0]
-        changes.append(change)
-        at_lowest, at_highest = moved.mean(axis=0) if len(moved) else (np.nan, np.nan)
-        names: dict[str, Any] = {"first": first, "second": second, "feature": feature}
-        names |= {"levels": math.prod(table.means.shape[1:])}
-        names |= {"at_lowest": at_lowest, "at_highest": at_highest}
-        rows.append(names | tested(table, change, missing))
-    return conclude(rows, changes, alpha, resamples, seed)
+    import pandas as pd
+
+    everything = list(dict.fromkeys([first, second, *parameters]))
+    by_feature: dict[str, dict[str, Any]] = {}
+    for block in clip_blocks(frame, everything, features, replicate):
+        by_feature |= _interactions(block, first, second, alpha)
+    names = {"first": first, "second": second}
+    rows = [names | {"feature": name} | by_feature[name] for name in features]
+    unused = ["shape", "from_level", "to_level", "peak"]
+    return conclude(pd.DataFrame(rows), alpha).drop(columns=unused, errors="ignore")
 
 
-def _apart(table: SeedTable) -> str:
-    """Say where two parameters add up but for the last digits of a sound's 32-bit numbers."""
-    alone = np.max(np.abs(contrasts(table.means))) <= 1e-6 * np.max(np.abs(table.means))
-    return "the effect of each is the same at every value of the other" if alone else ""
+def _interactions(
+    block: ClipBlock, first: str, second: str, alpha: float
+) -> dict[str, dict[str, Any]]:
+    """Return the columns of an interaction for every feature of a block of clips."""
+    ends = {"at_lowest": np.nan, "at_highest": np.nan}
+    note = why_not(block, first, second)
+    slope = corners = None
+    if not note:
+        a, b, others = block.level[first], block.level[second], block.cells(first, second)
+        slope = interaction_weights(a, b, others)
+        corners = _corner_weights(a, b, others)
+        if slope is None or corners is None:
+            note = f"{first} and {second} are not crossed"
+    if slope is None or corners is None:
+        return {name: blank(block, note) | ends for name in block.features}
+    group = combinations([a, b], len(a))
+    residuals = Residuals.of(block.clips, indicators(block.cells()), group)
+    tested, stated = residuals.contrast(slope), residuals.contrast(corners[1] - corners[0])
+    at_lowest, at_highest = (residuals.contrast(weights).value for weights in corners)
+    rows = {}
+    for index, name in enumerate(block.features):
+        row = contrast_columns(block, stated, index, alpha, float(tested.p_value[index]))
+        agrees = tested.value[index] * stated.value[index] > 0
+        excludes_zero = row["low"] > 0 or row["high"] < 0
+        moved = {"at_lowest": float(at_lowest[index]), "at_highest": float(at_highest[index])}
+        rows[name] = row | moved | {"supported": bool(agrees and excludes_zero)}
+    return rows
+
+
+def _corner_weights(a: Array, b: Array, others: Array) -> tuple[Array, Array] | None:
+    """Weigh clips so that their sums are the effect of the first at either end of the second.
+
+    Returns
+    -------
+    two of np.ndarray [shape=(clips,)] or None
+        None where no block has all four corners.
+    """
+    last_a, last_b = int(a.max()), int(b.max())
+    corners = [(x, y) for x in (0, last_a) for y in (0, last_b)]
+    counts = [
+        np.bincount(others[(a == x) & (b == y)], minlength=others.max() + 1) for x, y in corners
+    ]
+    whole = np.min(counts, axis=0) > 0
+    if not whole.any():
+        return None
+    weights = []
+    for at in (0, last_b):
+        here = whole[others] & (b == at)
+        part = np.zeros(len(a))
+        found = pair_weights(a[here], others[here], 0, last_a)
+        if found is None:
+            return None
+        part[here] = found
+        weights.append(part)
+    return weights[0], weights[1]

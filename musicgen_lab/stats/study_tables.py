@@ -17,9 +17,9 @@ import numpy as np
 
 from musicgen_lab.analysis.features import FEATURES, chosen_features
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.designs import is_ordered
 from musicgen_lab.stats.effects import holm, main_effects
 from musicgen_lab.stats.interactions import interactions
-from musicgen_lab.stats.paired import is_ordered
 from musicgen_lab.stats.trends import trends
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ class StudyTables:
     def effects(self) -> pd.DataFrame:
         """The main effect of every parameter on every feature.
 
-        As `musicgen_lab.stats.effects.main_effects`, with the parameter's lowest and highest level
-        (`lowest`, `highest`); empty where nothing but the seed is swept.
+        As `musicgen_lab.stats.effects.main_effects`; empty where nothing but the seed is swept.
         """
         return self._family[0]
 
@@ -91,8 +90,7 @@ class StudyTables:
         """The interactions of every two parameters that are numbers and fully crossed.
 
         As `musicgen_lab.stats.interactions.interactions`, with the ends of both parameters' levels
-        (`first_lowest` and so on). One is conclusive only where the interval of the difference
-        excludes 0 too, as that difference is what is stated.
+        (`first_lowest` and so on).
         """
         return self._family[1]
 
@@ -110,11 +108,6 @@ class StudyTables:
         lowest = {name: values[0] for name, values in levels.items()}
         highest = {name: values[-1] for name, values in levels.items()}
         effects = main_effects(frame, parameters, self.features, alpha=self.alpha)
-        if not effects.empty:
-            effects = effects.assign(
-                lowest=effects["parameter"].map(lowest).astype(object),
-                highest=effects["parameter"].map(highest).astype(object),
-            )
         pairs = [
             interactions(
                 frame, first, second, self.features, parameters=parameters, alpha=self.alpha
@@ -131,10 +124,11 @@ class StudyTables:
         crossed = pd.concat(pairs, ignore_index=True)
         p_values = np.concatenate([effects["p_value"], crossed["p_value"]])
         adjusted, adjusted_crossed = np.split(holm(p_values), [len(effects)])
-        effects = effects.assign(p_adjusted=adjusted, conclusive=adjusted < self.alpha)
-        excludes_zero = (crossed["low"] > 0) | (crossed["high"] < 0)
-        conclusive = (adjusted_crossed < self.alpha) & excludes_zero
-        return effects, crossed.assign(p_adjusted=adjusted_crossed, conclusive=conclusive)
+        effects, crossed = (
+            table.assign(p_adjusted=p, significant=(p < self.alpha) & table["supported"])
+            for table, p in ((effects, adjusted), (crossed, adjusted_crossed))
+        )
+        return effects, crossed
 
     def _crossed(self) -> Iterator[tuple[str, str]]:
         """Yield every two ordered parameters of which each combination was requested.
@@ -155,9 +149,9 @@ def tested(table: pd.DataFrame) -> int:
     return 0 if table.empty else int(table["p_value"].notna().sum())
 
 
-def conclusive(table: pd.DataFrame) -> list[dict[str, Any]]:
+def significant(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table that are significant after correction, the surest first."""
     if table.empty:
         return []
-    rows = table[table["conclusive"]].sort_values("p_adjusted", kind="stable")
+    rows = table[table["significant"]].sort_values("p_adjusted", kind="stable")
     return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]

@@ -1,0 +1,250 @@
+"""Contrasts between the clips of a study, each group of clips with a variance of its own.
+
+A contrast is a weighted sum of clips, such as "the mean at the highest temperature less that at
+the lowest, all else being equal". Its standard error comes from the residuals of a linear model:
+those of each group (a level of the parameter, or a cell) give the variance of that group, so that
+a level which scatters more than others neither hides nor feigns an effect. Student's t with
+Satterthwaite's degrees of freedom [1]_ judges it, taken at a lower confidence limit, as a variance
+of few clips is easily estimated far too small. The same recording counts once, in however many
+cells it is.
+
+References
+----------
+.. [1] Satterthwaite, F. E. (1946). An approximate distribution of estimates of variance
+   components. Biometrics Bulletin 2(6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from musicgen_lab.analysis.spectrogram import Array
+
+ROUNDING = 1e-6
+"""Differences under this share of the largest value are rounding of 32-bit samples, and are 0."""
+
+UNDERESTIMATE = 0.2
+"""How likely a group's variance is to be smaller, against the true one, than is allowed for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """One contrast of several features.
+
+    Attributes
+    ----------
+    value, se : np.ndarray [shape=(features,)]
+        In the features' units. ``se`` is 0 where nothing scatters.
+    df : np.ndarray [shape=(features,)]
+        Degrees of freedom of ``se``.
+    """
+
+    value: Array
+    se: Array
+    df: Array
+
+    @property
+    def t(self) -> Array:
+        """Student's t; NaN where nothing scatters and there is no test."""
+        safe = np.where(self.se > 0, self.se, np.nan)
+        return np.asarray(self.value / safe)
+
+    @property
+    def p_value(self) -> Array:
+        """Two-sided; NaN where there is no test."""
+        from scipy.stats import t
+
+        return np.asarray(2 * t.sf(np.abs(self.t), self.df))
+
+    def interval(self, alpha: float) -> tuple[Array, Array]:
+        """Return the interval at 1 - alpha; NaN where there is no test."""
+        from scipy.stats import t
+
+        half = np.where(self.se > 0, self.se * t.isf(alpha / 2, self.df), np.nan)
+        return self.value - half, self.value + half
+
+    def effect_size(self, sd: Array, alpha: float) -> tuple[Array, Array, Array]:
+        """Return the contrast in standard deviations, and its interval (noncentral t) [1]_.
+
+        Parameters
+        ----------
+        sd : np.ndarray [shape=(features,)]
+            Of a clip within its cell.
+        alpha : float
+            One less the confidence of the interval.
+
+        References
+        ----------
+        .. [1] Steiger, J. H., and Fouladi, R. T. (1997). Noncentrality interval estimation and the
+           evaluation of statistical models. In: What If There Were No Significance Tests?
+        """
+        from scipy.special import nctdtrinc
+
+        unit = np.where(sd > 0, self.se / np.where(sd > 0, sd, 1), np.nan)
+        low, high = (nctdtrinc(self.df, tail, self.t) * unit for tail in (1 - alpha / 2, alpha / 2))
+        return self.t * unit, low, high
+
+
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """The clips of a study that have a value, with every recording once.
+
+    Attributes
+    ----------
+    values : np.ndarray [shape=(clips, features)]
+        Without NaN.
+    recording : np.ndarray [shape=(clips,)]
+        Numbers from 0 on, the same for clips with the same samples.
+    first : np.ndarray [shape=(recordings,)]
+        The first clip that each recording is.
+    """
+
+    values: Array
+    recording: Array
+    first: Array
+
+    @classmethod
+    def of(cls, values: Array, digests: Sequence[object]) -> Clips:
+        """Number the recordings of clips.
+
+        Parameters
+        ----------
+        values : np.ndarray [shape=(clips, features)]
+        digests : sequence [shape=(clips,)]
+            Equal for clips with the same samples.
+        """
+        number: dict[object, int] = {}
+        recording = np.array([number.setdefault(d, len(number)) for d in digests], int)
+        first = np.zeros(len(number), int)
+        first[recording[::-1]] = np.arange(len(recording))[::-1]
+        return cls(values, recording, first)
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """What a linear model leaves of the recordings, in groups that scatter alike.
+
+    Attributes
+    ----------
+    clips : Clips
+    group : np.ndarray [shape=(recordings,)]
+        Counted from 0.
+    variance : np.ndarray [shape=(groups, features)]
+        Of a recording; that of all groups together for a group that the model leaves no freedom.
+    df : np.ndarray [shape=(groups,)]
+    pooled_df : float
+    inflation : float or np.ndarray [shape=(features,)]
+        What the variance of a contrast is multiplied by, as clips of one seed are alike.
+    """
+
+    clips: Clips
+    group: Array
+    variance: Array
+    df: Array
+    pooled_df: float
+    inflation: float | Array
+
+    @classmethod
+    def of(
+        cls, clips: Clips, model: Array, group: Array, replicate: Array | None = None
+    ) -> Residuals:
+        """Fit a model by least squares.
+
+        Parameters
+        ----------
+        clips : Clips
+        model : np.ndarray [shape=(clips, columns)]
+            The model's columns, which may depend on each other.
+        group : np.ndarray [shape=(clips,)]
+            Counted from 0.
+        replicate : np.ndarray [shape=(clips,)], optional
+            Numbers of the seeds. Where clips of one seed in one group are more alike than others,
+            on average over the features, contrasts of groups become less certain by that.
+        """
+        values, group = clips.values[clips.first], group[clips.first]
+        left, strengths, _ = np.linalg.svd(model[clips.first], full_matrices=False)
+        basis = left[:, strengths > 1e-9 * strengths[0]]
+        residuals = values - basis @ (basis.T @ values)
+        scale = np.max(np.abs(values), axis=0, initial=0.0)
+        residuals[np.abs(residuals) <= ROUNDING * scale] = 0
+        free = 1 - np.sum(basis**2, axis=1)
+        df = np.bincount(group, free)
+        squares = _sums(residuals**2, group)
+        has_df = df > 1e-6
+        pooled = squares.sum(axis=0) / max(df.sum(), 1e-6)
+        variance = np.where(has_df[:, None], squares / np.where(has_df, df, 1)[:, None], pooled)
+        factor = 1.0
+        if replicate is not None:
+            factor = inflation(residuals, group, replicate[clips.first])
+        return cls(clips, group, variance, np.where(has_df, df, 0), float(df.sum()), factor)
+
+    def contrast(self, weights: Array) -> Estimate:
+        """Estimate a contrast.
+
+        Parameters
+        ----------
+        weights : np.ndarray [shape=(clips,)]
+            Summing to 0.
+        """
+        merged = np.bincount(self.clips.recording, weights)
+        values = self.clips.values[self.clips.first]
+        value = merged @ values
+        scale = np.max(np.abs(values), axis=0, initial=0.0) * np.sum(np.abs(merged))
+        value = np.where(np.abs(value) <= ROUNDING * scale, 0.0, value)
+        squared = np.bincount(self.group, merged**2, minlength=len(self.df))
+        squared[squared <= 1e-12 * np.sum(weights**2)] = 0
+        parts = squared[:, np.newaxis] * self.variance
+        borrowed = self.df == 0
+        parts = np.vstack([parts[~borrowed], parts[borrowed].sum(axis=0)])
+        df = np.append(self.df[~borrowed], self.pooled_df)
+        se = np.sqrt(parts.sum(axis=0) * self.inflation)
+        return Estimate(value, se, _degrees_of_freedom(parts, df))
+
+
+def _sums(values: Array, group: Array) -> Array:
+    """Add up the rows of each group."""
+    sums = np.zeros((int(group.max(initial=-1)) + 1, values.shape[1]))
+    np.add.at(sums, group, values)
+    return sums
+
+
+def inflation(residuals: Array, group: Array, replicate: Array) -> float:
+    """Return by how much clips of one seed raise the variance of a group's mean, by being alike.
+
+    The ratio of the cluster-robust to the heteroscedasticity-robust variance, on average over the
+    features; at least 1.
+
+    Parameters
+    ----------
+    residuals : np.ndarray [shape=(recordings, features)]
+    group, replicate : np.ndarray [shape=(recordings,)]
+        Clips of one replicate in one group make a cluster.
+    """
+    _, cluster = np.unique(np.column_stack([group, replicate]), axis=0, return_inverse=True)
+    together = np.sum(_sums(residuals, cluster.ravel()) ** 2, axis=0)
+    apart = np.sum(residuals**2, axis=0)
+    scattering = apart > 0
+    if not scattering.any():
+        return 1.0
+    return max(1.0, float(np.mean(together[scattering] / apart[scattering])))
+
+
+def _degrees_of_freedom(parts: Array, df: Array) -> Array:
+    """Return Satterthwaite's degrees of freedom, if one of the parts had come out too small."""
+    from scipy.stats import chi2
+
+    usable = df > 0
+    parts, df = parts[usable], df[usable][:, np.newaxis]
+    larger = df / chi2.ppf(UNDERESTIMATE, df)
+    fewest = np.full(parts.shape[1], np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for row in range(len(parts)):
+            if not parts[row].any():
+                continue
+            raised = parts.copy()
+            raised[row] *= larger[row]
+            fewest = np.fmin(fewest, raised.sum(axis=0) ** 2 / np.sum(raised**2 / df, axis=0))
+    return np.where(np.isfinite(fewest), np.maximum(fewest, 1.0), 1.0)
