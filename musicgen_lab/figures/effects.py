@@ -14,16 +14,18 @@ from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
 from musicgen_lab.formatting import decimals_for, format_value, mid_sentence, signed, with_unit
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.effects import ALL_SAME, NO_VALUE, SAME_LEVELS
 from musicgen_lab.stats.study_tables import StudyTables
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+HUMPS = {"hump", "dip"}
 COLUMNS = 3
 PANEL_IN, ROW_IN = 2.35, 0.34
 DOT_PT = 6.5
-HELD_COLOUR = "#b3367a"  # dark enough on light paper, light enough on dark
+SIGNIFICANT_COLOUR = "#b3367a"  # dark enough on light paper, light enough on dark
 GAP_X_IN, GAP_Y_IN = 0.3, 0.85
 TOP_IN, BOTTOM_IN, RIGHT_IN = 0.75, 0.3, 0.25
 
@@ -31,9 +33,10 @@ TOP_IN, BOTTOM_IN, RIGHT_IN = 0.75, 0.3, 0.25
 def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Drawing:
     """Draw how much each swept parameter moves each feature, with 95% intervals.
 
-    One panel per feature, in its unit, with a dot and an interval per parameter: the mean at the
-    parameter's highest level minus that at its lowest, over seeds. Filled where the effect is
-    significant after correction (`StudyTables`), hollow where it is inconclusive.
+    One panel per feature, in its unit, with a dot and an interval per parameter: what `StudyTables`
+    states, which is the change from the parameter's lowest level to its highest, the middle of the
+    range against its ends (a diamond), or the surest difference between two levels that have no
+    order. Filled where it is significant after correction, hollow where it is inconclusive.
 
     Parameters
     ----------
@@ -55,7 +58,7 @@ def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Draw
         )
     features = list(dict.fromkeys(effects["feature"]))
     parameters = list(dict.fromkeys(effects["parameter"]))
-    names = [_row_name(effects, parameter) for parameter in parameters]
+    names = [_row_name(table, parameter) for parameter in parameters]
     left = 0.3 + 0.075 * max(len(line) for name in names for line in name.split("\n"))
     columns = min(COLUMNS, len(features))
     rows = math.ceil(len(features) / columns)
@@ -65,8 +68,8 @@ def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Draw
     figure = Figure(figsize=(max(width, 5.2), height), dpi=120, facecolor=PAPER)
     width = max(width, 5.2)
     title = (
-        "Change from the lowest to the highest value, with its 95% interval over seeds.\n"
-        "Filled: significant after correction. Hollow: inconclusive."
+        "Change from the lowest to the highest value, with its 95% interval. "
+        f"{_other_shapes(effects)}\nFilled: significant after correction. Hollow: inconclusive."
     )
     wrapped = "\n".join(textwrap.wrap(title, int(width * 12)))
     ink: dict[str, Any] = {"color": INK, "parse_math": False}
@@ -89,12 +92,19 @@ def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Draw
     return Drawing(figure, _alt(effects))
 
 
-def _row_name(effects: pd.DataFrame, parameter: str) -> str:
-    row = effects[effects["parameter"] == parameter].iloc[0]
-    if isinstance(row["lowest"], str):
-        return f"{parameter}\n{row['levels']} values"
-    ends = " to ".join(format_value(parameter, row[end]) for end in ("lowest", "highest"))
-    return f"{parameter}\n{ends}"
+def _other_shapes(effects: pd.DataFrame) -> str:
+    """Say what a dot is where it is no change from the lowest to the highest value."""
+    shapes = set(effects["shape"])
+    humps = "Diamond: the middle of the range against its ends. "
+    pairs = "Values without an order: the two that differ most surely."
+    return (humps if shapes & HUMPS else "") + (pairs if "pair" in shapes else "")
+
+
+def _row_name(table: RunTable, parameter: str) -> str:
+    values = table.values(parameter)
+    if isinstance(values[0], str):
+        return f"{parameter}\n{len(values)} values"
+    return f"{parameter}\n{' to '.join(format_value(parameter, values[end]) for end in (0, -1))}"
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] | None) -> None:
@@ -120,12 +130,13 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] |
             )
             continue
         axes.plot([0, 0], [y - 0.5, y + 0.5], color=MUTED, linewidth=0.8, zorder=0)
-        colour = HELD_COLOUR if row["conclusive"] else MUTED
+        colour = SIGNIFICANT_COLOUR if row["significant"] else MUTED
         for start, end in ((low, change - dot), (change + dot, high)):
             if start < end:
                 axes.plot([start, end], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
-        face = colour if row["conclusive"] else "none"
-        axes.plot(change, y, "o", markersize=DOT_PT, color=colour, markerfacecolor=face)
+        face = colour if row["significant"] else "none"
+        marker = "D" if row["shape"] in HUMPS else "o"
+        axes.plot(change, y, marker, markersize=DOT_PT, color=colour, markerfacecolor=face)
     axes.set_xlim(-limit, limit)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), names or [""] * len(rows))
@@ -145,20 +156,24 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] |
 
 
 def _why_empty(row: pd.Series[Any]) -> str:
-    if "same in all" in row["note"]:
+    if row["note"] == NO_VALUE:
+        return "no value"
+    if row["note"] in (ALL_SAME, SAME_LEVELS):
         return "no difference at all"
-    return "too few seeds" if row["clips"] else "no values to compare"
+    return "too few seeds" if row["note"].endswith("are needed") else "cannot be tested"
 
 
 def _alt(effects: pd.DataFrame) -> str:
     parts = []
+    middle = ", the middle of the range against its ends"
     for row in effects.to_dict("records"):
         feature = FEATURES[row["feature"]]
-        said = f"{row['parameter']} on {mid_sentence(feature.label)}"
+        text = f"{row['parameter']} on {mid_sentence(feature.label)}"
         if math.isfinite(row["change"]):
             decimals = decimals_for((0.0, abs(row["change"])))
             change = signed(row["change"], decimals, plus=True)
-            said += f" {with_unit(change, feature.difference_unit)}"
-        said += "" if row["conclusive"] else ", inconclusive"
-        parts.append(said)
-    return f"Effects with 95% intervals over seeds. {'; '.join(parts)}."
+            text += f" {with_unit(change, feature.difference_unit)}"
+            text += middle if row["shape"] in HUMPS else ""
+        text += "" if row["significant"] else ", inconclusive"
+        parts.append(text)
+    return f"Effects with 95% intervals. {'; '.join(parts)}."

@@ -135,14 +135,13 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
                 "change": with_unit(texts[0], feature.difference_unit),
                 "interval": "–" if low != low else f"{texts[1]} to {texts[2]}",
                 "seeds": row["seeds"],
-                "judged": "significant" if row["conclusive"] else "inconclusive",
+                "judged": "significant" if row["significant"] else "inconclusive",
                 "note": row["note"],
             }
         )
     method = (
         f"{len(table)} questions were asked. The chance that even one of the differences named "
-        f"here is a false alarm is at most {ALPHA:.0%} (Holm's correction). Each seed counts once, "
-        "by its mean over all pairs."
+        f"here is a false alarm is at most {ALPHA:.0%} (Holm's correction)."
     )
     sentences = difference_sentences(comparison, table)
     return show("report/differences.html.j2", sentences=sentences, method=method, rows=rows)

@@ -17,8 +17,7 @@ from musicgen_lab.formatting import format_value
 from musicgen_lab.report.sentences import find
 from musicgen_lab.request import SWEEP_ORDER, GenerationRequest
 from musicgen_lab.runs.run_table import RunTable
-from musicgen_lab.stats.intervals import FEWEST_RESAMPLED
-from musicgen_lab.stats.study_tables import ALPHA, StudyTables, conclusive
+from musicgen_lab.stats.study_tables import ALPHA, StudyTables, significant
 from musicgen_lab.templating import show
 
 if TYPE_CHECKING:
@@ -95,8 +94,7 @@ def findings(table: RunTable, features: Sequence[str] | None = None) -> HTML:
         method = (
             f"{found.questions} questions were asked, of {len(study.features)} features{crossed}. "
             "The chance that even one of the effects named here is a false alarm is at most "
-            f"{ALPHA:.0%} (Holm's correction). Intervals are bootstrapped, and under "
-            f"{FEWEST_RESAMPLED} seeds Student's."
+            f"{ALPHA:.0%} (Holm's correction)."
         )
     return show(
         "report/findings.html.j2",
@@ -224,7 +222,7 @@ def heatmap_figures(table: RunTable, features: Sequence[str] | None = None) -> H
     IPython.display.HTML
     """
     names = [name for name in chosen_features(features) if name in NUMBERS]
-    first = [effect["feature"] for effect in conclusive(StudyTables.of(table, features).effects)]
+    first = [effect["feature"] for effect in significant(StudyTables.of(table, features).effects)]
     ordered = list(dict.fromkeys([*first, *names]))
     drawn = [
         (f"Heatmap: {FEATURES[name].label}", drawing)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from musicgen_lab.analysis.features import FEATURES
 from musicgen_lab.formatting import decimals_for, format_value, mid_sentence, signed, with_unit
 from musicgen_lab.stats.comparison import Comparison
-from musicgen_lab.stats.study_tables import StudyTables, conclusive, tested
+from musicgen_lab.stats.effects import ALL_SAME, NO_VALUE, SAME_LEVELS
+from musicgen_lab.stats.study_tables import StudyTables, significant, tested
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,56 +42,65 @@ def find(study: StudyTables) -> Findings:
     Grids are asked for main effects and interactions; a random design, in which no two clips
     differ in one parameter alone, for trends.
     """
-    if study.is_random_design:
-        sentences = [trend_sentence(trend) for trend in conclusive(study.trends)]
-        return Findings(
-            sentences, inconclusive_sentences(study.trends, study.features), tested(study.trends)
-        )
-    claims = [(row["p_adjusted"], effect_sentence(row)) for row in conclusive(study.effects)]
-    claims += [
-        (row["p_adjusted"], interaction_sentence(row)) for row in conclusive(study.interactions)
-    ]
-    crossed = tested(study.interactions)
+    table = study.trends if study.is_random_design else study.effects
+    sentence = trend_sentence if study.is_random_design else effect_sentence
+    crossed = study.interactions
+    claims = [(row["p_adjusted"], sentence(row)) for row in significant(table)]
+    claims += [(row["p_adjusted"], interaction_sentence(row)) for row in significant(crossed)]
     return Findings(
-        [sentence for _, sentence in sorted(claims, key=lambda claim: claim[0])],
-        inconclusive_sentences(study.effects, study.features),
-        tested(study.effects) + crossed,
-        crossed,
+        [text for _, text in sorted(claims, key=lambda claim: claim[0])],
+        inconclusive_sentences(table),
+        tested(table) + tested(crossed),
+        tested(crossed),
     )
 
 
 def effect_sentence(effect: Mapping[str, Any]) -> str:
-    """Say an effect that holds in a sentence, with its interval.
+    """Say a significant effect in a sentence, with its interval.
 
     Such as "Onset rate rises with temperature: by 1.20 per second from 0.7 to 1.3 (95%
     interval 0.80 to 1.60, 4 seeds)."
     """
-    feature = FEATURES[effect["feature"]]
-    parameter = effect["parameter"]
-    change, low, high = (float(effect[name]) for name in ("change", "low", "high"))
-    decimals = decimals_for((0.0, max(abs(low), abs(high), abs(change))))
-    interval = (
-        f"95% interval {signed(low, decimals)} to {signed(high, decimals)}"
-        if math.isfinite(low)
-        else "no interval"
-    )
-    seeds = f"{effect['seeds']} seeds"
-    if isinstance(effect["lowest"], str):
+    feature, parameter = FEATURES[effect["feature"]], effect["parameter"]
+    much, interval = _size(effect)
+    certainty = f"({interval}, {effect['seeds']} seeds)"
+    first, last = (_level(parameter, effect[end]) for end in ("from_level", "to_level"))
+    if effect["shape"] == "pair":
         return (
-            f"{feature.label} differs between values of {parameter}: by up to "
-            f"{with_unit(signed(change, decimals), feature.difference_unit)} ({interval}, {seeds})."
+            f"{feature.label} differs between values of {parameter}: it is {much} higher with "
+            f"{last} than with {first} {certainty}."
         )
-    verb = "rises" if change > 0 else "falls"
+    if effect["shape"] == "trend":
+        verb = "rises" if effect["change"] > 0 else "falls"
+        return (
+            f"{feature.label} {verb} with {parameter}: by {much} from {first} to {last} "
+            f"{certainty}."
+        )
+    extreme, side = ("highest", "above") if effect["shape"] == "hump" else ("lowest", "below")
+    return (
+        f"{feature.label} changes with {parameter} and is {extreme} near "
+        f"{_level(parameter, effect['peak'])}: the middle of the range lies {much} {side} its ends "
+        f"{certainty}."
+    )
+
+
+def _size(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return how large a change is, without its sign, and its interval."""
+    change, low, high = (float(row[name]) for name in ("change", "low", "high"))
     if change < 0:
-        low, high = -high, -low
-        interval = f"95% interval {signed(low, decimals)} to {signed(high, decimals)}"
-    ends = " to ".join(format_value(parameter, effect[end]) for end in ("lowest", "highest"))
-    much = with_unit(signed(abs(change), decimals), feature.difference_unit)
-    return f"{feature.label} {verb} with {parameter}: by {much} from {ends} ({interval}, {seeds})."
+        change, low, high = -change, -high, -low
+    decimals = decimals_for((0.0, max(abs(low), abs(high))))
+    much = with_unit(signed(change, decimals), FEATURES[row["feature"]].difference_unit)
+    return much, f"95% interval {signed(low, decimals)} to {signed(high, decimals)}"
+
+
+def _level(parameter: str, value: Any) -> str:
+    text = format_value(parameter, value)
+    return f"“{text}”" if parameter == "prompt" else text
 
 
 def trend_sentence(trend: Mapping[str, Any]) -> str:
-    """Say a trend that holds in a sentence, with the interval of its rank correlation."""
+    """Say a significant trend in a sentence, with the interval of its rank correlation."""
     rho, low, high = (signed(float(trend[name]), 2) for name in ("rho", "low", "high"))
     verb = "rises" if trend["rho"] > 0 else "falls"
     return (
@@ -127,50 +136,65 @@ def interaction_sentence(interaction: Mapping[str, Any]) -> str:
     )
 
 
-def inconclusive_sentences(effects: pd.DataFrame, features: Sequence[str]) -> list[str]:
-    """Say in sentences where nothing can be concluded, and why."""
-    if effects.empty:
+def inconclusive_sentences(table: pd.DataFrame) -> list[str]:
+    """Say in sentences where nothing can be concluded, and why.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Effects or trends.
+    """
+    if table.empty:
         return ["Nothing but the seed was swept, so there is no effect to look for."]
-    said = []
-    for parameter, rows in effects.groupby("parameter", sort=False):
-        held = rows[rows["conclusive"]]
-        untested = rows[rows["p_value"].isna()]
-        if len(untested) == len(rows):
-            said.append(f"Nothing can be concluded about {parameter}: {_reasons(untested)}.")
-            continue
-        open_labels = [
-            mid_sentence(FEATURES[name].label)
-            for name in rows["feature"]
-            if name not in set(held["feature"])
-        ]
-        if open_labels and len(open_labels) == len(features):
-            said.append(
-                f"No effect of {parameter} on any of {len(features)} features could be told from "
+    untested = table[table["p_value"].isna()]
+    sentences = []
+    too_few = untested[untested["note"].str.endswith("are needed")]
+    if len(too_few) and len(untested) == len(table):
+        note = str(too_few["note"].iloc[0])
+        verb = "is" if note.startswith("1 ") else "are"
+        return [f"Nothing can be told from chance: there {verb} {note}."]
+    for note, verb, rest in (
+        (NO_VALUE, "has", "no value on any clip, which may be too short or silent"),
+        (ALL_SAME, "is", "the same in all clips"),
+    ):
+        labels = _labels(untested[untested["note"] == note]["feature"])
+        if labels:
+            verb = verb if len(labels) == 1 else {"has": "have", "is": "are"}[verb]
+            sentences.append(f"{_capital(_list(labels, 'and'))} {verb} {rest}.")
+    other = untested[~untested["note"].isin([NO_VALUE, ALL_SAME])]
+    for _, rows in other.groupby(["parameter", "note"], sort=False):
+        parameter, note = rows[["parameter", "note"]].iloc[0]
+        names = _list(_labels(rows["feature"]), "or")
+        sentences.append(f"Of {parameter} and {names} nothing can be said: {note}.")
+    for _, rows in table[table["p_value"].notna()].groupby("parameter", sort=False):
+        parameter = rows["parameter"].iloc[0]
+        labels = _labels(rows[~rows["significant"]]["feature"])
+        if len(labels) == len(rows) > 1:
+            sentences.append(
+                f"No effect of {parameter} on any of {len(rows)} features could be told from "
                 "chance."
             )
-        elif open_labels:
-            said.append(f"Whether {parameter} changes {_list(open_labels)} is inconclusive.")
-    return said
+        elif labels:
+            sentences.append(f"Whether {parameter} changes {_list(labels, 'or')} is inconclusive.")
+    return sentences
 
 
 def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[str]:
-    """Say the differences that hold, the surest first, and what cannot be told."""
+    """Say the significant differences between two runs, the surest first, and what is open."""
     first, second = comparison.names()
     sentences = []
-    for row in conclusive(table):
-        feature = FEATURES[row["feature"]]
-        change, low, high = (float(row[name]) for name in ("change", "low", "high"))
-        decimals = decimals_for((0.0, max(abs(low), abs(high), abs(change))))
-        more = "higher" if change > 0 else "lower"
-        ends = sorted((abs(low), abs(high)))
+    for row in significant(table):
+        more = "higher" if row["change"] > 0 else "lower"
+        much, interval = _size(row)
         sentences.append(
-            f"{feature.label} is {more} with {second} than with {first}: by "
-            f"{with_unit(signed(abs(change), decimals), feature.difference_unit)} (95% interval "
-            f"{signed(ends[0], decimals)} to {signed(ends[1], decimals)}, {row['seeds']} seeds)."
+            f"{FEATURES[row['feature']].label} is {more} with {second} than with {first}: by "
+            f"{much} ({interval}, {row['seeds']} seeds)."
         )
     untested = table[table["p_value"].isna()]
     if len(untested) == len(table):
-        sentences.append(f"Nothing can be concluded: {_first_note(untested['note'])}.")
+        if untested["note"].isin([ALL_SAME, SAME_LEVELS]).all():
+            return ["The features are the same in both runs, clip by clip."]
+        sentences.append(f"Nothing can be concluded: {untested['note'].iloc[0]}.")
     elif not sentences:
         sentences.append(
             f"No difference in any of {len(table)} features could be told from chance."
@@ -178,14 +202,13 @@ def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[st
     return sentences
 
 
-def _first_note(notes: Any) -> str:
-    return next((str(note) for note in notes if note), "no pair has a value")
+def _labels(features: Iterable[str]) -> list[str]:
+    return [mid_sentence(FEATURES[name].label) for name in dict.fromkeys(features)]
 
 
-def _reasons(rows: pd.DataFrame) -> str:
-    reasons = list(dict.fromkeys(str(note) for note in rows["note"] if note))
-    return "; ".join(reasons[:2])
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
-def _list(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+def _list(words: Sequence[str], last: str) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"

@@ -207,7 +207,7 @@ class Residuals:
 def _sums(values: Array, group: Array) -> Array:
     """Add up the rows of each group."""
     sums = np.zeros((int(group.max(initial=-1)) + 1, values.shape[1]))
-    np.add.at(sums, group, values)
+    np.add.at(sums, group.astype(int), values)
     return sums
 
 

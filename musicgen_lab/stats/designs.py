@@ -34,19 +34,20 @@ def sorted_levels(values: pd.Series[Any]) -> list[Any]:
 def level_numbers(values: pd.Series[Any]) -> Array:
     """Return each clip's level, counted from 0 in the order of `sorted_levels`."""
     number = {level: index for index, level in enumerate(sorted_levels(values))}
-    return values.map(number).to_numpy(int)
+    return np.asarray(values.map(number).to_numpy(int))
 
 
 def combinations(columns: Sequence[Array], rows: int) -> Array:
     """Number the combinations of several columns of levels, from 0 on; 0 without columns."""
     if not columns:
         return np.zeros(rows, int)
-    return np.unique(np.column_stack(columns), axis=0, return_inverse=True)[1].ravel()
+    _, numbers = np.unique(np.column_stack(columns), axis=0, return_inverse=True)
+    return np.asarray(numbers.ravel())
 
 
 def indicators(numbers: Array) -> Array:
     """Return one column for each number from 0 on, 1 in its rows."""
-    return np.eye(int(numbers.max(initial=0)) + 1)[numbers]
+    return np.asarray(np.eye(int(numbers.max(initial=0)) + 1)[numbers])
 
 
 def additive_model(columns: Sequence[Array], rows: int) -> Array:
@@ -63,7 +64,7 @@ def trend_weights(level: Array, block: Array) -> Array | None:
         None where no block has two levels.
     """
     weights = _centred(level.astype(float), block)
-    return _scaled(weights, weights @ weights)
+    return _scaled(weights, float(weights @ weights))
 
 
 def hump_weights(level: Array, block: Array) -> Array | None:
@@ -123,7 +124,7 @@ def interaction_weights(first: Array, second: Array, block: Array) -> Array | No
     )
     product = first.astype(float) * second
     weights = product - alone @ np.linalg.lstsq(alone, product, rcond=None)[0]
-    return _scaled(weights, weights @ weights)
+    return _scaled(weights, float(weights @ weights))
 
 
 def least_p_value(level: Array, block: Array) -> float:
@@ -141,7 +142,7 @@ def least_p_value(level: Array, block: Array) -> float:
 
 def _centred(x: Array, block: Array) -> Array:
     count = np.maximum(np.bincount(block), 1)
-    return x - (np.bincount(block, x) / count)[block]
+    return np.asarray(x - (np.bincount(block, x) / count)[block])
 
 
 def _scaled(weights: Array, by: float) -> Array | None:

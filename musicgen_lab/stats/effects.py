@@ -49,6 +49,10 @@ TREND_SHARE = 0.9
 Rises and falls are what a sweep is mostly about; a hump must be the plainer for it.
 """
 
+NO_VALUE = "no clip has a value"
+ALL_SAME = "the feature is the same in all clips"
+SAME_LEVELS = "the feature is the same at every level"
+
 COLUMNS = (
     "seeds", "clips", "shape", "from_level", "to_level", "peak", "change", "low", "high",
     "effect_size", "effect_size_low", "effect_size_high", "p_value",
@@ -119,7 +123,7 @@ def main_effects(
     rows = []
     for parameter in parameters:
         ordered = is_ordered(frame[parameter])
-        by_feature = {}
+        by_feature: dict[str, dict[str, Any]] = {}
         for block in clip_blocks(frame, parameters, features, replicate):
             by_feature |= _effects(block, parameter, ordered=ordered, alpha=alpha)
         rows += [
@@ -177,17 +181,15 @@ def clip_blocks(
     """Yield the clips that have a value, with all the features that have one on just these."""
     values = frame[list(features)].astype("Float64").astype(float).to_numpy()
     finite = np.isfinite(values)
-    digests: Sequence[Hashable] = range(len(frame))
+    digests: list[Hashable] = list(range(len(frame)))
     if "audio_sha256" in frame:
         digests = [
             index if digest is None or digest != digest else digest
             for index, digest in enumerate(frame["audio_sha256"])
         ]
-    masks: dict[bytes, list[int]] = {}
-    for column in range(len(features)):
-        masks.setdefault(finite[:, column].tobytes(), []).append(column)
-    for columns in masks.values():
-        rows = np.flatnonzero(finite[:, columns[0]])
+    masks, mask_of = np.unique(finite, axis=1, return_inverse=True)
+    for number, mask in enumerate(masks.T):
+        rows, columns = np.flatnonzero(mask), np.flatnonzero(mask_of.ravel() == number)
         kept = frame.iloc[rows]
         clips = Clips.of(values[np.ix_(rows, columns)], [digests[row] for row in rows])
         level = {name: level_numbers(kept[name]) for name in parameters}
@@ -197,27 +199,30 @@ def clip_blocks(
             cell = combinations(list(level.values()), len(rows))
             within = Residuals.of(clips, indicators(cell), np.zeros(len(rows), int))
             sd = np.sqrt(within.variance[0]) if within.df[0] > 0 else sd
-        yield ClipBlock(tuple(features[c] for c in columns), kept, clips, level, seed, sd)
+        yield ClipBlock(
+            tuple(features[int(column)] for column in columns), kept, clips, level, seed, sd
+        )
 
 
 def why_not(block: ClipBlock, *parameters: str) -> str:
     """Say why a question about parameters cannot be tested, in a clause; empty when it can."""
     if not len(block.frame):
-        return "no clip has a value"
+        return NO_VALUE
     for parameter in parameters:
         if block.level[parameter].max() == 0:
             return f"all clips with a value have the same {parameter}"
     if block.seeds < FEWEST_SEEDS:
-        return f"{block.seeds} seed{'s' * (block.seeds > 1)}; at least {FEWEST_SEEDS} are needed"
+        seeds = f"{block.seeds} seed{'s' * (block.seeds > 1)}"
+        return f"{seeds} of each setting, and at least {FEWEST_SEEDS} are needed"
     return ""
 
 
 def why_untested(values: Array, difference: float) -> str:
     """Say why a contrast of a feature's values has no p-value."""
     if np.ptp(values) <= ROUNDING * np.max(np.abs(values)):
-        return "the feature is the same in all clips"
+        return ALL_SAME
     if difference == 0:
-        return "the feature is the same at every level"
+        return SAME_LEVELS
     return "the feature does not vary between seeds, so chance cannot be judged"
 
 

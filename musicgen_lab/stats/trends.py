@@ -10,7 +10,7 @@ import numpy as np
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.stats.contrasts import ROUNDING
 from musicgen_lab.stats.designs import is_ordered
-from musicgen_lab.stats.effects import conclude
+from musicgen_lab.stats.effects import ALL_SAME, NO_VALUE, conclude
 from musicgen_lab.stats.intervals import RESAMPLES, expanded
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ def _over_points(
         "note": "",
     }
     if len(y) == 0:
-        row["note"] = "no clip has a value"
+        row["note"] = NO_VALUE
     elif len(y) < FEWEST_POINTS:
         row["note"] = f"{len(y)} points with a value; at least {FEWEST_POINTS} are needed"
     elif np.ptp(y) <= ROUNDING * np.max(np.abs(y)) or np.ptp(x) == 0:
-        row["note"] = "the feature is the same in all clips"
+        row["note"] = ALL_SAME
     else:
         correlation = spearmanr(x, y)
         interval = bootstrap(

@@ -18,7 +18,7 @@ FEATURES = ["spectral_centroid_hz", "onset_rate_hz"]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two runs that differ in cfg_coef: the tempo follows it, the pitch does not."""
+    """Two runs that differ in cfg_coef: the tempo follows it, and with it the spectrum."""
     folder = tmp_path_factory.mktemp("pair")
     a = make_run(folder / "a", cfg_coef=2, failed=[0], **FIELDS)
     b = make_run(folder / "b", cfg_coef=6, **FIELDS)
@@ -35,9 +35,9 @@ def test_clips_are_paired_by_equal_request_fields(runs):
 
 def test_a_difference_is_stated_with_its_interval_and_none_is_made_up(runs):
     comparison = Comparison.of(*map(RunTable.open, runs))
-    table = comparison.differences(["onset_rate_hz"])
+    table = comparison.differences(["spectral_centroid_hz"])
     (said,) = difference_sentences(comparison, table)
-    assert said.startswith("Onset rate is higher with cfg_coef 6 than with cfg_coef 2: by ")
+    assert said.startswith("Spectral centroid is higher with cfg_coef 6 than with cfg_coef 2: by ")
     assert "95% interval" in said and "4 seeds" in said
 
 
@@ -46,7 +46,10 @@ def test_a_run_compared_with_itself_shows_nothing(runs):
     comparison = Comparison.of(table, table)
     assert comparison.names() == ("first run", "second run")
     table = comparison.differences(FEATURES)
-    assert not table["conclusive"].any()
+    assert not table["significant"].any()
+    assert difference_sentences(comparison, table) == [
+        "The features are the same in both runs, clip by clip."
+    ]
 
 
 def test_runs_without_a_common_request_are_refused(runs, tmp_path):
@@ -68,7 +71,7 @@ def test_the_page_is_in_its_own_folder_with_its_audio(runs, tmp_path):
     page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
     assert page.h1.get_text() == "cfg_coef 6 against cfg_coef 2"
     assert "7 pairs of clips whose requests differ in cfg_coef alone" in page.get_text()
-    assert "Onset rate is higher with cfg_coef 6" in page.find(class_="findings").get_text()
+    assert "Spectral centroid is higher with cfg_coef 6" in page.find(class_="findings").get_text()
     assert len(page("audio")) == 14
     for tag in page(["audio", "img"]):
         assert (path.parent / tag["src"]).is_file()

@@ -10,11 +10,12 @@ from scipy.stats import binom
 
 from musicgen_lab import InvalidRequest, Sweep
 from musicgen_lab.analysis.features import DEFAULT_FEATURES
+from musicgen_lab.errors import MusicGenLabWarning
 from musicgen_lab.figures.effects import plot_effects
 from musicgen_lab.report.sentences import effect_sentence, find, inconclusive_sentences
 from musicgen_lab.results import Results
 from musicgen_lab.runs.run_table import RunTable
-from musicgen_lab.stats.study_tables import ALPHA, StudyTables, conclusive
+from musicgen_lab.stats.study_tables import ALPHA, StudyTables, significant
 from tests.support.report_runs import make_run
 from tests.support.sines import SineBackend
 from tests.support.studies import CFG_COEFS, TEMPERATURES
@@ -32,35 +33,59 @@ def study(tmp_path_factory):
 
 
 def test_a_known_effect_is_said_with_its_interval_and_its_ends(study):
-    held = conclusive(StudyTables.of(study, ["spectral_centroid_hz"]).effects)
+    held = significant(StudyTables.of(study, ["spectral_centroid_hz"]).effects)
     assert held[0]["parameter"] == "temperature"
     said = effect_sentence(held[0])
     assert said.startswith("Spectral centroid rises with temperature: by ")
     assert " Hz from 0.5 to 1.5 (95% interval " in said and said.endswith(", 5 seeds).")
 
 
-def test_a_fall_is_said_as_a_fall_with_rising_bounds():
-    said = effect_sentence(
-        {
-            "parameter": "cfg_coef", "lowest": 1.0, "highest": 5.0, "seeds": 4,
-            "feature": "onset_rate_hz", "change": -1.2, "low": -1.6, "high": -0.8,
-        }
-    )  # fmt: skip
-    assert said == (
-        "Onset rate falls with cfg_coef: by 1.20 per second from 1 to 5 (95% interval 0.80 to "
-        "1.60, 4 seeds)."
+BASE = {
+    "parameter": "temperature", "from_level": 0.3, "to_level": 1.5, "peak": None, "seeds": 4,
+    "feature": "loudness_lufs", "shape": "trend",
+}  # fmt: skip
+
+
+def test_a_fall_is_told_as_a_fall_with_rising_bounds_and_the_unit_of_differences():
+    fall = BASE | {"change": -1.2, "low": -1.6, "high": -0.8}
+    assert effect_sentence(fall) == (
+        "Loudness falls with temperature: by 1.20 LU from 0.3 to 1.5 (95% interval 0.80 to 1.60, "
+        "4 seeds)."
     )
 
 
-def test_it_says_what_was_put_in_and_nothing_else(tmp_path):
-    """The sines' frequency follows the temperature alone, and their level cfg_coef alone."""
+def test_a_hump_is_told_by_its_peak_and_the_contrast_that_was_tested():
+    hump = BASE | {"shape": "hump", "peak": 0.9, "change": 4.1, "low": 1.2, "high": 7.0}
+    assert effect_sentence(hump) == (
+        "Loudness changes with temperature and is highest near 0.9: the middle of the range lies "
+        "4.10 LU above its ends (95% interval 1.20 to 7.00, 4 seeds)."
+    )
+    dip = BASE | {"shape": "dip", "peak": 0.9, "change": -4.1, "low": -7.0, "high": -1.2}
+    assert "is lowest near 0.9: the middle of the range lies 4.10 LU below its ends" in (
+        effect_sentence(dip)
+    )
+
+
+def test_a_difference_between_prompts_names_both():
+    pair = BASE | {
+        "parameter": "prompt", "shape": "pair", "from_level": "slow sad piano",
+        "to_level": "fast drums", "change": 3.14, "low": 1.0, "high": 5.2,
+    }  # fmt: skip
+    assert effect_sentence(pair) == (
+        "Loudness differs between values of prompt: it is 3.14 LU higher with “fast drums” than "
+        "with “slow sad piano” (95% interval 1.00 to 5.20, 4 seeds)."
+    )
+
+
+def test_it_tells_what_was_put_in_and_nothing_that_no_seed_varies(tmp_path):
+    """The sines' frequency follows the temperature and the seed, and their level cfg_coef alone."""
     sweep = Sweep(prompt="a", temperature=[0.5, 1, 1.5], cfg_coef=[1, 3], seed=range(4), duration=1)
     results = sweep.run(SineBackend(), tmp_path, progress=False)
-    said = find(StudyTables.of(results.table, ["spectral_centroid_hz", "rms_dbfs"]))
-    assert sorted(claim.partition(":")[0] for claim in said.significant) == [
-        "RMS level rises with cfg_coef",
-        "Spectral centroid rises with temperature",
+    findings = find(StudyTables.of(results.table, ["spectral_centroid_hz", "rms_dbfs"]))
+    assert [text.partition(":")[0] for text in findings.significant] == [
+        "Spectral centroid rises with temperature"
     ]
+    assert any("RMS level" in text or "rms" in text.lower() for text in findings.inconclusive)
 
 
 @pytest.fixture(scope="module")
@@ -122,33 +147,63 @@ def test_effects_that_add_up_are_not_said_to_depend_on_each_other(grid):
         assert not any(claim.startswith("Raising") for claim in held)
 
 
-def test_the_table_the_figure_and_the_sentences_of_a_study_agree(grid):
-    """A tenth of these effects is significant alone, and not after correction."""
+SHAPES = {
+    "a rise": lambda temperature, _: 3 * temperature,
+    "a hump": lambda temperature, _: 2.0 * (temperature == 1.0),
+    "a step at the last level": lambda temperature, _: 1.5 * (temperature == 1.3),
+    "nothing": lambda temperature, _: 0 * temperature,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_table_the_figure_and_the_sentences_of_a_study_agree(grid, shape):
     rng = np.random.default_rng(11)
-    open_dots = 0
-    for _ in range(10):
-        simulated = study_of(
-            rng,
-            features=[*DEFAULT_FEATURES],
-            effects=[("onset_rate_hz", lambda temperature, _: 5 * temperature)],
-        )
+    for _ in range(6):
+        simulated = study_of(rng, features=[*DEFAULT_FEATURES], effects=[("onset_rate_hz", shape)])
         frame = grid.frame.assign(**simulated[[*DEFAULT_FEATURES]])
         results = Results(RunTable(grid.run, frame))
-        effects = results.effects()
-        drawn = results.plot_effects().figure.axes
-        filled = [
-            dot.get_markerfacecolor() != "none"
-            for axes in drawn
+        effects = results.effects().sort_values(
+            "feature", key=lambda names: names.map(RANK), kind="stable"
+        )
+        dots = [
+            dot
+            for axes in results.plot_effects().figure.axes
             for dot in axes.lines
-            if dot.get_marker() == "o"
+            if dot.get_marker() in "oD"
         ]
-        by_feature = effects.sort_values("feature", key=lambda names: names.map(RANK))
-        assert filled == by_feature["conclusive"].tolist()
-        significant = find(StudyTables.of(results.table)).significant
-        told = [claim for claim in significant if not claim.startswith("Raising")]
-        assert len(told) == effects["conclusive"].sum()
-        open_dots += len(filled) - sum(filled)
-    assert open_dots > 0
+        assert [dot.get_xdata()[0] for dot in dots] == effects["change"].tolist()
+        filled = [dot.get_markerfacecolor() != "none" for dot in dots]
+        assert filled == effects["significant"].tolist()
+        diamonds = [dot.get_marker() == "D" for dot in dots]
+        assert diamonds == effects["shape"].isin(["hump", "dip"]).tolist()
+        findings = find(StudyTables.of(results.table))
+        sentences = [text for text in findings.significant if not text.startswith("Raising")]
+        surest = effects[effects["significant"]].sort_values("p_adjusted", kind="stable")
+        assert sentences == [effect_sentence(row) for row in surest.to_dict("records")]
+        for row in surest.itertuples():
+            assert row.low > 0 or row.high < 0
+        inconclusive = effects[~effects["significant"]]
+        assert bool(findings.inconclusive) == bool(len(inconclusive))
+
+
+def test_equal_clips_under_two_names_make_no_finding(tmp_path):
+    """The sines follow the temperature and cfg_coef alone, so top_k repeats the same clips."""
+    sweep = Sweep(prompt="a", top_k=[64, 128, 256], seed=range(4), duration=1)
+    with pytest.warns(MusicGenLabWarning, match="bit-identical"):
+        table = sweep.run(SineBackend(), tmp_path, progress=False).table
+    findings = find(StudyTables.of(table, ["spectral_centroid_hz", "rms_dbfs"]))
+    assert findings.significant == []
+    assert findings.questions == 0
+
+
+def test_a_feature_that_no_clip_has_is_told_once(grid):
+    frame = grid.frame.assign(onset_rate_hz=np.nan, silence_ratio=0.0)
+    table = RunTable(grid.run, frame)
+    findings = find(StudyTables.of(table, ["onset_rate_hz", "silence_ratio"]))
+    assert findings.inconclusive == [
+        "Onset rate has no value on any clip, which may be too short or silent.",
+        "Silence ratio is the same in all clips.",
+    ]
 
 
 def test_a_random_design_is_told_by_its_trends(tmp_path):
@@ -160,17 +215,22 @@ def test_a_random_design_is_told_by_its_trends(tmp_path):
     ]
 
 
-def test_two_seeds_are_too_few_and_it_says_so(tmp_path):
-    few = RunTable.open(make_run(tmp_path, temperature=[0.5, 1.5], seed=[0, 1]))
-    table = StudyTables.of(few, FEATURES).effects
-    assert conclusive(table) == []
-    (said,) = inconclusive_sentences(table, FEATURES)
-    assert said.startswith("Nothing can be concluded about temperature: 2 seeds")
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_too_few_seeds_take_one_sentence_however_much_was_swept(tmp_path, seeds):
+    fields = {"temperature": [0.5, 1.5], "cfg_coef": [1, 3], "seed": [*range(seeds)]}
+    few = RunTable.open(make_run(tmp_path, **fields))
+    findings = find(StudyTables.of(few))
+    assert findings.significant == []
+    (sentence,) = findings.inconclusive
+    assert sentence == (
+        f"Nothing can be told from chance: there {'is' if seeds == 1 else 'are'} {seeds} "
+        f"seed{'s' * (seeds > 1)} of each setting, and at least 3 are needed."
+    )
 
 
 def test_a_sweep_of_seeds_alone_has_no_effects(tmp_path):
     seeds = RunTable.open(make_run(tmp_path, seed=range(3)))
-    assert inconclusive_sentences(StudyTables.of(seeds).effects, FEATURES) == [
+    assert inconclusive_sentences(StudyTables.of(seeds).effects) == [
         "Nothing but the seed was swept, so there is no effect to look for."
     ]
     with pytest.raises(InvalidRequest, match="nothing but the seed was swept"):
