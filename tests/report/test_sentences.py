@@ -202,7 +202,7 @@ def test_a_feature_that_no_clip_has_is_told_once(grid):
     findings = find(StudyTables.of(table, ["onset_rate_hz", "silence_ratio"]))
     assert findings.inconclusive == [
         "Onset rate has no value on any clip, which may be too short or silent.",
-        "Silence ratio is the same in all clips.",
+        "Silence is the same in all clips.",
     ]
 
 
