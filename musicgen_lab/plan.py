@@ -365,7 +365,7 @@ def _warn_of_equal_sound(table: RunTable) -> None:
     if count:
         warnings.warn(
             f"{count:,} of {len(made):,} clips are bit-identical to another that differs in "
-            f"{' and '.join(differing)}: there it had no effect on the sound",
+            f"{' and '.join(differing)}, which had no effect on the sound there",
             MusicGenLabWarning,
             stacklevel=3,
         )

@@ -14,6 +14,7 @@ from musicgen_lab.report.sentences import find
 from musicgen_lab.request import REQUEST_FIELDS
 from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.runs.run_folder import refuse_run
+from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.study_tables import StudyTables
 from musicgen_lab.sweep import Sweep
 from musicgen_lab.templating import render
@@ -259,6 +260,8 @@ def _run(study: Study, backend: Backend, folder: Path, *, progress: bool) -> Out
         return Outcome(
             study, error=f"no clip could be made: {failures['error'].iloc[0]}", failed=len(failures)
         )
-    make_report(folder, parameters=study.parameters, title=study.title or None, progress=progress)
-    findings = find(StudyTables.of(results.table, study.parameters.get("features")))
+    run = results.table.run
+    make_report(run, parameters=study.parameters, title=study.title or None, progress=progress)
+    # As the report does, of all clips in the folder: the study may have been another one before.
+    findings = find(StudyTables.of(RunTable.of(run), study.parameters.get("features")))
     return Outcome(study, clips=made, failed=len(failures), effects=tuple(findings.significant))

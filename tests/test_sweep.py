@@ -193,8 +193,8 @@ def test_values_that_gave_equal_audio_are_named_after_the_run(tmp_path):
     with pytest.warns(MusicGenLabWarning) as warned:
         grid(top_p=[0.5, 0.9], cfg_coef=[1, 3]).run(SineBackend(), tmp_path, progress=False)
     assert str(warned[0].message) == (
-        "4 of 4 clips are bit-identical to another that differs in top_p: "
-        "there it had no effect on the sound"
+        "4 of 4 clips are bit-identical to another that differs in top_p, "
+        "which had no effect on the sound there"
     )
 
 

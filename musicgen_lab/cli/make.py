@@ -142,7 +142,7 @@ def sweep(
     if with_report:
         from musicgen_lab.report.make import make_report
 
-        path = make_report(out, progress=not quiet)
+        path = make_report(results.table.run, progress=not quiet)
     click.echo(path)
     return EXIT_SOME_FAILED if len(failures) else 0
 

@@ -20,7 +20,7 @@ FOLDER_PARAMETER = "run_folder"
 
 @packages_needed("a report")
 def make_report(
-    folder: str | Path,
+    folder: str | Path | RunFolder,
     *,
     parameters: Mapping[str, Any] | None = None,
     title: str | None = None,
@@ -38,8 +38,8 @@ def make_report(
 
     Parameters
     ----------
-    folder : str or Path
-        The run folder.
+    folder : str, Path or RunFolder
+        The run folder; of one that is open already, nothing is read again here.
     parameters : Mapping, optional
         Other parameters of the notebook, by name.
     title : str, optional
@@ -83,7 +83,7 @@ def make_report(
             field="formats",
             value=kept,
         )
-    run = RunFolder.started(folder)
+    run = folder if isinstance(folder, RunFolder) else RunFolder.started(folder)
     given = dict(parameters or {}) | ({"title": title} if title is not None else {})
     if features is not None:
         given["features"] = chosen_features(features)
