@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from musicgen_lab.errors import BackendUnavailable
+
 T = TypeVar("T")
 
 
@@ -16,10 +18,23 @@ class EventLoop:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name=name, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine; cancelling the future cancels it."""
+        """Start a coroutine; cancelling the future cancels it.
+
+        Raises
+        ------
+        BackendUnavailable
+            When the process was forked since, which left the loop's thread behind.
+        """
+        if not self._thread.is_alive():
+            coroutine.close()
+            raise BackendUnavailable(
+                "this process was forked after its backend was connected: connect to it in the new "
+                "process, or start processes with multiprocessing.get_context('spawn')"
+            )
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -31,6 +31,7 @@ from musicgen_lab.engine.device import (
     choose_dtype,
     device_works,
 )
+from musicgen_lab.engine.forking import check_not_forked
 from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.kv_cache import KeyValueCache
 from musicgen_lab.engine.model import Model
@@ -114,7 +115,10 @@ class Engine:
             When the parts of the model do not match.
         InvalidRequest
             When the device, the precision or that many clips are not available here.
+        BackendUnavailable
+            When the process was forked from one that has used an engine.
         """
+        check_not_forked()
         place = choose_device(options.device)
         precision = choose_dtype(options.dtype, place)
         config = model.config
@@ -165,6 +169,7 @@ class Engine:
         int
             Its id, for `abort`.
         """
+        check_not_forked()
         return self._scheduler.add_request(request)
 
     def count_steps(self, request: GenerationRequest) -> int:
@@ -212,6 +217,7 @@ class Engine:
         requests : iterable of GenerationRequest
             Taken as slots become free, one ahead.
         """
+        check_not_forked()
         source, mine, more = iter(requests), set[int](), True
         first = list(itertools.islice(source, self.max_clips + 1))
         source = itertools.chain(first, source)
