@@ -99,8 +99,8 @@ class Calls(Blobs):
             if not container.killed:
                 container.start(environment, client, arguments, variables)
                 await asyncio.to_thread(container.process.wait)
-        except RuntimeError as error:
-            container.log.write_text(f"the image could not be built: {error}")
+        except (OSError, RuntimeError) as error:
+            container.log.write_text(f"the container could not be started: {error}")
         server.close()
         await self.clear_up(container)
 
