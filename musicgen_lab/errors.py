@@ -70,7 +70,7 @@ _INSTALL = {
     **dict.fromkeys(
         ("fastapi", "uvicorn", "prometheus_client"), "pip install 'musicgen-lab[local,serve]'"
     ),
-    "audiocraft": "install the audiocraft extra with uv, as the README says",
+    "audiocraft": "type `uv sync --group reference` in a checkout",
 }
 
 

@@ -28,7 +28,7 @@ PARAMETERS_PER_S = 40e9  # multiplied in a second, small batch or large
 DECODE_S = 0.05  # a second of audio
 INSTALL = {
     "lab": "pip install 'musicgen-lab[local]'",
-    "audiocraft": "install the audiocraft extra with uv, as the README says",
+    "audiocraft": "type `uv sync --group reference` in a checkout",
 }
 
 
