@@ -16,6 +16,14 @@ LINE_S = 1.0  # between two lines at least
 BAR = "{percentage:3.0f}%|{bar}| {desc}, {elapsed} gone, {remaining} left"
 
 
+def bars_are_seen() -> bool:
+    """Say whether a bar can be drawn over and over: in a terminal or a notebook, not in a log."""
+    from tqdm.auto import notebook_tqdm
+    from tqdm.std import tqdm as terminal_tqdm
+
+    return notebook_tqdm is not terminal_tqdm or sys.stderr.isatty()
+
+
 class ProgressBar:
     """Seconds of sound made, clips finished and failed, and the time left.
 
@@ -39,8 +47,7 @@ class ProgressBar:
         shown: bool,
         waiting: str = "opening the model",
     ) -> None:
-        from tqdm.auto import notebook_tqdm, tqdm
-        from tqdm.std import tqdm as terminal_tqdm
+        from tqdm.auto import tqdm
 
         self._clips = len(requests)
         self._total_s = sum(request.duration for request in requests)
@@ -48,7 +55,7 @@ class ProgressBar:
         self._finished_s = self._making_s = 0.0
         self._waiting, self._started = waiting, threading.Event()
         self._opened_at = self._first_at = self._line_at = time.time()
-        is_bar = notebook_tqdm is not terminal_tqdm or sys.stderr.isatty()
+        is_bar = bars_are_seen()
         self._lines_left = LINES_MAX if shown and not is_bar else 0
         self._bar = tqdm(total=self._total_s, disable=not (shown and is_bar), bar_format="{desc}")
         if shown and not is_bar:

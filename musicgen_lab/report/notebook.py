@@ -6,11 +6,13 @@ import ast
 import difflib
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.errors import InvalidRequest, ReportFailed
+from musicgen_lab.progress import bars_are_seen
 from musicgen_lab.runs.interpreter import (
     NEUTRAL_FOLDER,
     interpreter_command,
@@ -46,7 +48,7 @@ def run_notebook(
         Parameters that are folders, by name: the kernel gets absolute paths, the notebook that is
         returned has them relative to `folder`.
     progress : bool
-        Show a bar.
+        Show a bar; a line where a bar would fill a log.
 
     Raises
     ------
@@ -63,6 +65,9 @@ def run_notebook(
 
     folders = folders or {}
     check_parameters(notebook, {**parameters, **folders})
+    is_bar = bars_are_seen()
+    if progress and not is_bar:
+        print("making the report", file=sys.stderr, flush=True)
     absolute = {name: str(path.absolute()) for name, path in folders.items()}
     relative = {name: os.path.relpath(path, folder) for name, path in folders.items()}
     try:
@@ -70,7 +75,7 @@ def run_notebook(
             _unformatted(notebook),
             None,  # the caller writes it, and only if it is whole
             parameters={**parameters, **absolute},
-            progress_bar={"desc": "Report", "unit": "step"} if progress else False,
+            progress_bar={"desc": "Report", "unit": "step"} if progress and is_bar else False,
             km=_kernel(),
             resources={"metadata": {"path": NEUTRAL_FOLDER}},
         )

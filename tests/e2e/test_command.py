@@ -44,19 +44,19 @@ def test_no_noise_of_libraries_reaches_the_user(first_run):
     _, _, done = first_run
     lines = [line for line in re.split(r"[\r\n]", done.stderr) if line.strip()]
     known = re.compile(
-        r"making 9 clips|opening the model$|\d+ of 36 s of sound|\s*\d+%\||Report:|9 made, 0 "
+        r"making 9 clips|opening the model$|\d+ of 36 s of sound|\s*\d+%\||making the report$|9 made, "
     )
     assert [line for line in lines if not known.match(line)] == []
-    assert sum("of sound" in line for line in lines) <= 10
+    assert len(lines) <= 15
 
 
 def test_running_it_again_makes_nothing_new_and_says_so(first_run):
     folder, arguments, _ = first_run
-    clips = {path.name: path.stat().st_mtime_ns for path in folder.glob("runs/first/clips/*")}
+    clips = {path.name: path.stat().st_mtime_ns for path in folder.glob("runs/first/clips/*.[jw]*")}
     done = run_command(*(a for a in arguments if a != "--report"), cwd=folder)
     assert done.returncode == 0
     assert "nothing new to make: all 9 clips are there" in done.stderr
-    again = {path.name: path.stat().st_mtime_ns for path in folder.glob("runs/first/clips/*")}
+    again = {path.name: path.stat().st_mtime_ns for path in folder.glob("runs/first/clips/*.[jw]*")}
     assert {name: again[name] for name in clips} == clips
 
 
