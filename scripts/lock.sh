@@ -4,8 +4,8 @@
 #   requirements.lock   everything: all extras, the tests and the documentation
 #   pyproject.toml      the same versions as uv's constraint-dependencies, at the end of the file,
 #                       so that `uv run` and `uv sync` install them on a new machine
-#   service/gpu.lock    what the GPU image on Modal holds, at the same versions
-#   service/web.lock    what the web image holds, at the same versions
+#   service/gpu.lock    what the GPU image on Modal holds, at the same versions, with the checksums
+#   service/web.lock    of their files; and the web image
 #
 # Versions that are locked already stay, unless pyproject.toml no longer allows them. To move to
 # the newest ones, delete requirements.lock first.
@@ -26,7 +26,7 @@ sed "\|^$mark|,\$d" pyproject.toml > "$new/pyproject.toml"
 if [ -f requirements.lock ]; then cp requirements.lock "$new"; fi
 compile requirements.lock pyproject.toml --all-extras --group test --group docs
 for image in gpu web; do
-  compile "service/$image.lock" --group "$image-image" -c requirements.lock
+  compile "service/$image.lock" --group "$image-image" -c requirements.lock --generate-hashes
 done
 {
   echo "$mark: the versions of requirements.lock."

@@ -66,7 +66,7 @@ app = modal.App(settings.app)
 
 # ## The images
 #
-# Each has exactly the packages of its lock file, installed without dependency resolution:
+# Each has exactly the packages of its lock file, checksums compared, without dependency resolution:
 # `gpu.lock` for the engine, `web.lock` for the small web app. `debian_slim` includes the C compiler
 # that Triton needs. Our own source and the embedded model are mounted when a container starts, so
 # that changing them does not rebuild an image.
@@ -80,12 +80,12 @@ MODEL_HOME = {
 }
 base = modal.Image.debian_slim(python_version="3.11")
 gpu_image = (
-    base.uv_pip_install(requirements=[str(GPU_LOCK)], extra_options="--no-deps")
+    base.uv_pip_install(requirements=[str(GPU_LOCK)], extra_options="--no-deps --require-hashes")
     .env(MODEL_HOME)
     .add_local_python_source("musicgen_lab", "service", ignore=OWN_SOURCE)
 )
 web_image = (
-    base.uv_pip_install(requirements=[str(WEB_LOCK)], extra_options="--no-deps")
+    base.uv_pip_install(requirements=[str(WEB_LOCK)], extra_options="--no-deps --require-hashes")
     .env({"MUSICGEN_LAB_MODELS": MODELS})
     .add_local_python_source("musicgen_lab", "service")
 )

@@ -81,7 +81,7 @@ def test_an_image_installs_its_lock_without_resolution_and_mounts_our_source(ser
     definition = servicer.definition(deployed(servicer).functions[name])
     layers = image_layers(servicer, definition)
     commands = "\n".join(line for image in layers for line in image.dockerfile_commands)
-    assert "--no-deps" in commands and "--requirements" in commands
+    assert {"--no-deps", "--requirements", "--require-hashes"} <= {*commands.split()}
     assert [f.data for image in layers for f in image.context_files] == [lock.read_bytes()]
     assert "/root/musicgen_lab/web/app.py" in mounted(servicer, definition)
 

@@ -57,8 +57,7 @@ RUN_IN_IMAGES = {
 }  # fmt: skip
 NOT_REACHED = {  # imports inside functions that are not called in an image
     "gpu": {"audiocraft", "ipython", "omegaconf"},
-    "web": {"filelock", "huggingface-hub", "ipython", "platformdirs", "pyyaml", "safetensors",
-            "tokenizers", "torch", "transformers"},
+    "web": {"huggingface-hub", "ipython", "platformdirs"},
 }  # fmt: skip
 FROM_MODAL = {"modal"}  # put into every container
 
@@ -81,7 +80,7 @@ def imported_by(modules):
 @pytest.mark.parametrize(("image", "lock"), [("gpu", GPU_LOCK), ("web", WEB_LOCK)])
 def test_an_image_has_exactly_the_packages_that_are_imported_there(image, lock):
     groups = tomllib.loads((PROJECT / "pyproject.toml").read_text())["dependency-groups"]
-    locked = {line.partition("==")[0] for line in lock.read_text().splitlines()}
+    locked = {line.partition("==")[0] for line in lock.read_text().splitlines() if "==" in line}
     imported = imported_by(RUN_IN_IMAGES[image])
     assert imported - locked == NOT_REACHED[image] | FROM_MODAL
     assert set(groups[f"{image}-image"]) <= imported
@@ -89,7 +88,7 @@ def test_an_image_has_exactly_the_packages_that_are_imported_there(image, lock):
 
 def test_the_images_hold_nothing_of_notebooks_of_tests_or_of_the_reference_engine():
     packages = {line.partition("==")[0] for lock in (GPU_LOCK, WEB_LOCK)
-                for line in lock.read_text().splitlines()}  # fmt: skip
+                for line in lock.read_text().splitlines() if "==" in line}  # fmt: skip
     unused = {"audiocraft", "ipython", "jupyterlab", "librosa", "matplotlib", "modal", "pandas",
               "playwright", "pytest", "ruff", "torchaudio", "xformers"}  # fmt: skip
     assert not packages & unused
