@@ -90,7 +90,7 @@ class Plan:
         folder : RunFolder or None
         mismatched : {"keep", "remake", "refuse"}
         notes : tuple of str
-            Fields that were set and cannot act.
+            Fields that were set and have no effect.
 
         Raises
         ------
@@ -181,7 +181,7 @@ class Plan:
         return sum(self._is_finished(request) for request in self.requests)
 
     def describe_mismatches(self) -> str:
-        """Say how many clips were made otherwise than the backend makes them, and how."""
+        """Return how many clips were made differently from this backend, and how."""
         count, ways = len(self.mismatches), dict.fromkeys(self.mismatches.values())
         return (
             f"{count:,} of the clips in {self.folder.path if self.folder else 'the folder'} "
@@ -249,7 +249,7 @@ class Plan:
 
     @contextmanager
     def _saying_what_is_kept(self, bar: ProgressBar) -> Iterator[None]:
-        """Give the KeyboardInterrupt of Ctrl-C a message: what is kept, and what is lost."""
+        """Add a message to the KeyboardInterrupt of Ctrl-C: what is kept, and what is lost."""
         try:
             yield
         except KeyboardInterrupt:
@@ -313,7 +313,7 @@ class Plan:
         return self.folder is not None and self._is_present(self.folder.store.record(request.key()))
 
     def _is_present(self, record: ClipRecord | None) -> bool:
-        """Say whether a record stands for a finished clip that need not be made."""
+        """Return whether a record is of a finished clip that need not be made."""
         if record is None or record.status != "ok":
             return False
         return self.mismatched != "remake" or _mismatch(self.backend, record) is None

@@ -290,7 +290,7 @@ class Sweep:
             When `backend` is not a backend, a swept field has no effect on its model, two prompts
             become the same tokens, or mismatched clips are refused.
         ModelUnavailable
-            When the backend cannot serve a model that is asked for.
+            When the backend cannot serve a requested model.
         RunFolderError
             When the folder contains something other than a run.
 
@@ -376,7 +376,7 @@ Sweep.__signature__ = fields_signature("{0} | Iterable[{0}]", seed=DEFAULT_SEED)
 
 
 def _too_few_points(n: int, distinct: int, space: Mapping[str, Any]) -> InvalidRequest:
-    """Say why fewer points differ than are wanted, and what was probably meant."""
+    """Return why there are fewer different points than requested, and what was probably meant."""
     choices = [name for name, given in space.items() if isinstance(given, list) and len(given) > 1]
     reason = "the ranges are too narrow for more"
     if choices or not any(isinstance(given, tuple) for given in space.values()):

@@ -303,9 +303,9 @@ def deployed_access(app: str) -> str | None:
     except (modal.exception.NotFoundError, modal.exception.AuthError):  # `deploy` tells the latter
         return None
     except modal.exception.Error as error:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
-            f"{app!r}, if deployed, cannot be asked whether it has a key ({said}): try again, or "
+            f"{app!r}, if deployed, cannot be asked whether it has a key ({reason}): try again, or "
             "deploy with MUSICGEN_SECRET or MUSICGEN_PROXY_AUTH=1, or with MUSICGEN_PUBLIC=1 if "
             "everybody may use it"
         ) from None

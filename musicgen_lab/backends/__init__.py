@@ -88,7 +88,7 @@ class KnowsModels(Protocol):
         """
 
     def mismatch(self, provenance: Provenance) -> str | None:
-        """Say how a clip was made otherwise than this backend would make it, None where alike.
+        """Return how a clip was made differently from this backend; None if equally.
 
         Parameters
         ----------

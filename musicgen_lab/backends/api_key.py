@@ -45,7 +45,7 @@ def read_api_key(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def keys_are_for(address: str, environment: Mapping[str, str] = os.environ) -> bool:
-    """Say whether the keys in the environment are meant for the service at an address.
+    """Return whether the keys in the environment are meant for the service at an address.
 
     MUSICGEN_KEY_ADDRESS names the one service that they are meant for. Without it they are sent to
     this machine alone, so that no other address that is ever connected to learns them.
@@ -68,7 +68,7 @@ def keys_are_for(address: str, environment: Mapping[str, str] = os.environ) -> b
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host, by name or number, is this machine."""
+    """Return whether a host, by name or number, is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

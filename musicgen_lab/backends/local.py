@@ -138,7 +138,7 @@ class LocalBackend:
         return check_prompts(open_tokenizer(folder), prompts)
 
     def mismatch(self, provenance: Provenance) -> str | None:
-        """Say how a clip was made otherwise: by another engine, or in a precision not chosen."""
+        """Return how a clip was made differently: by another engine, or in another precision."""
         made_by = provenance.engine.partition(" ")[0].replace("musicgen-lab", "lab")
         if made_by != self._engine_name:
             return f"by the {made_by} engine instead of {self._engine_name}"

@@ -89,8 +89,8 @@ class ModalBackend:
     @property
     def name(self) -> str:
         """The app, and its environment if one was given."""
-        place = f" in {self._environment}" if self._environment else ""
-        return f"modal ({self._app}{place})"
+        where = f" in {self._environment}" if self._environment else ""
+        return f"modal ({self._app}{where})"
 
     @property
     def max_clips(self) -> int:

@@ -61,8 +61,8 @@ class ModelContainer:
         self._model, self._device, self._fetch = model, device, fetch
         self._on_broken, self._on_room = on_broken, on_room
         self._capacity: Capacity | None = None
-        self._durations_s: list[float] = []  # of the clips in the making
-        self._room = 0  # as it was last told
+        self._durations_s: list[float] = []  # of the clips in progress
+        self._room = 0  # as last reported
         self._loaded: Model | None = None
         self._worker: EngineWorker | None = None
         self._error: Exception | None = None
@@ -78,7 +78,7 @@ class ModelContainer:
             logger.exception("the model %s could not be read", self._model)
 
     def open(self) -> None:
-        """Put the model onto the device and make a clip of a second with it.
+        """Copy the model to the device and make a clip of 1 s with it.
 
         This compiles and records what would otherwise be compiled for the first caller. Errors are
         logged and reported in every response.
@@ -184,11 +184,11 @@ class ModelContainer:
             line |= {name: message[name] for name in SAID_OF_FAILURES if name in message}
         except Exception as error:
             expected = isinstance(error, InvalidRequest | ModelUnavailable)
-            said = {"error_type": type(error).__name__, "message": str(error)}
-            said["traceback"] = "" if expected else traceback.format_exc()
-            line |= {"status": "failed", **said}
+            description = {"error_type": type(error).__name__, "message": str(error)}
+            description["traceback"] = "" if expected else traceback.format_exc()
+            line |= {"status": "failed", **description}
             failed = {"format": FORMAT, "status": "failed", "request": dict(fields)}
-            return plain({**failed, **said, "elapsed_s": 0.0})
+            return plain({**failed, **description, "elapsed_s": 0.0})
         return message
 
 

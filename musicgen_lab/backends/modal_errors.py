@@ -20,21 +20,21 @@ def raise_unavailable(error: Exception, app: str, environment: str | None) -> No
     """
     from modal import exception as modal
 
-    said = _one_line(error)
-    place = f" in the environment {environment!r}" if environment else ""
+    reason = _one_line(error)
+    where = f" in the environment {environment!r}" if environment else ""
     if isinstance(error, modal.AuthError):
-        message = f"Modal rejected the token ({said}); run `modal token new`"
+        message = f"Modal rejected the token ({reason}); run `modal token new`"
     elif isinstance(error, modal.PermissionDeniedError):
-        message = f"Modal denies access to {app!r}{place} ({said}); check `modal profile current`"
+        message = f"Modal denies access to {app!r}{where} ({reason}); check `modal profile current`"
     elif isinstance(error, modal.NotFoundError):
         message = (
-            f"no app {app!r} is deployed{place} ({said}); run `modal deploy service/app.py`, or "
+            f"no app {app!r} is deployed{where} ({reason}); run `modal deploy service/app.py`, or "
             "name its environment: connect('modal', environment=…), see `modal environment list`"
         )
     elif isinstance(error, modal.ConnectionError | modal.ServiceError):
-        message = f"Modal cannot be reached ({said}); check the network, then run again to resume"
+        message = f"Modal cannot be reached ({reason}); check the network, then run again to resume"
     elif isinstance(error, modal.VersionError):
-        message = f"Modal requires a newer client ({said}); run `pip install --upgrade modal`"
+        message = f"Modal requires a newer client ({reason}); run `pip install --upgrade modal`"
     else:
         return
     raise BackendUnavailable(message) from error

@@ -88,11 +88,11 @@ class Prices:
             return device
         if device in ALIASES:
             return ALIASES[device]
-        said = device.upper()
+        upper_name = device.upper()
         for name in sorted(gpus, key=lambda name: (-len(name), name)):
-            if all(part in said for part in name.upper().split("-")):
+            if all(part in upper_name for part in name.upper().split("-")):
                 return name
-        return next((same for other, same in ALIASES.items() if other in said), None)
+        return next((same for other, same in ALIASES.items() if other in upper_name), None)
 
     def of_container(self, gpu: str, *, cores: float, memory_gib: float) -> float:
         """Return the cost of a container in dollars per second.

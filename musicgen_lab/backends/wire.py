@@ -127,7 +127,7 @@ def _read(message: Mapping[str, Any], request: GenerationRequest) -> Clip | Fail
     return Clip(request, samples, sample_rate, made_by, elapsed_s)
 
 
-def check_format(found: Any) -> None:
+def check_format(format_number: Any) -> None:
     """Reject a format other than this version's.
 
     Raises
@@ -135,9 +135,9 @@ def check_format(found: Any) -> None:
     BackendUnavailable
         The message says which command to run.
     """
-    if found != FORMAT:
+    if format_number != FORMAT:
         raise BackendUnavailable(
-            f"the service uses format {found}, musicgen-lab {VERSION} here "
+            f"the service uses format {format_number}, musicgen-lab {VERSION} here "
             f"uses format {FORMAT}; bring both to one version: `modal deploy service/app.py` "
             "from this one, or `pip install` the service's"
         )

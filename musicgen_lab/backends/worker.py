@@ -47,7 +47,7 @@ class SteppedEngine(Protocol):
         """Take one step and return what is finished."""
 
     def device_works(self) -> bool:
-        """Say whether the device still computes."""
+        """Return whether the device still works."""
 
 
 @dataclass
@@ -100,8 +100,8 @@ class EngineWorker:
     def name(self) -> str:
         """The model and the device, such as "demo on the CPU"."""
         device = self._engine.provenance.device  # such as "cpu" or "cuda (NVIDIA A10)"
-        place = "CPU" if device == "cpu" else device.replace("cuda", "GPU")
-        return f"{self.model.partition('@')[0]} on the {place}"
+        device_name = "CPU" if device == "cpu" else device.replace("cuda", "GPU")
+        return f"{self.model.partition('@')[0]} on the {device_name}"
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with this engine's model and revision.
@@ -109,7 +109,7 @@ class EngineWorker:
         Raises
         ------
         ModelUnavailable
-            When another model, or another revision of this one, is asked for.
+            When another model, or another revision of this one, is requested.
         """
         return resolve_served(request, [self.model])
 
@@ -139,7 +139,7 @@ class EngineWorker:
         EngineLost
             When its device is lost.
         """
-        own = request.model_copy()  # so that equal requests can be told apart
+        own = request.model_copy()  # so that equal requests are distinguishable
         future: Future[Result] = Future()
         with self._changed:
             self.check()

@@ -194,7 +194,7 @@ def _read_max_clips(
 
 
 def engine_options(command: Command) -> Command:
-    """Give a command the options that say how an engine computes, as `options`."""
+    """Add the options of the engine to a command, as one `options` argument."""
     for declaration in (
         click.option(
             "--cuda-graphs/--no-cuda-graphs",

@@ -91,7 +91,7 @@ LM_CONFIG: dict[str, Any] = {
         "attention_as_float32": False,
         "layer_scale": None,
         "positional_embedding": "sin",
-        # Close together, so that the position in a beat of any tempo can be told from them.
+        # Close together, so that they determine the position in a beat of any tempo.
         "max_period": 200,
         "xpos": False,
         "checkpointing": "none",

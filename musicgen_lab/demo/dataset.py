@@ -32,7 +32,7 @@ class DatasetSize:
     short, short_s : int, float
         Clips of the usual length, and that length in seconds.
     long, long_s : int, float
-        Clips of the greatest length that may be asked for.
+        Clips of the maximum length.
     seed : int
     """
 

@@ -83,14 +83,14 @@ def refine_tempo(samples: npt.NDArray[np.float32], near_bpm: float) -> float:
     candidates = near_bpm * np.linspace(0.9, 1.1, 81)
     times = np.arange(len(centred))
 
-    def likeness(bpm: float) -> float:
+    def autocorrelation(bpm: float) -> float:
         lag = 60 / bpm / HOP_S  # of one beat, in hops
         shifts = [lag * beats for beats in (1, 2, 4) if lag * beats < 0.7 * len(centred)]
         return float(
             np.mean([np.mean(centred * np.interp(times + s, times, centred)) for s in shifts])
         )
 
-    return float(candidates[np.argmax([likeness(bpm) for bpm in candidates])])
+    return float(candidates[np.argmax([autocorrelation(bpm) for bpm in candidates])])
 
 
 def pitch_classes(samples: npt.NDArray[np.float32]) -> Array:

@@ -171,13 +171,18 @@ def measure_diversity(engine: Engine, *, prompts: int = 60, seeds: int = 5) -> d
 
     The distance is the mel-cepstral one, as in `Results.diversity`.
     """
-    asked = [q.prompt for q in draw_questions(prompts, 300, ("instrument", "texture", "mode"))]
+    sampled_prompts = [
+        q.prompt for q in draw_questions(prompts, 300, ("instrument", "texture", "mode"))
+    ]
     spread: dict[str, list[float]] = {}
     repetition: dict[str, list[float]] = {}
     for temperature in (0.5, 1.0, 1.5):
         clips = make_clips(
             engine,
-            [_ask(asked[seed // seeds], temperature, seed) for seed in range(prompts * seeds)],
+            [
+                _ask(sampled_prompts[seed // seeds], temperature, seed)
+                for seed in range(prompts * seeds)
+            ],
         )
         distances = spread.setdefault(str(temperature), [])
         signatures = np.stack([signature(clip.samples, clip.sample_rate) for clip in clips])
@@ -186,7 +191,7 @@ def measure_diversity(engine: Engine, *, prompts: int = 60, seeds: int = 5) -> d
             distances.append(float(apart.mean()))
         if temperature == 1.0:
             repetition["sampled"] = _mean_newness_db(clips, seeds)
-    greedy = make_clips(engine, [_ask(prompt, 0.0, 0) for prompt in asked])
+    greedy = make_clips(engine, [_ask(prompt, 0.0, 0) for prompt in sampled_prompts])
     repetition["greedy"] = _mean_newness_db(greedy, 1)
     low, middle, high = (np.array(spread[t]) for t in ("0.5", "1.0", "1.5"))
     more = np.array(repetition["sampled"]) - np.array(repetition["greedy"])
@@ -212,13 +217,13 @@ def measure_tempo_and_mode(
         near = classifiers.recognise(samples[: int(DURATION_S * clip.sample_rate)])["tempo_bpm"]
         errors.append(abs(refine_tempo(samples, near) / piece.tempo_bpm - 1))
     plain = [draw_piece(rng) for _ in range(clips)]
-    told = []
+    correct = []
     for piece, clip in _answer(engine, plain, ("mode", "instrument"), duration_s=8.0):
         major = mode_evidence(clip.samples[0])[2] > 0
-        told.append(major == (piece.mode == "major"))
+        correct.append(major == (piece.mode == "major"))
     return {
         "tempo_within_4_percent": Estimate.of(error <= 0.04 for error in errors),
-        "mode_by_triad": Estimate.of(told),
+        "mode_by_triad": Estimate.of(correct),
     }
 
 

@@ -85,7 +85,7 @@ def train_on_captions(encoder: Any, tokenizer: Any, *, steps: int, seed: int) ->
     -------
     list of float
         The losses: nats per caption, summed over `ATTRIBUTES`. Attributes that a caption does not
-        name cannot be told, so it stays above 0.
+        name cannot be predicted, so the loss stays above 0.
     """
     rng = np.random.default_rng(seed)
     sizes = [len(values) for values in ATTRIBUTES.values()]
@@ -100,10 +100,10 @@ def train_on_captions(encoder: Any, tokenizer: Any, *, steps: int, seed: int) ->
             [write_caption(piece, rng) for piece in pieces], return_tensors="pt", padding=True
         )
         heard = batch["attention_mask"].bool()
-        told = heads(encoder(**batch).last_hidden_state)[heard].split(sizes, dim=-1)
+        scores = heads(encoder(**batch).last_hidden_state)[heard].split(sizes, dim=-1)
         answers = _answers(pieces)[:, None].expand(*heard.shape, len(sizes))[heard]
         loss = torch.stack(
-            [F.cross_entropy(scores, answers[:, i]) for i, scores in enumerate(told)]
+            [F.cross_entropy(logits, answers[:, i]) for i, logits in enumerate(scores)]
         ).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -126,9 +126,9 @@ def _answers(pieces: list[Piece]) -> Tensor:
 def _pieces() -> list[tuple[str, float]]:
     """Return the tokenizer's vocabulary with log-probabilities, special tokens first."""
     words = vocabulary()
-    known = [f"▁{word}" for word in [*words, *(word.capitalize() for word in words)]]
+    pieces = [f"▁{word}" for word in [*words, *(word.capitalize() for word in words)]]
     letters = string.ascii_lowercase + string.ascii_uppercase + string.digits + string.punctuation
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     single = [("▁", _LETTER / 2), *((letter, _LETTER) for letter in letters)]
-    whole = [(word, _WORD) for word in dict.fromkeys(known) if len(word) > 1]
+    whole = [(word, _WORD) for word in dict.fromkeys(pieces) if len(word) > 1]
     return special + single + whole

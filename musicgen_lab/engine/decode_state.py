@@ -173,7 +173,7 @@ class RecordedSteps:
             kept.copy_(given)
 
     def replay(self) -> None:
-        """Take a step of the clips."""
+        """Run one step of the clips."""
         if self._replay is not None:
             self._replay()
 

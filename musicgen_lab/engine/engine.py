@@ -119,24 +119,24 @@ class Engine:
             When the process was forked from one that has used an engine.
         """
         check_not_forked()
-        place = choose_device(options.device)
-        precision = choose_dtype(options.dtype, place)
+        device = choose_device(options.device)
+        precision = choose_dtype(options.dtype, device)
         config = model.config
-        capacity = choose_capacity(options.max_clips, config, place, precision)
-        with move_weights(model.lm, place, precision) as weights:
-            triton_works(place)  # compiled while the weights are copied
-            text_encoder = TextEncoder(model.text_encoder, model.lm, place)
+        capacity = choose_capacity(options.max_clips, config, device, precision)
+        with move_weights(model.lm, device, precision) as weights:
+            triton_works(device)  # compiled while the weights are copied
+            text_encoder = TextEncoder(model.text_encoder, model.lm, device)
             codec = Codec(
                 model.codec,
                 channels=config.channels,
                 codebooks=config.codebooks,
                 card=config.card,
-                device=place,
+                device=device,
             )
             transformer = Transformer(
                 config,
                 weights(),
-                device=place,
+                device=device,
                 dtype=precision,
                 rows=ROWS_PER_CLIP * capacity.max_clips,
             )

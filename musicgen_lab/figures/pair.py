@@ -102,10 +102,10 @@ def feature_rows(a: Clip, b: Clip, features: Sequence[str]) -> list[Row]:
             rows.append(Row(label, first_text, second_text, ""))
             continue
         first, second = (_number(values[name]) for values in measured)
-        known = [number for number in (first, second) if np.isfinite(number)]
-        decimals = decimals_for((min(known), max(known))) if known else 0
+        finite_values = [number for number in (first, second) if np.isfinite(number)]
+        decimals = decimals_for((min(finite_values), max(finite_values))) if finite_values else 0
         texts = [signed(n, decimals) if np.isfinite(n) else "–" for n in (first, second)]
-        change = signed(second - first, decimals, plus=True) if len(known) == 2 else "–"
+        change = signed(second - first, decimals, plus=True) if len(finite_values) == 2 else "–"
         rows.append(Row(label, texts[0], texts[1], change))
     return rows
 
@@ -122,10 +122,10 @@ def _names(a: Clip, b: Clip) -> tuple[str, str]:
         for clip in (a, b)
     ]
     apart = [name for name in SWEEP_ORDER if both[0][name] != both[1][name]]
-    said = [
+    labels = [
         describe({name: fields[name] for name in apart}) or "the same request" for fields in both
     ]
-    return f"A: {said[0]}", f"B: {said[1]}"
+    return f"A: {labels[0]}", f"B: {labels[1]}"
 
 
 def _difference(a: MelSpectrogram | None, b: MelSpectrogram | None) -> MelSpectrogram | None:

@@ -94,7 +94,7 @@ def models_home() -> Path:
     chosen = os.environ.get(MODELS_HOME)
     if chosen:
         return Path(chosen)
-    import platformdirs  # not in the web image of the service, which is told the folder
+    import platformdirs  # not in the web image of the service, where the variable is set
 
     return platformdirs.user_cache_path("musicgen-lab") / "models"
 
@@ -110,7 +110,9 @@ def _fetched_models() -> list[ModelSource]:
     for folder in sorted(models_home().glob("*@*")) if models_home().is_dir() else []:
         if is_model_folder(folder):
             name, _, revision = folder.name.replace("--", "/").rpartition("@")
-            with contextlib.suppress(ModelUnavailable):  # a damaged one is told when it is opened
+            with contextlib.suppress(
+                ModelUnavailable
+            ):  # a damaged one is reported when it is opened
                 made_of = load_config(folder).source
                 name, revision = made_of.name, made_of.revision or revision
             sources.append(ModelSource(name, revision, folder))
@@ -173,7 +175,7 @@ def _is_audiocraft(folder: Path) -> bool:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Tell whether a folder on this machine has all files of a repository that are needed."""
+    """Return whether a folder on this machine has all needed files of a repository."""
     if _is_audiocraft(folder):
         return True
     shards: set[str] = set()
@@ -213,7 +215,7 @@ def _is_left_out(path: Path) -> bool:
 
 
 def _describe_other(folder: Path) -> str:
-    """Say what a folder is that holds no model, and what to do with it."""
+    """Return what a folder without a model is, and what to do with it."""
     if (folder / "adapter_config.json").is_file():
         return (
             "it is an adapter of PEFT's (LoRA); merge it into its model (merge_and_unload, then "

@@ -87,7 +87,7 @@ def open_tokenizer(folder: Path) -> tokenizers.Tokenizer:
 
 
 def _tells_words(tokenizer: tokenizers.Tokenizer) -> bool:
-    """Say whether at least two pieces of the vocabulary are encoded as different tokens."""
+    """Return whether at least two pieces of the vocabulary are encoded as different tokens."""
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     words = (piece.strip("▁Ġ ") for piece in tokenizer.get_vocab().keys() - special)
     encoded: set[tuple[int, ...]] = set()

@@ -126,8 +126,8 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
     for row in table.to_dict("records"):
         feature = FEATURES[row["feature"]]
         change, low, high = (float(row[name]) for name in ("change", "low", "high"))
-        known = [abs(value) for value in (change, low, high) if value == value]
-        decimals = decimals_for((0.0, max(known))) if known else 0
+        finite_values = [abs(value) for value in (change, low, high) if value == value]
+        decimals = decimals_for((0.0, max(finite_values))) if finite_values else 0
         texts = [signed(v, decimals, plus=True) if v == v else "–" for v in (change, low, high)]
         rows.append(
             {

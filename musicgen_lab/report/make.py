@@ -91,7 +91,7 @@ def make_report(
     list(run.store.records())  # sets damaged files aside, and warns here rather than in the kernel
     folders = {FOLDER_PARAMETER: run.path}
     notebook = run_notebook(NOTEBOOK, run.path, given, folders=folders, progress=progress)
-    heading = report_title((r.prompt for r in run.asked()), title or "")
+    heading = report_title((r.prompt for r in run.requests()), title or "")
     return write_page(notebook, run.path, heading, self_contained=self_contained, formats=kept)
 
 

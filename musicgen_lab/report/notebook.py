@@ -109,11 +109,11 @@ def check_parameters(
     """
     from papermill import inspect_notebook
 
-    there = [name for name in inspect_notebook(_unformatted(notebook)) if name not in hidden]
+    available = [name for name in inspect_notebook(_unformatted(notebook)) if name not in hidden]
     for name, value in given.items():
-        if name not in there:
+        if name not in available:
             raise InvalidRequest(
-                f"the report has no parameter {name!r}; its parameters are {', '.join(there)}",
+                f"the report has no parameter {name!r}; its parameters are {', '.join(available)}",
                 field=name,
                 value=value,
             )
@@ -136,14 +136,14 @@ def refuse_unknown_parameters() -> None:
     injected = [number for number, cell in enumerate(cells) if cell.startswith("# Parameters")]
     if not injected:
         return
-    known = [name for cell in cells[: injected[0]] for name in _assigned(cell)]
+    defined = [name for cell in cells[: injected[0]] for name in _assigned(cell)]
     for name in _assigned(cells[injected[0]]):
-        if name not in known:
-            meant = difflib.get_close_matches(name, known, n=1)
+        if name not in defined:
+            meant = difflib.get_close_matches(name, defined, n=1)
             hint = f" (did you mean {meant[0]}?)" if meant else ""
             raise InvalidRequest(
                 f"the notebook has no parameter {name!r}{hint}; its parameters are "
-                f"{', '.join(known)}",
+                f"{', '.join(defined)}",
                 field=name,
             )
 
@@ -168,7 +168,7 @@ def _kernel() -> AsyncKernelManager:
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
             return KernelSpec(
                 argv=interpreter_command(
-                    "-Xfrozen_modules=off",  # or the debugger that nobody uses warns of them
+                    "-Xfrozen_modules=off",  # or the debugger warns about them
                     "-m",
                     "ipykernel_launcher",
                     "-f",

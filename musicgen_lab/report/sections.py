@@ -140,7 +140,7 @@ def _facts(table: RunTable) -> Iterator[dict[str, Any]]:
         for record in records
         if record["status"] == "ok"
     ]
-    yield _fact("made by", list(dict.fromkeys(makers)) or ["nobody yet"])
+    yield _fact("made by", list(dict.fromkeys(makers)) or ["no clips yet"])
     yield _fact(
         "requested at",
         [

@@ -101,7 +101,7 @@ def _lock_holder(path: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _lock_of(path: Path) -> FileLock:
-    """Keep a folder's lock object: a Ctrl-C that meets the end of one's life would be swallowed."""
+    """Cache a folder's lock object: a Ctrl-C during its finalizer would be swallowed."""
     return FileLock(path)
 
 

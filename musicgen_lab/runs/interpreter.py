@@ -1,7 +1,7 @@
 """Fresh Python interpreters that import nothing from a data folder or from the current folder.
 
-A folder of clips or of measurements may come from somebody else, and Python looks for modules in
-the current folder first: a file `numpy.py` there would be run. Workers and kernels are therefore
+A folder of clips or of measurements may be untrusted, and Python looks for modules in the current
+folder first: a file `numpy.py` there would be executed. Workers and kernels are therefore
 started in safe-path mode, in a folder that holds no data, and are given absolute paths.
 """
 

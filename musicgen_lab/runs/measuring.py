@@ -68,8 +68,8 @@ def measure_files(what: str, paths: Sequence[Path], *, workers: int | None = Non
         threadpool_limits(1, user_api="blas"),
         ThreadPoolExecutor(max(1, len(shares) - 1)) as elsewhere,
     ):
-        asked = [elsewhere.submit(_in_a_worker, what, share) for share in shares[1:]]
-        measured = [_in_this_process(what, shares[0]), *(answer.result() for answer in asked)]
+        futures = [elsewhere.submit(_in_a_worker, what, share) for share in shares[1:]]
+        measured = [_in_this_process(what, shares[0]), *(answer.result() for answer in futures)]
     values: list[Any] = [None] * len(paths)
     for start, share in enumerate(measured):
         values[start :: len(shares)] = share

@@ -145,7 +145,7 @@ class _ReadManifest(NamedTuple):
 
 
 class RunFolder:
-    """The folder of a run. Sweeps asked of the same folder share its clips.
+    """The folder of a run. Sweeps in the same folder share its clips.
 
     Parameters
     ----------
@@ -297,7 +297,7 @@ class RunFolder:
                 file_stamp(self.manifest_path), manifest, (*known, *requests)
             )
 
-    def asked(self) -> list[GenerationRequest]:
+    def requests(self) -> list[GenerationRequest]:
         """Return all requests of this folder's sweeps, in order, without duplicates."""
         _, requests = self._read_manifest()
         return list({request.key(): request for request in requests}.values())

@@ -69,7 +69,7 @@ class RunTable:
     @classmethod
     def of(cls, run: RunFolder) -> RunTable:
         """Read a run folder that is open already; what it has read is not read again."""
-        requested = {request.key(): request for request in run.asked()}
+        requested = {request.key(): request for request in run.requests()}
         records = {record.key: record for record in run.store.records()}
         records = {record.key: record for record in run.store.damaged(requested)} | records
         order = [key for key in requested if key in records]

@@ -13,7 +13,7 @@ from musicgen_lab.web.access import SURPLUS
 class LimitedConnection(H11Protocol):
     """Closes a connection whose request does not arrive, or answer is not read, in time.
 
-    uvicorn itself waits for ever once a first byte has come, and for a client that reads nothing.
+    uvicorn itself waits forever after the first byte, and for a client that reads nothing.
     The time is the `read_timeout_s` of the app's settings; a client that reads slowly has it anew
     whenever it has read something.
 
@@ -37,7 +37,7 @@ class LimitedConnection(H11Protocol):
         self._time_unread(0)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what came, and wait on where it does not end a head."""
+        """Process received data, and keep waiting while the head is incomplete."""
         super().data_received(data)
         self._time_head()
 

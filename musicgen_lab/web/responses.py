@@ -143,7 +143,7 @@ def choose_media_type(accept: str) -> str:
 
 def _quality(offered: str, accept: str) -> float:
     """Return the q value of the most specific matching range; 0 if none matches."""
-    found = (-1, 0.0)
+    best = (-1, 0.0)
     for part in (accept or "*/*").split(","):
         media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
         kind = offered.partition("/")[0]
@@ -152,10 +152,10 @@ def _quality(offered: str, accept: str) -> float:
             continue
         quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
         try:
-            found = max(found, (rank, min(float(quality), 1.0)))
+            best = max(best, (rank, min(float(quality), 1.0)))
         except ValueError:
             continue
-    return found[1]
+    return best[1]
 
 
 def answer_with(

@@ -21,7 +21,7 @@ from musicgen_lab.web.connections import LimitedConnection
 from musicgen_lab.web.settings import WebSettings
 
 ANSWER_S = 5  # for writing the last responses, after the backend was closed
-IDLE_CONNECTIONS_MAX = 128  # beside one for every request that may be in flight
+IDLE_CONNECTIONS_MAX = 128  # in addition to one for every request that may be in flight
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -60,8 +60,8 @@ def serve(
         chosen = replace(chosen, hosts=(*LOOPBACK, host))
     elif chosen.api_key is None:
         warnings.warn(
-            f"whoever reaches {host} can use this service: set {API_KEY} to a key that clients "
-            "must send, or leave --host out to serve this machine alone",
+            f"anyone who can reach {host} can use this service: set {API_KEY} to a key that "
+            "clients must send, or leave --host out to serve this machine alone",
             MusicGenLabWarning,
             stacklevel=2,
         )

@@ -100,7 +100,7 @@ def test_it_says_where_it_serves_and_warns_when_everybody_may_use_it(options, ke
             server.kill()
     assert said.startswith("serving demo on the CPU at http://")
     assert server.returncode == 0
-    assert ("warning: whoever reaches 0.0.0.0 can use this service" in log) == warned
+    assert ("warning: anyone who can reach 0.0.0.0 can use this service" in log) == warned
 
 
 def test_an_empty_key_is_one_line_of_error_and_no_open_door():

@@ -88,7 +88,7 @@ CHANGES = {
 def test_a_manifest_that_was_changed_is_not_believed(tmp_path, change):
     edit(run_two(tmp_path), CHANGES[change])
     with pytest.warns(MusicGenLabWarning, match=r"sweep.json is damaged"):
-        assert RunFolder(tmp_path).asked() == []
+        assert RunFolder(tmp_path).requests() == []
 
 
 def test_a_manifest_of_an_earlier_version_has_no_checksum_and_is_read(tmp_path):
@@ -96,10 +96,10 @@ def test_a_manifest_of_an_earlier_version_has_no_checksum_and_is_read(tmp_path):
     content = json.loads(manifest.read_text())
     del content["sha256"]
     manifest.write_text(json.dumps(content))
-    assert len(RunFolder(tmp_path).asked()) == 2
+    assert len(RunFolder(tmp_path).requests()) == 2
     edit(manifest, CHANGES["a field of a request"])
     with pytest.warns(MusicGenLabWarning, match=r"sweep.json is damaged"):
-        assert RunFolder(tmp_path).asked() == []
+        assert RunFolder(tmp_path).requests() == []
 
 
 FORGERIES = {
@@ -188,7 +188,7 @@ def test_a_folder_that_loses_its_manifest_in_mid_sweep_stops_it_at_once(tmp_path
 
 def test_one_damaged_clip_is_one_failed_row_that_names_its_file(tmp_path):
     run_two(tmp_path)
-    key = RunFolder(tmp_path).asked()[0].key()
+    key = RunFolder(tmp_path).requests()[0].key()
     (tmp_path / "clips" / f"{key}.json").write_text("{}")
     with pytest.warns(MusicGenLabWarning, match=f"{key}.json is not used"):
         results = Results.open(tmp_path)
@@ -264,9 +264,9 @@ def test_sweeps_of_one_folder_are_remembered_in_order_and_once(tmp_path):
         sweep.run(SineBackend(), tmp_path, progress=False)
     run = RunFolder(tmp_path)
     assert [len(sweep.requests) for sweep in run.sweeps] == [2, 3]
-    assert [request.seed for request in run.asked()] == [0, 1, 2]
+    assert [request.seed for request in run.requests()] == [0, 1, 2]
     assert run.sweeps[1].design == {
         "kind": "grid",
         "fields": {"prompt": ["a"], "duration": [1], "seed": [0, 1, 2]},
     }
-    assert isinstance(run.asked()[0], GenerationRequest)
+    assert isinstance(run.requests()[0], GenerationRequest)

@@ -119,7 +119,7 @@ def test_a_failure_of_before_is_tried_again_and_one_of_another_process_now_is_no
             for request in requests:
                 if not self.made:
                     another = sweep.plan(SineBackend(), tmp_path).folder
-                    (last,) = [r for r in another.asked() if r.seed == 1]
+                    (last,) = [r for r in another.requests() if r.seed == 1]
                     another.store.put(Failure(last, "Elsewhere", "failed there"))
                 yield from super().generate([request])
 
