@@ -196,11 +196,14 @@ class Results:
         2          1.3       1.0  3
         3          1.3       3.0  3
         """
+        from musicgen_lab.stats.run_features import with_run_features
         from musicgen_lab.stats.summary import summarise
 
         (feature,) = numeric_features([feature])
         cell = list(self.parameters) or ["prompt"]
-        return summarise(self.table.frame, cell, feature, confidence=confidence)
+        return summarise(
+            with_run_features(self.table, [feature]).frame, cell, feature, confidence=confidence
+        )
 
     def effects(
         self, features: Sequence[str] | None = None, *, alpha: float = 0.05

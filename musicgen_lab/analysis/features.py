@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 
 from musicgen_lab.analysis import levels, pitch, rhythm, structure, timbre
-from musicgen_lab.analysis.registry import REGISTERED, Feature, Value
+from musicgen_lab.analysis.registry import REGISTERED, Feature, RunFeature, Value
 from musicgen_lab.analysis.sound import Sound
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.errors import InvalidRequest
@@ -33,6 +33,54 @@ FEATURES: Mapping[str, Feature] = MappingProxyType(
     }
 )
 """Every feature by its column name, in the order of the columns."""
+
+RUN_FEATURES: Mapping[str, RunFeature] = MappingProxyType(
+    {
+        one.name: one
+        for one in (
+            RunFeature(
+                "diversity_db",
+                "Diversity over seeds",
+                "dB",
+                "Mean mel-cepstral distance between two clips that differ in their seed alone.",
+            ),
+            RunFeature(
+                "text_similarity",
+                "Match with the prompt",
+                "-1 to 1",
+                "Cosine of the CLAP embeddings of the clip and its prompt.",
+            ),
+            RunFeature(
+                "content_enjoyment",
+                "Enjoyment",
+                "1 to 10",
+                "How much a listener would like it, predicted by Audiobox Aesthetics.",
+            ),
+            RunFeature(
+                "content_usefulness",
+                "Usefulness",
+                "1 to 10",
+                "How useful it is as material, predicted by Audiobox Aesthetics.",
+            ),
+            RunFeature(
+                "production_complexity",
+                "Complexity",
+                "1 to 10",
+                "How much goes on at once, predicted by Audiobox Aesthetics.",
+            ),
+            RunFeature(
+                "production_quality",
+                "Production quality",
+                "1 to 10",
+                "How clean and well made it sounds, predicted by Audiobox Aesthetics.",
+            ),
+        )
+    }
+)
+"""What a clip has as part of a run only, by name; measured when it is asked for."""
+
+NAMED_FEATURES: Mapping[str, Feature | RunFeature] = MappingProxyType({**FEATURES, **RUN_FEATURES})
+"""Every feature that a study can look at, by name."""
 
 NUMBERS = tuple(name for name, one in FEATURES.items() if one.kind == "number")
 """The features that are numbers, and can be averaged and compared."""
@@ -61,9 +109,9 @@ def chosen_features(features: Iterable[str] | None = None) -> list[str]:
         features = [name.strip() for name in features.split(",")]
     chosen = list(dict.fromkeys(features))
     for name in chosen:
-        if name not in FEATURES:
+        if name not in NAMED_FEATURES:
             raise InvalidRequest(
-                f"unknown feature {name!r}; the features are {', '.join(FEATURES)}",
+                f"unknown feature {name!r}; the features are {', '.join(NAMED_FEATURES)}",
                 field="features",
                 value=name,
             )
@@ -82,9 +130,10 @@ def numeric_features(features: Iterable[str]) -> list[str]:
     """
     chosen = chosen_features(features)
     for name in chosen:
-        if FEATURES[name].kind == "text":
+        if NAMED_FEATURES[name].kind == "text":
             raise InvalidRequest(
-                f"{name} is a {FEATURES[name].unit} and has no mean: count its values in the frame",
+                f"{name} is a {NAMED_FEATURES[name].unit} and has no mean: count its values in the "
+                "frame",
                 field="features",
                 value=name,
             )

@@ -60,6 +60,30 @@ class Feature:
         return None if self.kind == "text" else float("nan")
 
 
+@dataclass(frozen=True)
+class RunFeature:
+    """A number that a clip has as part of a run only, such as how unlike the other seeds it is.
+
+    Attributes
+    ----------
+    name, label, unit : str
+        As of a `Feature`.
+    description : str
+        One sentence on what is measured.
+    """
+
+    name: str
+    label: str
+    unit: str
+    description: str
+    kind: Kind = "number"
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference between two values."""
+        return self.unit
+
+
 REGISTERED: dict[str, Feature] = {}
 """The features of all modules that have been imported; `features.FEATURES` is the whole list."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musicgen_lab.analysis.features import FEATURES
+from musicgen_lab.analysis.features import NAMED_FEATURES
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
 from musicgen_lab.formatting import decimals_for, format_value, mid_sentence, signed, with_unit
@@ -149,7 +149,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] |
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(MUTED)
     axes.tick_params(axis="y", length=0)
-    named = FEATURES[feature]
+    named = NAMED_FEATURES[feature]
     unit = textwrap.shorten(named.difference_unit, 24, placeholder="…")
     axes.set_title(named.label, fontsize=9.5, color=INK, loc="left", parse_math=False)
     axes.set_xlabel(unit, fontsize=8.5, color=INK, parse_math=False)
@@ -167,7 +167,7 @@ def _alt(effects: pd.DataFrame) -> str:
     parts = []
     middle = ", the middle of the range against its ends"
     for row in effects.to_dict("records"):
-        feature = FEATURES[row["feature"]]
+        feature = NAMED_FEATURES[row["feature"]]
         text = f"{row['parameter']} on {mid_sentence(feature.label)}"
         if math.isfinite(row["change"]):
             decimals = decimals_for((0.0, abs(row["change"])))

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from musicgen_lab.analysis.features import FEATURES, NUMBERS, Feature
+from musicgen_lab.analysis.features import NAMED_FEATURES
+from musicgen_lab.analysis.registry import Feature, RunFeature
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
 from musicgen_lab.figures.facets import Facet, FacetGrid, cell_grids, matching
 from musicgen_lab.formatting import decimals_for, describe, format_value, mid_sentence, signed
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.run_features import with_run_features
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +94,7 @@ def plot_heatmap(table: RunTable, feature: str, **fixed: Any) -> Drawing:
     ----------
     table : RunTable
     feature : str
-        One of `musicgen_lab.analysis.features.FEATURES`.
+        One of `musicgen_lab.analysis.features.NAMED_FEATURES`.
     **fixed
         As in `plot_spectrograms`, without the seed.
 
@@ -120,22 +122,24 @@ def plot_heatmaps(table: RunTable, feature: str) -> list[tuple[Mapping[str, Any]
     list of (fields, Drawing)
         Empty where the clips form no grid.
     """
-    if feature not in FEATURES:
+    if feature not in NAMED_FEATURES:
         raise InvalidRequest(
-            f"unknown feature {feature!r}; the features are {', '.join(FEATURES)}", field=feature
-        )
-    if feature not in NUMBERS:
-        raise InvalidRequest(
-            f"{feature} is not a number and has no mean; choose one of {', '.join(NUMBERS)}",
+            f"unknown feature {feature!r}; the features are {', '.join(NAMED_FEATURES)}",
             field=feature,
         )
+    if NAMED_FEATURES[feature].kind != "number":
+        raise InvalidRequest(
+            f"{feature} is not a number and has no mean; choose another feature",
+            field=feature,
+        )
+    table = with_run_features(table, [feature])
     grids = [
         CellGrid(grid, tuple(Cell.of(facet, feature) for facet in grid.facets))
         for grid in cell_grids(table)
     ]
     means = [cell.mean for grid in grids for cell in grid.cells if cell.n]
     limits = (min(means), max(means)) if means else None
-    return [(grid.facets.fixed, _draw(grid, FEATURES[feature], limits)) for grid in grids]
+    return [(grid.facets.fixed, _draw(grid, NAMED_FEATURES[feature], limits)) for grid in grids]
 
 
 def _value(record: Mapping[str, Any], feature: str) -> float:
@@ -143,7 +147,9 @@ def _value(record: Mapping[str, Any], feature: str) -> float:
     return float(value) if isinstance(value, bool | int | float) else math.nan
 
 
-def _draw(grid: CellGrid, feature: Feature, limits: tuple[float, float] | None) -> Drawing:
+def _draw(
+    grid: CellGrid, feature: Feature | RunFeature, limits: tuple[float, float] | None
+) -> Drawing:
     """Draw one grid of cells on a colour scale that all grids share."""
     from matplotlib.figure import Figure
 
@@ -176,7 +182,7 @@ class _Layout:
     bottom: float = 0.3
 
     @classmethod
-    def around(cls, grid: CellGrid, feature: Feature) -> _Layout:
+    def around(cls, grid: CellGrid, feature: Feature | RunFeature) -> _Layout:
         columns, rows = len(grid.facets.column_values), len(grid.facets.row_values)
         roomy = columns <= 5
         cell_width = {1: 3.0, 2: 1.9}.get(columns, 1.35) if roomy else 0.88
@@ -342,7 +348,11 @@ def _cell_notes(cell: Cell, grid: CellGrid) -> str:
 
 
 def _add_colour_bar(
-    figure: Figure, feature: Feature, limits: tuple[float, float], layout: _Layout, size: float
+    figure: Figure,
+    feature: Feature | RunFeature,
+    limits: tuple[float, float],
+    layout: _Layout,
+    size: float,
 ) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -370,7 +380,7 @@ def _add_colour_bar(
     bar.outline.set_visible(False)  # type: ignore[operator]
 
 
-def _alt(grid: CellGrid, feature: Feature, decimals: int) -> str:
+def _alt(grid: CellGrid, feature: Feature | RunFeature, decimals: int) -> str:
     """Return the alt text: the mean of every cell, row by row, and missing cells."""
     parts = [
         f"Heatmap of {mid_sentence(feature.label)} in {feature.unit}, mean over seeds{_n(grid)}"

@@ -61,7 +61,7 @@ def plot_pair(a: Clip, b: Clip, features: Sequence[str] | None = None) -> Drawin
         for clip in (a, b)
     ]
     names = _names(a, b)
-    rows = feature_rows(a, b, chosen_features(features))
+    rows = feature_rows(a, b, [name for name in chosen_features(features) if name in FEATURES])
     table_in = TABLE_ROW_IN * (len(rows) + 1) + 0.35
     heads = [textwrap.wrap(name, 92, max_lines=2, placeholder=" …") for name in names]
     top_in = 0.35 + 0.18 * max(map(len, heads))

@@ -120,7 +120,8 @@ def listen(
 
 def shown_features(features: Sequence[str] | None) -> list[str]:
     """Return the features whose values are shown below a player."""
-    return chosen_features(features)[:FEATURES_UNDER_PLAYER]
+    of_a_clip = [name for name in chosen_features(features) if name in FEATURES]
+    return of_a_clip[:FEATURES_UNDER_PLAYER]
 
 
 def frame(pictures: MelPictures, *, can_match: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musicgen_lab.analysis.features import FEATURES, chosen_features
+from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
 from musicgen_lab.errors import packages_needed
 from musicgen_lab.figures.facets import Facet
 from musicgen_lab.figures.mel_pictures import MelPictures, share_scale
@@ -124,7 +124,7 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
     table = comparison.differences(features)
     rows = []
     for row in table.to_dict("records"):
-        feature = FEATURES[row["feature"]]
+        feature = NAMED_FEATURES[row["feature"]]
         change, low, high = (float(row[name]) for name in ("change", "low", "high"))
         finite_values = [abs(value) for value in (change, low, high) if value == value]
         decimals = decimals_for((0.0, max(finite_values))) if finite_values else 0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from musicgen_lab.analysis.features import FEATURES, NUMBERS, chosen_features
+from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.effects import plot_effects
 from musicgen_lab.figures.facets import clip_grids
@@ -221,11 +221,11 @@ def heatmap_figures(table: RunTable, features: Sequence[str] | None = None) -> H
     -------
     IPython.display.HTML
     """
-    names = [name for name in chosen_features(features) if name in NUMBERS]
+    names = [name for name in chosen_features(features) if NAMED_FEATURES[name].kind == "number"]
     first = [effect["feature"] for effect in significant(StudyTables.of(table, features).effects)]
     ordered = list(dict.fromkeys([*first, *names]))
     drawn = [
-        (f"Heatmap: {FEATURES[name].label}", drawing)
+        (f"Heatmap: {NAMED_FEATURES[name].label}", drawing)
         for name in ordered
         for _, drawing in plot_heatmaps(table, name)[:PAGES_PER_FEATURE_MAX]
     ]

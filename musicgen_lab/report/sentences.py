@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from musicgen_lab.analysis.features import FEATURES
+from musicgen_lab.analysis.features import NAMED_FEATURES
 from musicgen_lab.formatting import decimals_for, format_value, mid_sentence, signed, with_unit
 from musicgen_lab.stats.comparison import Comparison
 from musicgen_lab.stats.effects import ALL_SAME, NO_VALUE, SAME_LEVELS
@@ -61,13 +61,14 @@ def effect_sentence(effect: Mapping[str, Any]) -> str:
     Such as "Onset rate rises with temperature: by 1.20 per second from 0.7 to 1.3 (95%
     interval 0.80 to 1.60, 4 seeds)."
     """
-    feature, parameter = FEATURES[effect["feature"]], effect["parameter"]
+    feature, parameter = NAMED_FEATURES[effect["feature"]], effect["parameter"]
     much, interval = _size(effect)
     certainty = f"({interval}, {effect['seeds']} seeds)"
     first, last = (_level(parameter, effect[end]) for end in ("from_level", "to_level"))
     if effect["shape"] == "pair":
+        between = {"prompt": "prompts", "model": "models"}.get(parameter, f"values of {parameter}")
         return (
-            f"{feature.label} differs between values of {parameter}: it is {much} higher with "
+            f"{feature.label} differs between {between}: it is {much} higher with "
             f"{last} than with {first} {certainty}."
         )
     if effect["shape"] == "trend":
@@ -90,7 +91,7 @@ def _size(row: Mapping[str, Any]) -> tuple[str, str]:
     if change < 0:
         change, low, high = -change, -high, -low
     decimals = decimals_for((0.0, max(abs(low), abs(high))))
-    much = with_unit(signed(change, decimals), FEATURES[row["feature"]].difference_unit)
+    much = with_unit(signed(change, decimals), NAMED_FEATURES[row["feature"]].difference_unit)
     return much, f"95% interval {signed(low, decimals)} to {signed(high, decimals)}"
 
 
@@ -103,8 +104,9 @@ def trend_sentence(trend: Mapping[str, Any]) -> str:
     """Say a significant trend in a sentence, with the interval of its rank correlation."""
     rho, low, high = (signed(float(trend[name]), 2) for name in ("rho", "low", "high"))
     verb = "rises" if trend["rho"] > 0 else "falls"
+    label = NAMED_FEATURES[trend["feature"]].label
     return (
-        f"{FEATURES[trend['feature']].label} {verb} with {trend['parameter']}: rank correlation "
+        f"{label} {verb} with {trend['parameter']}: rank correlation "
         f"{rho} (95% interval {low} to {high}, {trend['clips']} clips)."
     )
 
@@ -115,7 +117,7 @@ def interaction_sentence(interaction: Mapping[str, Any]) -> str:
     Such as "Raising cfg_coef from 1 to 5 moves spectral centroid by +300 Hz at temperature 0.7 but
     by −50 Hz at 1.3 (difference −350 Hz, 95% interval −500 to −200, 6 seeds)."
     """
-    feature = FEATURES[interaction["feature"]]
+    feature = NAMED_FEATURES[interaction["feature"]]
     first, second = interaction["first"], interaction["second"]
     numbers = [
         float(interaction[name]) for name in ("at_lowest", "at_highest", "change", "low", "high")
@@ -187,7 +189,7 @@ def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[st
         more = "higher" if row["change"] > 0 else "lower"
         much, interval = _size(row)
         sentences.append(
-            f"{FEATURES[row['feature']].label} is {more} with {second} than with {first}: by "
+            f"{NAMED_FEATURES[row['feature']].label} is {more} with {second} than with {first}: by "
             f"{much} ({interval}, {row['seeds']} seeds)."
         )
     untested = table[table["p_value"].isna()]
@@ -203,7 +205,7 @@ def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[st
 
 
 def _labels(features: Iterable[str]) -> list[str]:
-    return [mid_sentence(FEATURES[name].label) for name in dict.fromkeys(features)]
+    return [mid_sentence(NAMED_FEATURES[name].label) for name in dict.fromkeys(features)]
 
 
 def _capital(text: str) -> str:

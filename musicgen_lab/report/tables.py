@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from musicgen_lab.analysis.features import FEATURES, chosen_features
+from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
 from musicgen_lab.formatting import value
 from musicgen_lab.request import SWEEP_ORDER
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.run_features import with_run_features
 from musicgen_lab.templating import show
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def clip_table(table: RunTable, features: Sequence[str] | None = None) -> HTML:
         When there is no such feature.
     """
     names = chosen_features(features)
+    table = with_run_features(table, names)
     records = table.records
     shown = [name for name in SWEEP_ORDER if name in table.swept or name == "seed"]
     notes = [_note(record) for record in records]
@@ -44,7 +46,7 @@ def clip_table(table: RunTable, features: Sequence[str] | None = None) -> HTML:
         _column(name, "", "text" if records and isinstance(records[0][name], str) else "number")
         for name in shown
     ]
-    columns += [_column(FEATURES[name].label, FEATURES[name].unit) for name in names]
+    columns += [_column(NAMED_FEATURES[name].label, NAMED_FEATURES[name].unit) for name in names]
     columns += [_column("Note", "", "text note")] if any(notes) else []
     columns += [_column("Made in", "s")]
     rows = []
@@ -66,7 +68,7 @@ def feature_definitions(features: Sequence[str] | None = None) -> HTML:
     features : sequence of str, optional
         As for `clip_table`.
     """
-    chosen = [FEATURES[name] for name in chosen_features(features)]
+    chosen = [NAMED_FEATURES[name] for name in chosen_features(features)]
     return show("report/definitions.html.j2", features=chosen)
 
 

@@ -161,6 +161,18 @@ class RunTable:
                 )
         return RunTable(self.run, rows.reset_index(drop=True), labels=self.labels)
 
+    def with_columns(self, **columns: Any) -> RunTable:
+        """Return the table with further columns; what has been computed is kept with it.
+
+        Parameters
+        ----------
+        **columns
+            A value for each row, by name.
+        """
+        table = RunTable(self.run, self.frame.assign(**columns), self.missing)
+        table._cache = self._cache
+        return table
+
     def mel_spectrograms(self, hop_s: float) -> Mapping[str, MelSpectrogram]:
         """Return the mel spectrogram of every finished clip that has samples, by its key.
 

@@ -12,6 +12,7 @@ from musicgen_lab.analysis.features import NUMBERS, numeric_features
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.run_features import with_run_features
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,6 +116,7 @@ def map_coordinates(table: RunTable, features: Sequence[str] | None = None) -> p
         When under three clips sound, no feature differs between them, or there is no such feature.
     """
     names = list(NUMBERS) if features is None else numeric_features(features)
+    table = with_run_features(table, names)
     try:
         result = principal_map(table.frame[names].astype("Float64").astype(float).to_numpy())
     except ValueError as error:

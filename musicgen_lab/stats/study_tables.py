@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musicgen_lab.analysis.features import FEATURES, chosen_features
+from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.designs import is_ordered
 from musicgen_lab.stats.effects import holm, main_effects
 from musicgen_lab.stats.interactions import interactions
+from musicgen_lab.stats.run_features import with_run_features
 from musicgen_lab.stats.trends import trends
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ class StudyTables:
             When there is no such feature.
         """
         chosen = chosen_features(features)
-        names = tuple(name for name in chosen if FEATURES[name].kind != "text")
-        return table.cached((cls, names, alpha), lambda: cls(table, names, alpha))
+        names = tuple(name for name in chosen if NAMED_FEATURES[name].kind != "text")
+        return table.cached(
+            (cls, names, alpha), lambda: cls(with_run_features(table, names), names, alpha)
+        )
 
     @property
     def is_random_design(self) -> bool:

@@ -72,7 +72,7 @@ def test_a_difference_between_prompts_names_both():
         "to_level": "fast drums", "change": 3.14, "low": 1.0, "high": 5.2,
     }  # fmt: skip
     assert effect_sentence(pair) == (
-        "Loudness differs between values of prompt: it is 3.14 LU higher with “fast drums” than "
+        "Loudness differs between prompts: it is 3.14 LU higher with “fast drums” than "
         "with “slow sad piano” (95% interval 1.00 to 5.20, 4 seeds)."
     )
 
