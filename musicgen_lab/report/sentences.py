@@ -21,7 +21,7 @@ class Findings(NamedTuple):
     Attributes
     ----------
     significant : list of str
-        Effects and interactions that hold after correction, the surest first.
+        Effects and interactions that are significant after correction, by ascending p-value.
     inconclusive : list of str
         Where nothing can be concluded, and why.
     questions : int
@@ -154,7 +154,7 @@ def inconclusive_sentences(table: pd.DataFrame) -> list[str]:
     if len(too_few) and len(untested) == len(table):
         note = str(too_few["note"].iloc[0])
         verb = "is" if note.startswith("1 ") else "are"
-        return [f"Nothing can be told from chance: there {verb} {note}."]
+        return [f"Nothing can be concluded: there {verb} {note}."]
     for note, verb, rest in (
         (NO_VALUE, "has", "no value on any clip, which may be too short or silent"),
         (ALL_SAME, "is", "the same in all clips"),
@@ -182,7 +182,7 @@ def inconclusive_sentences(table: pd.DataFrame) -> list[str]:
 
 
 def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[str]:
-    """Say the significant differences between two runs, the surest first, and what is open."""
+    """Return the significant differences between two runs, then inconclusive ones."""
     first, second = comparison.names()
     sentences = []
     for row in significant(table):
@@ -198,9 +198,7 @@ def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[st
             return ["The features are the same in both runs, clip by clip."]
         sentences.append(f"Nothing can be concluded: {untested['note'].iloc[0]}.")
     elif not sentences:
-        sentences.append(
-            f"No difference in any of {len(table)} features could be told from chance."
-        )
+        sentences.append(f"No difference in any of {len(table)} features is significant.")
     return sentences
 
 

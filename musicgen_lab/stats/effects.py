@@ -1,11 +1,10 @@
 """Main effects of the parameters on the features, with intervals and corrected p-values.
 
-Frames in, frames out: one row per clip, with columns for the parameters, the replicate (the seed)
-and the features. Every question about every feature is a test of its own; the p-values of one
-call are corrected together by Holm's method [1]_, which holds whatever the features have to do
-with each other: where no parameter has any effect, the chance of even one false claim in the whole
-table stays under alpha. How often that is so, and how small an effect is noticed, is simulated by
-`scripts/simulate_claims.py`.
+Input is a frame with one row per clip and columns for the parameters, the replicate (the seed) and
+the features. Every question about every feature is a separate test; the p-values of one
+call are corrected together by Holm's method [1]_, which is valid for any dependence between the
+features: if no parameter has an effect, the probability of any false claim in the whole table is at
+most alpha. `scripts/simulate_claims.py` simulates the actual rates, and the power.
 
 References
 ----------
@@ -41,12 +40,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEWEST_SEEDS = 3
-"""Under this many seeds nothing is tested."""
+"""With fewer seeds nothing is tested."""
 
 TREND_SHARE = 0.9
-"""The share of a question's chance of a false alarm that a rise or fall gets; a hump has the rest.
+"""The share of a question's error rate that is spent on a rise or fall; a hump has the rest.
 
-Rises and falls are what a sweep is mostly about; a hump must be the plainer for it.
+Rises and falls are the main interest of a sweep; a hump must be clearer to be significant.
 """
 
 NO_VALUE = "no clip has a value"
@@ -68,7 +67,7 @@ def main_effects(
     alpha: float = 0.05,
     replicate: str = "seed",
 ) -> pd.DataFrame:
-    """Return how much each parameter moves each feature, averaged over the other parameters.
+    """Return the effect of each parameter on each feature, averaged over the other parameters.
 
     A parameter whose values are numbers is tested for a trend over its levels and for a hump or
     a dip in their middle; any other for a difference between any two of its levels. Levels are
@@ -80,11 +79,11 @@ def main_effects(
         One row per clip. Clips with the same ``audio_sha256``, where there is such a column, are
         one recording.
     parameters : sequence of str
-        All columns that are varied, without the replicate.
+        All varied columns, without the replicate.
     features : sequence of str
         The columns to explain.
     alpha : float
-        The chance of any false claim in the whole table, and one less the intervals' confidence.
+        The family-wise error rate of the whole table; the intervals' confidence is 1 - alpha.
     replicate : str
         The column that numbers the replicates.
 
@@ -99,24 +98,24 @@ def main_effects(
         ``shape``
             "trend", "hump" or "dip" for numbers, "pair" for anything else: what ``change`` is of.
         ``from_level``, ``to_level``, ``peak``
-            For a pair, the two levels that differ most surely; otherwise the lowest and the
+            For a pair, the two levels with the smallest p-value; otherwise the lowest and the
             highest level, and for a hump or dip the level where the feature is highest or lowest.
         ``change``
             In the feature's unit: the mean at ``to_level`` less that at ``from_level``; for a
-            hump or a dip, how far the middle of the range lies above its ends.
+            hump or a dip, the difference between the middle of the range and its ends.
         ``low``, ``high``
             Interval of the change at 1 - alpha; for a pair one that holds for all pairs at once.
         ``effect_size``, ``effect_size_low``, ``effect_size_high``
             The change and its interval in standard deviations of clips within their cells.
         ``p_value``, ``p_adjusted``
-            As it is, and corrected for all rows (Holm).
+            Uncorrected, and corrected for all rows (Holm).
         ``supported``
-            Whether a claim can rest on the interval; see the next.
+            Whether the interval supports a claim; see `significant`.
         ``significant``
             Whether ``p_adjusted`` is under alpha and, for a trend, the interval of the change from
             the lowest to the highest level excludes 0 in the trend's direction.
         ``note``
-            Why there is no test; empty where there is one.
+            Why there is no test; empty if there is one.
     """
     import pandas as pd
 
@@ -374,7 +373,7 @@ def judge_unordered(
 ) -> Judged | None:
     """Test levels that have no order for a difference between any two of them.
 
-    The pair that differs most surely is stated; its p-value and its interval hold for all pairs
+    The pair with the smallest p-value is reported; its p-value and its interval hold for all pairs
     at once, by Šidák's inequality [1]_. Parameters are those of `judge_ordered`; None where no
     two levels can be compared.
 

@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 4_000_000  # numbers held in memory for the resamples
 def mean_intervals(
     values: Array, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Return the interval in which the mean of each row's population lies.
+    """Return a confidence interval of the mean of each row's population.
 
     The percentile bootstrap [1]_ over a row's values, at a level that is widened for few values as
     in [2]_: the plain one is too narrow by a factor of sqrt((n - 1) / n) and by the difference
@@ -71,7 +71,7 @@ def mean_intervals(
 
 
 def expanded(confidence: float, n: int) -> float:
-    """Return the level at which a percentile interval of n values holds what is asked.
+    """Return the nominal level at which a percentile interval of n values has a given coverage.
 
     Examples
     --------

@@ -46,8 +46,8 @@ def principal_map(values: Array) -> PrincipalMap:
     """Lay clips out on the plane along which their features vary most.
 
     Principal components of the standardised features [1]_. A feature that is unknown for more than
-    a fifth of the clips that sound is left out; where fewer values are unknown, the mean stands
-    for them.
+    a fifth of the audible clips is left out; where fewer values are unknown, the mean replaces
+    them.
 
     Parameters
     ----------

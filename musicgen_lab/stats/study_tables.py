@@ -42,7 +42,7 @@ class StudyTables:
     ----------
     table : RunTable
     features : tuple of str
-        Those that are asked about; each one more makes all claims less certain.
+        The features to test; each additional one makes the correction stronger.
     alpha : float
     """
 
@@ -153,7 +153,7 @@ def tested(table: pd.DataFrame) -> int:
 
 
 def significant(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table that are significant after correction, the surest first."""
+    """Return the significant rows of a table, by ascending p-value."""
     if table.empty:
         return []
     rows = table[table["significant"]].sort_values("p_adjusted", kind="stable")

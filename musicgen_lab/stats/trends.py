@@ -33,7 +33,7 @@ def trends(
 
     Spearman's rank correlation over the points of the design, each being the mean of its seeds:
     for random designs, in which no two clips differ in one parameter alone. Of a grid,
-    `effects.main_effects` tells more.
+    `effects.main_effects` is more informative.
 
     Parameters
     ----------

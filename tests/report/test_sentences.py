@@ -223,7 +223,7 @@ def test_too_few_seeds_take_one_sentence_however_much_was_swept(tmp_path, seeds)
     assert findings.significant == []
     (sentence,) = findings.inconclusive
     assert sentence == (
-        f"Nothing can be told from chance: there {'is' if seeds == 1 else 'are'} {seeds} "
+        f"Nothing can be concluded: there {'is' if seeds == 1 else 'are'} {seeds} "
         f"seed{'s' * (seeds > 1)} of each setting, and at least 3 are needed."
     )
 
