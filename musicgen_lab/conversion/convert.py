@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,18 +19,23 @@ from musicgen_lab.engine.codec import Codec, CodecFiles
 from musicgen_lab.engine.text import TextEncoder, TextEncoderFiles
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.checkpoint import open_checkpoint
-from musicgen_lab.models.checksums import write_checksums
+from musicgen_lab.models.checksums import files_written, write_checksums
 from musicgen_lab.models.config import (
     CODEC_FOLDER,
+    CONFIG_FILE,
     LM_FILE,
     TEXT_ENCODER_FOLDER,
     WEIGHTS_FILE,
     Dtype,
     ModelConfig,
     expected_shapes,
-    is_model_folder,
 )
 from musicgen_lab.models.library_noise import quiet
+
+UNFINISHED = ".unfinished-"
+"""Between the name of a model folder and the random end of the folder that it is written in."""
+
+TOP_LEVEL = (CONFIG_FILE, LM_FILE, CODEC_FOLDER, TEXT_ENCODER_FOLDER)
 
 _NON_COMMERCIAL = "CC-BY-NC-4.0"
 
@@ -91,7 +95,9 @@ def convert(
     )
     _check_tensors(source, config, parts.tensors)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+    with tempfile.TemporaryDirectory(
+        dir=out.parent, prefix=f".{out.name}{UNFINISHED}"
+    ) as temporary:
         folder = Path(temporary) / "model"
         _write(folder, config, parts)
         try:
@@ -100,16 +106,38 @@ def convert(
             reason = str(error).replace(f"{folder}/", "").removesuffix("; prepare the model again")
             raise ModelUnavailable(f"{source} cannot be converted: {reason}") from None
         write_checksums(folder)
-        if is_model_folder(out):
-            shutil.rmtree(out)
-        try:
-            folder.replace(out)
-        except OSError as error:
-            raise ModelUnavailable(
-                f"{out} is there already and is not a model folder ({error.strerror}); "
-                "name another one"
-            ) from None
+        check_replaceable(out)
+        if out.exists():
+            out.replace(Path(temporary) / "previous")
+        folder.replace(out)
     return out
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse to write a model where something is that no conversion wrote.
+
+    Raises
+    ------
+    ModelUnavailable
+        Naming what is there.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ModelUnavailable(f"{out} is a file, not a model folder; name another one")
+    own = files_written(out)
+    if own is None:
+        strangers = [path.name for path in out.iterdir() if path.name not in TOP_LEVEL]
+    else:
+        paths = (path for path in out.rglob("*") if not path.is_dir() or path.is_symlink())
+        strangers = [
+            name for path in paths if (name := path.relative_to(out).as_posix()) not in own
+        ]
+    if strangers:
+        raise ModelUnavailable(
+            f"{out} is there already and holds more than a model folder "
+            f"({', '.join(sorted(strangers)[:3])}), which would be lost; name another one"
+        )
 
 
 def _read(source: Path) -> Parts:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import getpass
-import glob
 import hashlib
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from musicgen_lab.models.locate import REVISION_DIGITS, ModelSource
+
+STALE_S = 24 * 3600.0  # an unfinished folder of that age is no longer being written
 
 
 def prepare(
@@ -42,22 +45,31 @@ def prepare(
     folder = out or source.home
     if source.prepared is not None and out in (None, source.prepared):
         return source.prepared
+    from musicgen_lab.conversion.convert import check_replaceable, convert
+
     with _sole_preparer(folder):
         if out is None and source.prepared is not None:  # by the process that had the lock before
             return source.prepared
         _remove_leftovers(folder)
+        check_replaceable(folder)
         on_stage(f"fetching {source.identity}")
         checkpoint = source.fetch()
         on_stage(f"converting {source.identity}")
-        from musicgen_lab.conversion.convert import convert
-
         return convert(checkpoint, folder, name=source.name, revision=source.revision)
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Remove the temporary folders of conversions that were killed."""
-    for folder in out.parent.glob(f".{glob.escape(out.name)}.*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove the unfinished folders of conversions that were killed, of this model or another."""
+    from musicgen_lab.conversion.convert import UNFINISHED
+
+    for folder in out.parent.glob(f".*{UNFINISHED}*"):
+        other = out.parent / folder.name[1:].rpartition(UNFINISHED)[0]
+        if other == out:
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        with suppress(Timeout, OSError), _sole_preparer(other).acquire(timeout=0):
+            if time.time() - folder.stat().st_mtime > STALE_S:  # of no other machine either
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sole_preparer(folder: Path) -> FileLock:

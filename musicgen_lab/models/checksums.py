@@ -78,6 +78,18 @@ def check_headers(folder: Path) -> None:
             _refuse(path, CHANGED)
 
 
+def files_written(folder: Path) -> set[str] | None:
+    """Return the paths of the files that a conversion wrote; None for a folder without checksums.
+
+    Raises
+    ------
+    ModelUnavailable
+        When the checksums cannot be read.
+    """
+    checksums = _read(folder)
+    return None if checksums is None else {CHECKSUMS_FILE, *checksums.files}
+
+
 def verify(folder: Path) -> int:
     """Compare every byte of a model folder with what it was when it was made.
 

@@ -1,6 +1,7 @@
 """Checkpoints are converted to model folders atomically, and damage is reported in one line."""
 
 import json
+import os
 import pickle
 import shutil
 
@@ -9,11 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from musicgen_lab.conversion.convert import convert
+from musicgen_lab.conversion.prepare import prepare
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.checkpoint import open_checkpoint
-from musicgen_lab.models.config import load_config
+from musicgen_lab.models.config import is_model_folder, load_config
+from musicgen_lab.models.locate import locate
 from tests.support.cases import PROMPTS, greedy, sampled, tokens_of
 from tests.support.reference import needs_audiocraft
 
@@ -335,6 +338,29 @@ def test_preparing_again_replaces_a_model_folder_but_nothing_else(mono, folder, 
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("years of work")
-    with pytest.raises(ModelUnavailable, match="not a model folder"):
+    with pytest.raises(ModelUnavailable, match=r"more than a model folder \(thesis.txt\)"):
         convert(mono.checkpoint, other)
     assert (other / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "codec/thesis.txt", "sounds"])
+def test_a_model_folder_with_files_of_others_in_it_is_not_replaced(mono, tmp_path, name):
+    folder = shutil.copytree(mono.folder, tmp_path / "prepared")
+    (folder / name).symlink_to("/")
+    with pytest.raises(ModelUnavailable, match=f"more than a model folder .{name}"):
+        convert(mono.checkpoint, folder)
+    assert (folder / name).is_symlink()
+
+
+def test_leftovers_of_killed_conversions_go_and_other_hidden_folders_stay(mono, tmp_path):
+    out = tmp_path / "model"
+    gone = [tmp_path / ".model.unfinished-a1", tmp_path / ".another.unfinished-b2"]
+    kept = [tmp_path / ".model.backup", tmp_path / ".young.unfinished-c3"]
+    for path in (*gone, *kept):
+        path.mkdir()
+        (path / "weights").write_bytes(b"")
+    os.utime(gone[1], (0, 0))
+    prepare(locate(str(mono.checkpoint)), out)
+    assert is_model_folder(out)
+    assert not any(path.exists() for path in gone)
+    assert all(path.exists() for path in kept)
