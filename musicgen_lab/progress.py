@@ -13,7 +13,7 @@ from musicgen_lab.request import GenerationRequest
 
 LINES_MAX = 10  # of a log, beside the first
 LINE_S = 1.0  # between two lines at least
-BAR = "{percentage:3.0f}%|{bar}| {desc}, {elapsed} gone, {remaining} left"
+BAR = "{percentage:3.0f}%|{bar}| {desc}, {elapsed} elapsed, {remaining} left"
 
 
 def bars_are_seen() -> bool:
@@ -134,5 +134,5 @@ class ProgressBar:
         self._line_at = now
         self._lines_left = 0 if is_last else LINES_MAX - int(LINES_MAX * made_s / self._total_s)
         left_s = (now - self._first_at) * (self._total_s - made_s) / made_s if made_s else 0.0
-        times = f"{now - self._opened_at:,.0f} s gone, {left_s:,.0f} s left"
+        times = f"{now - self._opened_at:,.0f} s elapsed, {left_s:,.0f} s left"
         print(f"{text}, {times}", file=sys.stderr, flush=True)

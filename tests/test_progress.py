@@ -38,7 +38,7 @@ def test_the_time_left_is_estimated_from_the_audio_made_not_from_opening_the_mod
             bar.advance(1)
         last = terminal()[-1]
 
-    assert "10 of 100 s of sound, 0 of 10 clips, 01:09 gone" in last
+    assert "10 of 100 s of sound, 0 of 10 clips, 01:09 elapsed" in last
     minutes, seconds = re.search(r"(\d+):(\d+) left", last).groups()
     assert 85 <= 60 * int(minutes) + int(seconds) <= 95
 
@@ -63,8 +63,8 @@ def test_a_log_has_a_line_at_every_tenth_of_the_sound_at_most(clock, capsys):
             bar.finish(request, failed=request.seed == 3)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "opening the model"
-    assert lines[1] == "10 of 100 s of sound, 0 of 10 clips, 15 s gone, 88 s left"
-    assert lines[-1] == "100 of 100 s of sound, 10 of 10 clips, 1 failed, 105 s gone, 0 s left"
+    assert lines[1] == "10 of 100 s of sound, 0 of 10 clips, 15 s elapsed, 88 s left"
+    assert lines[-1] == "100 of 100 s of sound, 10 of 10 clips, 1 failed, 105 s elapsed, 0 s left"
     assert len(lines) <= 12
 
 

@@ -69,7 +69,7 @@ def save_text_encoder(
 
 
 def _select(source: Path, config: T5Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the encoder's tensors in float32, each there and of its shape, and none besides."""
+    """Return the encoder's tensors in float32, exactly those expected and in their shapes."""
     reader = TensorReader(state)
     tensors: dict[str, Tensor] = {}
     for name, shape in expected_shapes(config):

@@ -148,7 +148,7 @@ def _facts(table: RunTable) -> Iterator[dict[str, Any]]:
             for sweep in table.sweeps
         ],
     )
-    yield _fact("generation time", [f"{table.frame['elapsed_s'].sum():,.3g} s in all"])
+    yield _fact("generation time", [f"{table.frame['elapsed_s'].sum():,.3g} s in total"])
     gpu_s, cost_usd = (table.frame[name].sum() for name in ("gpu_s", "cost_usd"))
     if gpu_s:
         kinds = ", ".join(str(gpu) for gpu in table.frame["gpu"].dropna().unique())

@@ -22,7 +22,7 @@ STALE_TEMPORARY_S = 3600.0  # an unfinished file of that age is no longer being 
 
 
 class UnreadableFile(ValueError):
-    """A file that is not read: a link to elsewhere, no plain file, or far too large."""
+    """A file that is not read: a link out of the folder, not a regular file, or far too large."""
 
 
 def read_file(path: Path, *, root: Path, max_bytes: int) -> bytes:

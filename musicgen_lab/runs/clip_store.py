@@ -372,7 +372,7 @@ class ClipStore:
         return read_file(self.folder / audio.file, root=self.folder, max_bytes=max_bytes)
 
     def _set_aside(self, name: str) -> None:
-        """Move a damaged clip out of the way of one that is made anew."""
+        """Set a damaged clip aside, so that it can be made again."""
         aside = self.folder.parent / "set-aside"
         aside.mkdir(exist_ok=True)
         for path in (self.folder / f"{name}.json", self.folder / f"{name}.wav"):

@@ -54,7 +54,7 @@ DERIVED = (
     "text_similarity.json",
     "aesthetics.json",
 )
-"""What may lie in a run folder besides the clips: it can be made again."""
+"""What may be in a run folder besides the clips; all of it can be regenerated."""
 
 
 def _field_name(name: str) -> str:

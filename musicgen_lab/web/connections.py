@@ -13,9 +13,9 @@ from musicgen_lab.web.access import SURPLUS
 class LimitedConnection(H11Protocol):
     """Closes a connection whose request does not arrive, or answer is not read, in time.
 
-    uvicorn itself waits forever after the first byte, and for a client that reads nothing.
-    The time is the `read_timeout_s` of the app's settings; a client that reads slowly has it anew
-    whenever it has read something.
+    uvicorn itself waits forever after the first byte, and for a client that reads nothing. The time
+    is the `read_timeout_s` of the app's settings; it restarts whenever a slow client has read
+    something.
 
     A connection that is opened beyond uvicorn's `limit_concurrency` gets one answer, that of
     `SurplusCheck`. uvicorn itself answers plain text, which is neither logged nor counted, and on
