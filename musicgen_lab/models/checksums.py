@@ -1,4 +1,4 @@
-"""The checksums of a model folder, written when it is made: what its files were then."""
+"""The checksums of a model folder's files, written when it is made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class FileChecksums(BaseModel):
-    """What a file was.
+    """The size and checksums of a file.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class FileChecksums(BaseModel):
 
 
 class Checksums(BaseModel):
-    """What every file of a model folder was, by its path within the folder."""
+    """The checksums of every file of a model folder, by its path within the folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,7 +60,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def check_headers(folder: Path) -> None:
-    """Refuse a model folder whose files have other sizes or headers than when it was made.
+    """Reject a model folder whose files have other sizes or headers than when it was made.
 
     It takes milliseconds; numbers that changed in place are found by `verify`. A folder without
     checksums passes.
@@ -91,7 +91,7 @@ def files_written(folder: Path) -> set[str] | None:
 
 
 def verify(folder: Path) -> int:
-    """Compare every byte of a model folder with what it was when it was made.
+    """Verify every file of a model folder against its full checksum.
 
     Returns
     -------

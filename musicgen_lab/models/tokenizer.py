@@ -1,4 +1,4 @@
-"""The tokenizer of a text encoder: whether it can tell words apart, and what of a prompt it reads.
+"""The tokenizer of a text encoder: checks that it distinguishes words, and of prompts.
 
 Nothing here imports torch.
 """
@@ -26,9 +26,9 @@ UNKNOWN = "<unk>"  # the token of what is in no T5's vocabulary
 
 
 def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
-    """Read a tokenizer that can tell words apart.
+    """Read a tokenizer and check that it distinguishes words.
 
-    transformers makes up an empty vocabulary where the files of a T5 tokenizer are missing. Every
+    transformers creates an empty vocabulary if the files of a T5 tokenizer are missing. Every
     prompt would then become the same few tokens.
 
     Parameters
@@ -61,7 +61,7 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
 
 
 def check_vocabulary(tokenizer: tokenizers.Tokenizer, path: Path, vocab_size: int) -> None:
-    """Refuse a tokenizer with more tokens than its text encoder has.
+    """Reject a tokenizer with more tokens than its text encoder has.
 
     Raises
     ------

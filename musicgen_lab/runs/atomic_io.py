@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and a folder that several processes can share."""
+"""Atomic writes of files, and the locking of a folder that several processes share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class UnreadableFile(ValueError):
 
 
 def read_file(path: Path, *, root: Path, max_bytes: int) -> bytes:
-    """Read a file that somebody else may have put there.
+    """Read a file that may be untrusted.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def _sign(path: Path) -> None:
-    """Write into a lock file who holds it, for the message of whoever waits in vain."""
+    """Write the lock's owner to its file, for the error message of a process that waits in vain."""
     with contextlib.suppress(OSError):  # a full disk, or Windows
         flags = os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
         with os.fdopen(os.open(path, flags), "w") as file:
@@ -92,7 +92,7 @@ def _sign(path: Path) -> None:
 
 
 def _lock_holder(path: Path) -> str:
-    """Return what a lock's holder wrote of itself."""
+    """Return the owner of a lock, as written in its file."""
     try:
         return read_file(path, root=path.parent, max_bytes=1000).decode() or "another process"
     except (OSError, ValueError):

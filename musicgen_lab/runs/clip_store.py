@@ -1,8 +1,8 @@
 """`ClipStore`: a folder of finished clips, one pair of files each, that survives being killed.
 
 A clip is two files named by its request's key: `<key>.wav`, the samples as generated, and
-`<key>.json`, its record. Each is written beside its place and renamed into it, the record last, so
-a record that can be read belongs to a whole sound file. A failed request is a record alone.
+`<key>.json`, its record. Each is written under a temporary name and renamed, the record last, so a
+record always belongs to a complete sound file. A failed request has only a record.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class ClipRecord(_Record):
 
 @dataclass(frozen=True)
 class _Fault:
-    """What is wrong with a record or its sound, and the request where the record tells it."""
+    """A fault of a record or its sound, and the request if the record states it."""
 
     reason: str
     request: GenerationRequest | None = None
@@ -161,7 +161,7 @@ class ClipStore:
         self._faults: dict[str, _Fault] = {}  # by file name
 
     def record(self, key: str) -> ClipRecord | None:
-        """Return the record of a key, or None when there is none that can be trusted.
+        """Return the valid record of a key, or None.
 
         The sound's checksum is verified, once per process and file.
 
@@ -174,7 +174,7 @@ class ClipStore:
         return self._trusted(older_name) if older_name is not None else record
 
     def records(self) -> Iterator[ClipRecord]:
-        """Yield every record that can be trusted, one per key, in the order of their files."""
+        """Yield every valid record, one per key, in the order of their files."""
         seen: set[str] = set()
         for path in sorted(self.folder.glob("*.json")):
             if not _KEY.fullmatch(path.stem):
@@ -237,7 +237,7 @@ class ClipStore:
         return record
 
     def _report(self, name: str, fault: _Fault) -> None:
-        """Remember a fault, and warn of it once."""
+        """Remember a fault, and warn about it once."""
         if self._faults.get(name) != fault:
             self._faults[name] = fault
             warnings.warn(
@@ -273,12 +273,12 @@ class ClipStore:
         ----------
         result : Clip or Failure
         replace : bool
-            Whether a clip takes the place of a finished one. A failure never does.
+            Whether a clip replaces a finished one. A failure never does.
 
         Raises
         ------
         RunFolderUnwritable
-            When the folder cannot be written. What was finished stays.
+            When the folder cannot be written. Finished clips are kept.
         """
         key = result.request.key()
         before = self.record(key)
@@ -311,7 +311,7 @@ class ClipStore:
         return record
 
     def _read(self, name: str) -> tuple[ClipRecord | None, _Fault | None]:
-        """Return a file's record or what is wrong with it; (None, None) where there is none.
+        """Return a file's record or its fault; (None, None) if there is no record.
 
         The record's key and request are those of today's requests, whatever the file is called.
         """
@@ -343,14 +343,14 @@ class ClipStore:
         return self._with_sound(record)
 
     def _with_sound(self, record: ClipRecord) -> tuple[ClipRecord | None, _Fault | None]:
-        """Return a record whose sound is what it says, or the fault."""
+        """Return a record whose sound matches it, or the fault."""
         reason = self._sound_fault(record.audio) if record.audio is not None else None
         if reason is None:
             return record, None
         return None, _Fault(reason, GenerationRequest(**record.request))
 
     def _sound_fault(self, audio: AudioFile) -> str | None:
-        """Say what is wrong with a sound file, which is read once per process and file."""
+        """Return the fault of a sound file, which is read once per process and file."""
         try:
             stamp = (audio.sha256, *file_stamp(self.folder / audio.file))
             if self._verified.get(audio.file) == stamp:
@@ -381,14 +381,14 @@ class ClipStore:
 
 
 def _shape_fault(request: GenerationRequest, audio: AudioFile | None) -> str | None:
-    """Say why a record's sound cannot be the clip of its request; None where it can."""
+    """Return why a record's sound cannot be the clip of its request; None if it can."""
     if audio is None:
         return None
     return shape_fault(request, audio.channels, audio.frames, audio.sample_rate_hz)
 
 
 def _wav_fault(content: bytes, audio: AudioFile) -> str | None:
-    """Say where a sound file differs from its record, or is none; None where it does not."""
+    """Return how a sound file differs from its record; None if it matches."""
     import numpy as np
     import soundfile
 

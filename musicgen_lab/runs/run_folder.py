@@ -97,7 +97,7 @@ _DESIGN: TypeAdapter[Any] = TypeAdapter(
 
 
 def _design(design: dict[str, Any]) -> dict[str, Any]:
-    """Return a design that is one: every value of a type and size that commands may show."""
+    """Validate a design: every value must have a type and size that commands can show."""
     _DESIGN.validate_json(pydantic_core.to_json(design))
     return design
 
@@ -136,7 +136,7 @@ def _checksum(sweeps: Sequence[AskedSweep]) -> str:
 
 
 class _ReadManifest(NamedTuple):
-    """A manifest that was read or written, and the file it stands for."""
+    """A manifest that was read or written, and the version of its file."""
 
     stamp: tuple[int, int, int]
     manifest: _Manifest
@@ -224,7 +224,7 @@ class RunFolder:
         return self.store.put(checked(result), replace=replace)
 
     def check_in_place(self) -> None:
-        """Refuse to go on in a folder that was removed, moved or replaced since `create`.
+        """Raise if the folder was removed, moved or replaced since `create`.
 
         Raises
         ------
@@ -369,7 +369,7 @@ class RunFolder:
         return _ReadManifest(stamp, manifest, tuple(requests))
 
     def _set_manifest_aside(self) -> None:
-        """Keep a damaged list of sweeps out of the way of a new one."""
+        """Set a damaged list of sweeps aside."""
         aside = self.path / SET_ASIDE
         try:
             aside.mkdir(exist_ok=True)
@@ -379,7 +379,7 @@ class RunFolder:
 
 
 def _identify(keys: Iterable[str]) -> str:
-    """Return what a sweep is called by: a digest of the keys of its requests."""
+    """Return the id of a sweep: a digest of the keys of its requests."""
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""`SharedWork`: the requests of a sweep, divided at run time among all who make them.
+"""`SharedWork`: the requests of a sweep, shared at run time by all processes that make them.
 
 Any number of processes may run sweeps in one folder, on one machine or on several. Each takes the
 lease of a clip when it has room for it, and leaves what others have leased to them. What is left at
@@ -19,7 +19,7 @@ from musicgen_lab.runs.clip_store import ClipRecord
 from musicgen_lab.runs.leases import Leases
 from musicgen_lab.runs.run_folder import RunFolder
 
-POLL_S = 0.25  # between two looks at what others make
+POLL_S = 0.25  # between two polls of what others make
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class SharedWork:
     def make(
         self, generate: Callable[[Iterator[GenerationRequest]], Iterable[Clip | Failure]]
     ) -> Iterator[Finished]:
-        """Make every request here or wait for who makes it, and store the results.
+        """Make every request here or wait for the process that makes it, and store the results.
 
         Parameters
         ----------
@@ -104,14 +104,14 @@ class SharedWork:
                 yield from self._wait(leases)
 
     def _take(self, leases: Leases, taken: list[str]) -> Iterator[GenerationRequest]:
-        """Yield the requests that nobody else makes, each once its lease is taken."""
+        """Yield the requests that no other process makes, each after taking its lease."""
         for key, request in list(self._open.items()):
             if self._claim(key, request, leases):
                 taken.append(key)
                 yield request
 
     def _claim(self, key: str, request: GenerationRequest, leases: Leases) -> bool:
-        """Take the lease of a request, and say whether it is still to be made.
+        """Take the lease of a request, and return whether it still has to be made.
 
         Results are stored before their lease is released, so that a record which is not there once
         the lease is taken will not come from anybody else.
