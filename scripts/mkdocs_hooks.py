@@ -37,7 +37,7 @@ outputs: dict[str, str] = {}  # placeholder in a page's Markdown -> HTML
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages, and those whose source is at the top of the repository."""
     pages = {"reference/http.md": http_reference()}
-    for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"):
         pages[name.lower()] = (ROOT / name).read_text(encoding="utf-8")
     paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
     with ThreadPoolExecutor() as pool:
@@ -82,7 +82,11 @@ def blocks(notebook: NotebookNode, name: str) -> Iterator[str]:
 def as_html(output: NotebookNode) -> str:
     """Return an output of a cell as HTML; nothing for progress bars and log lines."""
     if output.output_type == "stream":
-        return f"<pre>{escape(output.text)}</pre>" if output.name == "stdout" else ""
+        return (
+            f'<pre style="white-space: pre-wrap">{escape(output.text)}</pre>'
+            if output.name == "stdout"
+            else ""
+        )
     data = output.data
     if WIDGET in data:
         return ""
@@ -90,7 +94,7 @@ def as_html(output: NotebookNode) -> str:
         return str(data["text/html"]).replace('class="dataframe"', "")  # styled like all tables
     if "image/svg+xml" in data:
         return str(data["image/svg+xml"])
-    return f"<pre>{escape(data['text/plain'])}</pre>"
+    return f'<pre style="white-space: pre-wrap">{escape(data["text/plain"])}</pre>'
 
 
 def http_reference() -> str:

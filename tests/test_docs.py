@@ -12,7 +12,7 @@ DOCS = ROOT / "docs"
 PAGES = (DOCS / "tutorial.md", DOCS / "how-to" / "listening.md", DOCS / "how-to" / "features.md")
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_local_links_at_the_top_of_the_repository_lead_to_files(name):
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
     assert [target for target in targets if not (ROOT / target).exists()] == []
