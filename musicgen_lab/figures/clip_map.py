@@ -110,12 +110,12 @@ def _strongest(loadings: dict[str, list[float]], which: int) -> str:
 
 def _alt(shown: pd.DataFrame, placed: pd.DataFrame, colour_by: str) -> str:
     centres = shown.groupby(colour_by)[["x", "y"]].mean()
-    centres = "; ".join(
+    positions = "; ".join(
         f"{colour_by} {format_value(colour_by, value)} around {x:.1f}, {y:.1f}".replace("-", "−")
         for value, x, y in centres.head(12).itertuples()
     )
     explained = sum(placed.attrs["explained"])
     return (
         f"Map of {len(shown)} clips along their first two principal components, which hold "
-        f"{explained:.0%} of the variance of their features. {centres}."
+        f"{explained:.0%} of the variance of their features. {positions}."
     )
