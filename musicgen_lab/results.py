@@ -511,6 +511,24 @@ class Results:
 
         return plot_effects(self.table, features)
 
+    def plot_curves(self, features: Sequence[str] | None = None) -> Drawing:
+        """Plot features along every swept parameter, seeds as dots (`figures.curves`).
+
+        Parameters
+        ----------
+        features : sequence of str, optional
+            Names of features; `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> drawing = results.plot_curves(["onset_rate_hz"])
+        """
+        from musicgen_lab.figures.curves import plot_curves
+
+        return plot_curves(self.table, features)
+
     def plot_map(
         self, colour_by: str | None = None, features: Sequence[str] | None = None
     ) -> Drawing:

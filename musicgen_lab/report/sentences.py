@@ -6,7 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from musicgen_lab.analysis.features import NAMED_FEATURES
-from musicgen_lab.formatting import decimals_for, format_value, mid_sentence, signed, with_unit
+from musicgen_lab.formatting import (
+    FieldLabels,
+    decimals_for,
+    format_value,
+    mid_sentence,
+    signed,
+    with_unit,
+)
 from musicgen_lab.stats.comparison import Comparison
 from musicgen_lab.stats.effects import ALL_SAME, NO_VALUE, SAME_LEVELS
 from musicgen_lab.stats.study_tables import StudyTables, significant, tested
@@ -43,9 +50,15 @@ def find(study: StudyTables) -> Findings:
     differ in one parameter alone, for trends.
     """
     table = study.trends if study.is_random_design else study.effects
-    sentence = trend_sentence if study.is_random_design else effect_sentence
+    labels = study.table.labels
     crossed = study.interactions
-    claims = [(row["p_adjusted"], sentence(row)) for row in significant(table)]
+    claims = [
+        (
+            row["p_adjusted"],
+            trend_sentence(row) if study.is_random_design else effect_sentence(row, labels),
+        )
+        for row in significant(table)
+    ]
     claims += [(row["p_adjusted"], interaction_sentence(row)) for row in significant(crossed)]
     return Findings(
         [text for _, text in sorted(claims, key=lambda claim: claim[0])],
@@ -55,8 +68,8 @@ def find(study: StudyTables) -> Findings:
     )
 
 
-def effect_sentence(effect: Mapping[str, Any]) -> str:
-    """Say a significant effect in a sentence, with its interval.
+def effect_sentence(effect: Mapping[str, Any], labels: FieldLabels) -> str:
+    """Say a significant effect in a sentence, with its interval; prompts are named by their labels.
 
     Such as "Onset rate rises with temperature: by 1.20 per second from 0.7 to 1.3 (95%
     interval 0.80 to 1.60, 4 seeds)."
@@ -64,8 +77,10 @@ def effect_sentence(effect: Mapping[str, Any]) -> str:
     feature, parameter = NAMED_FEATURES[effect["feature"]], effect["parameter"]
     much, interval = _size(effect)
     certainty = f"({interval}, {effect['seeds']} seeds)"
-    first, last = (_level(parameter, effect[end]) for end in ("from_level", "to_level"))
+    first, last = (labels.value(parameter, effect[end]) for end in ("from_level", "to_level"))
     if effect["shape"] == "pair":
+        if parameter == "prompt":
+            first, last = f"“{first}”", f"“{last}”"
         between = {"prompt": "prompts", "model": "models"}.get(parameter, f"values of {parameter}")
         return (
             f"{feature.label} differs between {between}: it is {much} higher with "
@@ -78,10 +93,10 @@ def effect_sentence(effect: Mapping[str, Any]) -> str:
             f"{certainty}."
         )
     extreme, side = ("highest", "above") if effect["shape"] == "hump" else ("lowest", "below")
+    peak = labels.value(parameter, effect["peak"])
     return (
-        f"{feature.label} changes with {parameter} and is {extreme} near "
-        f"{_level(parameter, effect['peak'])}: the middle of the range lies {much} {side} its ends "
-        f"{certainty}."
+        f"{feature.label} changes with {parameter} and is {extreme} near {peak}: the middle of the "
+        f"range lies {much} {side} its ends {certainty}."
     )
 
 
@@ -93,11 +108,6 @@ def _size(row: Mapping[str, Any]) -> tuple[str, str]:
     decimals = decimals_for((0.0, max(abs(low), abs(high))))
     much = with_unit(signed(change, decimals), NAMED_FEATURES[row["feature"]].difference_unit)
     return much, f"95% interval {signed(low, decimals)} to {signed(high, decimals)}"
-
-
-def _level(parameter: str, value: Any) -> str:
-    text = format_value(parameter, value)
-    return f"“{text}”" if parameter == "prompt" else text
 
 
 def trend_sentence(trend: Mapping[str, Any]) -> str:

@@ -169,7 +169,8 @@ class RunTable:
         **columns
             A value for each row, by name.
         """
-        table = RunTable(self.run, self.frame.assign(**columns), self.missing)
+        frame = self.frame.assign(**columns)
+        table = RunTable(self.run, frame, self.missing, labels=self.labels)
         table._cache = self._cache
         return table
 

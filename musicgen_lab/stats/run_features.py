@@ -43,7 +43,7 @@ def _with(table: RunTable, name: str) -> RunTable:
     if name == "diversity_db":
         cells = table.frame.groupby(list(table.parameters) or ["prompt"], dropna=False).ngroup()
         distances = clip_distances(table).to_numpy()
-        return table.with_columns(diversity_db=seed_diversity(distances, cells.to_numpy(float)))
+        return table.with_columns(diversity_db=seed_diversity(distances, np.asarray(cells, float)))
     if name == "text_similarity":
         return table.with_columns(text_similarity=text_similarities(table, CLAP))
     return table.with_columns(**aesthetic_scores(table, AESTHETICS))

@@ -12,6 +12,7 @@ from musicgen_lab import InvalidRequest, Sweep
 from musicgen_lab.analysis.features import DEFAULT_FEATURES
 from musicgen_lab.errors import MusicGenLabWarning
 from musicgen_lab.figures.effects import plot_effects
+from musicgen_lab.formatting import FieldLabels
 from musicgen_lab.report.sentences import effect_sentence, find, inconclusive_sentences
 from musicgen_lab.results import Results
 from musicgen_lab.runs.run_table import RunTable
@@ -35,11 +36,12 @@ def study(tmp_path_factory):
 def test_a_known_effect_is_said_with_its_interval_and_its_ends(study):
     held = significant(StudyTables.of(study, ["spectral_centroid_hz"]).effects)
     assert held[0]["parameter"] == "temperature"
-    said = effect_sentence(held[0])
+    said = effect_sentence(held[0], LABELS)
     assert said.startswith("Spectral centroid rises with temperature: by ")
     assert " Hz from 0.5 to 1.5 (95% interval " in said and said.endswith(", 5 seeds).")
 
 
+LABELS = FieldLabels.of(["slow sad piano", "fast drums"])
 BASE = {
     "parameter": "temperature", "from_level": 0.3, "to_level": 1.5, "peak": None, "seeds": 4,
     "feature": "loudness_lufs", "shape": "trend",
@@ -48,7 +50,7 @@ BASE = {
 
 def test_a_fall_is_told_as_a_fall_with_rising_bounds_and_the_unit_of_differences():
     fall = BASE | {"change": -1.2, "low": -1.6, "high": -0.8}
-    assert effect_sentence(fall) == (
+    assert effect_sentence(fall, LABELS) == (
         "Loudness falls with temperature: by 1.20 LU from 0.3 to 1.5 (95% interval 0.80 to 1.60, "
         "4 seeds)."
     )
@@ -56,13 +58,13 @@ def test_a_fall_is_told_as_a_fall_with_rising_bounds_and_the_unit_of_differences
 
 def test_a_hump_is_told_by_its_peak_and_the_contrast_that_was_tested():
     hump = BASE | {"shape": "hump", "peak": 0.9, "change": 4.1, "low": 1.2, "high": 7.0}
-    assert effect_sentence(hump) == (
+    assert effect_sentence(hump, LABELS) == (
         "Loudness changes with temperature and is highest near 0.9: the middle of the range lies "
         "4.10 LU above its ends (95% interval 1.20 to 7.00, 4 seeds)."
     )
     dip = BASE | {"shape": "dip", "peak": 0.9, "change": -4.1, "low": -7.0, "high": -1.2}
     assert "is lowest near 0.9: the middle of the range lies 4.10 LU below its ends" in (
-        effect_sentence(dip)
+        effect_sentence(dip, LABELS)
     )
 
 
@@ -71,7 +73,7 @@ def test_a_difference_between_prompts_names_both():
         "parameter": "prompt", "shape": "pair", "from_level": "slow sad piano",
         "to_level": "fast drums", "change": 3.14, "low": 1.0, "high": 5.2,
     }  # fmt: skip
-    assert effect_sentence(pair) == (
+    assert effect_sentence(pair, LABELS) == (
         "Loudness differs between prompts: it is 3.14 LU higher with “fast drums” than "
         "with “slow sad piano” (95% interval 1.00 to 5.20, 4 seeds)."
     )
@@ -179,7 +181,7 @@ def test_the_table_the_figure_and_the_sentences_of_a_study_agree(grid, shape):
         findings = find(StudyTables.of(results.table))
         sentences = [text for text in findings.significant if not text.startswith("Raising")]
         surest = effects[effects["significant"]].sort_values("p_adjusted", kind="stable")
-        assert sentences == [effect_sentence(row) for row in surest.to_dict("records")]
+        assert sentences == [effect_sentence(row, LABELS) for row in surest.to_dict("records")]
         for row in surest.itertuples():
             assert row.low > 0 or row.high < 0
         inconclusive = effects[~effects["significant"]]

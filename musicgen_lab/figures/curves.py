@@ -1,0 +1,161 @@
+"""Features along every swept parameter: the seeds as dots, their mean as a line."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musicgen_lab.analysis.features import NAMED_FEATURES, numeric_features
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
+from musicgen_lab.formatting import decimals_for, mid_sentence, signed, with_unit
+from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.designs import is_ordered
+from musicgen_lab.stats.run_features import with_run_features
+from musicgen_lab.stats.study_tables import StudyTables
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+PANEL_IN = (2.6, 1.6)
+GAP_IN = (0.35, 0.75)
+LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 0.85, 0.2, 0.75, 0.25
+LINE_COLOUR = "#b3367a"  # dark enough on light paper, light enough on dark
+LABEL_CHARACTERS_MAX = 12
+
+
+def plot_curves(table: RunTable, features: Sequence[str] | None = None) -> Drawing:
+    """Draw features against every swept parameter, one row of panels for each feature.
+
+    In a grid, a dot is the mean of one seed's clips at a value of the parameter, over the values of
+    the other parameters, and the line joins the means of the dots. In a random design every clip is
+    a dot, and there is no line.
+
+    Parameters
+    ----------
+    table : RunTable
+    features : sequence of str, optional
+        `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given.
+
+    Raises
+    ------
+    InvalidRequest
+        When there is no such feature, or no parameter but the seed is swept.
+    """
+    from matplotlib.figure import Figure
+
+    if not table.parameters:
+        raise InvalidRequest(
+            "there are no curves to draw: nothing but the seed was swept", field="results"
+        )
+    study = StudyTables.of(table, features if features is None else numeric_features(features))
+    frame = with_run_features(table, study.features).frame
+    rows, columns = len(study.features), len(table.parameters)
+    width = LEFT_IN + columns * PANEL_IN[0] + (columns - 1) * GAP_IN[0] + RIGHT_IN
+    height = TOP_IN + rows * (PANEL_IN[1] + GAP_IN[1]) + BOTTOM_IN
+    figure = Figure(figsize=(width, height), dpi=120, facecolor=PAPER)
+    title = (
+        "One dot for each clip."
+        if study.is_random_design
+        else "One dot for each seed, averaged over the other parameters; the line is their mean."
+    )
+    figure.text(
+        0.15 / width,
+        1 - 0.1 / height,
+        "\n".join(textwrap.wrap(title, int(width * 12))),
+        va="top",
+        fontsize=9.5,
+        color=INK,
+    )
+    parts = []
+    for row, feature in enumerate(study.features):
+        limits = _limits(frame[feature])
+        for column, parameter in enumerate(table.parameters):
+            left = LEFT_IN + column * (PANEL_IN[0] + GAP_IN[0])
+            bottom = height - TOP_IN - (row + 1) * PANEL_IN[1] - row * GAP_IN[1]
+            place = (left, bottom, *PANEL_IN)
+            scale = (width, height, width, height)
+            axes = figure.add_axes(tuple(a / b for a, b in zip(place, scale, strict=True)))  # type: ignore[arg-type]
+            means = _draw_panel(axes, table, frame, parameter, feature, study.is_random_design)
+            axes.set_ylim(*limits)
+            if column:
+                axes.tick_params(labelleft=False)
+            else:
+                named = NAMED_FEATURES[feature]
+                axes.set_title(f"{named.label} ({named.unit})", fontsize=9.5, color=INK, loc="left")
+            parts.append(_words(table, parameter, feature, means))
+    return Drawing(figure, f"{title} {'; '.join(part for part in parts if part)}.")
+
+
+def _draw_panel(
+    axes: Axes,
+    table: RunTable,
+    frame: pd.DataFrame,
+    parameter: str,
+    feature: str,
+    is_random_design: bool,
+) -> pd.Series[float]:
+    """Draw one panel and return the means of the parameter's values, empty without a line."""
+    values = frame[feature].astype("Float64").astype(float)
+    levels = table.values(parameter)
+    number = {level: index for index, level in enumerate(levels)}
+    ordered = is_ordered(frame[parameter])
+    x = frame[parameter].astype(float) if ordered else frame[parameter].map(number).astype(float)
+    dots = values.dropna()
+    if not is_random_design:
+        dots = values.groupby([x.rename("x"), frame["seed"]]).mean().dropna()
+        x = dots.index.get_level_values("x").to_series(index=dots.index)
+    axes.plot(
+        x.loc[dots.index], dots, "o", markersize=3.5, color=MUTED, alpha=0.7, markeredgewidth=0
+    )
+    means = dots.groupby(x.loc[dots.index]).mean()
+    if is_random_design:
+        means = means.iloc[:0]
+    else:
+        style = "-" if ordered else "None"
+        axes.plot(means.index, means, linestyle=style, marker="_", color=LINE_COLOUR, linewidth=1.5)
+    if not len(dots):
+        axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", color=INK)
+    if not ordered:
+        texts = [
+            textwrap.shorten(
+                table.labels.value(parameter, level), LABEL_CHARACTERS_MAX, placeholder="…"
+            )
+            for level in levels
+        ]
+        axes.set_xticks(range(len(levels)), texts)
+        axes.set_xlim(-0.5, len(levels) - 0.5)
+    axes.set_xlabel(parameter, fontsize=8.5, color=INK)
+    axes.set_facecolor("none")
+    axes.tick_params(labelsize=8, color=MUTED, labelcolor=INK, length=2.5)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(MUTED)
+    means.index = [levels[round(at)] if not ordered else at for at in means.index]
+    return means
+
+
+def _limits(values: pd.Series[float]) -> tuple[float, float]:
+    """Return limits for the axis of a feature that all of its panels share."""
+    finite = values.astype("Float64").astype(float).dropna()
+    if finite.empty:
+        return 0.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+    return low - margin, high + margin
+
+
+def _words(table: RunTable, parameter: str, feature: str, means: pd.Series[float]) -> str:
+    if means.empty:
+        return ""
+    named = NAMED_FEATURES[feature]
+    decimals = decimals_for((float(np.min(means)), float(np.max(means))))
+    texts = [
+        f"{table.labels.value(parameter, level)}: {with_unit(signed(mean, decimals), named.unit)}"
+        for level, mean in means.items()
+    ]
+    return f"{mid_sentence(named.label)} by {parameter}, {', '.join(texts)}"
