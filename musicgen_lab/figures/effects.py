@@ -152,7 +152,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] |
     named = NAMED_FEATURES[feature]
     unit = textwrap.shorten(named.difference_unit, 24, placeholder="…")
     axes.set_title(named.label, fontsize=9.5, color=INK, loc="left", parse_math=False)
-    axes.set_xlabel(unit, fontsize=8.5, color=INK, parse_math=False)
+    axes.set_xlabel(unit if reach else "", fontsize=8.5, color=INK, parse_math=False)
 
 
 def _why_empty(row: pd.Series[Any]) -> str:
