@@ -24,6 +24,7 @@ Samples = npt.NDArray[np.float32]
 CHANNELS_MAX = 2
 SAMPLE_RATE_MIN_HZ, SAMPLE_RATE_MAX_HZ = 8_000, 192_000
 LENGTH_TOLERANCE_S = 0.1  # a few of the codec's frames: models make whole ones
+PROMPT_UNREAD = "prompt_unread"  # the detail that names what a text encoder does not know
 MESSAGE_MAX_CHARACTERS = 2000
 NAME_MAX_CHARACTERS = 200
 

@@ -16,11 +16,12 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.clip import PROMPT_UNREAD, Clip, Failure, Provenance
 from musicgen_lab.engine.batch import ClipState
 from musicgen_lab.engine.capacity import ROWS_PER_CLIP, Capacity
 from musicgen_lab.engine.codec import Codec
@@ -83,6 +84,7 @@ class Engine:
         recorded = cuda_graphs and triton_works(transformer.device)
         self._cache = KeyValueCache(transformer, capacity)
         self._state = DecodeState(transformer, self._cache, record=recorded)
+        self._text_encoder = text_encoder
         self.prompts = Prompts(text_encoder, transformer, self._cache)
         self._scheduler = Scheduler(config, self._cache, self.prompts)
         self._owned: set[int] = set()  # requests that a call of generate waits for
@@ -294,9 +296,17 @@ class Engine:
         return {
             clip.request_id: clip.fail(sound)
             if isinstance(sound, Exception)
-            else clip.finish(sound, rate, self.provenance, finite=finite[clip.slot])
+            else clip.finish(sound, rate, self._provenance_of(clip), finite=finite[clip.slot])
             for clip, sound in zip(done, sounds, strict=True)
         }
+
+    def _provenance_of(self, clip: ClipState) -> Provenance:
+        """Return the provenance of a clip, with what of its prompt the text encoder cannot read."""
+        unread = self._text_encoder.unread_words(clip.request.prompt)
+        if not unread:
+            return self.provenance
+        details = {**self.provenance.details, PROMPT_UNREAD: ", ".join(unread)}
+        return replace(self.provenance, details=details)
 
     def _report(self, clips: int) -> None:
         self._steps_done += clips

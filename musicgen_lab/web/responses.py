@@ -14,7 +14,7 @@ import soundfile
 from fastapi import Response
 
 from musicgen_lab.backends.submitting import LOST, RETRY_AFTER_S, Busy, RetryLater
-from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.clip import PROMPT_UNREAD, Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.request import GenerationRequest, short
 
@@ -170,8 +170,9 @@ def answer_with(
         "MusicGen-Model": str(clip.request.model).encode("ascii", "backslashreplace").decode(),
         "MusicGen-Duration": f"{clip.duration_s:g}",
     }
-    if warnings:
-        headers["MusicGen-Warnings"] = "; ".join(warnings)
+    told = [*warnings, *sound_warnings(clip, media_type, sample_format)]
+    if told:
+        headers["MusicGen-Warnings"] = "; ".join(told).encode("ascii", "backslashreplace").decode()
     return Response(encode(clip, media_type, sample_format), headers=headers, media_type=media_type)
 
 
@@ -183,10 +184,25 @@ def clip_body(clip: Clip, sample_format: SampleFormat, warnings: Sequence[str]) 
         "duration": clip.duration_s,
         "seed": clip.request.seed,
         "model": clip.request.model,
-        "warnings": list(warnings),
+        "warnings": [*warnings, *sound_warnings(clip, "audio/wav", sample_format)],
         "elapsed_s": round(clip.elapsed_s, 6),
         "provenance": asdict(clip.provenance),
     }
+
+
+def sound_warnings(clip: Clip, media_type: str, sample_format: SampleFormat) -> list[str]:
+    """Say what of a prompt the model did not understand, and whether an answer is clipped."""
+    warnings = []
+    unread = clip.provenance.details.get(PROMPT_UNREAD)
+    if unread:
+        warnings.append(f"the model's text encoder does not know {unread} in the prompt")
+    peak = float(np.abs(clip.samples).max(initial=0.0))
+    if peak > 1 and not (SOUNDS[media_type] == "WAV" and sample_format == "FLOAT"):
+        warnings.append(
+            f"the sound has a peak of {peak:.3g} and is clipped at full scale; the WAV of "
+            "sample_format=FLOAT has it as it was made"
+        )
+    return warnings
 
 
 def encode(clip: Clip, media_type: str, sample_format: SampleFormat) -> bytes:

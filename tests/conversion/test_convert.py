@@ -364,3 +364,48 @@ def test_leftovers_of_killed_conversions_go_and_other_hidden_folders_stay(mono, 
     assert is_model_folder(out)
     assert not any(path.exists() for path in gone)
     assert all(path.exists() for path in kept)
+
+
+def shards_of(state):
+    """Write a state into two files and an index, as transformers did before safetensors."""
+    names = sorted(state)
+    halves = {"pytorch_model-00001-of-00002.bin": names[::2],
+              "pytorch_model-00002-of-00002.bin": names[1::2]}  # fmt: skip
+    weight_map = {name: file for file, part in halves.items() for name in part}
+    files = {file: {name: state[name] for name in part} for file, part in halves.items()}
+    return files, {"metadata": {}, "weight_map": weight_map}
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_transformers_checkpoint_of_pickles_is_found_and_gives_the_same_model(
+    published, tmp_path, sharded
+):
+    folder = shutil.copytree(published[0], tmp_path / "pickled")
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    if sharded:
+        files, index = shards_of(state)
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    else:
+        files = {"pytorch_model.bin": state}
+    for file, part in files.items():
+        torch.save(part, folder / file)
+
+    source = locate(str(folder))
+    pickled, plain = convert(source.fetch(), tmp_path / "a"), convert(published[0], tmp_path / "b")
+
+    for part in ("lm.safetensors", "codec/model.safetensors", "text_encoder/model.safetensors"):
+        assert (pickled / part).read_bytes() == (plain / part).read_bytes()
+
+
+def test_a_trainers_checkpoint_without_a_tokenizer_is_refused_with_what_to_copy(
+    published, tmp_path
+):
+    folder = shutil.copytree(published[0], tmp_path / "checkpoint-500")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).unlink()
+
+    with pytest.raises(ModelUnavailable, match=r"has no tokenizer.*copy the tokenizer\.json or"):
+        convert(folder, tmp_path / "model")
+    with pytest.raises(ModelUnavailable, match="give one of the folders in it: checkpoint-500"):
+        locate(str(tmp_path))

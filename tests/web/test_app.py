@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 
 import httpx2
 import numpy as np
@@ -17,6 +18,7 @@ from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.clip import decode_audio
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.web.settings import WebSettings
+from tests.support.demo_engine import open_demo
 from tests.support.serving import serving
 from tests.support.sine_engine import SineEngine, sine_worker
 from tests.support.sines import MODEL, SAMPLE_RATE, sine_clip
@@ -371,3 +373,33 @@ def test_the_web_app_imports_nothing_that_its_small_image_lacks():
     )
     lacking = {"torch", "transformers", "pandas", "librosa", "matplotlib", "uvicorn", "httpx2"}
     assert not lacking & set(done.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def demo():
+    with serving(open_demo(max_clips=1)) as address:
+        yield address
+
+
+def test_what_a_prompt_says_that_the_model_cannot_read_is_a_warning(demo):
+    body = {"prompt": "静かな guitar", "duration": 1, "seed": 1}
+
+    answer = httpx2.post(f"{demo}/generate_endpoint", json=body, timeout=60)
+    sound = httpx2.post(
+        f"{demo}/generate_endpoint", json=body, timeout=60, headers={"Accept": "audio/flac"}
+    )
+
+    assert "does not know 静かな in the prompt" in "; ".join(answer.json()["warnings"])
+    assert r"does not know \u9759" in sound.headers["MusicGen-Warnings"]
+
+
+def test_sound_beyond_full_scale_is_warned_of_where_it_is_clipped():
+    class Loud(SineEngine):
+        def make(self, request):
+            clip = super().make(request)
+            return replace(clip, samples=100 * clip.samples)
+
+    with serving(sine_worker(Loud())) as address:
+        for query, clipped in (("", True), ("?sample_format=FLOAT", False)):
+            answer = httpx2.post(f"{address}/generate_endpoint{query}", json=DOCUMENTED)
+            assert any("clipped at full scale" in w for w in answer.json()["warnings"]) == clipped
