@@ -51,14 +51,6 @@ def log_spectral_distances(signatures: Array) -> Array:
 
     A difference in level counts: a clip and its tenth are 20 dB apart.
 
-    Parameters
-    ----------
-    signatures : np.ndarray [shape=(clips, N_MELS + 12)]
-
-    Returns
-    -------
-    np.ndarray [shape=(clips, clips)]
-
     References
     ----------
     .. [1] Gray, A., and Markel, J. (1976). Distance measures for speech processing. IEEE
@@ -72,14 +64,6 @@ def mel_cepstral_distances(signatures: Array) -> Array:
 
     Of the mel-frequency cepstrum, the first 13 coefficients without the zeroth, which is the level
     [1]_: differences of colour count, those of gain and of single tones do not.
-
-    Parameters
-    ----------
-    signatures : np.ndarray [shape=(clips, N_MELS + 12)]
-
-    Returns
-    -------
-    np.ndarray [shape=(clips, clips)]
 
     References
     ----------
@@ -96,20 +80,15 @@ def chroma_distances(signatures: Array) -> Array:
     """Return which share of the pitch classes' power would have to move, from 0 to 1.
 
     The total variation distance of the distributions: 0 the same, 1 no pitch class in common.
-
-    Parameters
-    ----------
-    signatures : np.ndarray [shape=(clips, N_MELS + 12)]
-
-    Returns
-    -------
-    np.ndarray [shape=(clips, clips)]
     """
     return _pairwise(signatures[:, N_MELS:], "cityblock") / 2
 
 
 class Distance(NamedTuple):
-    """A measure of how far clips are apart: its name for people, its unit, and how it is had."""
+    """A measure of how far clips are apart: its name for people, its unit, its function.
+
+    The function takes signatures, (clips, N_MELS + 12), and returns distances, (clips, clips).
+    """
 
     label: str
     unit: str

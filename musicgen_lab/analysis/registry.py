@@ -96,17 +96,7 @@ def feature(
     default: bool = False,
     of_silence: bool = False,
 ) -> Callable[[M], M]:
-    """Register a function as a feature; the parameters are the attributes of `Feature`.
-
-    Examples
-    --------
-    >>> @feature("Samples", "1")
-    ... def sample_count(sound: Sound) -> float:
-    ...     '''Number of samples per channel.'''
-    ...     return float(sound.samples.shape[1])
-    >>> REGISTERED.pop("sample_count").description
-    'Number of samples per channel.'
-    """
+    """Register a function as a feature; the parameters are the attributes of `Feature`."""
 
     def register(measure: M) -> M:
         name = measure.__name__

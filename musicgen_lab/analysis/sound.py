@@ -15,10 +15,8 @@ from musicgen_lab.analysis.spectrogram import (
     WINDOW_S,
     Array,
     MelSpectrogram,
-    bin_frequencies_hz,
-    channel_power,
-    frame_times_s,
     mel_from_power,
+    power_spectrogram,
 )
 
 T = TypeVar("T")
@@ -56,24 +54,21 @@ class Sound:
         return float(self.samples.shape[1] / self.sample_rate)
 
     @cached_property
-    def power_by_channel(self) -> Array:
-        """Power in each frequency bin over time, (channels, bins, t), in frames of 64 ms.
-
-        Only frames that lie inside the clip: its edges are broadband clicks.
-        """
-        return channel_power(
+    def _spectrogram(self) -> tuple[Array, Array, Array]:
+        # Only frames that lie inside the clip: its edges are broadband clicks.
+        return power_spectrogram(
             self.samples, self.sample_rate, window_s=WINDOW_S, hop_s=HOP_S, pad=False
         )
 
-    @cached_property
-    def power(self) -> Array:
-        """Power averaged over the channels, (bins, t)."""
-        return np.asarray(self.power_by_channel.mean(axis=0))
-
-    @cached_property
+    @property
     def frequencies_hz(self) -> Array:
         """Frequencies of the bins, (bins,)."""
-        return bin_frequencies_hz(self.sample_rate, WINDOW_S)
+        return self._spectrogram[1]
+
+    @cached_property
+    def power(self) -> Array:
+        """Power averaged over the channels, (bins, t), in frames of 64 ms inside the clip."""
+        return np.asarray(self._spectrogram[0].mean(axis=0))
 
     @cached_property
     def audible_power(self) -> npt.NDArray[np.float64]:
@@ -83,19 +78,11 @@ class Sound:
         spectrum of a sum of two noises is smoother than that of either, so that stereo could not
         be compared with mono.
         """
-        frames = np.concatenate(list(self.power_by_channel), axis=1).astype(np.float64)
+        frames = np.concatenate(list(self._spectrogram[0]), axis=1).astype(np.float64)
         power = frames.sum(axis=0)
         return np.asarray(frames[:, power >= min(10 ** (SILENCE_DBFS / 10), power.max())])
 
     @cached_property
     def mel(self) -> MelSpectrogram:
         """The mel spectrogram in dB re full scale, in the same frames."""
-        times_s = frame_times_s(
-            self.samples.shape[1],
-            self.power.shape[1],
-            self.sample_rate,
-            window_s=WINDOW_S,
-            hop_s=HOP_S,
-            pad=False,
-        )
-        return mel_from_power(self.power, self.sample_rate, times_s)
+        return mel_from_power(self.power, self.sample_rate, self._spectrogram[2])

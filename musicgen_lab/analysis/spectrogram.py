@@ -83,18 +83,11 @@ def mel_spectrogram_db(
     References
     ----------
     .. [1] Slaney, M. (1998). Auditory Toolbox. Interval Research Corporation, report 1998-010.
-
-    Examples
-    --------
-    >>> tone = np.sin(2 * np.pi * 440 * np.arange(32000) / 32000)[np.newaxis]
-    >>> mel = mel_spectrogram_db(tone, 32000)
-    >>> mel.level_db.shape
-    (96, 63)
     """
     power, _, times_s = power_spectrogram(
         samples, sample_rate, window_s=window_s, hop_s=hop_s, pad=pad
     )
-    return mel_from_power(power, sample_rate, times_s, n_mels=n_mels)
+    return mel_from_power(power.mean(axis=0), sample_rate, times_s, n_mels=n_mels)
 
 
 def mel_from_power(
@@ -110,96 +103,40 @@ def mel_from_power(
 def power_spectrogram(
     samples: Array, sample_rate: int, *, window_s: float, hop_s: float, pad: bool
 ) -> tuple[Array, Array, Array]:
-    """Return a clip's power in each frequency bin, over time, averaged over its channels.
+    """Return the power of each channel of a clip in each frequency bin, over time.
 
-    Parameters
-    ----------
-    samples : np.ndarray [shape=(channels, n)]
-    sample_rate : int
-        In Hz.
-    window_s, hop_s : float > 0
-        In seconds.
-    pad : bool
-        True puts half a frame of zeros before and after, so that the frames cover the whole clip.
-        False takes only frames that lie inside it, so that the clip's edges, which are broadband
-        clicks, are not measured; a clip shorter than a frame is one frame, with zeros on both
-        sides.
+    Parameters and errors are those of `mel_spectrogram_db`.
 
     Returns
     -------
-    power : np.ndarray [shape=(bins, t), dtype=float32]
-        One-sided; a frame's bins add up to its mean square under the window (Parseval).
+    power : np.ndarray [shape=(channels, bins, t)]
+        One-sided; a frame's bins add up to its mean square under the window (Parseval). With
+        `pad`, half a frame of zeros stands before and after the clip. Without, a clip shorter than
+        a frame is one frame, with zeros on both sides.
     frequencies_hz : np.ndarray [shape=(bins,)]
     times_s : np.ndarray [shape=(t,)]
         Centres of the frames.
-
-    Raises
-    ------
-    ValueError
-        As `mel_spectrogram_db`.
-    """
-    power = channel_power(samples, sample_rate, window_s=window_s, hop_s=hop_s, pad=pad).mean(
-        axis=0
-    )
-    times_s = frame_times_s(
-        samples.shape[1], power.shape[1], sample_rate, window_s=window_s, hop_s=hop_s, pad=pad
-    )
-    return power, bin_frequencies_hz(sample_rate, window_s), times_s
-
-
-def channel_power(
-    samples: Array, sample_rate: int, *, window_s: float, hop_s: float, pad: bool
-) -> Array:
-    """Return the power of each channel in each frequency bin, over time: (channels, bins, t).
-
-    Parameters, scale and errors are those of `power_spectrogram`.
     """
     import librosa
     from librosa.filters import get_window
 
-    check_samples(samples, sample_rate)
-    window_n, hop_n = _frame_n(window_s, sample_rate), max(1, round(hop_s * sample_rate))
-    before, after = _padding_n(samples.shape[1], window_n, pad)
+    if samples.ndim != 2 or samples.size == 0:
+        raise ValueError(f"samples must be of shape (channels, n), n > 0, got {samples.shape}")
+    if sample_rate <= 0:
+        raise ValueError(f"sample_rate must be above 0 Hz, got {sample_rate}")
+    window_n = 2 * max(1, round(window_s * sample_rate / 2))
+    hop_n = max(1, round(hop_s * sample_rate))
+    lacking = window_n if pad else max(0, window_n - samples.shape[1])
+    before, after = lacking // 2, lacking - lacking // 2
     # The square of a sample over 1e15 does not fit into 32 bits.
     dtype = np.float32 if np.max(np.abs(samples)) < 1e15 else np.float64
     padded = np.pad(samples.astype(dtype, copy=False), ((0, 0), (before, after)))
     spectrum = librosa.stft(padded, n_fft=window_n, hop_length=hop_n, center=False)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
-    window = get_window("hann", window_n)
-    power *= dtype(2 / (window_n * np.sum(window**2)))
+    power *= dtype(2 / (window_n * np.sum(get_window("hann", window_n) ** 2)))
     power[:, [0, -1]] /= 2  # 0 Hz and half the sample rate have no mirror image
-    return np.asarray(power)
-
-
-def bin_frequencies_hz(sample_rate: int, window_s: float) -> Array:
-    """Return the frequencies of the bins of frames of a length: (bins,)."""
-    return np.fft.rfftfreq(_frame_n(window_s, sample_rate), 1 / sample_rate)
-
-
-def frame_times_s(
-    n: int, frames: int, sample_rate: int, *, window_s: float, hop_s: float, pad: bool
-) -> Array:
-    """Return the centres of the frames of a clip of `n` samples, in seconds: (frames,)."""
-    window_n, hop_n = _frame_n(window_s, sample_rate), max(1, round(hop_s * sample_rate))
-    first = window_n // 2 - _padding_n(n, window_n, pad)[0]
-    return (np.arange(frames) * hop_n + first) / sample_rate
-
-
-def _frame_n(window_s: float, sample_rate: int) -> int:
-    return 2 * max(1, round(window_s * sample_rate / 2))
-
-
-def _padding_n(n: int, window_n: int, pad: bool) -> tuple[int, int]:
-    lacking = window_n if pad else max(0, window_n - n)
-    return lacking // 2, lacking - lacking // 2
-
-
-def check_samples(samples: Array, sample_rate: float) -> None:
-    """Raise ValueError unless samples is of shape (channels, n), n > 0, at a positive rate."""
-    if samples.ndim != 2 or samples.size == 0:
-        raise ValueError(f"samples must be of shape (channels, n), n > 0, got {samples.shape}")
-    if sample_rate <= 0:
-        raise ValueError(f"sample_rate must be above 0 Hz, got {sample_rate}")
+    centres = np.arange(power.shape[2]) * hop_n + window_n // 2 - before
+    return power, np.fft.rfftfreq(window_n, 1 / sample_rate), centres / sample_rate
 
 
 def mel_filters(sample_rate: int, bins: int, n_mels: int) -> tuple[Array, Array]:

@@ -121,24 +121,6 @@ def spectral_contrast_db(sound: Sound) -> float:
     return float(contrast_db.mean())
 
 
-@feature("Spectral entropy", "0 to 1")
-def spectral_entropy(sound: Sound) -> float:
-    """How evenly the power is spread over frequency: 0 a single bin, 1 the same in all.
-
-    Shannon entropy of each frame's power over the bins, which librosa lacks.
-
-    Known truth: white noise has 1 - 0.4228 over the logarithm of the number of bins.
-
-    Limits: depends on the sample rate, which is the highest frequency it counts.
-
-    Source: Misra et al. (2004), Spectral entropy based feature for robust ASR, ICASSP.
-    """
-    power = sound.audible_power
-    share = power / power.sum(axis=0)
-    entropy = -np.sum(share * np.log(np.maximum(share, _TINY)), axis=0)
-    return float(np.mean(entropy) / np.log(len(power)))
-
-
 @feature("Zero crossings", "per second")
 def zero_crossing_rate_hz(sound: Sound) -> float:
     """Changes of sign per second, averaged over the channels.

@@ -102,7 +102,7 @@ def pitch_classes(samples: npt.NDArray[np.float32]) -> Array:
     midi = 69 + 12 * np.log2(hz[heard] / 440)
     nearest = np.round(midi).astype(int)
     closeness = np.maximum(0, 1 - 2.5 * np.abs(midi - nearest))
-    magnitude = np.sqrt(power[heard]).mean(axis=1) * closeness
+    magnitude = np.sqrt(power[0, heard]).mean(axis=1) * closeness
     chroma = np.bincount(nearest % 12, weights=magnitude, minlength=12)
     return np.asarray(chroma / (chroma.sum() + 1e-12))
 

@@ -25,6 +25,6 @@ def test_the_spectrum_is_librosas_up_to_its_scale(samples):
     )
     theirs = np.abs(librosa.stft(samples, n_fft=WINDOW_N, hop_length=HOP_N)) ** 2
     scale = 2 / (WINDOW_N * np.sum(librosa.filters.get_window("hann", WINDOW_N) ** 2))
-    assert ours[1:-1] == pytest.approx(theirs[1:-1] * scale, rel=1e-2, abs=1e-9)
+    assert ours[0, 1:-1] == pytest.approx(theirs[1:-1] * scale, rel=1e-2, abs=1e-9)
     assert frequencies_hz == pytest.approx(librosa.fft_frequencies(sr=RATE, n_fft=WINDOW_N))
     assert times_s == pytest.approx(librosa.times_like(theirs, sr=RATE, hop_length=HOP_N))

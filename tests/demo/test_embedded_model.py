@@ -55,6 +55,7 @@ def means(measure, clips):
 def share_db(samples, low_hz, high_hz):
     """The energy of a band, in dB relative to the whole."""
     power, hz, _ = power_spectrogram(samples, 32_000, window_s=0.064, hop_s=0.032, pad=False)
+    power = power.mean(axis=0)
     band = power[(hz >= low_hz) & (hz < high_hz)].sum()
     return float(10 * np.log10(band / power.sum()))
 
