@@ -345,6 +345,24 @@ class Results:
 
         return diversity(self.table)
 
+    def near_copies(self, at_least: float = 0.9) -> pd.DataFrame:
+        """Return the seeds whose clips sound nearly the same (`stats.near_copies.near_copies`).
+
+        Parameters
+        ----------
+        at_least : float
+            Lowest similarity of a pair, above 0 up to 1.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> pairs = results.near_copies()
+        """
+        from musicgen_lab.stats.near_copies import near_copies
+
+        return near_copies(self.table, at_least)
+
     def map_coordinates(self, features: Sequence[str] | None = None) -> pd.DataFrame:
         """Return coordinates of the clips on a plane (`stats.principal_map.map_coordinates`).
 
@@ -396,6 +414,31 @@ class Results:
 
         similarities = text_similarities(self.table, source)
         return self._identified().assign(text_similarity=similarities)
+
+    def reference_distance(
+        self, folder: str | Path, source: str = "laion/larger_clap_music"
+    ) -> pd.DataFrame:
+        """Return how far every cell is from a folder of recordings, by a CLAP model.
+
+        See `stats.reference_distance.reference_distance`. Needs the `perceptual` extra and, the
+        first time, a network; the clips' embeddings are kept in the run folder.
+
+        Parameters
+        ----------
+        folder : str or Path
+            With at least 10 sound files of the music that clips should be like.
+        source : str
+            The model: a Hub id or a folder.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> distances = results.reference_distance("guitar_recordings")  # doctest: +SKIP
+        """
+        from musicgen_lab.stats.reference_distance import reference_distance
+
+        return reference_distance(self.table, folder, source)
 
     def aesthetics(self, source: str = "facebook/audiobox-aesthetics") -> pd.DataFrame:
         """Return the predicted ratings of every clip, by Meta's Audiobox Aesthetics.

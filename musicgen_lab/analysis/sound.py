@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from musicgen_lab.analysis.spectrogram import (
     HOP_S,
@@ -71,14 +70,14 @@ class Sound:
         return np.asarray(self._spectrogram[0].mean(axis=0))
 
     @cached_property
-    def audible_power(self) -> npt.NDArray[np.float64]:
+    def audible_power(self) -> Array:
         """The frames of every channel whose level is at least -60 dBFS, (bins, frames).
 
         The loudest frame where none is. Channels are frames besides each other and not mixed: the
         spectrum of a sum of two noises is smoother than that of either, so that stereo could not
         be compared with mono.
         """
-        frames = np.concatenate(list(self._spectrogram[0]), axis=1).astype(np.float64)
+        frames = np.concatenate(list(self._spectrogram[0]), axis=1)
         power = frames.sum(axis=0)
         return np.asarray(frames[:, power >= min(10 ** (SILENCE_DBFS / 10), power.max())])
 

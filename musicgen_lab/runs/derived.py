@@ -1,8 +1,8 @@
 """Measurements of a run's clips besides their features, cached in the run folder.
 
-Signatures, from which distances are computed, are in `signatures.npz`; text similarity and
-aesthetic scores come from models (`text_similarity.json`, `aesthetics.json`). The files can be
-deleted: missing values are measured again.
+Signatures, from which distances are computed, are in `signatures.npz`. What comes from models is in
+`text_similarity.json`, `clap_embeddings.json` and `aesthetics.json`. The files can be deleted:
+missing values are measured again.
 """
 
 from __future__ import annotations
@@ -66,6 +66,31 @@ def text_similarities(table: RunTable, source: str) -> list[float]:
         file="text_similarity.json",
     )
     return [float("nan") if value is None else value for value in values]
+
+
+def clap_embeddings(table: RunTable, source: str) -> Array:
+    """Return the CLAP embedding of every row's clip; NaN where there is no clip or it is silent.
+
+    The model is loaded only where a value is missing.
+
+    Returns
+    -------
+    np.ndarray [shape=(rows, d)]
+
+    Raises
+    ------
+    ModelUnavailable
+        As `perceptual.Clap`.
+    """
+
+    def load(name: str) -> Callable[..., list[float]]:
+        clap = Clap(name)
+        return lambda samples, sample_rate: clap.embed_sound(samples, sample_rate).tolist()
+
+    values = _model_outputs(table, load, source=source, file="clap_embeddings.json")
+    size = next((len(value) for value in values if value is not None), 1)
+    absent = [float("nan")] * size
+    return np.array([absent if value is None else value for value in values], float)
 
 
 def aesthetic_scores(table: RunTable, source: str) -> dict[str, list[float]]:
