@@ -51,7 +51,7 @@ def test_explore_runs_on_the_embedded_model(tmp_path):
     done = run_notebook(NOTEBOOKS / "explore.ipynb", tmp_path, {**TINY, "run_folder": str(run)})
     said = texts(done)
     assert said.count("<audio controls") == 4
-    assert "Heatmap of spectral centroid" in said
+    assert "Heatmap of brightness" in said
     assert "Mel spectrograms of two clips" in said
     assert len(list((run / "clips").glob("*.wav"))) == 4
 

@@ -63,7 +63,7 @@ def test_the_index_ranks_by_significant_effects_and_links_to_each_report(ran):
     links = [link["href"] for link in page("a")]
     assert links == ["loud/report.html", "quiet/report.html"]
     assert all((index.parent / link).is_file() for link in links)
-    assert "Spectral centroid rises with temperature" in page.find("li").get_text()
+    assert "Brightness rises with temperature" in page.find("li").get_text()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ _MAJOR = (5.0, 2.0, 3.5, 2.0, 4.5, 4.0, 2.0, 4.5, 2.0, 3.5, 1.5, 4.0)
 _MINOR = (5.0, 2.0, 3.5, 4.5, 2.0, 4.0, 2.0, 4.5, 3.5, 2.0, 1.5, 4.0)
 
 
-@feature("Pitch class entropy", "0 to 1", default=True)
+@feature("Pitch variety", "0 to 1", default=True)
 def pitch_class_entropy(sound: Sound) -> float:
     """How evenly the power is spread over the twelve pitch classes: 0 a single one, 1 all alike.
 

@@ -20,9 +20,9 @@ MEDIAN_FRAMES_APART = 2  # the frames overlap by three quarters
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-@feature("Spectral centroid", "Hz", default=True)
+@feature("Brightness", "Hz", default=True)
 def spectral_centroid_hz(sound: Sound) -> float:
-    """Magnitude-weighted mean frequency: how bright the clip sounds.
+    """Spectral centroid, the magnitude-weighted mean frequency: how bright the clip sounds.
 
     Known truth: a sine has its frequency, white noise a quarter of the sample rate.
 
@@ -72,9 +72,9 @@ def spectral_rolloff_hz(sound: Sound) -> float:
     return float(rolloff.mean())
 
 
-@feature("Spectral flatness", "dB", default=True)
+@feature("Noisiness", "dB", default=True)
 def spectral_flatness_db(sound: Sound) -> float:
-    """Geometric over arithmetic mean of the power spectrum in dB: how noisy the clip sounds.
+    """Spectral flatness, geometric over arithmetic mean of the power spectrum: how noisy it sounds.
 
     Known truth: white noise has -2.5 dB (0.56, as the power of its bins varies), a sine less than
     -60.
@@ -140,7 +140,7 @@ def zero_crossing_rate_hz(sound: Sound) -> float:
     return float(crossings[:, 1:].mean() * sound.sample_rate)
 
 
-@feature("Harmonic share", "0 to 1", default=True)
+@feature("Sustained share", "0 to 1", default=True)
 def harmonic_ratio(sound: Sound) -> float:
     """Share of the power in sustained tones rather than in clicks.
 

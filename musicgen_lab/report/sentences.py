@@ -124,7 +124,7 @@ def trend_sentence(trend: Mapping[str, Any]) -> str:
 def interaction_sentence(interaction: Mapping[str, Any]) -> str:
     """Say in a sentence that what one parameter does depends on another, with the interval.
 
-    Such as "Raising cfg_coef from 1 to 5 moves spectral centroid by +300 Hz at temperature 0.7 but
+    Such as "Raising cfg_coef from 1 to 5 moves brightness by +300 Hz at temperature 0.7 but
     by −50 Hz at 1.3 (difference −350 Hz, 95% interval −500 to −200, 6 seeds)."
     """
     feature = NAMED_FEATURES[interaction["feature"]]

@@ -68,7 +68,8 @@ def reference_distance(table: RunTable, folder: str | Path, source: str) -> pd.D
     by = list(table.parameters) or ["prompt"]
     cells = table.frame.groupby(by, sort=False, dropna=False)
     rows = cells.size().reset_index()[by]
-    members = [embeddings[(cells.ngroup() == cell) & audible] for cell in range(cells.ngroups)]
+    groups = cells.ngroup().to_numpy()
+    members = [embeddings[(groups == cell) & audible] for cell in range(cells.ngroups)]
     return rows.assign(
         n=[len(clips) for clips in members],
         distance=[kernel_distance(clips, reference) for clips in members],
@@ -103,7 +104,7 @@ def kernel_distance(clips: Array, reference: Array) -> float:
     width = max(float(np.median(pdist(reference))), 1e-12)
 
     def kernel(squared: Array) -> Array:
-        return np.exp(-squared / (2 * width**2))
+        return np.asarray(np.exp(-squared / (2 * width**2)))
 
     within = [kernel(pdist(rows, "sqeuclidean")).mean() for rows in (clips, reference)]
     return float(sum(within) - 2 * kernel(cdist(clips, reference, "sqeuclidean")).mean())

@@ -227,7 +227,7 @@ def test_the_table_sorts_by_a_column_both_ways_with_the_unknown_last(page):
         )
 
     heads = page.locator(".clips.sortable thead button")
-    number = [head.split("\n")[0] for head in heads.all_inner_texts()].index("Spectral centroid")
+    number = [head.split("\n")[0] for head in heads.all_inner_texts()].index("Brightness")
     head = page.locator(".clips.sortable thead th").nth(number)
     heads.nth(number).press("Enter")  # by keyboard
     rising = column(number)

@@ -36,7 +36,7 @@ def test_a_significant_effect_is_drawn_filled_with_its_interval(study):
     drawing = plot_effects(study, ["spectral_centroid_hz"])
     (axes,) = drawing.figure.axes
     texts = {text.get_text() for text in drawing.figure.findobj(Text)}
-    assert {"Spectral centroid", "Hz", "temperature\n0.5 to 1.5"} <= texts
+    assert {"Brightness", "Hz", "temperature\n0.5 to 1.5"} <= texts
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     assert dots[0].get_markerfacecolor() == dots[0].get_color()
     assert dots[1].get_markerfacecolor() == "none"  # nothing holds: the paper shows through

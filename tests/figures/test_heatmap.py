@@ -54,7 +54,7 @@ def test_a_cell_that_has_fewer_clips_says_how_many_and_why(mixed):
 
 def test_units_are_on_the_scale_and_in_the_title(mixed):
     said = texts(plot_heatmap(mixed, "spectral_centroid_hz"))
-    assert any(text.startswith("Spectral centroid (Hz): mean") for text in said)
+    assert any(text.startswith("Brightness (Hz): mean") for text in said)
     assert {"Hz", "temperature", "cfg_coef", "0.7", "1.3"} <= set(said)
 
 

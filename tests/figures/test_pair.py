@@ -31,8 +31,8 @@ def test_two_clips_are_compared_on_one_scale_with_their_difference(study):
     assert difference.images[0].get_clim() == (-40, 40)
     texts = [text.get_text() for text in drawing.figure.findobj(Text)]
     assert "A: temperature 0.5" in texts and "B: temperature 1.5" in texts
-    assert "Spectral centroid (Hz)" in texts
-    assert "Spectral centroid (Hz): " in drawing.alt
+    assert "Brightness (Hz)" in texts
+    assert "Brightness (Hz): " in drawing.alt
 
 
 def test_a_clip_compared_with_itself_shows_no_difference(study):

@@ -37,7 +37,7 @@ def test_a_difference_is_stated_with_its_interval_and_none_is_made_up(runs):
     comparison = Comparison.of(*map(RunTable.open, runs))
     table = comparison.differences(["spectral_centroid_hz"])
     (said,) = difference_sentences(comparison, table)
-    assert said.startswith("Spectral centroid is higher with cfg_coef 6 than with cfg_coef 2: by ")
+    assert said.startswith("Brightness is higher with cfg_coef 6 than with cfg_coef 2: by ")
     assert "95% interval" in said and "4 seeds" in said
 
 
@@ -71,7 +71,7 @@ def test_the_page_is_in_its_own_folder_with_its_audio(runs, tmp_path):
     page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
     assert page.h1.get_text() == "cfg_coef 6 against cfg_coef 2"
     assert "7 pairs of clips whose requests differ in cfg_coef alone" in page.get_text()
-    assert "Spectral centroid is higher with cfg_coef 6" in page.find(class_="findings").get_text()
+    assert "Brightness is higher with cfg_coef 6" in page.find(class_="findings").get_text()
     assert len(page("audio")) == 14
     for tag in page(["audio", "img"]):
         assert (path.parent / tag["src"]).is_file()

@@ -37,7 +37,7 @@ def test_a_known_effect_is_said_with_its_interval_and_its_ends(study):
     held = significant(StudyTables.of(study, ["spectral_centroid_hz"]).effects)
     assert held[0]["parameter"] == "temperature"
     said = effect_sentence(held[0], LABELS)
-    assert said.startswith("Spectral centroid rises with temperature: by ")
+    assert said.startswith("Brightness rises with temperature: by ")
     assert " Hz from 0.5 to 1.5 (95% interval " in said and said.endswith(", 5 seeds).")
 
 
@@ -85,7 +85,7 @@ def test_it_tells_what_was_put_in_and_nothing_that_no_seed_varies(tmp_path):
     results = sweep.run(SineBackend(), tmp_path, progress=False)
     findings = find(StudyTables.of(results.table, ["spectral_centroid_hz", "rms_dbfs"]))
     assert [text.partition(":")[0] for text in findings.significant] == [
-        "Spectral centroid rises with temperature"
+        "Brightness rises with temperature"
     ]
     assert any("RMS level" in text or "rms" in text.lower() for text in findings.inconclusive)
 
@@ -114,7 +114,7 @@ def test_an_interaction_is_said_with_both_parameters_both_ends_and_its_interval(
     said = drawn(grid, np.random.default_rng(1), effects=[("spectral_centroid_hz", crossed)])
     (claim,) = [claim for claim in said.significant if claim.startswith("Raising")]
     told = re.fullmatch(
-        r"Raising cfg_coef from 1 to 5 moves spectral centroid by \+(?P<at_lowest>[\d.]+) Hz at "
+        r"Raising cfg_coef from 1 to 5 moves brightness by \+(?P<at_lowest>[\d.]+) Hz at "
         r"temperature 0\.7 but by −(?P<at_highest>[\d.]+) Hz at 1\.3 \(difference −(?P<change>"
         r"[\d.]+) Hz, 95% interval −(?P<low>[\d.]+) to −(?P<high>[\d.]+), 4 seeds\)\.",
         claim,
@@ -143,8 +143,8 @@ def test_effects_that_add_up_are_not_said_to_depend_on_each_other(grid):
     for _ in range(10):
         held = drawn(grid, rng, effects=[("spectral_centroid_hz", sums)]).significant
         assert {claim.partition(":")[0] for claim in held} >= {
-            "Spectral centroid rises with temperature",
-            "Spectral centroid rises with cfg_coef",
+            "Brightness rises with temperature",
+            "Brightness rises with cfg_coef",
         }
         assert not any(claim.startswith("Raising") for claim in held)
 
@@ -213,7 +213,7 @@ def test_a_random_design_is_told_by_its_trends(tmp_path):
     results = sweep.run(SineBackend(), tmp_path, progress=False)
     said = find(StudyTables.of(results.table, ["spectral_centroid_hz"]))
     assert [claim.partition(" (")[0] for claim in said.significant] == [
-        "Spectral centroid rises with temperature: rank correlation 1.00"
+        "Brightness rises with temperature: rank correlation 1.00"
     ]
 
 
