@@ -34,7 +34,7 @@ def test_a_panel_for_each_parameter_has_a_dot_for_each_seed_and_a_line_through_t
     assert means.get_ydata() == pytest.approx(expected.to_numpy())
     assert by_temperature.get_xlabel() == "temperature"
     assert by_cfg_coef.get_ylim() == by_temperature.get_ylim()
-    assert "spectral centroid by temperature, 0.5: " in drawing.alt
+    assert "brightness by temperature, 0.5: " in drawing.alt
 
 
 def test_prompts_stand_side_by_side_without_a_line_between_them(tmp_path):
