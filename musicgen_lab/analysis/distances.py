@@ -1,6 +1,6 @@
-"""How far clips are from each other, and groups of clips.
+"""Distances between clips, and between groups of clips.
 
-A clip is compared by its signature, which is averaged over its time: two takes that differ in when
+A clip is compared by its signature, which is averaged over time: two clips that differ in when
 things happen, and not in what, are close. Matrices are symmetric, with NaN for silent clips.
 """
 
@@ -24,7 +24,7 @@ CEPSTRA = 13
 
 
 def signature(samples: Array, sample_rate: int) -> Array:
-    """Return what a clip sounds like on average: its mel spectrum and its pitch classes.
+    """Return a clip's signature: its mean mel spectrum and its pitch classes.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def mel_cepstral_distances(signatures: Array) -> Array:
 
 
 def chroma_distances(signatures: Array) -> Array:
-    """Return which share of the pitch classes' power would have to move, from 0 to 1.
+    """Return the share of the pitch classes' power that would have to move, from 0 to 1.
 
     The total variation distance of the distributions: 0 the same, 1 no pitch class in common.
     """
@@ -106,7 +106,7 @@ DISTANCES: Mapping[str, Distance] = MappingProxyType(
 
 
 def mean_distances(distances: Array, groups: Sequence[int]) -> Array:
-    """Return how far the clips of each group are from those of each other group, on average.
+    """Return the mean distance between the clips of every two groups.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How loud a clip is, and when it is silent."""
+"""Features of a clip's level, and of its silence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which notes a clip is made of: its pitch classes and its key. None depends on gain."""
+"""Features of a clip's pitch classes and its key. None of them depends on gain."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ M = TypeVar("M", bound=Measure)
 
 @dataclass(frozen=True)
 class Feature:
-    """What a feature is, for people and for the code that measures it.
+    """The definition of a feature, for people and for the code that measures it.
 
     Attributes
     ----------
     name : str
         Its column in the frame: the name of its function.
     label : str
-        What is heard, for axes, tables and sentences.
+        A name for what is heard, for axes, tables and sentences.
     unit : str
     measure : callable
         From a `Sound` to the value. Its docstring says what is measured, from which source, on
@@ -62,7 +62,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class RunFeature:
-    """A number that a clip has as part of a run only, such as how unlike the other seeds it is.
+    """A number that a clip only has as part of a run, such as its distance from other seeds.
 
     Attributes
     ----------

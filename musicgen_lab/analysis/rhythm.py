@@ -1,4 +1,4 @@
-"""When notes begin, and how regularly. None of it depends on gain."""
+"""Features of onsets, tempo and regularity. None of them depends on gain."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BEAT_STRENGTH_LOWEST = 0.2  # under it, what there is of a period may be chance
 
 
 def onset_strength_db(sound: Sound) -> Array:
-    """Return how suddenly the level rises in every frame, in dB averaged over the mel bands.
+    """Return the onset strength of every frame: the rise in level, in dB averaged over mel bands.
 
     librosa's spectral flux, of levels down to 60 dB below the clip's loudest band.
 
@@ -46,7 +46,7 @@ def onset_strength_db(sound: Sound) -> Array:
 
 
 def onset_times_s(sound: Sound) -> Array:
-    """Return when notes begin, in seconds: (onsets,), at least 30 ms apart.
+    """Return the onset times in seconds: (onsets,), at least 30 ms apart.
 
     The peaks of the onset strength that librosa picks. They must stand 1 dB above the mean of the
     0.2 s around them: not relative to the clip's largest peak, as is librosa's default, which
@@ -216,7 +216,7 @@ def _periodicity(change_db: Array, frequencies_hz: Array) -> Array:
 
 
 def lagged_correlation(rows: Array, longest: int) -> Array:
-    """Return how alike rows over time are to themselves some frames later.
+    """Return the autocorrelation of rows over time.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ SILENCE_DBFS = -60.0
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """A clip to be measured; what is computed from it is computed once.
+    """A clip to be measured, with a cache of what has been computed from it.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Sound:
     _computed: dict[Callable[[Sound], Any], Any] = field(default_factory=dict, init=False)
 
     def once(self, compute: Callable[[Sound], T]) -> T:
-        """Return what a function computes from this sound; the next time, what it returned."""
+        """Return a function's result for this sound, cached."""
         if compute not in self._computed:
             self._computed[compute] = compute(self)
         value: T = self._computed[compute]

@@ -1,4 +1,4 @@
-"""How a clip goes on: whether it repeats itself, and whether its end is like its beginning."""
+"""Features of a clip's form: repetition, and the change from its beginning to its end."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def repetition(sound: Sound) -> tuple[float, float]:
 
 
 def repetition_curve(sound: Sound) -> Array:
-    """Return how alike the spectrogram is to itself some time later, from lag 0 on.
+    """Return the autocorrelation of the spectrogram, from lag 0 on.
 
     Returns
     -------

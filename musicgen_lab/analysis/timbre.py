@@ -1,4 +1,4 @@
-"""What the spectrum of a clip is like: averages over its audible frames, of every channel.
+"""Features of a clip's spectrum: averages over its audible frames, of every channel.
 
 None depends on gain, as long as the same frames are audible. The spectral features are librosa's,
 on 64 ms frames that lie inside the clip.
