@@ -96,7 +96,7 @@ def _other_shapes(effects: pd.DataFrame) -> str:
     """Say what a dot is where it is no change from the lowest to the highest value."""
     shapes = set(effects["shape"])
     humps = "Diamond: the middle of the range against its ends. "
-    pairs = "Values without an order: the two that differ most surely."
+    pairs = "Values without an order: the two with the smallest p-value."
     return (humps if shapes & HUMPS else "") + (pairs if "pair" in shapes else "")
 
 

@@ -86,14 +86,13 @@ def findings(table: RunTable, features: Sequence[str] | None = None) -> HTML:
     method = ""
     if found.questions:
         crossed = (
-            f", {found.about_interactions} of them whether the effect of one parameter depends on "
-            "another"
+            f", {found.about_interactions} of them of interactions between two parameters"
             if found.about_interactions
             else ""
         )
         method = (
-            f"{found.questions} questions were asked, of {len(study.features)} features{crossed}. "
-            "The chance that even one of the effects named here is a false alarm is at most "
+            f"{found.questions} tests were made, of {len(study.features)} features{crossed}. "
+            "The probability that any of the effects named here is a false positive is at most "
             f"{ALPHA:.0%} (Holm's correction)."
         )
     return show(

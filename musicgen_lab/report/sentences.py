@@ -183,8 +183,7 @@ def inconclusive_sentences(table: pd.DataFrame) -> list[str]:
         labels = _labels(rows[~rows["significant"]]["feature"])
         if len(labels) == len(rows) > 1:
             sentences.append(
-                f"No effect of {parameter} on any of {len(rows)} features could be told from "
-                "chance."
+                f"No effect of {parameter} on any of {len(rows)} features is significant."
             )
         elif labels:
             sentences.append(f"Whether {parameter} changes {_list(labels, 'or')} is inconclusive.")
