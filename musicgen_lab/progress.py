@@ -112,7 +112,7 @@ class ProgressBar:
         self._bar.set_description_str(f"{self._waiting} ({waited_s:.0f} s)")
 
     def _show(self) -> None:
-        """Show what is surely made; it never goes back."""
+        """Show the progress that is certain; it never decreases."""
         made_s = min(max(self._finished_s, self._making_s), self._total_s)
         failed = f", {self._failed} failed" if self._failed else ""
         text = (

@@ -1,7 +1,7 @@
 """How good a clip sounds, as a model that was trained on listeners' ratings judges it.
 
 Like `perceptual`, it needs weights, hence the `perceptual` extra and, the first time, a network.
-Nothing here is imported before it is asked for.
+Nothing here is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.errors import ModelUnavailable
 
 AESTHETICS = "facebook/audiobox-aesthetics"
-"""The model that is asked by default, of 416 MB. Its weights are licensed CC-BY 4.0."""
+"""The default model, of 416 MB. Its weights are licensed CC-BY 4.0."""
 
 SCORES = {
     "content_enjoyment": "CE",

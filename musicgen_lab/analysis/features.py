@@ -77,7 +77,7 @@ RUN_FEATURES: Mapping[str, RunFeature] = MappingProxyType(
         )
     }
 )
-"""What a clip has as part of a run only, by name; measured when it is asked for."""
+"""The features that a clip only has as part of a run, by name; measured on demand."""
 
 NAMED_FEATURES: Mapping[str, Feature | RunFeature] = MappingProxyType({**FEATURES, **RUN_FEATURES})
 """Every feature that a study can look at, by name."""

@@ -1,7 +1,7 @@
 """How well a clip fits its prompt, as a model that was trained to tell judges it: CLAP.
 
 Only this and `aesthetics` need weights, and hence the `perceptual` extra and, the first time, a
-network. Nothing here is imported before it is asked for.
+network. Nothing here is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.errors import ModelUnavailable
 
 CLAP = "laion/larger_clap_music"
-"""The model that is asked by default: trained on music and its captions."""
+"""The default model, trained on music and its captions."""
 
 CLAP_RATE_HZ, PIECE_S = 48_000, 10.0
 

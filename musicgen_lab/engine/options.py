@@ -1,4 +1,4 @@
-"""`EngineOptions`: how an engine computes, whatever it generates."""
+"""`EngineOptions`: the options of an engine that do not depend on the requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from musicgen_lab.errors import InvalidRequest
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine computes, whatever it generates.
+    """The options of an engine that do not depend on the requests.
 
     Attributes
     ----------

@@ -36,7 +36,7 @@ def find_revision(repository: str, revision: str = "", *, cached_file: str) -> s
         A branch, a tag or a commit; empty for the main branch. A full commit is returned unchanged;
         whether it exists is only known when it is fetched.
     cached_file : str
-        A file that tells whether the repository is on this machine.
+        A file whose presence shows that the repository is on this machine.
 
     Raises
     ------

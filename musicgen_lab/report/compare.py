@@ -140,8 +140,8 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
             }
         )
     method = (
-        f"{len(table)} tests were made. The probability that any of the differences named here is "
-        f"a false positive is at most {ALPHA:.0%} (Holm's correction)."
+        f"{len(table)} tests were performed. The probability that any of the differences named "
+        f"here is a false positive is at most {ALPHA:.0%} (Holm's correction)."
     )
     sentences = difference_sentences(comparison, table)
     return show("report/differences.html.j2", sentences=sentences, method=method, rows=rows)

@@ -91,7 +91,7 @@ def findings(table: RunTable, features: Sequence[str] | None = None) -> HTML:
             else ""
         )
         method = (
-            f"{found.questions} tests were made, of {len(study.features)} features{crossed}. "
+            f"{found.questions} tests were performed, of {len(study.features)} features{crossed}. "
             "The probability that any of the effects named here is a false positive is at most "
             f"{ALPHA:.0%} (Holm's correction)."
         )

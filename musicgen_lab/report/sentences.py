@@ -46,7 +46,7 @@ class Findings(NamedTuple):
 def find(study: StudyTables) -> Findings:
     """Say which parameters move which features, and where that is inconclusive.
 
-    Grids are asked for main effects and interactions; a random design, in which no two clips
+    Grids are tested for main effects and interactions; a random design, in which no two clips
     differ in one parameter alone, for trends.
     """
     table = study.trends if study.is_random_design else study.effects

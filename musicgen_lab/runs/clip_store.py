@@ -313,7 +313,7 @@ class ClipStore:
     def _read(self, name: str) -> tuple[ClipRecord | None, _Fault | None]:
         """Return a file's record or its fault; (None, None) if there is no record.
 
-        The record's key and request are those of today's requests, whatever the file is called.
+        The record's key and request are those of today's requests, independent of the file's name.
         """
         path = self.folder / f"{name}.json"
         try:

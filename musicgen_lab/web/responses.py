@@ -170,9 +170,11 @@ def answer_with(
         "MusicGen-Model": str(clip.request.model).encode("ascii", "backslashreplace").decode(),
         "MusicGen-Duration": f"{clip.duration_s:g}",
     }
-    told = [*warnings, *sound_warnings(clip, media_type, sample_format)]
-    if told:
-        headers["MusicGen-Warnings"] = "; ".join(told).encode("ascii", "backslashreplace").decode()
+    messages = [*warnings, *sound_warnings(clip, media_type, sample_format)]
+    if messages:
+        headers["MusicGen-Warnings"] = (
+            "; ".join(messages).encode("ascii", "backslashreplace").decode()
+        )
     return Response(encode(clip, media_type, sample_format), headers=headers, media_type=media_type)
 
 

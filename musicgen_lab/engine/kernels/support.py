@@ -29,7 +29,7 @@ def triton_works(device: torch.device) -> bool:
             Attention(1, 1, 64, device)(cache[:1, 0, 0], cache, spans)
     except torch.OutOfMemoryError:  # says nothing about the kernel
         raise
-    except Exception as error:  # whatever compilers and drivers say
+    except Exception as error:  # of compilers or drivers, of any type
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(
             f"triton cannot make kernels here ({reason}); clips will take longer, and may differ "
