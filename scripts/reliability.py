@@ -206,7 +206,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="musicgen-lab-reliability-"))
     try:
         whole = folder / "whole"
-        run(whole, 4)
+        run(whole, 2)
         RunFolder(whole).store.put(Failure(_failed(whole), "OutOfMemoryError", "no room"))
         records = sorted((whole / "clips").glob("*.json"))
         sounds = sorted((whole / "clips").glob("*.wav"))
@@ -228,7 +228,7 @@ def main() -> None:
 
 def _failed(folder: Path) -> GenerationRequest:
     """Return a request of the folder's model that is not in its sweep."""
-    (first, *_) = RunFolder(folder).asked()
+    (first, *_) = RunFolder(folder).requests()
     return GenerationRequest(**{**first.model_dump(), "prompt": "fail"})
 
 

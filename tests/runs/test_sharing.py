@@ -12,9 +12,11 @@ import pytest
 
 from musicgen_lab import Results, Sweep
 from musicgen_lab.clip import Failure
+from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.runs.sharing import SharedWork
 from tests.support.sines import SineBackend
 
-CLIPS = 60
+CLIPS = 24
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -27,32 +29,36 @@ class SlottedBackend(SineBackend):
             yield from super().generate(batch, on_progress)
 
 
-def sweep_and_count(folder, barrier, prompt, counts):
+def share_and_count(folder, barrier, prompt, counts):
+    """Make a sweep's clips without measuring them."""
     backend = SlottedBackend()
+    plan = Sweep(prompt=prompt, duration=1, seed=range(CLIPS)).plan(backend, folder)
+    plan.folder.create()
+    plan.folder.add_sweep(plan.design, plan.requests)
+    work = SharedWork(plan.folder, plan.requests, plan.records)
     barrier.wait()
-    results = Sweep(prompt=prompt, duration=1, seed=range(CLIPS)).run(
-        backend, folder, progress=False
-    )
-    counts.put((len(backend.made), len(results.made_here), len(results.frame)))
+    finished = len(list(work.make(backend.generate)))
+    counts.put((len(backend.made), len(work.made_here), finished))
 
 
 @pytest.mark.parametrize(("prompt", "status"), [("a", "ok"), ("fail", "failed")])
 def test_three_processes_make_every_clip_once_and_each_counts_its_own(tmp_path, prompt, status):
     barrier, counts = SPAWN.Barrier(3), SPAWN.Queue()
     processes = [
-        SPAWN.Process(target=sweep_and_count, args=(tmp_path, barrier, prompt, counts))
+        SPAWN.Process(target=share_and_count, args=(tmp_path, barrier, prompt, counts))
         for _ in range(3)
     ]
     for process in processes:
         process.start()
-    made, made_here, rows = zip(*(counts.get(timeout=120) for _ in processes), strict=True)
+    made, made_here, finished = zip(*(counts.get(timeout=120) for _ in processes), strict=True)
     for process in processes:
         process.join(60)
     assert sum(made) == CLIPS
     assert made_here == made
-    assert rows == (CLIPS, CLIPS, CLIPS)
-    frame = Results.open(tmp_path).frame
-    assert set(frame["status"]) == {status} and set(frame["attempts"]) == {1}
+    assert finished == (CLIPS, CLIPS, CLIPS)
+    records = list(RunFolder(tmp_path).store.records())
+    assert {(record.status, record.attempts) for record in records} == {(status, 1)}
+    assert len(records) == CLIPS
 
 
 class StuckBackend(SineBackend):
