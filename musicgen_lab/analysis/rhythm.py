@@ -149,8 +149,8 @@ def tempo_bpm(sound: Sound) -> float:
 
     Known truth: rendered pieces and drum patterns (docs/features.md), clicks from 50 to 220 BPM.
 
-    Limits: half, double or one and a half times the tempo is named for one piece in three; see
-    the tempo alternative before comparing means. One tempo for the whole clip.
+    Limits: another multiple of the tempo, mostly half or double, is named for one piece in four;
+    see the tempo alternative before comparing means. One tempo for the whole clip.
 
     Source: Peeters (2007), Template-based estimation of time-varying tempo, EURASIP Journal on
     Advances in Signal Processing.
@@ -162,7 +162,8 @@ def tempo_bpm(sound: Sound) -> float:
 def tempo_alternative_bpm(sound: Sound) -> float:
     """The tempo that is the likeliest one if the named one is not: mostly its half or double.
 
-    Known truth: for four pieces in five of docs/features.md the tempo or this one is right.
+    Known truth: for every rendered piece and drum pattern of docs/features.md the tempo or this one
+    is right.
 
     Limits: NaN where there is no beat.
     """
