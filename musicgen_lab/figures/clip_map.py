@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from musicgen_lab.analysis.features import FEATURES
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
+from musicgen_lab.figures.drawing import INK, MUTED, Drawing, lab_style
 from musicgen_lab.formatting import format_value
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.principal_map import map_coordinates
@@ -55,18 +57,17 @@ def plot_map(
         )
     placed = map_coordinates(table, features)
     shown = placed[placed["x"].notna()]
-    figure = Figure(figsize=(7.4, 5.6), dpi=120, facecolor=PAPER)
-    axes = figure.add_axes((0.12, 0.15, 0.66, 0.75), facecolor="none")  # the paper's
     values = list(dict.fromkeys(sorted(shown[colour_by])))
-    _scatter(axes, shown, colour_by, values)
+    labels = [table.labels.value(colour_by, value) for value in values]
+    with lab_style():
+        figure = Figure((7.4, 5.6), layout="constrained")
+        axes = figure.subplots()
+        _scatter(axes, shown, colour_by, values, labels)
     for which, label in enumerate("xy"):
         share = placed.attrs["explained"][which]
         strongest = _strongest(placed.attrs["loadings"], which)
         text = f"Component {which + 1} ({share:.0%} of the variance): {strongest}"
         (axes.set_xlabel if label == "x" else axes.set_ylabel)(text, fontsize=8.5, color=INK)
-    axes.tick_params(labelsize=8.5, color=MUTED, labelcolor=INK)
-    for spine in axes.spines.values():
-        spine.set_color(MUTED)
     axes.set_title(
         f"{len(shown)} clips: the closer, the more similar their features",
         fontsize=10.5,
@@ -76,7 +77,9 @@ def plot_map(
     return Drawing(figure, _alt(shown, placed, colour_by))
 
 
-def _scatter(axes: Axes, shown: pd.DataFrame, colour_by: str, values: list[Any]) -> None:
+def _scatter(
+    axes: Axes, shown: pd.DataFrame, colour_by: str, values: list[Any], labels: list[str]
+) -> None:
     from matplotlib import colormaps
 
     is_text = isinstance(values[0], str)
@@ -88,17 +91,20 @@ def _scatter(axes: Axes, shown: pd.DataFrame, colour_by: str, values: list[Any])
         bar.ax.tick_params(labelsize=8.5, color=MUTED, labelcolor=INK)
         return
     shares = np.linspace(0, 1, len(values)) if len(values) > 1 else [0.2]
-    for share, value, marker in zip(shares, values, MARKERS, strict=False):
+    for share, value, label, marker in zip(
+        shares, values, labels, itertools.cycle(MARKERS), strict=False
+    ):
         here = shown[shown[colour_by] == value]
-        label = format_value(colour_by, value, shorten=18)
         colour = colormaps[COLOUR_MAP](share)
-        axes.scatter(here["x"], here["y"], color=colour, marker=marker, label=label, **dots)
-    legend = axes.legend(
-        title=colour_by, loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=8.5
-    )
-    legend.get_title().set(color=INK, fontsize=9)
-    for text in legend.get_texts():
-        text.set(color=INK, parse_math=False)
+        axes.scatter(
+            here["x"],
+            here["y"],
+            color=colour,
+            marker=marker,
+            label=textwrap.fill(label, 20),
+            **dots,
+        )
+    axes.legend(title=colour_by, loc="upper left", bbox_to_anchor=(1.02, 1))
 
 
 def _strongest(loadings: dict[str, list[float]], which: int) -> str:
@@ -109,10 +115,10 @@ def _strongest(loadings: dict[str, list[float]], which: int) -> str:
 
 
 def _alt(shown: pd.DataFrame, placed: pd.DataFrame, colour_by: str) -> str:
-    centres = shown.groupby(colour_by)[["x", "y"]].mean()
+    means = shown.groupby(colour_by)[["x", "y"]].mean()
     positions = "; ".join(
         f"{colour_by} {format_value(colour_by, value)} around {x:.1f}, {y:.1f}".replace("-", "−")
-        for value, x, y in centres.head(12).itertuples()
+        for value, x, y in means.head(12).itertuples()
     )
     explained = sum(placed.attrs["explained"])
     return (

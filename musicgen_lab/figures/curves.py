@@ -28,18 +28,26 @@ LINE_COLOUR = "#b3367a"  # dark enough on light paper, light enough on dark
 LABEL_CHARACTERS_MAX = 12
 
 
-def plot_curves(table: RunTable, features: Sequence[str] | None = None) -> Drawing:
+def plot_curves(
+    table: RunTable,
+    features: Sequence[str] | None = None,
+    *,
+    study: StudyTables | None = None,
+) -> Drawing:
     """Draw features against every swept parameter, one row of panels for each feature.
 
     In a grid, a dot is the mean of one seed's clips at a value of the parameter, over the values of
     the other parameters, and the line joins the means of the dots. In a random design every clip is
-    a dot, and there is no line.
+    a dot, and a straight line is fitted to them (least squares): solid where the rank correlation
+    over it is significant, dashed where it is inconclusive.
 
     Parameters
     ----------
     table : RunTable
     features : sequence of str, optional
         `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given.
+    study : StudyTables, optional
+        Whose trends a random design's panels show; those of the features alone if not given.
 
     Raises
     ------
@@ -52,14 +60,15 @@ def plot_curves(table: RunTable, features: Sequence[str] | None = None) -> Drawi
         raise InvalidRequest(
             "there are no curves to draw: nothing but the seed was swept", field="results"
         )
-    study = StudyTables.of(table, features if features is None else numeric_features(features))
-    frame = with_run_features(table, study.features).frame
-    rows, columns = len(study.features), len(table.parameters)
+    shown = StudyTables.of(table, features if features is None else numeric_features(features))
+    study = study or shown
+    frame = with_run_features(table, shown.features).frame
+    rows, columns = len(shown.features), len(table.parameters)
     width = LEFT_IN + columns * PANEL_IN[0] + (columns - 1) * GAP_IN[0] + RIGHT_IN
     height = TOP_IN + rows * (PANEL_IN[1] + GAP_IN[1]) + BOTTOM_IN
     figure = Figure(figsize=(width, height), dpi=120, facecolor=PAPER)
     title = (
-        "One dot for each clip."
+        "One dot for each clip, and a line fitted to them: dashed where it is inconclusive."
         if study.is_random_design
         else "One dot for each seed, averaged over the other parameters; the line is their mean."
     )
@@ -72,7 +81,7 @@ def plot_curves(table: RunTable, features: Sequence[str] | None = None) -> Drawi
         color=INK,
     )
     parts = []
-    for row, feature in enumerate(study.features):
+    for row, feature in enumerate(shown.features):
         limits = _limits(frame[feature])
         for column, parameter in enumerate(table.parameters):
             left = LEFT_IN + column * (PANEL_IN[0] + GAP_IN[0])
@@ -82,12 +91,17 @@ def plot_curves(table: RunTable, features: Sequence[str] | None = None) -> Drawi
             axes = figure.add_axes(tuple(a / b for a, b in zip(place, scale, strict=True)))  # type: ignore[arg-type]
             means = _draw_panel(axes, table, frame, parameter, feature, study.is_random_design)
             axes.set_ylim(*limits)
+            named = NAMED_FEATURES[feature]
+            title_lines = ["" if column else f"{named.label} ({named.unit})"]
             if column:
                 axes.tick_params(labelleft=False)
+            if study.is_random_design:
+                trend = _draw_trend(axes, frame, parameter, feature, study)
+                title_lines.append(trend)
+                parts.append(f"{mid_sentence(named.label)} by {parameter}, {trend}")
             else:
-                named = NAMED_FEATURES[feature]
-                axes.set_title(f"{named.label} ({named.unit})", fontsize=9.5, color=INK, loc="left")
-            parts.append(_words(table, parameter, feature, means))
+                parts.append(_words(table, parameter, feature, means))
+            axes.set_title("\n".join(title_lines), fontsize=8.5, color=INK, loc="left")
     return Drawing(figure, f"{title} {'; '.join(part for part in parts if part)}.")
 
 
@@ -137,6 +151,29 @@ def _draw_panel(
         spine.set_color(MUTED)
     means.index = [levels[round(at)] if not ordered else at for at in means.index]
     return means
+
+
+def _draw_trend(
+    axes: Axes, frame: pd.DataFrame, parameter: str, feature: str, study: StudyTables
+) -> str:
+    """Draw the line fitted to a random design's clips, and return their rank correlation."""
+    trends = study.trends
+    rows = trends[(trends["parameter"] == parameter) & (trends["feature"] == feature)]
+    if rows.empty or not np.isfinite(rows["rho"].iloc[0]):
+        return "no trend to test"
+    trend = rows.iloc[0]
+    points = frame[[parameter, feature]].astype("Float64").astype(float).dropna()
+    slope, start = np.polyfit(points[parameter], points[feature], 1)
+    ends = np.array([points[parameter].min(), points[parameter].max()])
+    axes.plot(
+        ends,
+        start + slope * ends,
+        color=LINE_COLOUR if trend["significant"] else INK,
+        linestyle="-" if trend["significant"] else (0, (4, 3)),
+        linewidth=1.5 if trend["significant"] else 0.9,
+    )
+    rho, low, high = (signed(float(trend[name]), 2) for name in ("rho", "low", "high"))
+    return f"rank correlation {rho} ({low} to {high})"
 
 
 def _limits(values: pd.Series[float]) -> tuple[float, float]:

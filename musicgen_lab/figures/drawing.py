@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +20,17 @@ if TYPE_CHECKING:
 INK, PAPER = "#1d1d22", "#ffffff"
 DARK_INK, DARK_PAPER = "#e9e8ee", "#17161b"
 MUTED = "#8a8892"
+ACCENT = "#b3367a"  # dark enough on light paper, light enough on dark
+STYLE = Path(__file__).parent / "lab.mplstyle"
 CSS_PX_PER_IN = 100
 FORMATS = ("png", "svg", "pdf")
+
+
+def lab_style() -> AbstractContextManager[None]:
+    """Return the context in which figures are drawn and saved: `lab.mplstyle`."""
+    from matplotlib import rc_context
+
+    return rc_context(fname=STYLE)
 
 
 @dataclass(frozen=True)
@@ -103,17 +113,12 @@ class Drawing:
         )
 
     def _encode(self, kind: str) -> bytes:
-        from matplotlib import rc_context
-
         words = {"svg": "Title", "png": "Description", "pdf": "Subject"}[kind]
         metadata: dict[str, str | None] = {words: self.alt}
         if kind != "png":
             metadata["Date" if kind == "svg" else "CreationDate"] = None  # the same bytes each time
         buffer = io.BytesIO()
-        with (
-            warnings.catch_warnings(),
-            rc_context({"svg.hashsalt": "musicgen-lab", "svg.fonttype": "none"}),
-        ):
+        with warnings.catch_warnings(), lab_style():
             # A prompt may be in a script that the font lacks; the alt text has it whole.
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             self.figure.savefig(buffer, format=kind, metadata=metadata)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from musicgen_lab.analysis.registry import Feature, RunFeature
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
 from musicgen_lab.figures.facets import Facet, FacetGrid, cell_grids, matching
-from musicgen_lab.formatting import decimals_for, describe, format_value, mid_sentence, signed
+from musicgen_lab.formatting import decimals_for, mid_sentence, signed
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.run_features import with_run_features
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOUR_MAP = "viridis"  # perceptually uniform, also for colour-blind readers
+PALE = 0.4
+"""Opacity of a cell that the seeds' spread keeps from being told from the others."""
+
+HEAD_CHARACTERS = 14
 NOTHING_FACE = "#d9d7de"
 DARK_TEXT, LIGHT_TEXT = "#141418", "#ffffff"
 
@@ -72,6 +76,52 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class ColourScale:
+    """The colours that all grids of a feature share, and which cells have them pale.
+
+    Attributes
+    ----------
+    low, high : float
+        The lowest and the highest mean of a cell.
+    centre : float
+        The mean of all cells.
+    sd : float
+        Standard deviation of a clip within its cell, over all cells; NaN where no cell has two.
+    quantile : float
+        Of Student's t, for 95% confidence over all cells together.
+    """
+
+    low: float
+    high: float
+    centre: float
+    sd: float
+    quantile: float
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell]) -> ColourScale | None:
+        """Return the scale of all cells of a feature; None where no cell has a value."""
+        from scipy.stats import t
+
+        means = [cell.mean for cell in cells if cell.n]
+        if not means:
+            return None
+        replicated = [cell for cell in cells if cell.n > 1]
+        freedom = sum(cell.n - 1 for cell in replicated)
+        squares = sum((cell.n - 1) * cell.sd**2 for cell in replicated)
+        return cls(
+            min(means),
+            max(means),
+            sum(means) / len(means),
+            math.sqrt(squares / freedom) if freedom else math.nan,
+            float(t.ppf(1 - 0.025 / len(means), freedom)) if freedom else math.nan,
+        )
+
+    def is_pale(self, cell: Cell) -> bool:
+        """Whether the spread of the seeds explains how far a cell is from the mean of all."""
+        return abs(cell.mean - self.centre) <= self.quantile * self.sd / math.sqrt(cell.n)
+
+
+@dataclass(frozen=True)
 class CellGrid:
     """The cells of a grid, row by row, and their layout."""
 
@@ -88,7 +138,9 @@ def plot_heatmap(table: RunTable, feature: str, **fixed: Any) -> Drawing:
     """Draw a feature over the grid: mean over seeds, spread and count in every cell.
 
     Cells whose clips all failed are hatched; silent and missing ones are marked differently.
-    All grids of a run share one colour scale.
+    Colours are pale where a cell is no further from the mean of all cells than the spread of the
+    seeds explains (95% confidence over all cells together; needs two seeds in a
+    cell). All grids of a run share one colour scale.
 
     Parameters
     ----------
@@ -137,9 +189,8 @@ def plot_heatmaps(table: RunTable, feature: str) -> list[tuple[Mapping[str, Any]
         CellGrid(grid, tuple(Cell.of(facet, feature) for facet in grid.facets))
         for grid in cell_grids(table)
     ]
-    means = [cell.mean for grid in grids for cell in grid.cells if cell.n]
-    limits = (min(means), max(means)) if means else None
-    return [(grid.facets.fixed, _draw(grid, NAMED_FEATURES[feature], limits)) for grid in grids]
+    scale = ColourScale.of([cell for grid in grids for cell in grid.cells])
+    return [(grid.facets.fixed, _draw(grid, NAMED_FEATURES[feature], scale)) for grid in grids]
 
 
 def _value(record: Mapping[str, Any], feature: str) -> float:
@@ -147,24 +198,22 @@ def _value(record: Mapping[str, Any], feature: str) -> float:
     return float(value) if isinstance(value, bool | int | float) else math.nan
 
 
-def _draw(
-    grid: CellGrid, feature: Feature | RunFeature, limits: tuple[float, float] | None
-) -> Drawing:
+def _draw(grid: CellGrid, feature: Feature | RunFeature, scale: ColourScale | None) -> Drawing:
     """Draw one grid of cells on a colour scale that all grids share."""
     from matplotlib.figure import Figure
 
-    layout = _Layout.around(grid, feature)
+    layout = _Layout.around(grid, feature, scale)
     figure = Figure(figsize=(layout.width, layout.height), dpi=120, facecolor=PAPER)
     axes = figure.add_axes(layout.grid())
     axes.set_xlim(0, len(grid.facets.column_values))
     axes.set_ylim(len(grid.facets.row_values), 0)
     size = 9.5 if layout.is_roomy else 8.0
     _label(figure, axes, grid, layout, size)
-    decimals = decimals_for(limits)
+    decimals = decimals_for(None if scale is None else (scale.low, scale.high))
     for cell in grid.cells:
-        _draw_cell(axes, cell, grid, limits, decimals, layout, size)
-    if limits is not None:
-        _add_colour_bar(figure, feature, limits, layout, size)
+        _draw_cell(axes, cell, grid, scale, decimals, layout, size)
+    if scale is not None:
+        _add_colour_bar(figure, feature, scale, layout, size)
     return Drawing(figure, _alt(grid, feature, decimals))
 
 
@@ -178,23 +227,28 @@ class _Layout:
     rows: int
     columns: int
     left: float
+    head_lines: int
     right: float = 1.3
     bottom: float = 0.3
 
     @classmethod
-    def around(cls, grid: CellGrid, feature: Feature | RunFeature) -> _Layout:
+    def around(
+        cls, grid: CellGrid, feature: Feature | RunFeature, scale: ColourScale | None
+    ) -> _Layout:
         columns, rows = len(grid.facets.column_values), len(grid.facets.row_values)
         roomy = columns <= 5
         cell_width = {1: 3.0, 2: 1.9}.get(columns, 1.35) if roomy else 0.88
         left = 0.3
         if grid.facets.row_field:
-            heads = [_head(grid.facets.row_field, value) for value in grid.facets.row_values]
+            heads = [line for label in grid.facets.row_labels for line in _head(label)]
             left = 0.35 + 0.095 * max(map(len, [grid.facets.row_field, *heads]))
         width = left + columns * cell_width + cls.right
-        said = f"{feature.label} ({feature.unit}): mean ± standard deviation over seeds{_n(grid)}"
+        said = f"{feature.label} ({feature.unit}): {_what(grid)}"
+        if scale is not None and any(cell.n and scale.is_pale(cell) for cell in grid.cells):
+            said += "; pale where the spread of the seeds explains the difference"
         lines = textwrap.wrap(said, int(width * 11.5))
-        if grid.facets.fixed:
-            lines += textwrap.wrap(describe(grid.facets.fixed), int(width * 11.5), max_lines=2)
+        if grid.facets.heading:
+            lines += textwrap.wrap(grid.facets.heading, int(width * 11.5), max_lines=2)
         return cls(
             title="\n".join(lines),
             cell_width=cell_width,
@@ -202,6 +256,7 @@ class _Layout:
             rows=rows,
             columns=columns,
             left=left,
+            head_lines=max((len(_head(label)) for label in grid.facets.column_labels), default=1),
         )
 
     @property
@@ -210,7 +265,7 @@ class _Layout:
 
     @property
     def top(self) -> float:
-        return 0.85 + 0.2 * (self.title.count("\n") + 1)
+        return 0.7 + 0.2 * (self.title.count("\n") + 1) + 0.15 * self.head_lines
 
     @property
     def width(self) -> float:
@@ -229,14 +284,18 @@ class _Layout:
         )
 
 
-def _head(name: str, value: Any) -> str:
-    text = format_value(name, value)
-    return text if len(text) <= 14 else f"{text[:13].rstrip()}…"
+def _head(label: str) -> list[str]:
+    """Write a row's or a column's value in up to three lines."""
+    return textwrap.wrap(label, HEAD_CHARACTERS, max_lines=3, placeholder=" …") or [label]
 
 
-def _n(grid: CellGrid) -> str:
+def _what(grid: CellGrid) -> str:
+    """Say what a cell shows."""
+    if grid.most < 2:
+        return "one clip in each cell"
     counts = {cell.n for cell in grid.cells if cell.status == "ok"}
-    return f"; n = {grid.most}{'' if len(counts) == 1 else ' unless said'}" if counts else ""
+    unless = "" if len(counts) == 1 else " unless said"
+    return f"mean ± standard deviation over seeds; n = {grid.most}{unless}"
 
 
 def _label(figure: Figure, axes: Axes, grid: CellGrid, layout: _Layout, size: float) -> None:
@@ -253,17 +312,17 @@ def _label(figure: Figure, axes: Axes, grid: CellGrid, layout: _Layout, size: fl
         linespacing=1.25,
         **(ink | {"fontsize": 10.5}),
     )
-    top = 1 - (layout.top - 0.42) / layout.height
+    top = 1 - (layout.top - 0.27 - 0.15 * layout.head_lines) / layout.height
     if grid.facets.column_field:
         middle = (layout.left + layout.columns * layout.cell_width / 2) / layout.width
         figure.text(middle, top, grid.facets.column_field, ha="center", va="center", **ink)
-        for j, value in enumerate(grid.facets.column_values):
-            text = _head(grid.facets.column_field, value)
+        for j, label in enumerate(grid.facets.column_labels):
+            text = "\n".join(_head(label))
             axes.text(j + 0.5, -0.1, text, ha="center", va="bottom", **ink)
     if grid.facets.row_field:
         axes.text(-0.12, -0.1, grid.facets.row_field, ha="right", va="bottom", **ink)
-        for i, value in enumerate(grid.facets.row_values):
-            text = _head(grid.facets.row_field, value)
+        for i, label in enumerate(grid.facets.row_labels):
+            text = "\n".join(_head(label))
             axes.text(-0.12, i + 0.5, text, ha="right", va="center", **ink)
 
 
@@ -271,7 +330,7 @@ def _draw_cell(
     axes: Axes,
     cell: Cell,
     grid: CellGrid,
-    limits: tuple[float, float] | None,
+    scale: ColourScale | None,
     decimals: int,
     layout: _Layout,
     size: float,
@@ -301,17 +360,18 @@ def _draw_cell(
                 x, y, cell.status, va="center", fontsize=size, color=DARK_TEXT, bbox=box, **middle
             )
         return
-    assert limits is not None
-    low, high = limits
+    assert scale is not None
+    low, high = scale.low, scale.high
     share = (cell.mean - low) / (high - low) if high > low else 0.5
     red, green, blue, _ = colormaps[COLOUR_MAP](share)
-    place.set_facecolor((red, green, blue))
+    is_pale = scale.is_pale(cell)
+    place.set_facecolor((red, green, blue, PALE if is_pale else 1.0))
     luminance = sum(
         weight * (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4)
         for weight, part in ((0.2126, red), (0.7152, green), (0.0722, blue))
     )
     # WCAG: black has more contrast than white from a relative luminance of 0.179 on.
-    middle["color"] = DARK_TEXT if luminance > 0.179 else LIGHT_TEXT
+    middle["color"] = INK if is_pale else DARK_TEXT if luminance > 0.179 else LIGHT_TEXT
     lines = [] if math.isnan(cell.sd) else [f"± {cell.sd:,.{decimals}f}"]
     notes = _cell_notes(cell, grid)
     if notes:
@@ -323,7 +383,7 @@ def _draw_cell(
         signed(cell.mean, decimals),
         va="center",
         fontsize=size + 1.5,
-        fontweight="bold",
+        fontweight="normal" if is_pale else "bold",
         **middle,
     )
     if lines:
@@ -350,7 +410,7 @@ def _cell_notes(cell: Cell, grid: CellGrid) -> str:
 def _add_colour_bar(
     figure: Figure,
     feature: Feature | RunFeature,
-    limits: tuple[float, float],
+    colours: ColourScale,
     layout: _Layout,
     size: float,
 ) -> None:
@@ -368,7 +428,7 @@ def _add_colour_bar(
             height / layout.height,
         )
     )
-    low, high = limits
+    low, high = colours.low, colours.high
     around = 0.5 if low == high else 0.0  # one value alone has the colour in the middle
     scale = ScalarMappable(Normalize(low - around, high + around), cmap=COLOUR_MAP)
     bar = figure.colorbar(scale, cax=place)
@@ -382,11 +442,9 @@ def _add_colour_bar(
 
 def _alt(grid: CellGrid, feature: Feature | RunFeature, decimals: int) -> str:
     """Return the alt text: the mean of every cell, row by row, and missing cells."""
-    parts = [
-        f"Heatmap of {mid_sentence(feature.label)} in {feature.unit}, mean over seeds{_n(grid)}"
-    ]
-    if grid.facets.fixed:
-        parts.append(f"with {describe(grid.facets.fixed)}")
+    parts = [f"Heatmap of {mid_sentence(feature.label)} in {feature.unit}, {_what(grid)}"]
+    if grid.facets.heading:
+        parts.append(f"with {grid.facets.heading}")
     parts += [
         f"{cell.facet.label or 'the only cell'}: "
         + (signed(cell.mean, decimals) if cell.status == "ok" else cell.status)

@@ -13,7 +13,7 @@ from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
 from musicgen_lab.figures.facets import Facet, FacetGrid, clip_grids, matching
 from musicgen_lab.figures.mel_pictures import COLOUR_MAP, LEVEL_RANGE_DB, MelPictures
-from musicgen_lab.formatting import describe, format_value
+from musicgen_lab.formatting import describe
 from musicgen_lab.runs.run_table import RunTable, distinct_values
 
 if TYPE_CHECKING:
@@ -106,21 +106,20 @@ def _alt(grid: FacetGrid) -> str:
     """Return the alt text of a grid."""
     made = [facet for facet in grid.facets if facet.status in ("ok", "silent")]
     parts = [f"{len(made)} mel spectrograms" if len(made) != 1 else "A mel spectrogram"]
-    for name, values, where in (
-        (grid.row_field, grid.row_values, "from top to bottom"),
-        (grid.column_field, grid.column_values, "from left to right"),
+    for name, labels, where in (
+        (grid.row_field, grid.row_labels, "from top to bottom"),
+        (grid.column_field, grid.column_labels, "from left to right"),
     ):
         if name is not None:
-            listed = ", ".join(format_value(name, value) for value in values)
-            parts.append(f"{name} {listed} {where}")
+            parts.append(f"{name} {', '.join(labels)} {where}")
     if grid.is_list and grid.facets[0].label:
         parts.append("; ".join(facet.label for facet in grid.facets))
     if grid.heading:
         parts.append(f"all with {grid.heading}")
     for status in ("failed", "silent", "missing"):
-        labels = [facet.label for facet in grid.facets if facet.status == status]
-        if labels:
-            parts.append(f"{status}: {'; '.join(labels) or 'the only clip'}")
+        there = [facet.label for facet in grid.facets if facet.status == status]
+        if there:
+            parts.append(f"{status}: {'; '.join(there) or 'the only clip'}")
     return ". ".join(parts) + "."
 
 
@@ -214,12 +213,12 @@ def _label_axes(axes: Any, grid: FacetGrid, pictures: MelPictures, size: float) 
             place.set_title(
                 "\n".join(_label_lines(facet.label)), fontsize=size, color=INK, parse_math=False
             )
-    for column, value in enumerate(grid.column_values):
-        text = _head(grid.column_field, value, column == 0 or grid.columns <= 4)
+    for column, label in enumerate(grid.column_labels):
+        text = _head(grid.column_field, label, column == 0 or grid.columns <= 4)
         axes[0, column].set_title(text, fontsize=size + 1, color=INK, parse_math=False)
-    for row, value in enumerate(grid.row_values):
+    for row, label in enumerate(grid.row_labels):
         axes[row, -1].annotate(
-            _head(grid.row_field, value, row == 0 or grid.rows <= 4),
+            _head(grid.row_field, label, row == 0 or grid.rows <= 4),
             xy=(1, 0.5),
             xytext=(7, 0),
             xycoords="axes fraction",
@@ -286,8 +285,8 @@ class _Layout:
         gap_x = 0.15
         gap_y = 0.16 + (0.16 * text_lines + 0.2 if grid.is_list else 0.0)
         heads = (
-            max(_head(grid.column_field, v, True).count("\n") + 1 for v in grid.column_values)
-            if grid.column_values
+            max(_head(grid.column_field, v, True).count("\n") + 1 for v in grid.column_labels)
+            if grid.column_labels
             else text_lines
         )
         title = _title(grid, grid.columns * panel_width)
@@ -326,10 +325,9 @@ class _Layout:
         }
 
 
-def _head(name: str | None, value: Any, with_name: bool) -> str:
+def _head(name: str | None, text: str, with_name: bool) -> str:
     """Label a row or a column with its value, and with its field's name if there is space."""
     assert name is not None
-    text = format_value(name, value)
     if with_name and len(name) + len(text) < 12:
         return f"{name} {text}"
     lines = textwrap.wrap(text, 15, max_lines=3, placeholder=" …")

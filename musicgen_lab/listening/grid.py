@@ -5,6 +5,7 @@ It works in a notebook, with embedded audio, and in the report, with small files
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +76,23 @@ def listening_grid(
     pictures = MelPictures(table, level_range_db=level_range_db)
     copies = copies or FilePreviews(table.folder)
     made = copies.of(table, table.frame["key"], pictures)
-    grids = [_grid_view(grid, made, features) for grid in clip_grids(table)]
+    grids = [_grid_view(grid, made, features) for grid in clip_grids(table) if made]
     can_match = isinstance(copies, FilePreviews) and bool(made)
-    return show("listening/grid.html.j2", grids=grids, **frame(pictures, can_match=can_match))
+    return show(
+        "listening/grid.html.j2",
+        grids=grids,
+        nothing=nothing_to_hear(table),
+        **frame(pictures, can_match=can_match),
+    )
+
+
+def nothing_to_hear(table: RunTable) -> str:
+    """Say of a run without a single sounding clip why there is none."""
+    errors = Counter(str(error) for error in table.frame["error"].dropna())
+    if not errors:
+        return "No clip has been made yet."
+    reasons = "; ".join(f"{error} ({count} times)" for error, count in errors.most_common(3))
+    return f"There is nothing to hear: {sum(errors.values())} clips failed. {reasons}."
 
 
 def report_grid(
@@ -136,6 +151,8 @@ def frame(pictures: MelPictures, *, can_match: bool) -> dict[str, Any]:
     """
     from matplotlib import colormaps
 
+    if not pictures.by_key:
+        return {"loudness_lufs": "", "scale": None}
     low_db, high_db = pictures.level_limits_db
     highest_khz = float(mel_to_hz(np.array(pictures.mel_limits[1]))) / 1000
     return {

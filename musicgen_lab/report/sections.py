@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.figures.curves import plot_curves
 from musicgen_lab.figures.effects import plot_effects
 from musicgen_lab.figures.facets import clip_grids
 from musicgen_lab.figures.heatmap import plot_heatmaps
 from musicgen_lab.figures.mel_pictures import MelPictures
 from musicgen_lab.figures.spectrogram_grid import draw_grid
-from musicgen_lab.formatting import format_value
+from musicgen_lab.formatting import format_value, mid_sentence, value_with_unit
+from musicgen_lab.listening.grid import nothing_to_hear
 from musicgen_lab.report.sentences import find
 from musicgen_lab.request import SWEEP_ORDER, GenerationRequest
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.run_features import with_run_features
 from musicgen_lab.stats.study_tables import ALPHA, StudyTables, significant
 from musicgen_lab.templating import show
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 TITLE_CHARACTERS_MAX = 120
 VALUES_SHOWN = 12
-HEATMAPS_MAX = 6
+FEATURE_FIGURES_MAX = 6
 SPECTROGRAM_PAGES_MAX = 2  # a page of 25 is a megabyte, and the listening grid shows them all
 PAGES_PER_FEATURE_MAX = 2
 
@@ -192,11 +195,13 @@ def spectrogram_figures(table: RunTable, *, level_range_db: float) -> HTML:
     """
     grids = clip_grids(table)
     pictures = MelPictures(table, level_range_db=level_range_db)
+    if not pictures.by_key:
+        return _figures([], [nothing_to_hear(table)])
     drawings = [
         (f"Spectrogram grid {grid.heading}".strip(), draw_grid(grid, pictures))
         for grid in grids[:SPECTROGRAM_PAGES_MAX]
     ]
-    notes = [] if grids else ["No clip has been made yet."]
+    notes = []
     if len(grids) > SPECTROGRAM_PAGES_MAX:
         notes = [
             f"The first {SPECTROGRAM_PAGES_MAX} of {len(grids)} grids; results.plot_spectrograms "
@@ -205,10 +210,11 @@ def spectrogram_figures(table: RunTable, *, level_range_db: float) -> HTML:
     return _figures(drawings, notes)
 
 
-def heatmap_figures(table: RunTable, features: Sequence[str] | None = None) -> HTML:
-    """Return heatmaps of the features, those with significant effects first.
+def feature_figures(table: RunTable, features: Sequence[str] | None = None) -> HTML:
+    """Return figures of the features over the swept parameters, significant effects first.
 
-    At most six are drawn; the text says if there are more.
+    A grid has heatmaps; a single swept parameter, and a random design, have curves. At most six are
+    drawn, and none of a feature that no clip has, or all have alike; the text says so.
 
     Parameters
     ----------
@@ -220,21 +226,54 @@ def heatmap_figures(table: RunTable, features: Sequence[str] | None = None) -> H
     -------
     IPython.display.HTML
     """
+    if not table.parameters:
+        return _figures([], ["Only the seed was swept."])
+    study = StudyTables.of(table, features)
+    claims = study.trends if study.is_random_design else study.effects
+    first = [claim["feature"] for claim in significant(claims)]
     names = [name for name in chosen_features(features) if NAMED_FEATURES[name].kind == "number"]
-    first = [effect["feature"] for effect in significant(StudyTables.of(table, features).effects)]
-    ordered = list(dict.fromkeys([*first, *names]))
-    drawn = [
-        (f"Heatmap: {NAMED_FEATURES[name].label}", drawing)
-        for name in ordered
-        for _, drawing in plot_heatmaps(table, name)[:PAGES_PER_FEATURE_MAX]
-    ]
-    notes = [] if drawn else ["The clips of this run do not form a grid, so there is no heatmap."]
-    if len(drawn) > HEATMAPS_MAX:
-        notes = [
-            "There are more features and grids than are shown; results.plot_heatmap draws the "
-            "others."
-        ]
-    return _figures(drawn[:HEATMAPS_MAX], notes, side_by_side=True)
+    varying, notes = _varying(table, list(dict.fromkeys([*first, *names])))
+    drawn = []
+    for name in varying:
+        label = NAMED_FEATURES[name].label
+        heatmaps = [] if len(table.parameters) == 1 else plot_heatmaps(table, name)
+        drawn += [(f"Heatmap: {label}", drawing) for _, drawing in heatmaps[:PAGES_PER_FEATURE_MAX]]
+        if not heatmaps:
+            drawn.append((f"Curve: {label}", plot_curves(table, [name], study=study)))
+    if len(drawn) > FEATURE_FIGURES_MAX:
+        notes.append(
+            "There are more features and grids than are shown: results.plot_heatmap and "
+            "results.plot_curves draw the others."
+        )
+    return _figures(drawn[:FEATURE_FIGURES_MAX], notes, side_by_side=True)
+
+
+def _varying(table: RunTable, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the features that differ between clips, and say in sentences why others are left out.
+
+    Returns
+    -------
+    varying : list of str
+    notes : list of str
+    """
+    frame = with_run_features(table, names).frame
+    made = frame[frame["status"] == "ok"]
+    if made.empty:
+        return [], ["No clip was made, so there is nothing to draw."]
+    values = {name: made[name].astype("Float64").dropna() for name in names}
+    empty = [mid_sentence(NAMED_FEATURES[name].label) for name in names if values[name].empty]
+    alike = {
+        name: value_with_unit(float(values[name].iloc[0]), NAMED_FEATURES[name].unit)
+        for name in names
+        if values[name].nunique() == 1
+    }
+    notes = [f"No clip has a value of {', '.join(empty)}."] if empty else []
+    if alike:
+        same = (
+            f"{mid_sentence(NAMED_FEATURES[name].label)} ({text})" for name, text in alike.items()
+        )
+        notes.append(f"The same in every clip: {', '.join(same)}.")
+    return [name for name in names if not values[name].empty and name not in alike], notes
 
 
 def effects_figure(table: RunTable, features: Sequence[str] | None = None) -> HTML:
@@ -252,6 +291,12 @@ def effects_figure(table: RunTable, features: Sequence[str] | None = None) -> HT
     """
     if not table.parameters:
         return _figures([], ["Only the seed was swept."])
+    study = StudyTables.of(table, features)
+    if study.is_random_design:
+        note = "No two clips of a random design differ in one parameter alone: it has the trends"
+        return _figures([], [f"{note} above in place of effects."])
+    if study.effects["change"].isna().all():
+        return _figures([], ["No effect could be estimated: no two values have clips to compare."])
     return _figures([("Effects with intervals", plot_effects(table, features))])
 
 

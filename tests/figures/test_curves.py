@@ -8,6 +8,7 @@ from musicgen_lab import InvalidRequest, Sweep
 from musicgen_lab.figures.curves import plot_curves
 from musicgen_lab.results import Results
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.study_tables import StudyTables
 from tests.support.report_runs import make_run
 from tests.support.sines import SineBackend
 
@@ -50,8 +51,31 @@ def test_a_random_design_shows_every_clip(tmp_path):
     sweep = Sweep.sample(12, prompt="a", duration=1, temperature=(0.2, 1.8), cfg_coef=(1, 3))
     results = sweep.run(SineBackend(), tmp_path, progress=False)
     for axes in results.plot_curves(["spectral_centroid_hz"]).figure.axes:
-        (dots,) = axes.lines
+        dots, _ = lines(axes)
         assert len(dots.get_xdata()) == 12
+
+
+def test_a_random_design_shows_the_trends_of_the_tables(tmp_path):
+    sweep = Sweep.sample(30, prompt="a", duration=1, temperature=(0.5, 1.5), cfg_coef=(1, 8))
+    table = sweep.run(SineBackend(), tmp_path, progress=False).table
+    study = StudyTables.of(table, ["spectral_centroid_hz"])
+    rho = study.trends.set_index("parameter").loc["temperature", "rho"]
+
+    drawing = plot_curves(table, ["spectral_centroid_hz"], study=study)
+
+    temperature, cfg_coef = drawing.figure.axes
+    assert temperature.lines[1].get_linestyle() == "-"  # the sines' pitch follows it
+    assert cfg_coef.lines[1].get_linestyle() == "--"
+    assert f"rank correlation {rho:.2f}" in temperature.get_title(loc="left")
+    assert f"rank correlation {rho:.2f}" in drawing.alt
+
+
+def test_long_prompts_are_numbered_under_the_axis(tmp_path):
+    start = "a slow and mournful ballad in the style of a rainy evening, "
+    prompts = [start + end for end in ("with drums", "with a choir")]
+    table = RunTable.open(make_run(tmp_path, prompt=prompts))
+    (axes,) = plot_curves(table, ["spectral_centroid_hz"]).figure.axes
+    assert [text.get_text()[:4] for text in axes.get_xticklabels()] == ["1: …", "2: …"]
 
 
 def test_a_sweep_of_seeds_alone_has_no_curves(tmp_path):

@@ -49,3 +49,9 @@ def test_drawing_it_dark_changes_nothing_for_later(drawing):
     before = drawing.png()
     assert drawing.png(dark=True) != before
     assert drawing.png() == before
+
+
+def test_a_pdf_embeds_its_fonts_as_truetype(drawing, tmp_path):
+    content = drawing.save(tmp_path / "a.pdf").read_bytes()
+    assert b"/FontFile2" in content  # a TrueType program
+    assert b"/Type3" not in content

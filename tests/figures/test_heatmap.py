@@ -7,7 +7,7 @@ import pytest
 from matplotlib.text import Text
 
 from musicgen_lab import InvalidRequest, Sweep
-from musicgen_lab.figures.heatmap import plot_heatmap, plot_heatmaps
+from musicgen_lab.figures.heatmap import PALE, plot_heatmap, plot_heatmaps
 from musicgen_lab.runs.run_table import RunTable
 from tests.support.figure_text import assert_text_is_legible
 from tests.support.report_runs import make_run
@@ -94,3 +94,26 @@ def test_what_is_no_grid_and_what_is_no_feature_is_refused(tmp_path):
         plot_heatmap(scattered, "loudnes")
     with pytest.raises(InvalidRequest, match="key_estimate is not a number"):
         plot_heatmap(scattered, "key_estimate")
+
+
+def test_cells_that_the_seeds_spread_explains_are_pale_and_others_are_not(tmp_path):
+    """The pitch follows the temperature alone; a clip's level is the same everywhere."""
+    fields = {"temperature": [0.5, 1.0, 1.5], "cfg_coef": [2, 3], "seed": range(4)}
+    table = RunTable.open(make_run(tmp_path, **fields))
+
+    def strengths(feature):
+        cells = plot_heatmap(table, feature).figure.axes[0].patches
+        return [cell.get_facecolor()[3] for cell in cells]
+
+    centroid = strengths("spectral_centroid_hz")
+    assert centroid[:2] == centroid[4:] == [1, 1]
+    assert set(strengths("silence_ratio")) <= {1, PALE} and PALE in centroid[2:4]
+    said = " ".join(texts(plot_heatmap(table, "spectral_centroid_hz"))).replace("\n", " ")
+    assert "pale where the spread of the seeds explains the difference" in said
+
+
+def test_one_clip_in_each_cell_has_no_spread_and_is_said_to_have_none(tmp_path):
+    table = RunTable.open(make_run(tmp_path, temperature=[0.7, 1], cfg_coef=[1, 3]))
+    said = " ".join(texts(plot_heatmap(table, "spectral_centroid_hz")))
+    assert "Brightness (Hz): one clip in each cell" in said
+    assert "±" not in said and "pale" not in said

@@ -227,7 +227,7 @@ def test_the_page_answers_in_the_order_in_which_a_reader_asks(page):
     assert [head.get_text() for head in page(["h1", "h2"])][1:] == [
         "Main findings",
         "Listen",
-        "Features over the grid",
+        "Features by parameter",
         "Effects",
         "Spectrograms",
         "Every clip",

@@ -1,20 +1,22 @@
-"""A report reads what it needs of a run once."""
+"""A report reads what it needs of a run once, and draws nothing where nothing is to be seen."""
 
 from __future__ import annotations
 
 from collections import Counter
 
+from musicgen_lab import Sweep
 from musicgen_lab.listening.grid import report_grid
 from musicgen_lab.report.sections import (
     effects_figure,
+    feature_figures,
     findings,
-    heatmap_figures,
     spectrogram_figures,
 )
 from musicgen_lab.runs import run_table
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats import study_tables
 from tests.support.report_runs import make_run
+from tests.support.sines import SineBackend
 
 
 def test_a_report_computes_one_spectrogram_for_each_clip_and_one_set_of_effects(
@@ -35,7 +37,38 @@ def test_a_report_computes_one_spectrogram_for_each_clip_and_one_set_of_effects(
     table = RunTable.open(folder)
     findings(table)
     report_grid(table, level_range_db=80)
-    heatmap_figures(table)
+    feature_figures(table)
     effects_figure(table)
     spectrogram_figures(table, level_range_db=60)
     assert counts == {"mel_spectrogram_db": 12, "main_effects": 1}
+
+
+def test_features_that_all_clips_have_alike_or_none_has_give_way_to_a_line(tmp_path):
+    table = RunTable.open(make_run(tmp_path, temperature=[0.7, 1], cfg_coef=[1, 3]))
+    same = RunTable(table.run, table.frame.assign(silence_ratio=0.0, self_similarity=float("nan")))
+    shown = feature_figures(same, ["silence_ratio", "self_similarity", "rms_dbfs"]).data
+    assert "The same in every clip: silence ratio (0)." in shown
+    assert "No clip has a value of self-similarity." in shown
+    assert shown.count('aria-label="Heatmap') == 1
+
+
+def test_a_run_whose_clips_all_failed_says_why_and_draws_nothing(tmp_path):
+    table = RunTable.open(make_run(tmp_path, cfg_coef=[1, 3], temperature=[1, 2], failed=range(4)))
+    shown = [
+        report_grid(table, level_range_db=80).data,
+        spectrogram_figures(table, level_range_db=80).data,
+        feature_figures(table).data,
+        effects_figure(table).data,
+    ]
+    assert not any("<img" in part or "<table" in part for part in shown)
+    reason = "4 clips failed. OutOfMemoryError: no room for &lt;it&gt; (4 times)."
+    assert reason in shown[0] and reason in shown[1]
+
+
+def test_a_single_parameter_and_a_random_design_have_curves(tmp_path):
+    one = RunTable.open(make_run(tmp_path / "one", temperature=[0.7, 1, 1.3]))
+    assert 'aria-label="Curve: RMS level"' in feature_figures(one, ["rms_dbfs"]).data
+    sweep = Sweep.sample(12, prompt="a", duration=1, temperature=(0.5, 1.5), cfg_coef=(1, 8))
+    drawn = sweep.run(SineBackend(), tmp_path / "drawn", progress=False).table
+    assert 'aria-label="Curve: RMS level"' in feature_figures(drawn, ["rms_dbfs"]).data
+    assert "trends above in place of effects" in effects_figure(drawn, ["rms_dbfs"]).data
