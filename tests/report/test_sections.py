@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from musicgen_lab import Sweep
+from musicgen_lab.analysis.features import FEATURES
+from musicgen_lab.formatting import mid_sentence
 from musicgen_lab.listening.grid import report_grid
 from musicgen_lab.report.sections import (
     effects_figure,
@@ -45,10 +47,11 @@ def test_a_report_computes_one_spectrogram_for_each_clip_and_one_set_of_effects(
 
 def test_features_that_all_clips_have_alike_or_none_has_give_way_to_a_line(tmp_path):
     table = RunTable.open(make_run(tmp_path, temperature=[0.7, 1], cfg_coef=[1, 3]))
-    same = RunTable(table.run, table.frame.assign(silence_ratio=0.0, self_similarity=float("nan")))
-    shown = feature_figures(same, ["silence_ratio", "self_similarity", "rms_dbfs"]).data
-    assert "The same in every clip: silence ratio (0)." in shown
-    assert "No clip has a value of self-similarity." in shown
+    same = RunTable(table.run, table.frame.assign(silence_ratio=0.0, key_clarity=float("nan")))
+    silence, key = (mid_sentence(FEATURES[name].label) for name in ("silence_ratio", "key_clarity"))
+    shown = feature_figures(same, ["silence_ratio", "key_clarity", "rms_dbfs"]).data
+    assert f"The same in every clip: {silence} (0)." in shown
+    assert f"No clip has a value of {key}." in shown
     assert shown.count('aria-label="Heatmap') == 1
 
 
