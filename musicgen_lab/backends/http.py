@@ -28,7 +28,7 @@ from musicgen_lab.backends.submitting import (
 from musicgen_lab.backends.wire import FORMAT, check_format, unpack
 from musicgen_lab.clip import Clip, Failure, checked
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.request import MODEL_MAX_CHARACTERS, GenerationRequest
 
 if TYPE_CHECKING:
     import httpx2
@@ -46,6 +46,9 @@ POLL_ERRORS_MAX = 10  # in a row
 CANCEL_S = 5.0  # for sending cancellations to the service
 LOST_HERE = (*LOST, "JobLost")
 ANSWER_MAX_BYTES = 64 * 1024**2  # 30 s of stereo at 192 kHz in base64 are 61 million
+JOB_ID_MAX_CHARACTERS = 200
+MODELS_MAX = 100  # that a service may serve
+MALFORMED = (ArithmeticError, KeyError, TypeError, ValueError)  # what reading a body may raise
 EXACT = {"sample_format": "FLOAT"}
 
 
@@ -60,6 +63,8 @@ class _Making:
         steps_done, steps = job.get("steps_done"), job.get("steps")
         if self.report is None or not steps or steps_done is None:
             return
+        if not 0 <= steps_done <= steps:
+            raise ValueError("more steps are done than there are")
         made_s = self.request.duration * float(steps_done) / float(steps)
         if made_s > self.reported_s:
             self.report(made_s - self.reported_s)
@@ -227,10 +232,11 @@ class HttpBackend:
         if answer.status_code != 200:
             raise self._refused(answer)
         body = _read_json(answer)
-        if "models" not in body:
+        models = body.get("models")
+        if not isinstance(models, list) or not 1 <= len(models) <= MODELS_MAX:
             raise BackendUnavailable(f"{self._host} answers, but is not a MusicGen Lab service")
         check_format(body.get("format"))
-        return [str(model) for model in body["models"]]
+        return [str(model)[:MODEL_MAX_CHARACTERS] for model in models]
 
     async def _make(self, making: _Making) -> Result:
         import httpx2
@@ -245,6 +251,13 @@ class HttpBackend:
                     "ConnectionLost",
                     f"the connection to {self._host} was lost ({type(error).__name__}) after the "
                     "request was sent; run the sweep again to try it once more",
+                )
+            except (httpx2.HTTPError, httpx2.InvalidURL, *MALFORMED) as error:
+                return Failure(
+                    request,
+                    "InvalidAnswer",
+                    f"{self._host} answered what cannot be read ({type(error).__name__}); "
+                    "is it a MusicGen Lab service of this version?",
                 )
             except RetryLater as error:
                 waited_s += error.retry_after_s
@@ -284,7 +297,9 @@ class HttpBackend:
         if not posting.done():  # the clip itself is the response: disconnecting frees its slot
             posting.cancel()
             return
-        with suppress(asyncio.CancelledError, BackendUnavailable, httpx2.TransportError):
+        with suppress(
+            asyncio.CancelledError, BackendUnavailable, httpx2.TransportError, *MALFORMED
+        ):
             if posting.result().status_code == 202:
                 await self._send("DELETE", self._job_path(posting.result()))
 
@@ -329,8 +344,8 @@ class HttpBackend:
         Behind a proxy its Location header may name another host, which must not receive the key.
         """
         job_id = _read_json(answer).get("id")
-        if not isinstance(job_id, str):
-            raise BackendUnavailable(f"{self._host} answered 202 without the id of a job")
+        if not isinstance(job_id, str) or not 1 <= len(job_id) <= JOB_ID_MAX_CHARACTERS:
+            raise ValueError("202 without the id of a job")
         return f"/generate_endpoint/{quote(job_id, safe='')}"
 
     async def _post(self, request: GenerationRequest) -> httpx2.Response:

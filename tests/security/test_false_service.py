@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 
 from musicgen_lab.backends.http import HttpBackend
 from musicgen_lab.backends.wire import FORMAT, pack, unpack
 from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.sweep import Sweep
@@ -73,7 +75,19 @@ BODIES = {
     "no JSON": (200, None),
     "nothing": (500, {}),
 }
-ANSWERS = [*SOUNDS, *PROVENANCES, *FIELDS, *BODIES]
+JOBS = {
+    "steps a text": {"status": "running", "steps": "x", "steps_done": "y"},
+    "more steps than there are": {"status": "running", "steps": 1, "steps_done": 1e300},
+    "status a list": {"status": ["done"]},
+    "status unknown": {"status": MEGABYTE},
+    "no result": {"status": "done"},
+    "result a text": {"status": "done", "result": "sound"},
+    "failed without words": {"status": "failed"},
+    "failed with a megabyte": {"status": "failed", "error_type": MEGABYTE, "message": MEGABYTE},
+    "no object": [],
+}
+IDS = {"id a megabyte": MEGABYTE, "id with a line break": "a\r\nHost: b", "id a path": "../models"}
+ANSWERS = [*JOBS, *IDS, *SOUNDS, *PROVENANCES, *FIELDS, *BODIES]
 
 
 def false_answer(name, request):
@@ -108,7 +122,14 @@ def service():
     @app.post("/generate_endpoint")
     async def generate(request: Request):
         wanted = await request.json()
+        name = wanted["prompt"]
+        if name in JOBS or name in IDS:
+            return JSONResponse({"id": IDS.get(name, name)}, 202)
         return false_answer(wanted["prompt"], wanted)
+
+    @app.get("/generate_endpoint/{job_id:path}")
+    def job(job_id: str):
+        return JSONResponse(JOBS.get(job_id, {"status": "failed"}))
 
     with running(app) as address:
         yield address
@@ -153,3 +174,15 @@ def test_an_answer_of_a_deployment_is_checked_in_the_same_way():
         {"format": FORMAT},
     ):
         assert isinstance(unpack(message, request), Failure)
+
+
+@pytest.mark.parametrize("models", [None, 5, [], "demo@1", {"a": 1}, ["m"] * 1000])
+def test_a_service_with_no_list_of_models_is_told_from_one_of_ours(models):
+    app = FastAPI()
+    app.state.backend = sine_worker()
+    app.get("/models")(lambda: {"format": FORMAT, "models": models})
+    with running(app) as address:
+        backend = HttpBackend(address)
+        with pytest.raises(BackendUnavailable, match="is not a MusicGen Lab service"):
+            backend.resolve(GenerationRequest(prompt="x"))
+        backend.close()
