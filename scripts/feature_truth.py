@@ -332,15 +332,15 @@ def page() -> str:
     table = "\n".join(rows)
     return f"""# Features
 
-What `measure` and the columns of `Results.frame` say of a clip. Everything is measured on the raw
-samples. A clip that does not have a feature has NaN: silence has no tempo.
+The features of a clip, as columns of `Results.frame`. Everything is measured on the raw samples. A
+clip that does not have a feature has NaN: silence has no tempo.
 
-This page is written by `scripts/feature_truth.py`, from the docstrings and from measurements.
+`scripts/feature_truth.py` generates this page from the docstrings and from measurements.
 
-## Held against known truth
+## Compared with known truth
 
 Pieces of 8 s, played by the synthesiser that the demo model was trained on, so that onsets, tempo
-and key are known. They are not recordings: expect less of dense mixes and of voices.
+and key are known. They are not recordings: results on dense mixes and voices will be worse.
 
 | Feature | Reference | Measured | librosa's default |
 |---|---|---|---|
