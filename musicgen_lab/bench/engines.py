@@ -249,7 +249,9 @@ def _time_on_gpu(work: Callable[[], object]) -> float:
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
     """Run busy processes meanwhile, to measure the effect of other load."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    loops = [
+        subprocess.Popen([sys.executable, "-P", "-c", "while True: pass"]) for _ in range(count)
+    ]
     try:
         yield
     finally:

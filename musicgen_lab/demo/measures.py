@@ -250,7 +250,7 @@ def measure_speed(model: Path) -> float:
         f"assert len(made) == {SPEED_CLIPS}"
     )
     started_s = time.perf_counter()
-    subprocess.run([sys.executable, "-c", program, str(model)], check=True)
+    subprocess.run([sys.executable, "-P", "-c", program, str(model)], check=True)
     return time.perf_counter() - started_s
 
 
