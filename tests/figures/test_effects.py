@@ -41,4 +41,4 @@ def test_a_significant_effect_is_drawn_filled_with_its_interval(study):
     assert dots[0].get_markerfacecolor() == dots[0].get_color()
     assert dots[1].get_markerfacecolor() == "none"  # nothing holds: the paper shows through
     assert axes.get_facecolor()[3] == 0
-    assert drawing.alt.startswith("Effects with 95% intervals. temperature on spectral")
+    assert drawing.alt.startswith("Effects with 95% intervals. temperature on brightness")
