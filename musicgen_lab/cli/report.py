@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="With --batch: the folder of the studies.  [default: named like the file, beside it]",
+    help="Another folder for the report, to which the clips are copied, as for a run that can only "
+    "be read. With --batch: the folder of the studies.  [default: the run's; with --batch, named "
+    "like the file, beside it]",
 )
 @backend_options
 @click.option("--title", help="The report's heading.")
@@ -80,8 +82,7 @@ def report(
         if formats is not None:
             raise click.UsageError("--format is for one run; a batch keeps pages and notebooks")
         return _batch(studies, out or studies.with_suffix(""), open_backend, quiet=quiet)
-    if run is None or out is not None:
-        raise click.UsageError("--out is for --batch; a report is written into its run's folder")
+    assert run is not None
     values = {name: number(value) for name, value in parameters}
     page = make_report(
         run,
@@ -90,6 +91,7 @@ def report(
         features=names(features),
         self_contained=self_contained,
         formats=FORMATS if formats is None else names(formats) or (),
+        out=out,
         progress=not quiet,
     )
     click.echo(page)

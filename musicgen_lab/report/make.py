@@ -27,6 +27,7 @@ def make_report(
     features: Sequence[str] | None = None,
     self_contained: bool | None = None,
     formats: Sequence[str] = FORMATS,
+    out: str | Path | None = None,
     progress: bool = True,
 ) -> Path:
     """Make a report of a run: the page `report.html` without code, and its notebook `report.ipynb`.
@@ -52,6 +53,9 @@ def make_report(
     formats : sequence of str
         Which to write: "html", "ipynb" or both. An existing file of the other format is left
         unchanged. For a PDF, print the page from a browser.
+    out : str or Path, optional
+        Another folder for the report, such as for a run that can only be read: the clips are copied
+        to it, since the report links to them.
     progress : bool
         Show a bar.
 
@@ -84,11 +88,12 @@ def make_report(
             value=kept,
         )
     run = folder if isinstance(folder, RunFolder) else RunFolder.started(folder)
+    run = run if out is None else run.copy_to(out)
     given = dict(parameters or {}) | ({"title": title} if title is not None else {})
     if features is not None:
         given["features"] = chosen_features(features)
     check_report_parameters(given)
-    list(run.store.records())  # sets damaged files aside, and warns here rather than in the kernel
+    list(run.store.records())  # warns of damaged files here rather than in the kernel
     folders = {FOLDER_PARAMETER: run.path}
     notebook = run_notebook(NOTEBOOK, run.path, given, folders=folders, progress=progress)
     heading = report_title((r.prompt for r in run.requests()), title or "")

@@ -50,6 +50,7 @@ from musicgen_lab.runs.atomic_io import (
     stage,
     sync_folder,
     unwritable,
+    write_atomically,
 )
 
 RECORD_MAX_BYTES = 1_000_000
@@ -104,6 +105,8 @@ class ClipRecord(_Record):
         Of a finished clip, as is `audio`.
     error : Error or None
         Of a failed request.
+    sha256 : str or None
+        Of the record's other fields; earlier versions wrote none.
     """
 
     format: Literal["musicgen-lab clip 1"] = "musicgen-lab clip 1"
@@ -116,9 +119,17 @@ class ClipRecord(_Record):
     provenance: Provenance | None = None
     audio: AudioFile | None = None
     error: Error | None = None
+    sha256: Key | None = None
+
+    def checksum(self) -> str:
+        """Return the SHA-256 of all fields but the checksum itself."""
+        others = self.model_copy(update={"sha256": None})
+        return hashlib.sha256(others.model_dump_json().encode()).hexdigest()
 
     @model_validator(mode="after")
-    def _is_complete(self) -> Self:
+    def _is_whole(self) -> Self:
+        if self.sha256 not in (None, self.checksum()):
+            raise ValueError("it does not match its checksum")
         parts = (self.provenance, self.audio) if self.status == "ok" else (self.error,)
         if None in parts:
             raise ValueError("it is incomplete")
@@ -197,6 +208,23 @@ class ClipStore:
         names = [path.stem for path in self.folder.glob("*.json") if _KEY.fullmatch(path.stem)]
         records = ((name, self._read(name)[0]) for name in sorted(names))
         return {record.key: name for name, record in records if record and record.key != name}
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy every clip that can be trusted, and every failure, to another folder of clips.
+
+        Raises
+        ------
+        RunFolderUnwritable
+            When the other folder cannot be written.
+        """
+        for path in sorted(self.folder.glob("*.json")):
+            record = self._trusted(path.stem) if _KEY.fullmatch(path.stem) else None
+            if record is None or (folder / path.name).exists():
+                continue
+            if record.audio is not None:
+                write_atomically(folder / record.audio.file, self._read_sound(record.audio))
+            content = read_file(path, root=self.folder, max_bytes=RECORD_MAX_BYTES)
+            write_atomically(folder / path.name, content)  # the record comes last
 
     def damaged(self, requests: Mapping[str, GenerationRequest]) -> Iterator[ClipRecord]:
         """Yield a failed record for every damaged file that `records` met and left out.
@@ -284,6 +312,7 @@ class ClipStore:
         before = self.record(key)
         wav = result.wav_bytes() if isinstance(result, Clip) else None
         record = _describe(result, wav, attempts=1 + (before.attempts if before else 0))
+        record = record.model_copy(update={"sha256": record.checksum()})
         files = {f"{key}.json": record.model_dump_json(indent=1).encode()}
         if wav is not None:
             files = {f"{key}.wav": wav, **files}  # the record comes last

@@ -209,6 +209,27 @@ class RunFolder:
         for folder in (self.path, self.store.folder, self.path / "listening"):
             remove_leftovers(folder)
 
+    def copy_to(self, path: str | Path) -> RunFolder:
+        """Copy the sweeps and the clips to another folder, such as those of a read-only run.
+
+        Parameters
+        ----------
+        path : str or Path
+            A new or empty folder, or an earlier copy.
+
+        Raises
+        ------
+        RunFolderError, RunFolderUnwritable
+            When the other folder holds something else or cannot be written.
+        """
+        copy = RunFolder(path)
+        manifest, _ = self._read_manifest()
+        content = _Manifest.of(manifest.sweeps).model_dump_json(indent=1).encode()
+        write_atomically(copy.manifest_path, content)
+        copy.create()
+        self.store.copy_to(copy.store.folder)
+        return copy
+
     def put(self, result: Clip | Failure, *, replace: bool = False) -> ClipRecord:
         """Store a result of a sweep that `add_sweep` has written down; see `ClipStore.put`.
 

@@ -74,6 +74,7 @@ def put_as_before(store, temperature):
     new = request(temperature=temperature).key()
     record = json.loads((store.folder / f"{new}.json").read_text())
     record["request"]["temperature"] = temperature
+    del record["sha256"]
     record["key"] = old = digest(record["request"])
     record["audio"]["file"] = f"{old}.wav"
     (store.folder / f"{new}.json").unlink()
@@ -117,6 +118,7 @@ def _edit(**fields):
 
     def harm(path):
         record = json.loads(path.read_text())
+        del record["sha256"]  # as earlier versions wrote it, and as a forger would
         for name, value in fields.items():
             *parts, last = name.split("__")
             inner = record
@@ -136,6 +138,15 @@ def _rewrite_sound(samples, sample_rate=8_000, **options):
         options.setdefault("subtype", "FLOAT")
         soundfile.write(sound, samples, sample_rate, format="WAV", **options)
         _edit(audio__sha256=hashlib.sha256(sound.read_bytes()).hexdigest())(path)
+
+    return harm
+
+
+def _replace(old, new):
+    def harm(path):
+        content = path.read_bytes()
+        assert content.count(old) == 1
+        path.write_bytes(content.replace(old, new))
 
     return harm
 
@@ -182,6 +193,8 @@ DAMAGE = {
     "no provenance": (".json", _edit(provenance=None), "damaged"),
     "no details": (".json", _edit(provenance__details=None), "damaged"),
     "a command as precision": (".json", _edit(provenance__dtype="float16; touch x"), "damaged"),
+    "another time": (".json", _replace(b'"elapsed_s": 0.01', b'"elapsed_s": 0.02'), "damaged"),
+    "another device": (".json", _replace(b'"device": "cpu"', b'"device": "cpv"'), "damaged"),
     "a status of its own": (".json", _edit(status="maybe"), "damaged"),
     "a time that is none": (".json", _edit(created_at="yesterday"), "damaged"),
     "endless seconds": (".json", _edit(elapsed_s=float("inf")), "damaged"),

@@ -202,6 +202,31 @@ def test_one_damaged_clip_is_one_failed_row_that_names_its_file(tmp_path):
     assert list(results.frame["status"]) == ["ok", "ok"]
 
 
+def test_a_run_that_can_only_be_read_is_read_and_copied_also_with_a_damaged_clip(tmp_path):
+    disk, copy = tmp_path / "disk", tmp_path / "copy"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", str(disk)]
+    if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("mounting a disk needs root")
+    try:
+        run_two(disk)
+        key = RunFolder(disk).requests()[0].key()
+        (disk / "clips" / f"{key}.json").write_text("{}")
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with pytest.warns(MusicGenLabWarning) as told:
+            results = Results.open(disk)
+        assert list(results.frame["status"]) == ["failed", "ok"]
+        texts = [str(warning.message) for warning in told]
+        assert any(f"{key}.json is not used" in text for text in texts)
+        assert any("results.parquet was not saved" in text for text in texts)
+        with pytest.warns(MusicGenLabWarning, match="is not used"):
+            copied = RunFolder(disk).copy_to(copy)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert len(copied.requests()) == 2
+    assert list(Results.open(copy).frame["status"]) == ["ok"]
+
+
 def test_a_clip_that_is_no_sound_is_stored_as_a_failure(tmp_path):
     class NoisyBackend(SineBackend):
         def generate(self, requests, on_progress=None):
