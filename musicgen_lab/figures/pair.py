@@ -12,7 +12,7 @@ from musicgen_lab.analysis.features import FEATURES, NUMBERS, chosen_features, m
 from musicgen_lab.analysis.spectrogram import MelSpectrogram, hz_to_mel, mel_spectrogram_db
 from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
 from musicgen_lab.figures.mel_pictures import COLOUR_MAP, LEVEL_RANGE_DB
-from musicgen_lab.formatting import decimals_for, describe, signed, value
+from musicgen_lab.formatting import FieldLabels, decimals_for, signed, value
 from musicgen_lab.request import SWEEP_ORDER
 
 if TYPE_CHECKING:
@@ -122,10 +122,12 @@ def _names(a: Clip, b: Clip) -> tuple[str, str]:
         for clip in (a, b)
     ]
     apart = [name for name in SWEEP_ORDER if both[0][name] != both[1][name]]
-    labels = [
-        describe({name: fields[name] for name in apart}) or "the same request" for fields in both
-    ]
-    return f"A: {labels[0]}", f"B: {labels[1]}"
+    labels = FieldLabels.of(list(dict.fromkeys(fields["prompt"] for fields in both)))
+    first, second = (
+        labels.describe({name: fields[name] for name in apart}) or "the same request"
+        for fields in both
+    )
+    return f"A: {first}", f"B: {second}"
 
 
 def _difference(a: MelSpectrogram | None, b: MelSpectrogram | None) -> MelSpectrogram | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from musicgen_lab.analysis.features import NUMBERS, chosen_features
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.formatting import FieldLabels, describe
+from musicgen_lab.formatting import FieldLabels
 from musicgen_lab.request import SWEEP_ORDER
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.effects import holm, main_effects
@@ -103,8 +103,10 @@ class Comparison:
         if not self.apart:
             first, second = (run.folder.resolve().name for run in (self.a, self.b))
             return (first, second) if first != second else ("first run", "second run")
+        prompts = [run.frame["prompt"].iloc[0] for run in (self.a, self.b)]
+        labels = FieldLabels.of(list(dict.fromkeys(prompts)))
         return tuple(  # type: ignore[return-value]
-            describe({name: run.frame[name].iloc[0] for name in self.apart})
+            labels.describe({name: run.frame[name].iloc[0] for name in self.apart})
             for run in (self.a, self.b)
         )
 

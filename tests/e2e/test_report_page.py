@@ -304,3 +304,15 @@ def test_on_paper_it_is_light_and_whole_without_players(browser, large_report):
     )
     assert cut == []
     page.close()
+
+
+def test_a_grid_of_nine_columns_fits_the_screen_and_scrolls_by_itself_on_a_phone(browser, tmp_path):
+    folder = make_run(tmp_path, temperature=[0.7, 1], cfg_coef=range(1, 10))
+    path = make_report(folder, formats=["html"], progress=False)
+    for viewport in (DESKTOP, PHONE):
+        page = open_page(browser, path, viewport, "light")
+        width, window = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        assert width <= window
+        sizes = page.locator(".play").evaluate_all("all => all.map(it => it.clientWidth)")
+        assert len(sizes) == 18 and min(sizes) >= 80
+        page.close()

@@ -61,3 +61,13 @@ def test_a_clip_without_samples_is_labelled_as_having_nothing_to_draw():
     texts = [text.get_text() for text in drawing.figure.findobj(Text)]
     assert texts.count("nothing to draw") == 2
     assert "–" in texts
+
+
+def test_prompts_with_a_common_beginning_are_named_by_what_differs():
+    start = "a slow and mournful ballad in the style of a rainy evening, "
+    a, b = (
+        beats(GenerationRequest(prompt=start + end, duration=1, seed=0))
+        for end in ("with drums", "with a choir")
+    )
+    texts = [text.get_text() for text in plot_pair(a, b, FEATURES).figure.findobj(Text)]
+    assert "A: prompt 1: …drums" in texts and "B: prompt 2: …a choir" in texts
