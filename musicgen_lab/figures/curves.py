@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PANEL_IN = (2.6, 1.6)
 GAP_IN = (0.35, 0.75)
-LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 0.85, 0.2, 0.75, 0.25
+LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 0.85, 0.2, 0.9, 0.25
 LINE_COLOUR = "#b3367a"  # dark enough on light paper, light enough on dark
 LABEL_CHARACTERS_MAX = 12
 
