@@ -65,7 +65,8 @@ class Leases:
     def __enter__(self) -> Self:
         with _guard:
             try:
-                self._path.touch(exist_ok=True)
+                if not self._path.exists():  # opening and closing it would drop all locks on it
+                    self._path.touch()
                 status = self._path.stat()
                 self._id = (os.getpid(), status.st_dev, status.st_ino)
                 if self._id not in _open_files:
