@@ -266,7 +266,7 @@ import musicgen_lab, musicgen_lab.engine, musicgen_lab.models.config
 assert "torch" not in sys.modules
 from pathlib import Path
 from musicgen_lab.conversion.convert import convert
-from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.engine import Engine, EngineOptions
 from musicgen_lab.request import GenerationRequest
 folder = convert(Path({str(mono.checkpoint)!r}), Path({str(mono.folder.parent / "again")!r}))
 engine = Engine.open(folder, EngineOptions("cpu", max_clips=1))
