@@ -23,9 +23,11 @@ from musicgen_lab.analysis.perceptual import Clap
 from musicgen_lab.analysis.spectrogram import N_MELS, Array
 from musicgen_lab.clip import decode_audio
 from musicgen_lab.errors import RunFolderUnwritable
-from musicgen_lab.runs.atomic_io import write_atomically
+from musicgen_lab.runs.atomic_io import read_file, write_atomically
 from musicgen_lab.runs.measuring import measure_files
 from musicgen_lab.runs.run_table import RunTable
+
+MAX_BYTES = 1_000_000_000  # of a file: a million clips
 
 
 def signatures(table: RunTable) -> Array:
@@ -137,8 +139,10 @@ def _model_outputs(
     """
     path = table.folder / file
     stored: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):  # missing or damaged: measured again
-        stored = json.loads(path.read_text())
+    with contextlib.suppress(
+        OSError, ValueError, RecursionError
+    ):  # missing or damaged: measured again
+        stored = json.loads(read_file(path, root=table.folder, max_bytes=MAX_BYTES))
     keys = [
         json.dumps([source, row["audio_sha256"], *(row[name] for name in columns)])
         if row["status"] == "ok"
@@ -163,7 +167,8 @@ def _model_outputs(
 
 def _read_signatures(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        content = read_file(path, root=path.parent, max_bytes=MAX_BYTES)
+        with np.load(io.BytesIO(content), allow_pickle=False) as saved:
             if saved["version"] != SIGNATURE_VERSION:
                 return {}
             return dict(zip(saved["sha256"].tolist(), saved["signatures"], strict=True))
