@@ -57,7 +57,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     chosen = settings or WebSettings.from_environment()
     if is_loopback(host):
-        chosen = replace(chosen, hosts=(*LOOPBACK, host))
+        chosen = replace(chosen, hosts=tuple(dict.fromkeys((*LOOPBACK, host))))
     elif chosen.api_key is None:
         warnings.warn(
             f"anyone who can reach {host} can use this service: set {API_KEY} to a key that "
