@@ -60,7 +60,7 @@ def test_the_study_runs_with_one_temperature_and_features_as_text(tmp_path):
     given = {**TINY, "seeds": 3, "run_folder": str(tmp_path / "run")}
     given |= {"temperatures": 0.7, "features": "spectral_centroid_hz, rms_dbfs"}
     said = texts(run_notebook(NOTEBOOKS / "temperature_cfg.ipynb", tmp_path, given))
-    assert "Effects with 95% intervals over seeds" in said
+    assert "Effects with 95% intervals." in said
     assert "tests were performed, of 2 features" in said
 
 

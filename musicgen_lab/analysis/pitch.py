@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from musicgen_lab.analysis.librosa_modules import load_librosa
 from musicgen_lab.analysis.registry import feature
 from musicgen_lab.analysis.sound import Sound
 from musicgen_lab.analysis.spectrogram import Array
@@ -74,7 +75,7 @@ def constant_q(sound: Sound) -> Array:
         amplitude, has the square root of 2 times the magnitude. Empty where nothing sounds from C2
         up, or the sample rate is too low for an octave.
     """
-    import librosa
+    librosa = load_librosa()
 
     octaves = min(OCTAVES_MOST, int(np.log2(max(1.0, HIGHEST * sound.sample_rate / LOWEST_HZ))))
     pitched = sound.power[sound.frequencies_hz >= LOWEST_HZ * 2 ** (-1 / 24)].sum()
@@ -122,7 +123,7 @@ def estimate_key(sound: Sound) -> tuple[str | None, float]:
 
 
 def _by_class(bins: Array) -> Array:
-    import librosa
+    librosa = load_librosa()
 
     if bins.size == 0:
         return np.full(12, np.nan)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from musicgen_lab.analysis.librosa_modules import load_librosa
 from musicgen_lab.analysis.registry import feature
 from musicgen_lab.analysis.sound import Sound
 from musicgen_lab.analysis.spectrogram import HOP_S, Array
@@ -37,12 +38,14 @@ def onset_strength_db(sound: Sound) -> Array:
     np.ndarray [shape=(t,)]
         At least 0, in the frames of `Sound.mel`. What sounds from the first frame on is no rise.
     """
-    from librosa.onset import onset_strength
+    librosa = load_librosa()
 
     level_db = np.maximum(sound.mel.level_db, sound.mel.level_db.max() - ONSET_RANGE_DB)
     if level_db.shape[1] <= ONSET_LAG_FRAMES:
         return np.zeros(level_db.shape[1])
-    return np.asarray(onset_strength(S=level_db, lag=ONSET_LAG_FRAMES, center=False), np.float64)
+    return np.asarray(
+        librosa.onset.onset_strength(S=level_db, lag=ONSET_LAG_FRAMES, center=False), np.float64
+    )
 
 
 def onset_times_s(sound: Sound) -> Array:
@@ -52,9 +55,9 @@ def onset_times_s(sound: Sound) -> Array:
     0.2 s around them: not relative to the clip's largest peak, as is librosa's default, which
     finds 6 to 13 onsets a second in steady noise and pads.
     """
-    from librosa.onset import onset_detect
+    librosa = load_librosa()
 
-    frames = onset_detect(
+    frames = librosa.onset.onset_detect(
         onset_envelope=sound.once(onset_strength_db),
         normalize=False,
         delta=ONSET_RISE_DB,

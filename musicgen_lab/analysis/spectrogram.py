@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from musicgen_lab.analysis.librosa_modules import load_librosa
+
 Array = npt.NDArray[np.floating]
 
 WINDOW_S = 0.064  # 15.6 Hz apart, so that 96 mel bands are all filled up to 48 kHz
@@ -117,8 +119,7 @@ def power_spectrogram(
     times_s : np.ndarray [shape=(t,)]
         Centres of the frames.
     """
-    import librosa
-    from librosa.filters import get_window
+    librosa = load_librosa()
 
     if samples.ndim != 2 or samples.size == 0:
         raise ValueError(f"samples must be of shape (channels, n), n > 0, got {samples.shape}")
@@ -133,7 +134,7 @@ def power_spectrogram(
     padded = np.pad(samples.astype(dtype, copy=False), ((0, 0), (before, after)))
     spectrum = librosa.stft(padded, n_fft=window_n, hop_length=hop_n, center=False)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
-    power *= dtype(2 / (window_n * np.sum(get_window("hann", window_n) ** 2)))
+    power *= dtype(2 / (window_n * np.sum(librosa.filters.get_window("hann", window_n) ** 2)))
     power[:, [0, -1]] /= 2  # 0 Hz and half the sample rate have no mirror image
     centres = np.arange(power.shape[2]) * hop_n + window_n // 2 - before
     return power, np.fft.rfftfreq(window_n, 1 / sample_rate), centres / sample_rate
@@ -147,25 +148,26 @@ def mel_filters(sample_rate: int, bins: int, n_mels: int) -> tuple[Array, Array]
     filters : np.ndarray [shape=(n_mels, bins), dtype=float32]
     frequencies_hz : np.ndarray [shape=(n_mels,)]
     """
-    import librosa
-    from librosa.filters import mel
+    librosa = load_librosa()
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of empty bands, at rates too low for music
-        filters = mel(sr=sample_rate, n_fft=2 * (bins - 1), n_mels=n_mels, norm=None)
+        filters = librosa.filters.mel(
+            sr=sample_rate, n_fft=2 * (bins - 1), n_mels=n_mels, norm=None
+        )
     corners = librosa.mel_frequencies(n_mels + 2, fmax=sample_rate / 2)
     return filters, corners[1:-1]
 
 
 def hz_to_mel(frequency_hz: Array) -> Array:
     """Convert Hz to mels on Slaney's scale."""
-    import librosa
+    librosa = load_librosa()
 
     return np.asarray(librosa.hz_to_mel(frequency_hz))
 
 
 def mel_to_hz(mel: Array) -> Array:
     """Convert mels on Slaney's scale to Hz."""
-    import librosa
+    librosa = load_librosa()
 
     return np.asarray(librosa.mel_to_hz(mel))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from musicgen_lab.analysis.librosa_modules import load_librosa
 from musicgen_lab.analysis.registry import feature
 from musicgen_lab.analysis.sound import Sound
 from musicgen_lab.analysis.spectrogram import HOP_S, Array
@@ -30,7 +31,7 @@ def spectral_centroid_hz(sound: Sound) -> float:
 
     Source: Klapuri and Davy (2007), Signal Processing Methods for Music Transcription, chapter 5.
     """
-    import librosa
+    librosa = load_librosa()
 
     magnitude = np.sqrt(sound.audible_power)
     return float(librosa.feature.spectral_centroid(S=magnitude, freq=sound.frequencies_hz).mean())
@@ -46,7 +47,7 @@ def spectral_bandwidth_hz(sound: Sound) -> float:
 
     Source: Klapuri and Davy (2007), as for the centroid.
     """
-    import librosa
+    librosa = load_librosa()
 
     magnitude = np.sqrt(sound.audible_power)
     return float(librosa.feature.spectral_bandwidth(S=magnitude, freq=sound.frequencies_hz).mean())
@@ -63,7 +64,7 @@ def spectral_rolloff_hz(sound: Sound) -> float:
     Source: Tzanetakis and Cook (2002), Musical genre classification of audio signals, IEEE
     Transactions on Speech and Audio Processing 10(5).
     """
-    import librosa
+    librosa = load_librosa()
 
     magnitude = np.sqrt(sound.audible_power)
     rolloff = librosa.feature.spectral_rolloff(
@@ -85,7 +86,7 @@ def spectral_flatness_db(sound: Sound) -> float:
     Source: Dubnov (2004), Generalization of spectral flatness measure for non-Gaussian linear
     processes, IEEE Signal Processing Letters 11(8).
     """
-    import librosa
+    librosa = load_librosa()
 
     power = sound.audible_power
     # Relative to each frame's sum, as librosa's floor (amin) is absolute.
@@ -106,7 +107,7 @@ def spectral_contrast_db(sound: Sound) -> float:
 
     Source: Jiang et al. (2002), Music type classification by spectral contrast feature, ICME.
     """
-    import librosa
+    librosa = load_librosa()
 
     power = sound.audible_power
     octaves = int(np.log2(sound.sample_rate / 2 / CONTRAST_LOWEST_HZ))
@@ -132,7 +133,7 @@ def zero_crossing_rate_hz(sound: Sound) -> float:
     Source: Kedem (1986), Spectral analysis and discrimination by zero-crossings, Proceedings of
     the IEEE 74(11).
     """
-    import librosa
+    librosa = load_librosa()
 
     if sound.samples.shape[1] < 2:
         return float("nan")

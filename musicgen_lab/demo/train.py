@@ -23,6 +23,7 @@ from musicgen_lab.demo.dataset import DatasetSize, load_tokens, synthesise_shard
 from musicgen_lab.demo.train_codec import CodecTraining, initialise_codec, train_decoder
 from musicgen_lab.demo.train_lm import LMTraining, train_lm
 from musicgen_lab.engine.device import choose_device
+from musicgen_lab.models.checksums import write_checksums
 from musicgen_lab.models.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, WEIGHTS_FILE
 from musicgen_lab.runs.atomic_io import write_atomically
 
@@ -72,6 +73,7 @@ def train(
         "lm_steps": lm_training.steps,
     }
     write_atomically(model / TRAINING_FILE, (json.dumps(facts, indent=2) + "\n").encode())
+    write_checksums(model)  # of the halved weights, and of what was written beside them
     return model
 
 

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from musicgen_lab.analysis.distances import signature
 from musicgen_lab.analysis.features import measure
+from musicgen_lab.analysis.librosa_modules import load_librosa
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.clip import decode_audio
 from musicgen_lab.runs.interpreter import (
@@ -33,8 +33,6 @@ MEASURES: Mapping[str, Callable[[Array, int], Any]] = {
     "signature": lambda samples, sample_rate: signature(samples, sample_rate).tolist(),
 }
 """What can be measured: samples (channels, n) and a rate in, something JSON can hold out."""
-
-_WARM_UP = (np.random.default_rng(0).normal(0, 0.1, (1, 32_000)), 32_000)  # a second of noise
 
 SOUNDS_PER_WORKER = 20  # fewer are measured sooner than another interpreter is started
 
@@ -60,9 +58,7 @@ def measure_files(what: str, paths: Sequence[Path], *, workers: int | None = Non
         workers = min(_cores(), len(paths) // SOUNDS_PER_WORKER)
     shares = [paths[start::workers] for start in range(workers)] if workers > 1 else [paths]
     if len(shares) > 1:
-        # librosa is imported, and what numba compiles for it stored, before two processes do so at
-        # the same time: that can damage numba's cache (numba issue 10128).
-        MEASURES[what](*_WARM_UP)
+        load_librosa()  # compiled here once, not waited for by every worker
     # As many threads here as a worker has: with others, sums differ in their last bits.
     with (
         threadpool_limits(1, user_api="blas"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from musicgen_lab import (
     connect,
 )
 from musicgen_lab.backends import Backend
+from musicgen_lab.clip import Provenance
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.models.locate import EMBEDDED_FOLDER
 from tests.support.reference import needs_audiocraft
@@ -48,10 +50,10 @@ def test_a_model_that_does_not_exist_is_refused_when_it_is_named():
 
 
 def test_it_says_how_a_clip_was_made_otherwise(backend):
-    by_lab = {"engine": "musicgen-lab 1.0", "dtype": "float32"}
-    by_audiocraft = {"engine": "audiocraft 1.3.0", "dtype": "float32"}
+    by_lab = Provenance("musicgen-lab 1.0", device="cpu", dtype="float32", lab_version="1.0")
+    by_audiocraft = replace(by_lab, engine="audiocraft 1.3.0")
     assert backend.mismatch(by_lab) is None
-    assert backend.mismatch(by_lab | {"dtype": "bfloat16"}) is None  # "auto" takes what is there
+    assert backend.mismatch(replace(by_lab, dtype="bfloat16")) is None  # "auto" takes what is there
     assert backend.mismatch(by_audiocraft) == "by the audiocraft engine instead of lab"
     precise = connect("local", dtype="bfloat16")
     assert precise.mismatch(by_lab) == "in float32 instead of bfloat16"

@@ -38,7 +38,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "codec_lstm": 0,
     },
     "wide": {"seed": 2, "dim": 160, "layers": 2, "heads": 5, "card": 300, "n_q": 3},
-    "stereo": {"seed": 3, "dim": 64, "layers": 2, "heads": 2, "stereo": True},
+    "stereo": {"seed": 5, "dim": 64, "layers": 2, "heads": 2, "stereo": True},
 }
 PROMPTS = ("calm acoustic guitar melody", "an upbeat electronic dance track with heavy bass", "x")
 

@@ -29,7 +29,7 @@ WAIT_S = 60  # for what must happen; nothing is asserted about how long it takes
 class HeldBackend:
     """Accepts requests, and finishes them only on request."""
 
-    slots, name = 1, "held"
+    max_clips, name = 1, "held"
 
     def __init__(self):
         self.futures, self.taken, self.left = [], threading.Semaphore(0), threading.Semaphore(0)
