@@ -37,6 +37,7 @@ def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Draw
     states, which is the change from the parameter's lowest level to its highest, the middle of the
     range against its ends (a diamond), or the surest difference between two levels that have no
     order. Filled where it is significant after correction, hollow where it is inconclusive.
+    Features that are the same in every clip are named above the panels.
 
     Parameters
     ----------
@@ -56,7 +57,9 @@ def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Draw
         raise InvalidRequest(
             "there are no effects to draw: nothing but the seed was swept", field="results"
         )
-    features = list(dict.fromkeys(effects["feature"]))
+    same = [name for name, rows in effects.groupby("feature") if (rows["note"] == ALL_SAME).all()]
+    named = list(dict.fromkeys(effects["feature"]))
+    features = [name for name in named if name not in same] or named
     parameters = list(dict.fromkeys(effects["parameter"]))
     names = [_row_name(table, parameter) for parameter in parameters]
     left = 0.3 + 0.075 * max(len(line) for name in names for line in name.split("\n"))
@@ -69,8 +72,11 @@ def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Draw
     width = max(width, 5.2)
     title = (
         "Change from the lowest to the highest value, with its 95% interval. "
-        f"{_other_shapes(effects)}\nFilled: significant after correction. Hollow: inconclusive."
+        f"{_other_shapes(effects)}Filled: significant after correction. Hollow: inconclusive."
     )
+    if features != named:
+        labels = [mid_sentence(NAMED_FEATURES[name].label) for name in named if name in same]
+        title += f" The same in every clip: {', '.join(labels)}."
     wrapped = "\n".join(textwrap.wrap(title, int(width * 12)))
     ink: dict[str, Any] = {"color": INK, "parse_math": False}
     figure.text(
@@ -96,7 +102,7 @@ def _other_shapes(effects: pd.DataFrame) -> str:
     """Say what a dot is where it is no change from the lowest to the highest value."""
     shapes = set(effects["shape"])
     humps = "Diamond: the middle of the range against its ends. "
-    pairs = "Values without an order: the two with the smallest p-value."
+    pairs = "Values without an order: the two with the smallest p-value. "
     return (humps if shapes & HUMPS else "") + (pairs if "pair" in shapes else "")
 
 

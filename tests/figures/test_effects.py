@@ -32,6 +32,13 @@ def test_the_map_puts_similar_clips_together_and_states_its_explained_variance(s
         plot_map(study, "top_k")
 
 
+def test_a_feature_that_is_the_same_in_every_clip_is_named_without_a_panel(study):
+    drawing = plot_effects(study, ["spectral_centroid_hz", "clipping_share"])
+    assert [axes.get_title(loc="left") for axes in drawing.figure.axes] == ["Brightness"]
+    (head,) = drawing.figure.texts
+    assert "The same in every clip: clipping." in " ".join(head.get_text().split())
+
+
 def test_a_significant_effect_is_drawn_filled_with_its_interval(study):
     drawing = plot_effects(study, ["spectral_centroid_hz"])
     (axes,) = drawing.figure.axes
