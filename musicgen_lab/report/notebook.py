@@ -76,7 +76,7 @@ def run_notebook(
             None,  # the caller writes it, and only if it is whole
             parameters={**parameters, **absolute},
             progress_bar={"desc": "Report", "unit": "step"} if progress and is_bar else False,
-            km=_kernel(),
+            kernel_manager_class=_kernel_of_this_interpreter(),
             resources={"metadata": {"path": NEUTRAL_FOLDER}},
         )
     except PapermillExecutionError as error:
@@ -159,8 +159,11 @@ def _assigned(cell: str) -> list[str]:
     ]
 
 
-def _kernel() -> AsyncKernelManager:
-    """Return a kernel of this interpreter, independent of the user's installed kernels."""
+def _kernel_of_this_interpreter() -> type[AsyncKernelManager]:
+    """Return a class of kernels of this interpreter, independent of those that are installed.
+
+    A class, not a kernel: nbclient ends a kernel, and removes its files, if it started it itself.
+    """
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
@@ -180,7 +183,11 @@ def _kernel() -> AsyncKernelManager:
                 language="python",
             )
 
-    return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisInterpreter())
+    class Kernel(AsyncKernelManager):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options, kernel_spec_manager=ThisInterpreter())
+
+    return Kernel
 
 
 def _unformatted(path: Path) -> str:

@@ -6,9 +6,11 @@ import hashlib
 import re
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from bs4 import BeautifulSoup
 
@@ -52,6 +54,18 @@ def use_template(monkeypatch, folder, *cells):
     folder.mkdir()
     nbformat.write(notebook, folder / "notebook.ipynb")
     monkeypatch.setattr(musicgen_lab.report.make, "NOTEBOOK", folder / "notebook.ipynb")
+
+
+def test_its_kernel_ends_with_it_and_leaves_no_file_behind(run, tmp_path, monkeypatch):
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    use_template(monkeypatch, tmp_path / "template", "print('made')")
+    before = psutil.Process().children()
+
+    make_report(run, progress=False)
+
+    assert psutil.Process().children() == before
+    assert not list(temporary.glob("*.json"))
 
 
 def test_it_is_in_the_run_folder_even_if_that_has_braces_and_spaces_in_its_name(report):
