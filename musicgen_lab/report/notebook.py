@@ -77,6 +77,7 @@ def run_notebook(
             parameters={**parameters, **absolute},
             progress_bar={"desc": "Report", "unit": "step"} if progress and is_bar else False,
             kernel_manager_class=_kernel_of_this_interpreter(),
+            shutdown_kernel="immediate",  # or it writes to the terminal as it ends, at times
             resources={"metadata": {"path": NEUTRAL_FOLDER}},
         )
     except PapermillExecutionError as error:
