@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import getpass
 import importlib
+import os
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -12,18 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-_COMPILED_AT_IMPORT = (
-    "core.audio",
-    "core.constantq",
-    "core.pitch",
-    "core.spectrum",
-    "feature.rhythm",
-    "feature.spectral",
-    "filters",
-    "onset",
-    "util.matching",
-    "util.utils",
-)
+_USED_MODULES = ("feature.spectral", "filters", "onset")  # they import what else is compiled
 
 
 @functools.cache
@@ -43,9 +33,14 @@ def load_librosa() -> Any:
     >>> load_librosa().__name__
     'librosa'
     """
-    lock = Path(tempfile.gettempdir()) / f"musicgen-lab-{getpass.getuser()}-librosa"
-    with FileLock(lock):
+    with FileLock(lock_path()):
         librosa: ModuleType = importlib.import_module("librosa")
-        for module in _COMPILED_AT_IMPORT:
+        for module in _USED_MODULES:
             importlib.import_module(f"librosa.{module}")
     return librosa
+
+
+def lock_path() -> Path:
+    """Return the lock file of this user, on this machine's own disk."""
+    user = getattr(os, "getuid", getpass.getuser)()  # a container's user may have no name
+    return Path(tempfile.gettempdir()) / f"musicgen-lab-{user}-librosa"
