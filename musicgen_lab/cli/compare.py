@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from musicgen_lab.cli.options import names
+from musicgen_lab.cli.options import names, page_options
 
 
 @click.command()
@@ -17,14 +17,7 @@ from musicgen_lab.cli.options import names
     type=click.Path(path_type=Path),
     help="The report's folder.  [default: RUN_B-against-RUN_A, beside RUN_B]",
 )
-@click.option("--title", help="The report's heading.")
-@click.option("--features", help="Names of the features to report, separated by commas.")
-@click.option(
-    "--self-contained/--no-self-contained",
-    default=None,
-    help="Put the sounds inside the page, up to 32 MB.  [default: where it has up to 20 MB with "
-    "them]",
-)
+@page_options
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def compare(
     run_a: Path,

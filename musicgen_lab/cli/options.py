@@ -193,6 +193,22 @@ def _read_max_clips(
     raise click.BadParameter(f"must be auto or a whole number, got {text!r}")
 
 
+def page_options(command: Command) -> Command:
+    """Give a command the options of a report's page."""
+    for declaration in (
+        click.option(
+            "--self-contained/--no-self-contained",
+            default=None,
+            help="Put the sounds inside the page, up to 32 MB.  [default: where it has up to 20 MB "
+            "with them]",
+        ),
+        click.option("--features", help="Names of the features to report, separated by commas."),
+        click.option("--title", help="The report's heading."),
+    ):
+        command = declaration(command)
+    return command
+
+
 def engine_options(command: Command) -> Command:
     """Add the options of the engine to a command, as one `options` argument."""
     for declaration in (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from musicgen_lab.cli.exits import EXIT_SOME_FAILED
-from musicgen_lab.cli.options import backend_options, names, number
+from musicgen_lab.cli.options import backend_options, names, number, page_options
 
 if TYPE_CHECKING:
     from musicgen_lab.backends import Backend
@@ -33,14 +33,7 @@ if TYPE_CHECKING:
     "like the file, beside it]",
 )
 @backend_options
-@click.option("--title", help="The report's heading.")
-@click.option("--features", help="Names of the features to report, separated by commas.")
-@click.option(
-    "--self-contained/--no-self-contained",
-    default=None,
-    help="Put the sounds inside the page, up to 32 MB.  [default: where it has up to 20 MB with "
-    "them]",
-)
+@page_options
 @click.option(
     "--format",
     "formats",

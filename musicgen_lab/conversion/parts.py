@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.checkpoint import Checkpoint, TensorReader
+from musicgen_lab.models.checksums import file_sha256
 from musicgen_lab.models.config import CONFIG_BYTES_MAX, Source
 from musicgen_lab.models.library_noise import quiet
 
@@ -213,10 +213,5 @@ def describe_source(
     name: str, revision: str | None, files: Sequence[Path], parts: Mapping[str, Source] = {}
 ) -> Source:
     """Return the record of the weight files that a model was made from."""
-    checksums = {path.name: _sha256(path) for path in files}
+    checksums = {path.name: file_sha256(path) for path in files}
     return Source(name=name, revision=revision, sha256=checksums, parts=dict(parts))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

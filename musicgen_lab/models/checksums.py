@@ -50,7 +50,7 @@ def write_checksums(folder: Path) -> None:
     """Write the checksums of a model folder's files into it."""
     files = {
         path.relative_to(folder).as_posix(): FileChecksums(
-            size=path.stat().st_size, header_sha256=_header_sha256(path), sha256=_sha256(path)
+            size=path.stat().st_size, header_sha256=_header_sha256(path), sha256=file_sha256(path)
         )
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / CHECKSUMS_FILE
@@ -111,7 +111,7 @@ def verify(folder: Path) -> int:
         )
     check_headers(folder)
     for name, file in checksums.files.items():
-        if _sha256(folder / name) != file.sha256:
+        if file_sha256(folder / name) != file.sha256:
             _refuse(folder / name, CHANGED)
     return len(checksums.files)
 
@@ -142,13 +142,14 @@ def _refuse(path: Path, what: str) -> NoReturn:
 def _header_sha256(path: Path) -> str:
     """Hash a safetensors file's header, or any other file as a whole."""
     if path.suffix != ".safetensors":
-        return _sha256(path)
+        return file_sha256(path)
     with path.open("rb") as file:
         start = file.read(8)
         length = min(int.from_bytes(start, "little"), HEADER_BYTES_MAX)
         return hashlib.file_digest(io.BytesIO(start + file.read(length)), "sha256").hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
