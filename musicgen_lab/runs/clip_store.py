@@ -206,7 +206,7 @@ class ClipStore:
         By the key that the request has now; see `musicgen_lab.request.plain_number`.
         """
         names = [path.stem for path in self.folder.glob("*.json") if _KEY.fullmatch(path.stem)]
-        records = ((name, self._read(name)[0]) for name in sorted(names))
+        records = ((name, self._read_record(name)[0]) for name in sorted(names))
         return {record.key: name for name, record in records if record and record.key != name}
 
     def copy_to(self, folder: Path) -> None:
@@ -331,6 +331,8 @@ class ClipStore:
                 for temporary, final in staged:
                     temporary.replace(final)
                 self._records[key] = (file_stamp(self.folder / f"{key}.json"), record)
+                if wav is not None and record.audio and _wav_fault(wav, record.audio) is None:
+                    self._verified[record.audio.file] = self._sound_stamp(record.audio)
             sync_folder(self.folder)
         except OSError as error:
             raise unwritable(self.folder, error) from error
@@ -340,7 +342,17 @@ class ClipStore:
         return record
 
     def _read(self, name: str) -> tuple[ClipRecord | None, _Fault | None]:
-        """Return a file's record or its fault; (None, None) if there is no record.
+        """Return a file's record, whose sound matches it, or the fault; (None, None) if none."""
+        record, fault = self._read_record(name)
+        if record is None or record.audio is None:
+            return record, fault
+        reason = self._sound_fault(record.audio)
+        if reason is not None:
+            return None, _Fault(reason, GenerationRequest(**record.request))
+        return record, None
+
+    def _read_record(self, name: str) -> tuple[ClipRecord | None, _Fault | None]:
+        """Return a file's record or its fault, without its sound; (None, None) if there is none.
 
         The record's key and request are those of today's requests, independent of the file's name.
         """
@@ -349,7 +361,7 @@ class ClipStore:
             stamp = file_stamp(path)
             stamp_read, record = self._records.get(name, (None, None))
             if record is not None and stamp_read == stamp:
-                return self._with_sound(record)
+                return record, None
             content = read_file(path, root=self.folder, max_bytes=RECORD_MAX_BYTES)
         except FileNotFoundError:
             return None, None
@@ -369,19 +381,12 @@ class ClipStore:
             return None, _Fault(shape, request)
         record = written.model_copy(update={"key": request.key(), "request": request.model_dump()})
         self._records[name] = (stamp, record)
-        return self._with_sound(record)
-
-    def _with_sound(self, record: ClipRecord) -> tuple[ClipRecord | None, _Fault | None]:
-        """Return a record whose sound matches it, or the fault."""
-        reason = self._sound_fault(record.audio) if record.audio is not None else None
-        if reason is None:
-            return record, None
-        return None, _Fault(reason, GenerationRequest(**record.request))
+        return record, None
 
     def _sound_fault(self, audio: AudioFile) -> str | None:
         """Return the fault of a sound file, which is read once per process and file."""
         try:
-            stamp = (audio.sha256, *file_stamp(self.folder / audio.file))
+            stamp = self._sound_stamp(audio)
             if self._verified.get(audio.file) == stamp:
                 return None
             content = self._read_sound(audio)
@@ -395,6 +400,9 @@ class ClipStore:
         if fault is None:
             self._verified[audio.file] = stamp
         return fault
+
+    def _sound_stamp(self, audio: AudioFile) -> tuple[str | int, ...]:
+        return audio.sha256, *file_stamp(self.folder / audio.file)
 
     def _read_sound(self, audio: AudioFile) -> bytes:
         max_bytes = WAV_HEADER_MAX_BYTES + 4 * audio.channels * audio.frames

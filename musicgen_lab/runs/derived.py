@@ -25,6 +25,12 @@ from musicgen_lab.clip import decode_audio
 from musicgen_lab.errors import RunFolderUnwritable
 from musicgen_lab.runs.atomic_io import read_file, write_atomically
 from musicgen_lab.runs.measuring import measure_files
+from musicgen_lab.runs.run_folder import (
+    AESTHETICS_FILE,
+    EMBEDDINGS_FILE,
+    SIGNATURES_FILE,
+    SIMILARITIES_FILE,
+)
 from musicgen_lab.runs.run_table import RunTable
 
 MAX_BYTES = 1_000_000_000  # of a file: a million clips
@@ -38,7 +44,7 @@ def signatures(table: RunTable) -> Array:
     np.ndarray [shape=(rows, N_MELS + 12)]
         NaN where there is no clip.
     """
-    path = table.folder / "signatures.npz"
+    path = table.folder / SIGNATURES_FILE
     stored = _read_signatures(path)
     clips = table.frame.dropna(subset=["audio_sha256"]).drop_duplicates("audio_sha256")
     new = clips[~clips["audio_sha256"].isin(stored)]
@@ -65,7 +71,7 @@ def text_similarities(table: RunTable, source: str) -> list[float]:
         lambda name: Clap(name).similarity,
         source=source,
         columns=["prompt"],
-        file="text_similarity.json",
+        file=SIMILARITIES_FILE,
     )
     return [float("nan") if value is None else value for value in values]
 
@@ -89,7 +95,7 @@ def clap_embeddings(table: RunTable, source: str) -> Array:
         clap = Clap(name)
         return lambda samples, sample_rate: clap.embed_sound(samples, sample_rate).tolist()
 
-    values = _model_outputs(table, load, source=source, file="clap_embeddings.json")
+    values = _model_outputs(table, load, source=source, file=EMBEDDINGS_FILE)
     size = next((len(value) for value in values if value is not None), 1)
     absent = [float("nan")] * size
     return np.array([absent if value is None else value for value in values], float)
@@ -106,7 +112,7 @@ def aesthetic_scores(table: RunTable, source: str) -> dict[str, list[float]]:
         As `aesthetics.Aesthetics`.
     """
     values = _model_outputs(
-        table, lambda name: Aesthetics(name).scores, source=source, file="aesthetics.json"
+        table, lambda name: Aesthetics(name).scores, source=source, file=AESTHETICS_FILE
     )
     return {
         name: [float("nan") if scores is None else scores[name] for scores in values]

@@ -115,9 +115,11 @@ class Leases:
         return True
 
     def release(self, key: str) -> None:
-        """Give up the lease of a clip."""
+        """Give up the lease of a clip, if this sweep has it."""
         with _guard:
-            self._own.discard(key)
+            if key not in self._own:
+                return
+            self._own.remove(key)
             self._file.held.discard(key)
             if fcntl is not None:
                 fcntl.lockf(self._file.descriptor, fcntl.LOCK_UN, 1, _offset(key))

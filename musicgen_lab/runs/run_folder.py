@@ -45,14 +45,18 @@ from musicgen_lab.version import VERSION
 MANIFEST = "sweep.json"
 MANIFEST_MAX_BYTES = 1_000_000_000  # a million requests with prompts of hundreds of characters
 CLIPS, SET_ASIDE = "clips", "set-aside"
+SIGNATURES_FILE = "signatures.npz"
+SIMILARITIES_FILE, EMBEDDINGS_FILE = "text_similarity.json", "clap_embeddings.json"
+AESTHETICS_FILE = "aesthetics.json"
 DERIVED = (
     "results.parquet",
     "report.html",
     "report.ipynb",
     "listening",
-    "signatures.npz",
-    "text_similarity.json",
-    "aesthetics.json",
+    SIGNATURES_FILE,
+    SIMILARITIES_FILE,
+    EMBEDDINGS_FILE,
+    AESTHETICS_FILE,
 )
 """What may be in a run folder besides the clips; all of it can be regenerated."""
 

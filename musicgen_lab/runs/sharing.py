@@ -106,6 +106,7 @@ class SharedWork:
     def _take(self, leases: Leases, taken: list[str]) -> Iterator[GenerationRequest]:
         """Yield the requests that no other process makes, each after taking its lease."""
         for key, request in list(self._open.items()):
+            self._run.check_in_place()
             if self._claim(key, request, leases):
                 taken.append(key)
                 yield request
@@ -116,7 +117,6 @@ class SharedWork:
         Results are stored before their lease is released, so that a record which is not there once
         the lease is taken will not come from anybody else.
         """
-        self._run.check_in_place()
         if not leases.take(key):
             return False
         record = self._run.store.record(key)
@@ -140,9 +140,10 @@ class SharedWork:
 
     def _wait(self, leases: Leases) -> Iterator[Finished]:
         """Wait until another process has stored or given up a clip that is left."""
-        while self._open and not any(
-            self._claim(key, request, leases) for key, request in list(self._open.items())
-        ):
+        while self._open:
+            self._run.check_in_place()
+            if any(self._claim(key, request, leases) for key, request in list(self._open.items())):
+                break
             yield from self._drain()
             if self._open:
                 time.sleep(POLL_S)

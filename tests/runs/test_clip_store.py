@@ -45,6 +45,19 @@ def test_a_clip_comes_back_as_it_was(store):
     assert (again.sample_rate, again.elapsed_s) == (clip.sample_rate, clip.elapsed_s)
 
 
+def test_a_clip_just_stored_is_known_without_its_sound_being_read_again(store, monkeypatch):
+    key = store.put(sine_clip(request())).key
+    monkeypatch.setattr(store, "_read_sound", None)
+    assert store.record(key).status == "ok"
+
+
+def test_clips_of_other_requests_are_looked_up_without_their_sounds(store, monkeypatch):
+    store.put(sine_clip(request()))
+    again = ClipStore(store.folder)
+    monkeypatch.setattr(again, "_read_sound", None)
+    assert again.record(request(seed=1).key()) is None
+
+
 def test_the_record_has_the_request_and_the_provenance(store):
     store.put(sine_clip(request()))
     content = json.loads((store.folder / f"{request().key()}.json").read_text())
@@ -292,8 +305,9 @@ def test_no_space_is_one_clear_error_and_finished_clips_are_kept(store):
         "try: ClipStore(Path(sys.argv[1])).put(sine_clip(request(seed=1)))\n"
         "except RunFolderUnwritable as error: print(error)"
     )
+    # -B, since Python would leave a truncated .pyc file of any module that it compiles there.
     printed = subprocess.run(
-        [sys.executable, "-c", code, store.folder],
+        [sys.executable, "-B", "-c", code, store.folder],
         preexec_fn=_limit_file_size,
         capture_output=True,
         text=True,

@@ -58,3 +58,12 @@ def test_two_sweeps_in_one_process_exclude_each_other(tmp_path):
         with holder:
             assert taken == "False\n"
             holder.stdin.close()
+
+
+def test_giving_up_a_lease_twice_does_not_take_it_from_the_sweep_that_has_it_now(tmp_path):
+    with Leases(tmp_path) as first, Leases(tmp_path) as second, Leases(tmp_path) as third:
+        assert first.take(A)
+        first.release(A)
+        assert second.take(A)
+        first.release(A)
+        assert not third.take(A)

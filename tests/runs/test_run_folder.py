@@ -17,7 +17,7 @@ import pytest
 from musicgen_lab import GenerationRequest, MusicGenLabWarning, Results, RunFolderError, Sweep
 from musicgen_lab.errors import RunFolderUnwritable
 from musicgen_lab.runs import atomic_io
-from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.runs.run_folder import DERIVED, RunFolder
 from tests.support.sines import SineBackend
 
 SWEEP = Sweep(prompt="a", duration=1, seed=range(2))
@@ -132,6 +132,16 @@ def test_a_folder_that_lost_its_manifest_says_so_is_read_and_gets_a_new_one(tmp_
         SWEEP.run(backend, tmp_path, progress=False)
     assert backend.made == []
     assert len(RunFolder(tmp_path).sweeps) == 1
+
+
+@pytest.mark.parametrize("file", DERIVED)
+def test_what_was_computed_from_the_clips_is_nothing_else_in_a_folder_that_lost_its_manifest(
+    tmp_path, file
+):
+    run_two(tmp_path).unlink()
+    (tmp_path / file).write_text("{}")
+    with pytest.warns(MusicGenLabWarning, match=r"lost its sweep.json"):
+        assert len(Results.open(tmp_path).frame) == 2
 
 
 class HarmingBackend(SineBackend):
