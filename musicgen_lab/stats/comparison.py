@@ -11,7 +11,7 @@ from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.formatting import FieldLabels
 from musicgen_lab.request import SWEEP_ORDER
 from musicgen_lab.runs.run_table import RunTable
-from musicgen_lab.stats.effects import holm, main_effects
+from musicgen_lab.stats.effects import main_effects
 from musicgen_lab.stats.study_tables import ALPHA
 
 if TYPE_CHECKING:
@@ -138,9 +138,4 @@ class Comparison:
         ]
         both = pd.concat(frames, ignore_index=True)
         cells = [name for name in self.a.parameters if name not in self.apart]
-        table = main_effects(both, [RUN, *cells], names, alpha=ALPHA)
-        table = table[table["parameter"] == RUN].reset_index(drop=True)
-        adjusted = holm(table["p_value"].to_numpy(float))
-        return table.assign(
-            p_adjusted=adjusted, significant=(adjusted < ALPHA) & table["supported"]
-        )
+        return main_effects(both, [RUN], names, varied=cells, alpha=ALPHA)

@@ -64,6 +64,7 @@ def main_effects(
     parameters: Sequence[str],
     features: Sequence[str],
     *,
+    varied: Sequence[str] = (),
     alpha: float = 0.05,
     replicate: str = "seed",
 ) -> pd.DataFrame:
@@ -79,9 +80,11 @@ def main_effects(
         One row per clip. Clips with the same ``audio_sha256``, where there is such a column, are
         one recording.
     parameters : sequence of str
-        All varied columns, without the replicate.
+        The columns whose effects are tested.
     features : sequence of str
         The columns to explain.
+    varied : sequence of str
+        The other varied columns, without the replicate, in which compared clips agree.
     alpha : float
         The family-wise error rate of the whole table; the intervals' confidence is 1 - alpha.
     replicate : str
@@ -119,11 +122,12 @@ def main_effects(
     """
     import pandas as pd
 
+    blocks = list(clip_blocks(frame, [*parameters, *varied], features, replicate))
     rows = []
     for parameter in parameters:
         ordered = is_ordered(frame[parameter])
         by_feature: dict[str, dict[str, Any]] = {}
-        for block in clip_blocks(frame, parameters, features, replicate):
+        for block in blocks:
             by_feature |= _effects(block, parameter, ordered=ordered, alpha=alpha)
         rows += [
             {"parameter": parameter, "feature": name, "levels": frame[parameter].nunique()}
@@ -258,9 +262,9 @@ def _effects(
         )
         return {name: blank(block, note) for name in block.features}
     levels = sorted_levels(block.frame[parameter])
+    contrasts = contrast_rows(block, judged.estimate, judged.alpha, judged.p_value)
     rows = {}
-    for index, name in enumerate(block.features):
-        row = contrast_columns(block, judged.estimate, index, judged.alpha, judged.p_value[index])
+    for index, (name, row) in enumerate(zip(block.features, contrasts, strict=True)):
         peak = int(judged.peak[index])
         rows[name] = row | {
             "shape": judged.shape[index],
@@ -418,28 +422,34 @@ def judge_unordered(
     )
 
 
-def contrast_columns(
-    block: ClipBlock, estimate: Estimate, feature: int, alpha: float, p_value: float
-) -> dict[str, Any]:
-    """Return the columns that every contrast has."""
-    p_value = float(p_value)
-    if not np.isfinite(p_value):
-        values = block.clips.values[:, feature]
-        return blank(block, why_untested(values, float(estimate.value[feature])))
-    low, high = estimate.interval(alpha)
-    size, size_low, size_high = estimate.effect_size(block.sd, alpha)
-    return {
-        "seeds": block.seeds,
-        "clips": len(block.frame),
-        "change": float(estimate.value[feature]),
-        "low": float(low[feature]),
-        "high": float(high[feature]),
-        "effect_size": float(size[feature]),
-        "effect_size_low": float(size_low[feature]),
-        "effect_size_high": float(size_high[feature]),
-        "p_value": p_value,
-        "note": "",
-    }
+def contrast_rows(
+    block: ClipBlock, estimate: Estimate, alpha: float, p_values: Array
+) -> list[dict[str, Any]]:
+    """Return the columns that every contrast has, for each feature of a block."""
+    tested = np.isfinite(p_values)
+    if tested.any():
+        low, high = estimate.interval(alpha)
+        size, size_low, size_high = estimate.effect_size(block.sd, alpha)
+    rows = []
+    for index, value in enumerate(estimate.value):
+        if not tested[index]:
+            rows.append(blank(block, why_untested(block.clips.values[:, index], float(value))))
+            continue
+        rows.append(
+            {
+                "seeds": block.seeds,
+                "clips": len(block.frame),
+                "change": float(value),
+                "low": float(low[index]),
+                "high": float(high[index]),
+                "effect_size": float(size[index]),
+                "effect_size_low": float(size_low[index]),
+                "effect_size_high": float(size_high[index]),
+                "p_value": float(p_values[index]),
+                "note": "",
+            }
+        )
+    return rows
 
 
 def conclude(table: pd.DataFrame, alpha: float) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from musicgen_lab.stats.effects import (
     blank,
     clip_blocks,
     conclude,
-    contrast_columns,
+    contrast_rows,
     why_not,
 )
 
@@ -90,9 +90,9 @@ def _interactions(
     residuals = Residuals.of(block.clips, indicators(block.cells()), group)
     tested, stated = residuals.contrast(slope), residuals.contrast(corners[1] - corners[0])
     at_lowest, at_highest = (residuals.contrast(weights).value for weights in corners)
+    contrasts = contrast_rows(block, stated, alpha, tested.p_value)
     rows = {}
-    for index, name in enumerate(block.features):
-        row = contrast_columns(block, stated, index, alpha, float(tested.p_value[index]))
+    for index, (name, row) in enumerate(zip(block.features, contrasts, strict=True)):
         agrees = tested.value[index] * stated.value[index] > 0
         excludes_zero = row["low"] > 0 or row["high"] < 0
         moved = {"at_lowest": float(at_lowest[index]), "at_highest": float(at_highest[index])}

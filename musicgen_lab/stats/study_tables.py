@@ -8,7 +8,7 @@ of even one false claim among all of them is at most alpha.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,9 @@ class StudyTables:
         As `musicgen_lab.stats.interactions.interactions`, with the ends of both parameters' levels
         (`first_lowest` and so on).
         """
-        return self._family[1]
+        import pandas as pd
+
+        return self._family[1] if self._crossed else pd.DataFrame()
 
     @cached_property
     def trends(self) -> pd.DataFrame:
@@ -120,7 +122,7 @@ class StudyTables:
                 second_lowest=lowest[second],
                 second_highest=highest[second],
             )
-            for first, second in self._crossed()
+            for first, second in self._crossed
         ]
         if not pairs:
             return effects, pd.DataFrame()
@@ -133,18 +135,21 @@ class StudyTables:
         )
         return effects, crossed
 
-    def _crossed(self) -> Iterator[tuple[str, str]]:
-        """Yield every two ordered parameters of which each combination was requested.
+    @cached_property
+    def _crossed(self) -> list[tuple[str, str]]:
+        """Return every two ordered parameters of which each combination was requested.
 
         The effect of the first is looked at where the second is lowest and highest; cfg_coef and
         temperature come before the others.
         """
         frame = self.table.frame
         ordered = [name for name in reversed(self.table.parameters) if is_ordered(frame[name])]
-        for first, second in itertools.combinations(ordered, 2):
-            combinations = len(frame[[first, second]].drop_duplicates())
-            if combinations == frame[first].nunique() * frame[second].nunique():
-                yield first, second
+        return [
+            (first, second)
+            for first, second in itertools.combinations(ordered, 2)
+            if len(frame[[first, second]].drop_duplicates())
+            == frame[first].nunique() * frame[second].nunique()
+        ]
 
 
 def tested(table: pd.DataFrame) -> int:
