@@ -306,9 +306,14 @@ def fields_signature(annotation: str, **defaults: Any) -> inspect.Signature:
 
 
 @functools.cache
+def _schemas() -> dict[str, dict[str, Any]]:
+    schemas: dict[str, dict[str, Any]] = GenerationRequest.model_json_schema()["properties"]
+    return schemas
+
+
 def field_schema(name: str) -> dict[str, Any]:
     """Return the JSON schema of a field: its type, limits, default and description."""
-    schema: dict[str, Any] = GenerationRequest.model_json_schema()["properties"].get(name, {})
+    schema = _schemas().get(name, {})
     kinds = [kind for kind in schema.get("anyOf", []) if kind["type"] != "null"]
     return {**schema, **kinds[0]} if kinds else schema
 

@@ -200,7 +200,7 @@ class Results:
         from musicgen_lab.stats.summary import summarise
 
         (feature,) = numeric_features([feature])
-        cell = list(self.parameters) or ["prompt"]
+        cell = self.table.cell_fields
         return summarise(
             with_run_features(self.table, [feature]).frame, cell, feature, confidence=confidence
         )

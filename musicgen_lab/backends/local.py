@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from musicgen_lab.clip import Clip, Failure, Provenance
+from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX
 from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.models.locate import EMBEDDED, ModelSource, locate
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 ENGINES = {"lab": ("torch", "transformers"), "audiocraft": ("torch", "audiocraft")}
 FRAME_RATE_HZ = 50.0  # of every released model
-MAX_CLIPS_AUTO = 32  # what "auto" takes at most
 
 # For estimates, measured on two cores in float32.
 START_S = {"lab": 3.0, "audiocraft": 20.0}  # imports, and opening a model
@@ -183,7 +183,7 @@ class LocalBackend:
                 return None
             durations = [request.duration for request in group]
             at_once = (
-                MAX_CLIPS_AUTO if self._options.max_clips == "auto" else self._options.max_clips
+                AUTO_CLIPS_MAX if self._options.max_clips == "auto" else self._options.max_clips
             )
             batch = min(len(durations), at_once) if self._engine_name == "lab" else 1
             steps = sum(durations) * config.frame_rate / batch

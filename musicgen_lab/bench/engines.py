@@ -140,7 +140,7 @@ class TransformersEngine:
         prompts = self._tokenizer(
             [request.prompt for request in requests], padding=True, return_tensors="pt"
         ).to(self.device)
-        steps = int(first.duration * self._config.frame_rate) + self._config.delays[-1]
+        steps = self._config.count_steps(first.duration)
         with quiet():
             sound: Tensor = self._model.generate(
                 **prompts,

@@ -212,9 +212,7 @@ def _row(
     bandwidth: float,
 ) -> BenchRow:
     engine = contestant.engine
-    steps, timed_steps = (
-        int(each[0].duration * config.frame_rate) + config.delays[-1] for each in (work, timed)
-    )
+    steps, timed_steps = (config.count_steps(each[0].duration) for each in (work, timed))
     timed_clips = min(engine.clips_at_once, len(timed))
     scale = len(work) / timed_clips * steps / timed_steps
     total_s = statistics.median(whole for whole, _ in contestant.rounds) * scale

@@ -34,9 +34,9 @@ from musicgen_lab.models.config import (
     Source,
 )
 from musicgen_lab.models.hub import PART_WEIGHTS, download_part, find_weights
+from musicgen_lab.models.locate import AUDIOCRAFT_FILES
 
-LM_CHECKPOINT = "state_dict.bin"
-CODEC_CHECKPOINT = "compression_state_dict.bin"
+LM_CHECKPOINT, CODEC_CHECKPOINT = AUDIOCRAFT_FILES
 
 _TEXT = "condition_provider.conditioners.description"
 _LAYER_NAMES = {

@@ -198,7 +198,7 @@ def _open_once(folder: Path) -> None:
     cpu = torch.device("cpu")
     config, checkpoint = open_checkpoint(folder)
     TextEncoder(TextEncoderFiles(folder / TEXT_ENCODER_FOLDER), checkpoint, cpu)
-    codec = open_codec(folder, config, cpu)
+    codec = _open_codec(folder, config, cpu)
     if (codec.sample_rate, codec.frame_rate) != (config.sample_rate, config.frame_rate):
         raise ModelUnavailable(
             f"the codec makes {codec.sample_rate} Hz at {codec.frame_rate:g} frames a second, but "
@@ -206,7 +206,7 @@ def _open_once(folder: Path) -> None:
         )
 
 
-def open_codec(folder: Path, config: ModelConfig, device: torch.device) -> Codec:
+def _open_codec(folder: Path, config: ModelConfig, device: torch.device) -> Codec:
     """Open the codec of a model folder."""
     return Codec(
         CodecFiles(folder / CODEC_FOLDER),

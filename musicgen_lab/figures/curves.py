@@ -10,11 +10,10 @@ import numpy as np
 
 from musicgen_lab.analysis.features import NAMED_FEATURES, numeric_features
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
+from musicgen_lab.figures.drawing import ACCENT, INK, MUTED, PAPER, Drawing
 from musicgen_lab.formatting import decimals_for, mid_sentence, signed, with_unit
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.designs import is_ordered
-from musicgen_lab.stats.run_features import with_run_features
 from musicgen_lab.stats.study_tables import StudyTables
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 PANEL_IN = (2.6, 1.6)
 GAP_IN = (0.35, 0.75)
 LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 0.85, 0.2, 0.9, 0.25
-LINE_COLOUR = "#b3367a"  # dark enough on light paper, light enough on dark
 LABEL_CHARACTERS_MAX = 12
 
 
@@ -62,7 +60,7 @@ def plot_curves(
         )
     shown = StudyTables.of(table, features if features is None else numeric_features(features))
     study = study or shown
-    frame = with_run_features(table, shown.features).frame
+    frame = shown.table.frame
     rows, columns = len(shown.features), len(table.parameters)
     width = LEFT_IN + columns * PANEL_IN[0] + (columns - 1) * GAP_IN[0] + RIGHT_IN
     height = TOP_IN + rows * (PANEL_IN[1] + GAP_IN[1]) + BOTTOM_IN
@@ -131,7 +129,7 @@ def _draw_panel(
         means = means.iloc[:0]
     else:
         style = "-" if ordered else "None"
-        axes.plot(means.index, means, linestyle=style, marker="_", color=LINE_COLOUR, linewidth=1.5)
+        axes.plot(means.index, means, linestyle=style, marker="_", color=ACCENT, linewidth=1.5)
     if not len(dots):
         axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", color=INK)
     if not ordered:
@@ -168,7 +166,7 @@ def _draw_trend(
     axes.plot(
         ends,
         start + slope * ends,
-        color=LINE_COLOUR if trend["significant"] else INK,
+        color=ACCENT if trend["significant"] else INK,
         linestyle="-" if trend["significant"] else (0, (4, 3)),
         linewidth=1.5 if trend["significant"] else 0.9,
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from musicgen_lab.analysis.features import NAMED_FEATURES
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
+from musicgen_lab.figures.drawing import ACCENT, INK, MUTED, PAPER, Drawing
 from musicgen_lab.formatting import decimals_for, format_value, mid_sentence, signed, with_unit
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.effects import ALL_SAME, NO_VALUE, SAME_LEVELS
@@ -25,7 +25,6 @@ HUMPS = {"hump", "dip"}
 COLUMNS = 3
 PANEL_IN, ROW_IN = 2.35, 0.34
 DOT_PT = 6.5
-SIGNIFICANT_COLOUR = "#b3367a"  # dark enough on light paper, light enough on dark
 GAP_X_IN, GAP_Y_IN = 0.3, 0.85
 TOP_IN, BOTTOM_IN, RIGHT_IN = 0.75, 0.3, 0.25
 
@@ -136,7 +135,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] |
             )
             continue
         axes.plot([0, 0], [y - 0.5, y + 0.5], color=MUTED, linewidth=0.8, zorder=0)
-        colour = SIGNIFICANT_COLOUR if row["significant"] else MUTED
+        colour = ACCENT if row["significant"] else MUTED
         for start, end in ((low, change - dot), (change + dot, high)):
             if start < end:
                 axes.plot([start, end], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")

@@ -70,7 +70,13 @@ def check_headers(folder: Path) -> None:
     ModelUnavailable
         Naming the file.
     """
-    for name, file in (_read(folder) or Checksums(files={})).files.items():
+    checksums = _read(folder)
+    if checksums is not None:
+        _check_headers(folder, checksums)
+
+
+def _check_headers(folder: Path, checksums: Checksums) -> None:
+    for name, file in checksums.files.items():
         path = folder / name
         if not path.is_file():
             _refuse(path, "is missing")
@@ -109,7 +115,7 @@ def verify(folder: Path) -> int:
             f"{folder} has no {CHECKSUMS_FILE}, which `musicgen-lab models prepare` writes; its "
             "revision is the checksum of its content"
         )
-    check_headers(folder)
+    _check_headers(folder, checksums)
     for name, file in checksums.files.items():
         if file_sha256(folder / name) != file.sha256:
             _refuse(folder / name, CHANGED)

@@ -98,6 +98,11 @@ class RunTable:
         """The swept fields that define the cells: all but the seed, whose clips are replicates."""
         return tuple(name for name in self.swept if name != "seed")
 
+    @property
+    def cell_fields(self) -> list[str]:
+        """The columns that tell cells apart: the parameters, or the prompt if there are none."""
+        return list(self.parameters) or ["prompt"]
+
     @cached_property
     def records(self) -> tuple[Mapping[str, Any], ...]:
         """The rows of the frame, each by column."""

@@ -68,7 +68,7 @@ def cell_distances(table: RunTable, distance: str = "mel_cepstral_db") -> pd.Dat
     import pandas as pd
 
     matrix = clip_distances(table, distance).to_numpy()
-    by = list(table.parameters) or ["prompt"]
+    by = table.cell_fields
     cells = table.frame.groupby(by, sort=False, dropna=False)
     names = pd.MultiIndex.from_frame(table.frame[by].drop_duplicates())
     between = mean_distances(matrix, cells.ngroup().tolist())
@@ -90,7 +90,7 @@ def diversity(table: RunTable) -> pd.DataFrame:
     InvalidRequest
         When the clips have different sample rates.
     """
-    by = list(table.parameters) or ["prompt"]
+    by = table.cell_fields
     cells = table.frame.groupby(by, sort=False, dropna=False)
     spread = {name: np.diag(cell_distances(table, name)) for name in DISTANCES}
     return cells["path"].count().rename("n").reset_index().assign(**spread)

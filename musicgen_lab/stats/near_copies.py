@@ -53,14 +53,16 @@ def near_copies(table: RunTable, at_least: float = 0.9) -> pd.DataFrame:
             value=at_least,
         )
     mels = table.mel_spectrograms(HOP_S)
-    by = list(table.parameters) or ["prompt"]
+    by = table.cell_fields
     audible = table.frame[table.frame["key"].isin(mels) & ~table.frame["is_silent"].fillna(True)]
     rows = []
     for _, cell in audible.groupby(by, sort=False, dropna=False):
         for a, b in combinations(cell.to_dict("records"), 2):
+            if a["seed"] == b["seed"]:
+                continue
             same = a["audio_sha256"] == b["audio_sha256"]
             similarity = 1.0 if same else take_similarity(mels[a["key"]], mels[b["key"]])
-            if a["seed"] != b["seed"] and similarity >= at_least:
+            if similarity >= at_least:
                 pair = [row[name] for name in ("seed", "key") for row in (a, b)]
                 rows.append([*(a[name] for name in by), *pair, similarity])
     columns = [*by, "seed_a", "seed_b", "key_a", "key_b", "similarity"]

@@ -65,7 +65,7 @@ def reference_distance(table: RunTable, folder: str | Path, source: str) -> pd.D
     reference = reference[np.isfinite(reference).all(axis=1)]
     embeddings = clap_embeddings(table, source)
     audible = np.isfinite(embeddings).all(axis=1)
-    by = list(table.parameters) or ["prompt"]
+    by = table.cell_fields
     cells = table.frame.groupby(by, sort=False, dropna=False)
     rows = cells.size().reset_index()[by]
     groups = cells.ngroup().to_numpy()

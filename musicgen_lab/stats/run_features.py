@@ -7,14 +7,13 @@ from functools import reduce
 
 import numpy as np
 
+from musicgen_lab.analysis.aesthetics import AESTHETICS
 from musicgen_lab.analysis.features import RUN_FEATURES
+from musicgen_lab.analysis.perceptual import CLAP
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.runs.derived import aesthetic_scores, text_similarities
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.distances import clip_distances
-
-CLAP = "laion/larger_clap_music"
-AESTHETICS = "facebook/audiobox-aesthetics"
 
 
 def with_run_features(table: RunTable, names: Iterable[str]) -> RunTable:
@@ -40,8 +39,10 @@ def with_run_features(table: RunTable, names: Iterable[str]) -> RunTable:
 
 
 def _with(table: RunTable, name: str) -> RunTable:
+    if name in table.frame:  # the aesthetic scores come together
+        return table
     if name == "diversity_db":
-        cells = table.frame.groupby(list(table.parameters) or ["prompt"], dropna=False).ngroup()
+        cells = table.frame.groupby(table.cell_fields, dropna=False).ngroup()
         distances = clip_distances(table).to_numpy()
         return table.with_columns(diversity_db=seed_diversity(distances, np.asarray(cells, float)))
     if name == "text_similarity":

@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from musicgen_lab.request import REQUEST_FIELDS, unknown_field
+from musicgen_lab.request import REQUEST_FIELDS, field_type, unknown_field
 from musicgen_lab.web.responses import JSON, Refusal, limit_of, refuse_field
 from musicgen_lab.web.settings import WebSettings
 
-INTEGERS = {name for name in REQUEST_FIELDS if (limit_of(name) or {}).get("type") == "integer"}
+INTEGERS = {name for name in REQUEST_FIELDS if field_type(name) is int}
 JSON_NAMES = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
 

@@ -16,7 +16,7 @@ from fastapi import Response
 from musicgen_lab.backends.submitting import LOST, RETRY_AFTER_S, Busy, RetryLater
 from musicgen_lab.clip import PROMPT_UNREAD, Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
-from musicgen_lab.request import GenerationRequest, short
+from musicgen_lab.request import field_schema, short
 
 JSON = "application/json"
 SOUNDS = {  # of equals, the first is chosen
@@ -114,12 +114,9 @@ def refuse_failure(failure: Failure) -> Refusal:
 
 def limit_of(field: str | None) -> dict[str, Any] | None:
     """Return a field's limits from the request's schema; None if there is no such field."""
-    schema = GenerationRequest.model_json_schema()["properties"].get(field)
-    if schema is None:
-        return None
-    kinds = [schema, *schema.get("anyOf", [])]
+    schema = field_schema(field or "")
     names = ("type", "minimum", "maximum", "minLength", "maxLength")
-    return {name: kind[name] for kind in reversed(kinds) for name in names if name in kind}
+    return {name: schema[name] for name in names if name in schema} or None
 
 
 def choose_media_type(accept: str) -> str:
