@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from musicgen_lab.sweep import Sweep
 
 # Threads of OpenMP that wait for each other spin for milliseconds before they sleep. Where another
-# program wants the processor they keep it from the thread they wait for, and a clip takes ten times
-# as long. The runtime reads this when torch loads it; a setting of the user's own is left alone.
+# program wants the processor they keep it from the thread they wait for, and a clip takes several
+# times as long; with a spin shorter than the gaps within a step, so does a clip on an idle machine
+# (docs/performance.md). The runtime reads this when torch loads it; a setting of the user's own is
+# left alone.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-    os.environ["GOMP_SPINCOUNT"] = "1000"
+    os.environ["GOMP_SPINCOUNT"] = "30000"
 
 # Imported when first used, so that `import musicgen_lab` costs next to nothing.
 _HOMES = {

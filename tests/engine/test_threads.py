@@ -50,7 +50,7 @@ def test_a_limit_of_one_thread_is_still_in_force_after_a_clip(arguments, environ
 @pytest.mark.parametrize(
     ("environment", "spin"),
     [
-        ({}, {"GOMP_SPINCOUNT": "1000"}),
+        ({}, {"GOMP_SPINCOUNT": "30000"}),
         ({"GOMP_SPINCOUNT": "5"}, {"GOMP_SPINCOUNT": "5"}),
         ({"OMP_WAIT_POLICY": "PASSIVE"}, {"OMP_WAIT_POLICY": "PASSIVE"}),
     ],
