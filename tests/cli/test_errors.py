@@ -139,6 +139,23 @@ def test_without_torch_it_says_which_extra_to_install(tmp_path):
     assert "pip install 'musicgen-lab[local]'" in done.stderr
 
 
+@pytest.mark.parametrize("module", ["click", "pydantic", "torch"])
+def test_ctrl_c_while_a_library_is_imported_ends_in_one_line(tmp_path, module):
+    """An import hook interrupts the process at the moment when the library is looked up."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+    )
+    done = run_command(
+        "generate", *PROMPT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path
+    )
+    assert done.returncode == 130
+    assert done.stderr == "\nerror: stopped\n"  # after the terminal's ^C
+
+
 def test_help_names_every_command_and_every_field():
     assert run_command().returncode == 2
     assert {"generate", "sweep", "report"} <= set(run_command("--help").stdout.split())
