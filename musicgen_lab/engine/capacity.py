@@ -1,7 +1,8 @@
 """`Capacity`: how many clips a memory holds at once, by the engine's own arithmetic.
 
-Keys and values are cached in blocks of a fixed number of steps. A clip gets the blocks of its whole
-length before its first step, so that it never runs out of them, and waits until as many are free.
+Keys and values are cached in blocks of a fixed number of steps. A clip gets the blocks of its
+longest window before its first step, so that it never runs out of them, and waits until as many are
+free.
 Without torch, so that a machine that only deploys the engine counts the same way.
 """
 
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from musicgen_lab.models.config import ModelConfig
-from musicgen_lab.request import DURATION_MAX_S, DURATION_MIN_S
+from musicgen_lab.request import DURATION_MIN_S
 
 GIB = 2**30
 GPU_BLOCK_LEN = 64  # steps, or tokens of a prompt
@@ -55,7 +56,7 @@ class Capacity:
 
     def clip_blocks(self, duration_s: float, prompt_tokens: int = PROMPT_TOKENS_USUAL) -> int:
         """Return the number of blocks of a clip: two rows and its prompt."""
-        steps = self.config.count_steps(duration_s)
+        steps = self.config.count_steps(min(duration_s, self.config.window_s))
         return ROWS_PER_CLIP * self.count_blocks(steps) + self.count_blocks(prompt_tokens)
 
     def clips(self, duration_s: float, prompt_tokens: int = PROMPT_TOKENS_USUAL) -> int:
@@ -102,13 +103,13 @@ def plan_capacity(
     """
     blocks = cache_bytes // block_bytes(config, dtype_bytes, block_len)
     whole = Capacity(config, blocks, blocks, block_len)
-    if whole.clips(DURATION_MAX_S, config.max_steps) < 1:
+    if whole.clips(config.window_s, config.max_steps) < 1:
         return Capacity(config, 0, 0, block_len)
     fitting = whole.clips(DURATION_MIN_S)
     clips = min(fitting, AUTO_CLIPS_MAX) if max_clips == "auto" else min(fitting, max_clips)
     enough = max(
-        clips * whole.clip_blocks(DURATION_MAX_S),
-        whole.clip_blocks(DURATION_MAX_S, config.max_steps),  # one of any length and prompt
+        clips * whole.clip_blocks(config.window_s),
+        whole.clip_blocks(config.window_s, config.max_steps),  # one of any length and prompt
     )
     return Capacity(config, clips, min(blocks, enough), block_len)
 

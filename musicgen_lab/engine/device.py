@@ -22,7 +22,6 @@ from musicgen_lab.engine.linear import half_weights_are_fast
 from musicgen_lab.engine.transformer import cache_dtype
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.models.config import ModelConfig
-from musicgen_lab.request import DURATION_MAX_S
 
 CPU_BLOCK_LEN = 512  # steps; memory is only taken up as they are written
 _HEADROOM = 0.8  # of a machine's free memory: text encoder, codec and the system want some
@@ -164,10 +163,10 @@ def choose_capacity(
         plan_capacity, config, cache_bytes, dtype_bytes=dtype_bytes, block_len=block_len
     )
     whole = plan()
-    size = whole.clip_blocks(DURATION_MAX_S) * block_bytes(config, dtype_bytes, block_len)
+    size = whole.clip_blocks(config.window_s) * block_bytes(config, dtype_bytes, block_len)
     memory = (
         f"{free / 2**30:.1f} GiB are free, the weights take {weights / 2**30:.1f} and a clip of "
-        f"{DURATION_MAX_S:g} s {size / 2**30:.2f}"
+        f"{config.window_s:g} s {size / 2**30:.2f}"
     )
     if whole.max_clips < 1:
         raise InvalidRequest(

@@ -8,7 +8,6 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from musicgen_lab.errors import ModelUnavailable
-from musicgen_lab.request import DURATION_MAX_S
 
 CONFIG_FILE = "config.json"
 LM_FILE = "lm.safetensors"
@@ -18,6 +17,7 @@ CODEC_FOLDER = "codec"
 
 FORMAT_VERSION: Final = 1
 PARAMETERS_MAX = 20_000_000_000  # six times the largest released model
+WINDOW_S = 30.0  # that every released model was trained on
 CONFIG_BYTES_MAX = 1_000_000  # a config file of this size is not a config file
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -71,6 +71,9 @@ class ModelConfig(BaseModel):
         In Hz.
     frame_rate : float
         Codec frames per second.
+    window_s : float
+        Seconds that the LM attends to at most, as many as it was trained on. A longer clip is
+        made in windows of this length, each of which begins with the end of the one before it.
     dtype : {"float32", "bfloat16", "float16"}
         Precision of `lm.safetensors`.
     source : Source
@@ -95,6 +98,7 @@ class ModelConfig(BaseModel):
     channels: Literal[1, 2] = 1
     sample_rate: Size = Field(le=192_000)
     frame_rate: float = Field(gt=0.0, le=1_000.0)
+    window_s: float = Field(WINDOW_S, ge=1.0, le=300.0)
     dtype: Dtype
     source: Source
     license: str = "unknown"
@@ -132,8 +136,8 @@ class ModelConfig(BaseModel):
 
     @property
     def max_steps(self) -> int:
-        """Steps of the longest allowed clip."""
-        return self.count_steps(DURATION_MAX_S)
+        """LM steps of a window."""
+        return self.count_steps(self.window_s)
 
     @property
     def parameters(self) -> int:

@@ -71,3 +71,9 @@ def test_counting_needs_no_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_clip_longer_than_a_window_takes_the_memory_of_one():
+    capacity = plan_capacity(LARGE, 10**12, dtype_bytes=2)
+
+    assert capacity.clip_blocks(300.0) == capacity.clip_blocks(LARGE.window_s)
