@@ -98,7 +98,7 @@ class ModelConfig(BaseModel):
     channels: Literal[1, 2] = 1
     sample_rate: Size = Field(le=192_000)
     frame_rate: float = Field(gt=0.0, le=1_000.0)
-    window_s: float = Field(WINDOW_S, ge=1.0, le=300.0)
+    window_s: Annotated[float, Field(ge=1.0, le=300.0)] = WINDOW_S
     dtype: Dtype
     source: Source
     license: str = "unknown"
