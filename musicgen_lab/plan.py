@@ -277,8 +277,8 @@ class Plan:
         >>> print(plan.beside(plan.run(progress=False)))
         no clip of this run cost money
         """
-        made = results.frame["key"].isin(list(results.made_here))
-        rows = results.frame[made].dropna(subset=["cost_usd"])
+        made = results.table.rows["key"].isin(list(results.made_here))
+        rows = results.table.rows[made].dropna(subset=["cost_usd"])
         if rows.empty:
             return "no clip of this run cost money"
         machines = ", ".join(dict.fromkeys(rows["gpu"]))
@@ -355,7 +355,7 @@ def _mismatch(backend: Backend, record: ClipRecord) -> str | None:
 
 def _warn_of_equal_sound(table: RunTable) -> None:
     """Warn where clips of different requests are bit-identical: what differs did nothing there."""
-    made = table.frame[table.frame["status"] == "ok"]
+    made = table.rows[table.rows["status"] == "ok"]
     differing: dict[str, None] = {}
     count = 0
     for _, clips in made.groupby("audio_sha256"):

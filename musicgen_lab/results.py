@@ -46,7 +46,7 @@ class Results:
 
     @classmethod
     def open(cls, folder: str | Path) -> Results:
-        """Read a run folder, measure clips that are new, and save the frame as Parquet.
+        """Read a run folder.
 
         Parameters
         ----------
@@ -69,7 +69,9 @@ class Results:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A copy of the table, one row per clip; the same as `results.parquet`.
+        """A copy of the table, one row per clip; that of the whole run is in `results.parquet`.
+
+        Clips that are new are measured when it is first read.
 
         Columns: `key`, every field of the request, `status` ("ok" or "failed"), `error`,
         `attempts`, `path` of the sound relative to the folder, its format, `elapsed_s`, who made
@@ -89,7 +91,8 @@ class Results:
 
     @property
     def results_path(self) -> Path:
-        """The frame as Parquet."""
+        """The whole run's frame as Parquet; clips that are new are measured for it."""
+        self.table.frame  # noqa: B018
         return self.table.run.results_path
 
     @property
@@ -108,10 +111,10 @@ class Results:
         return self.table.parameters
 
     def __repr__(self) -> str:
-        failed = int((self.table.frame["status"] == "failed").sum())
+        failed = int((self.table.rows["status"] == "failed").sum())
         axes = " x ".join(self.swept) or "one request"
         return (
-            f"<Results of {axes}: {len(self.table.frame) - failed} clips, {failed} failed, "
+            f"<Results of {axes}: {len(self.table.rows) - failed} clips, {failed} failed, "
             f"{self.missing} missing, in {self.folder}>"
         )
 

@@ -254,8 +254,9 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
 
 def _run(study: Study, backend: Backend, folder: Path, *, progress: bool) -> Outcome:
     results = study.sweep.run(backend, folder, progress=progress)
-    failures = results.frame[results.frame["status"] == "failed"]
-    made = len(results.frame) - len(failures)
+    rows = results.table.rows
+    failures = rows[rows["status"] == "failed"]
+    made = len(rows) - len(failures)
     if not made:
         return Outcome(
             study, error=f"no clip could be made: {failures['error'].iloc[0]}", failed=len(failures)

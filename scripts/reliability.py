@@ -133,6 +133,7 @@ def flips(
             warnings.simplefilter("always")
             try:
                 results = Results.open(folder)
+                after = results.frame.set_index("key").sort_index()
             except MusicGenLabError:
                 counts["told with a warning"] += 1
                 path.write_bytes(content)
@@ -142,7 +143,6 @@ def flips(
                 counts["errors"] += 1
                 path.write_bytes(content)
                 continue
-        after = results.frame.set_index("key").sort_index()
         if any("MusicGenLab" in warning.category.__name__ for warning in told):
             counts["told with a warning"] += 1
         elif results.sweeps == sweeps and _same(after, frame):

@@ -74,15 +74,20 @@ def measured(monkeypatch):
 
 
 def test_features_are_measured_once_and_again_when_they_change(run, measured, monkeypatch):
-    Results.open(run)
-    assert measured == []  # the sweep has measured them
-    monkeypatch.setattr(features, "FEATURES_VERSION", features.FEATURES_VERSION + 1)
-    Results.open(run)
+    results = Results.open(run)
+    assert measured == []  # nothing has been asked of them yet
+    assert len(results.select(temperature=0.7).frame) == len(results.frame) / 2
     assert len(measured) == 6
+    assert Results.open(run).frame.equals(results.frame)
+    assert len(measured) == 6
+    monkeypatch.setattr(features, "FEATURES_VERSION", features.FEATURES_VERSION + 1)
+    assert Results.open(run).frame.equals(results.frame)
+    assert len(measured) == 12
 
 
 def test_features_that_someone_changed_in_the_saved_frame_are_measured_again(run, measured):
     before = Results.open(run).frame
+    measured.clear()
     saved = pd.read_parquet(run / "results.parquet")
     saved.loc[0, "rms_dbfs"] += 1e-9
     saved.to_parquet(run / "results.parquet", index=False)

@@ -124,9 +124,9 @@ def sweep(
         results = plan.run(keep_failures=keep_failures, progress=not quiet)
     except KeyboardInterrupt as stop:
         return fail(f"stopped; {stop}", EXIT_INTERRUPTED)
-    frame = results.frame
-    failures = frame[frame["status"] == "failed"]
-    finished = frame[frame["status"] == "ok"]
+    rows = results.table.rows
+    failures = rows[rows["status"] == "failed"]
+    finished = rows[rows["status"] == "ok"]
     made = int(finished["key"].isin(list(results.made_here)).sum())
     by_others = len(finished) - plan.present - made
     click.echo(
@@ -138,7 +138,7 @@ def sweep(
         click.echo(f"the first failure: {failures['error'].iloc[0]}", err=True)
     if plan.cost is not None:
         click.echo(plan.beside(results), err=True)
-    path = results.results_path
+    path = results.folder
     if with_report:
         from musicgen_lab.report.make import make_report
 

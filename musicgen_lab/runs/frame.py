@@ -20,33 +20,48 @@ if TYPE_CHECKING:
 RESULTS_MAX_BYTES = 1_000_000_000
 
 
-def build_frame(records: list[ClipRecord], run: RunFolder) -> pd.DataFrame:
-    """Build the frame, reusing features of the saved one that are still valid."""
+def build_rows(records: list[ClipRecord]) -> pd.DataFrame:
+    """Return one row per record: its request, what became of it, and who made it."""
+    import pandas as pd
+
+    rows = pd.DataFrame([_row(record) for record in records], columns=_row_columns())
+    rows = rows.astype(dict.fromkeys(("sample_rate_hz", "channels", "frames"), "Int64"))
+    return rows.astype({"gpu_s": float, "cost_usd": float})
+
+
+def with_features(rows: pd.DataFrame, run: RunFolder) -> pd.DataFrame:
+    """Return a run's rows with the features of its clips, and save that as Parquet.
+
+    Features of the saved frame that are still valid are not measured again.
+    """
     import pandas as pd
 
     from musicgen_lab.analysis.features import FEATURES, FEATURES_VERSION
     from musicgen_lab.runs.measuring import measure_files
 
     known = _measured_before(run)
+    sounds = rows.dropna(subset=["audio_sha256"])
     new = {
-        record.audio.sha256: run.store.folder / record.audio.file
-        for record in records
-        if record.audio is not None and record.audio.sha256 not in known
+        sound: run.path / path
+        for sound, path in zip(sounds["audio_sha256"], sounds["path"], strict=True)
+        if sound not in known
     }
     known |= dict(zip(new, measure_files("features", list(new.values())), strict=True))
-    rows = [
-        _row(record) | (known[record.audio.sha256] if record.audio is not None else {})
-        for record in records
-    ]
-    columns = [*_row_columns(), *FEATURES]
-    frame = pd.DataFrame(rows, columns=columns)
-    frame = frame.astype(dict.fromkeys(("sample_rate_hz", "channels", "frames"), "Int64"))
-    frame = frame.astype({"gpu_s": float, "cost_usd": float})
     types = {"number": "float64", "yes or no": "boolean", "text": "string"}
-    frame = frame.astype({name: types[feature.kind] for name, feature in FEATURES.items()})
+    measured = pd.DataFrame(
+        [known.get(sound, {}) for sound in rows["audio_sha256"]], rows.index, [*FEATURES]
+    ).astype({name: types[feature.kind] for name, feature in FEATURES.items()})
+    frame = pd.concat([rows, measured], axis=1)
     frame.attrs |= {"features_version": FEATURES_VERSION, "sha256": _checksum(_measured(frame))}
     _save(frame, run)
     return frame
+
+
+def frame_columns(rows: pd.DataFrame) -> list[str]:
+    """Return the columns of a run's rows once they have the features of its clips."""
+    from musicgen_lab.analysis.features import FEATURES
+
+    return list(dict.fromkeys([*rows.columns, *FEATURES]))
 
 
 def _row_columns() -> list[str]:

@@ -13,7 +13,7 @@ from musicgen_lab.analysis.spectrogram import WINDOW_S, MelSpectrogram, mel_spec
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.formatting import FieldLabels
 from musicgen_lab.request import SWEEP_ORDER, plain_number
-from musicgen_lab.runs.frame import build_frame
+from musicgen_lab.runs.frame import build_rows, frame_columns, with_features
 from musicgen_lab.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ class RunTable:
     Attributes
     ----------
     run : RunFolder
-    frame : pandas.DataFrame
-        One row per clip; see `musicgen_lab.results.Results`. Not to be changed in place.
+    rows : pandas.DataFrame
+        One row per clip, with its features or without: `frame` has them. Not to be changed in
+        place.
     missing : int
         Requested clips that have not been tried yet.
     labels : FieldLabels
@@ -44,20 +45,22 @@ class RunTable:
     def __init__(
         self,
         run: RunFolder,
-        frame: pd.DataFrame,
+        rows: pd.DataFrame,
         missing: int = 0,
         *,
         labels: FieldLabels | None = None,
+        whole: RunTable | None = None,
     ) -> None:
         self.run = run
-        self.frame = frame
+        self.rows = rows
         self.missing = missing
-        self.labels = labels or FieldLabels.of(list(dict.fromkeys(frame["prompt"])))
+        self.labels = labels or FieldLabels.of(list(dict.fromkeys(rows["prompt"])))
+        self._whole = whole  # what the rows were selected from
         self._cache: dict[Hashable, Any] = {}
 
     @classmethod
     def open(cls, folder: str | Path) -> RunTable:
-        """Read a run folder, measure clips that are new, and save the frame as Parquet.
+        """Read a run folder.
 
         Raises
         ------
@@ -74,8 +77,22 @@ class RunTable:
         records = {record.key: record for record in run.store.damaged(requested)} | records
         order = [key for key in requested if key in records]
         order += [key for key in records if key not in requested]
-        frame = build_frame([records[key] for key in order], run)
-        return cls(run, frame, missing=sum(key not in records for key in requested))
+        rows = build_rows([records[key] for key in order])
+        return cls(run, rows, missing=sum(key not in records for key in requested))
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row per clip with its features; see `musicgen_lab.results.Results`.
+
+        When it is first read, clips that are new are measured, and the frame of the whole run is
+        saved as Parquet. Not to be changed in place.
+        """
+        if frame_columns(self.rows) == list(self.rows.columns):
+            return self.rows
+        if self._whole is None:
+            return with_features(self.rows, self.run)
+        frame = self._whole.frame
+        return frame[frame["key"].isin(self.rows["key"])].reset_index(drop=True)
 
     @property
     def folder(self) -> Path:
@@ -91,7 +108,7 @@ class RunTable:
     @cached_property
     def swept(self) -> tuple[str, ...]:
         """The request's fields that take more than one value here."""
-        return tuple(name for name in SWEEP_ORDER if self.frame[name].nunique() > 1)
+        return tuple(name for name in SWEEP_ORDER if self.rows[name].nunique() > 1)
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -125,7 +142,7 @@ class RunTable:
         KeyError
             When that request has no finished clip.
         """
-        keys = [whole for whole in self.frame["key"] if whole.startswith(key)]
+        keys = [whole for whole in self.rows["key"] if whole.startswith(key)]
         if len(keys) > 1:
             raise InvalidRequest(
                 f"{len(keys)} clips have keys that begin with {key!r}; give more of it",
@@ -147,24 +164,26 @@ class RunTable:
         InvalidRequest
             When a column is unknown, or no row is left.
         """
-        rows = self.frame
-        for name, wanted in fields.items():
-            if name not in rows.columns:
+        columns = frame_columns(self.rows)
+        for name in fields:
+            if name not in columns:
                 raise InvalidRequest(
-                    f"unknown column {name!r}; the columns are {', '.join(rows.columns)}",
-                    field=name,
+                    f"unknown column {name!r}; the columns are {', '.join(columns)}", field=name
                 )
+        source = self.rows if fields.keys() <= set(self.rows.columns) else self.frame
+        rows = source
+        for name, wanted in fields.items():
             is_one = isinstance(wanted, str) or not hasattr(wanted, "__iter__")
             values = [plain_number(value) for value in ([wanted] if is_one else wanted)]
             rows = rows[rows[name].isin(values)]
             if rows.empty:
-                present = ", ".join(str(value) for value in self.frame[name].unique()[:12])
+                present = ", ".join(str(value) for value in source[name].unique()[:12])
                 raise InvalidRequest(
                     f"no clip has {name} {wanted!r} together with the rest; there is {present}",
                     field=name,
                     value=wanted,
                 )
-        return RunTable(self.run, rows.reset_index(drop=True), labels=self.labels)
+        return RunTable(self.run, rows.reset_index(drop=True), labels=self.labels, whole=self)
 
     def with_columns(self, **columns: Any) -> RunTable:
         """Return the table with further columns; what has been computed is kept with it.
@@ -189,7 +208,7 @@ class RunTable:
         """
 
         def compute() -> dict[str, MelSpectrogram]:
-            made = self.frame[(self.frame["status"] == "ok") & (self.frame["frames"] > 0)]
+            made = self.rows[(self.rows["status"] == "ok") & (self.rows["frames"] > 0)]
             return {key: self._mel_spectrogram(key, hop_s) for key in made["key"]}
 
         return self.cached(("mel_spectrograms", hop_s), compute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -58,6 +59,19 @@ def test_running_it_again_makes_nothing_new_and_says_so(first_run):
     assert "nothing new to make: all 9 clips are there" in done.stderr
     again = {path.name: path.stat().st_mtime_ns for path in folder.glob("runs/first/clips/*.[jw]*")}
     assert {name: again[name] for name in clips} == clips
+
+
+def test_a_sweep_without_a_report_neither_imports_librosa_nor_measures(tmp_path):
+    """An import hook makes librosa unavailable; it is needed when the frame is first read."""
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['librosa'] = None\n")
+    done = run_command(
+        "sweep", *PROMPT, "--duration", "1", "--out", "run",
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "run\n"), done.stderr
+    assert not (tmp_path / "run" / "results.parquet").exists()
+    assert Results.open(tmp_path / "run").frame["rms_dbfs"].notna().all()
+    assert (tmp_path / "run" / "results.parquet").is_file()
 
 
 def test_another_seed_makes_only_the_new_clips(first_run):

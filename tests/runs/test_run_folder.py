@@ -224,8 +224,8 @@ def test_a_run_that_can_only_be_read_is_read_and_copied_also_with_a_damaged_clip
         (disk / "clips" / f"{key}.json").write_text("{}")
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         with pytest.warns(MusicGenLabWarning) as told:
-            results = Results.open(disk)
-        assert list(results.frame["status"]) == ["failed", "ok"]
+            frame = Results.open(disk).frame
+        assert list(frame["status"]) == ["failed", "ok"]
         texts = [str(warning.message) for warning in told]
         assert any(f"{key}.json is not used" in text for text in texts)
         assert any("results.parquet was not saved" in text for text in texts)
