@@ -11,24 +11,24 @@ kernels are selected by the clip's own length, and 25 clips need no more memory 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from musicgen_lab.engine.codec_lstm import LstmState, choose_lstm
 from musicgen_lab.engine.cudnn import exact_convolutions
-from musicgen_lab.engine.linear import HalfWeightLinear, Linear, half_weights_are_fast
-from musicgen_lab.engine.seanet import CodecConfig, build_decoder, read_codebooks
+from musicgen_lab.engine.seanet import (
+    CodecConfig,
+    build_decoder,
+    context_frames,
+    read_codebooks,
+)
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.checkpoint import Checkpoint, TensorReader
 from musicgen_lab.models.config import WEIGHTS_FILE, load_part_config
-
-ROWWISE_CLIPS = 8  # that the LSTM takes at once on the CPU
-FIXED_CLIPS, FIXED_FRAMES = 32, 100  # that it takes at once on a GPU
-
-Lstm = Callable[[Sequence[Tensor]], list[Tensor]]
-"""An LSTM with its input added, over clips of (1, D, frames) each."""
 
 
 class CodecFiles:
@@ -55,6 +55,37 @@ class CodecFiles:
         self.folder = folder
         self.config = load_part_config(CodecConfig, folder)
         self.weights = Checkpoint(folder / WEIGHTS_FILE)
+
+
+@dataclass(eq=False)
+class Decoding:
+    """A clip that is decoded in parts, in the order of its frames. Made by `Codec.start`.
+
+    Attributes
+    ----------
+    frames : int
+        Of the whole clip.
+    codes : Tensor
+        (K, n) the latest codes, as far back as the next part needs them.
+    read : int
+        Frames of codes read so far.
+    states : list of LstmState
+        One per channel; none if the decoder has no LSTM.
+    hidden : list of Tensor
+        (1, D, n) per channel: what the last layers read, as far back as the next part needs it.
+    ran : int
+        Frames of `hidden` computed so far.
+    decoded : int
+        Frames decoded to sound so far.
+    """
+
+    frames: int
+    codes: Tensor
+    states: list[LstmState]
+    hidden: list[Tensor]
+    read: int = 0
+    ran: int = 0
+    decoded: int = 0
 
 
 class Codec:
@@ -109,7 +140,9 @@ class Codec:
             )
         self._tables = tables.to(device)  # (K, card, D)
         self._before, self._after = before.to(device), after.to(device)
-        self._lstm = None if lstm is None else _choose_lstm(lstm, device)
+        self._before_context, self._after_context = context_frames(before), context_frames(after)
+        self._lstm = None if lstm is None else choose_lstm(lstm, device)
+        self._lstm_shape = (0, 0) if lstm is None else (lstm.num_layers, lstm.hidden_size)
 
     @property
     def frame_rate(self) -> float:
@@ -135,13 +168,10 @@ class Codec:
         with exact_convolutions(self._device):
             hidden = [self._before(x) for x in self._embed(mono)]  # (1, D, frames) each
             if self._lstm is not None:
-                hidden = self._lstm(hidden)
+                hidden = self._lstm(hidden, [self._new_state() for _ in hidden])
             sounds = [self._after(x)[0] for x in hidden]  # (1, n) each
             sounds = [sound.cpu() for sound in sounds]  # each synchronises with the device
-        return [
-            torch.cat(sounds[first : first + self._channels])
-            for first in range(0, len(sounds), self._channels)
-        ]
+        return self._join_channels(sounds)
 
     def decode_each(self, clips: Sequence[Tensor]) -> list[Tensor | Exception]:
         """Decode clips like `decode`, with an exception in place of each that fails."""
@@ -149,6 +179,101 @@ class Codec:
             return list(self.decode(clips))
         except Exception:  # one by one, so that only the failing ones are lost
             return [self._attempt(codes) for codes in clips]
+
+    def start(self, frames: int) -> Decoding:
+        """Return the beginning of a clip that is decoded in parts.
+
+        Parameters
+        ----------
+        frames : int
+            Of the whole clip.
+        """
+        codebooks = len(self._tables) * self._channels
+        return Decoding(
+            frames,
+            codes=torch.zeros(codebooks, 0, dtype=torch.long, device=self._device),
+            states=[self._new_state() for _ in range(self._channels) if self._lstm is not None],
+            hidden=[],
+        )
+
+    def decodable(self, decoding: Decoding, read: int) -> int:
+        """Return the frames of a clip that can be decoded once its first `read` ones have codes.
+
+        A frame's sound depends on the codes of a few frames after it.
+        """
+        ran = _known(read, self._before_context[1], decoding.frames)
+        return _known(ran, self._after_context[1], decoding.frames)
+
+    @torch.inference_mode()
+    def decode_parts(self, parts: Sequence[tuple[Decoding, Tensor]]) -> list[Tensor]:
+        """Decode as much as the next codes of each clip complete.
+
+        Together the parts are the whole clip within 1e-5 of full scale, a third of a 16-bit step:
+        convolutions add in another order at another length.
+
+        Parameters
+        ----------
+        parts : sequence of (Decoding, Tensor)
+            A clip, and its (K, n) codes that follow those read so far.
+
+        Returns
+        -------
+        list of Tensor
+            (channels, m) samples each, float32, on the CPU, that follow those decoded so far; m may
+            be 0.
+        """
+        for decoding, codes in parts:
+            decoding.codes = torch.cat([decoding.codes, codes.to(self._device)], dim=1)
+            decoding.read += codes.shape[1]
+        with exact_convolutions(self._device):
+            self._run_first_layers([decoding for decoding, _ in parts])
+            sounds = [sound for decoding, _ in parts for sound in self._run_last_layers(decoding)]
+        return self._join_channels(sounds)
+
+    def _run_first_layers(self, decodings: Sequence[Decoding]) -> None:
+        """Extend `hidden` of each clip as far as the codes read allow."""
+        left, right = self._before_context
+        stops = [_known(each.read, right, each.frames) for each in decodings]
+        longer = [
+            (each, stop) for each, stop in zip(decodings, stops, strict=True) if stop > each.ran
+        ]
+        inputs: list[Tensor] = []
+        for each, stop in longer:
+            begin = each.read - each.codes.shape[1]
+            for x in self._embed([each.codes[c :: self._channels] for c in range(self._channels)]):
+                inputs.append(self._before(x)[..., each.ran - begin : stop - begin])
+            each.codes = each.codes[:, max(stop - left, 0) - begin :]
+        if self._lstm is not None and longer:
+            inputs = self._lstm(inputs, [state for each, _ in longer for state in each.states])
+        for index, (each, stop) in enumerate(longer):
+            new = inputs[index * self._channels : (index + 1) * self._channels]
+            pairs = zip(each.hidden, new, strict=True)
+            each.hidden = [torch.cat(pair, dim=2) for pair in pairs] if each.ran else new
+            each.ran = stop
+
+    def _run_last_layers(self, decoding: Decoding) -> list[Tensor]:
+        """Return the sound of each channel that `hidden` completes: (1, m)."""
+        left, right = self._after_context
+        stop = _known(decoding.ran, right, decoding.frames)
+        if stop == decoding.decoded:
+            return [torch.zeros(1, 0)] * self._channels
+        begin = decoding.ran - decoding.hidden[0].shape[-1]
+        first, last = decoding.decoded - begin, stop - begin
+        samples = slice(first * self.samples_per_frame, last * self.samples_per_frame)
+        sounds = [self._after(x)[0][:, samples] for x in decoding.hidden]
+        decoding.hidden = [x[..., max(stop - left, 0) - begin :] for x in decoding.hidden]
+        decoding.decoded = stop
+        return [sound.cpu() for sound in sounds]
+
+    def _new_state(self) -> LstmState:
+        return LstmState.first(*self._lstm_shape, self._device)
+
+    def _join_channels(self, sounds: Sequence[Tensor]) -> list[Tensor]:
+        """Join the channels of each clip: (1, n) each to (channels, n) each."""
+        return [
+            torch.cat(list(sounds[first : first + self._channels]))
+            for first in range(0, len(sounds), self._channels)
+        ]
 
     def _attempt(self, codes: Tensor) -> Tensor | Exception:
         try:
@@ -166,111 +291,6 @@ class Codec:
         return [vectors.T.unsqueeze(0) for vectors in torch.split(total, frames)]
 
 
-def _batched(clips: Sequence[Tensor], size: int) -> Iterator[Sequence[Tensor]]:
-    """Split clips into batches of a maximum size."""
-    return (clips[first : first + size] for first in range(0, len(clips), size))
-
-
-def _choose_lstm(lstm: nn.LSTM, device: torch.device) -> Lstm:
-    """Return the fastest LSTM on a device in which no clip depends on another."""
-    if half_weights_are_fast(device, torch.float32):
-        return _RowwiseLstm(lstm)
-    lstm = lstm.to(device)
-    lstm.flatten_parameters()
-    if device.type == "cuda":
-        fixed = _FixedShapeLstm(lstm)
-        if fixed.rows_are_independent():
-            return fixed
-    return lambda clips: [_run_lstm(lstm, x) for x in clips]
-
-
-def _run_lstm(lstm: nn.LSTM, x: Tensor) -> Tensor:
-    """Run over one clip: (1, D, frames) to the same shape."""
-    y: Tensor = lstm(x.permute(2, 0, 1))[0]
-    return y.permute(1, 2, 0) + x
-
-
-class _FixedShapeLstm:
-    """An LSTM over clips of different lengths, always in batches of the same shape.
-
-    cuDNN selects its kernels by shape only, so with a fixed shape, zero padding, and the state
-    carried from chunk to chunk, a clip's result does not depend on the others.
-    """
-
-    def __init__(self, lstm: nn.LSTM) -> None:
-        self._lstm = lstm
-
-    def __call__(self, clips: Sequence[Tensor]) -> list[Tensor]:
-        """Run over (1, D, frames) each."""
-        return [y for some in _batched(clips, FIXED_CLIPS) for y in self._run(some)]
-
-    def _run(self, clips: Sequence[Tensor]) -> list[Tensor]:
-        width, longest = self._lstm.hidden_size, max(x.shape[-1] for x in clips)
-        frames = -(-longest // FIXED_FRAMES) * FIXED_FRAMES
-        batch = clips[0].new_zeros(frames, FIXED_CLIPS, width)
-        for index, x in enumerate(clips):
-            batch[: x.shape[-1], index] = x[0].T
-        state, outputs = None, []
-        for chunk in torch.split(batch, FIXED_FRAMES):
-            y, state = self._lstm(chunk, state)
-            outputs.append(y)
-        y = torch.cat(outputs) + batch
-        return [y[: x.shape[-1], index].T.unsqueeze(0) for index, x in enumerate(clips)]
-
-    @torch.inference_mode()
-    def rows_are_independent(self) -> bool:
-        """Return whether a clip has equal bits at every position in every batch."""
-        generator = torch.Generator().manual_seed(0)
-        shape = (FIXED_CLIPS, 1, self._lstm.hidden_size, FIXED_FRAMES)
-        device = next(self._lstm.parameters()).device
-        clips = list(torch.randn(shape, generator=generator).to(device))
-        together, moved = self(clips), self(clips[1:] + clips[:1])
-        return all(map(torch.equal, together[1:] + together[:1], moved))
-
-
-class _RowwiseLstm:
-    """An LSTM over clips of different lengths, built from linear layers with independent rows."""
-
-    def __init__(self, lstm: nn.LSTM) -> None:
-        self._width = lstm.hidden_size
-        self._layers: list[tuple[Linear, Linear]] = []
-        for index in range(lstm.num_layers):
-            weight_ih, weight_hh, bias_ih, bias_hh = (
-                getattr(lstm, f"{name}_l{index}").detach()
-                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            from_input = HalfWeightLinear(weight_ih, bias_ih + bias_hh)
-            self._layers.append((from_input, HalfWeightLinear(weight_hh)))
-
-    def __call__(self, clips: Sequence[Tensor]) -> list[Tensor]:
-        """Run over (1, D, frames) each; padding never influences a clip."""
-        return [y for some in _batched(clips, ROWWISE_CLIPS) for y in self._run(some)]
-
-    def _run(self, clips: Sequence[Tensor]) -> list[Tensor]:
-        frames = max(x.shape[-1] for x in clips)
-        batch = torch.zeros(frames, len(clips), self._width)
-        for index, x in enumerate(clips):
-            batch[: x.shape[-1], index] = x[0].T
-        y = batch
-        for from_input, from_state in self._layers:
-            gates = from_input(y.flatten(0, 1)).view(frames, len(clips), -1)
-            y = self._recur(gates, from_state)
-        y = y + batch
-        return [y[: x.shape[-1], index].T.unsqueeze(0) for index, x in enumerate(clips)]
-
-    def _recur(self, gates: Tensor, from_state: Linear) -> Tensor:
-        """Run one layer: (frames, B, 4 * D) of input gates to (frames, B, D) of states."""
-        state = torch.zeros(gates.shape[1], self._width)
-        cell = torch.zeros_like(state)
-        states = []
-        for frame in gates:
-            enter, forget, candidate, leave = (frame + from_state(state)).chunk(4, dim=-1)
-            cell = _sigmoid(forget) * cell + _sigmoid(enter) * torch.tanh(candidate)
-            state = _sigmoid(leave) * torch.tanh(cell)
-            states.append(state)
-        return torch.stack(states)
-
-
-def _sigmoid(x: Tensor) -> Tensor:
-    """Compute the sigmoid by tanh: torch's has different last bits at the end of an array."""
-    return torch.tanh(x * 0.5) * 0.5 + 0.5
+def _known(frames: int, context: int, total: int) -> int:
+    """Return of how many frames the neighbours after them are known too."""
+    return total if frames == total else max(frames - context, 0)

@@ -77,6 +77,10 @@ class Convolution(nn.Module):
         self._right = 0 if config.use_causal_conv else total // 2
         self._left = total - self._right
 
+    def widen(self, left: int, right: int) -> tuple[int, int]:
+        """Return the neighbours at either end of the input that as many of the output need."""
+        return left + self._left, right + self._right
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply it: (1, in, T) to (1, out, T)."""
         padded = _pad(x, self._left, self._right, self._mode)
@@ -114,6 +118,13 @@ class Upsampling(nn.Module):
         self.register_buffer("weight", both.flatten(1).T.contiguous())
         self.register_buffer("bias", bias.repeat_interleave(stride))
 
+    def widen(self, left: int, right: int) -> tuple[int, int]:
+        """Return the neighbours at either end of the input that as many of the output need."""
+        stride = self.weight.shape[0] // self._channels
+        first = (self._trim_left - left) // stride - 1  # each block needs the input before it too
+        last = (self._trim_left + right - 1) // stride
+        return -first, last + 1
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply it: (1, in, T) to (1, out, (T + 1) * stride - trim_left - trim_right)."""
         padded = F.pad(x[0], (1, 1))
@@ -135,6 +146,12 @@ class ResidualBlock(nn.Module):
         self._shortcut = (
             Convolution(tensors, f"{name}.shortcut", config) if config.use_conv_shortcut else None
         )
+
+    def widen(self, left: int, right: int) -> tuple[int, int]:
+        """Return the neighbours at either end of the input that as many of the output need."""
+        block = self._first.widen(*self._second.widen(left, right))
+        direct = (left, right) if self._shortcut is None else self._shortcut.widen(left, right)
+        return max(block[0], direct[0]), max(block[1], direct[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it: (1, C, T) to (1, C, T)."""
@@ -179,6 +196,21 @@ def build_decoder(
             index += 1
     after += [nn.ELU(), Convolution(tensors, f"decoder.layers.{index + 1}", config)]
     return before, lstm, nn.Sequential(*after)
+
+
+def context_frames(layers: nn.Module) -> tuple[int, int]:
+    """Return the neighbouring frames, before and after, that a frame of the output depends on.
+
+    Parameters
+    ----------
+    layers : nn.Module
+        A part of the decoder, as `build_decoder` returns it.
+    """
+    left = right = 0
+    for layer in reversed(list(layers)) if isinstance(layers, nn.Sequential) else [layers]:
+        if isinstance(layer, Convolution | Upsampling | ResidualBlock):
+            left, right = layer.widen(left, right)
+    return left, right
 
 
 def read_codebooks(tensors: Mapping[str, Tensor], count: int) -> Tensor:

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.engine import upload as upload_module
-from musicgen_lab.engine.codec import FIXED_CLIPS, FIXED_FRAMES, Codec
+from musicgen_lab.engine.codec import Codec
+from musicgen_lab.engine.codec_lstm import FIXED_CLIPS, FIXED_FRAMES
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.model import Model
 from musicgen_lab.engine.options import EngineOptions
