@@ -28,6 +28,7 @@ from musicgen_lab.listening.previews import (
     FilePreviews,
     Preview,
 )
+from musicgen_lab.player import player_script, player_style
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.templating import show
 
@@ -149,13 +150,15 @@ def frame(pictures: MelPictures, *, can_match: bool) -> dict[str, Any]:
     can_match : bool
         Whether there are loudness-matched copies to switch to.
     """
+    from markupsafe import Markup
     from matplotlib import colormaps
 
+    player = {"script": Markup(player_script()), "style": Markup(player_style())}
     if not pictures.by_key:
-        return {"loudness_lufs": "", "scale": None}
+        return player | {"loudness_lufs": "", "scale": None}
     low_db, high_db = pictures.level_limits_db
     highest_khz = float(mel_to_hz(np.array(pictures.mel_limits[1]))) / 1000
-    return {
+    return player | {
         "loudness_lufs": signed(MATCHED_LUFS, 0) if can_match else "",
         "scale": {
             "seconds": round(pictures.duration_s, 3),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import InvalidRequest
@@ -22,6 +23,9 @@ LISTENING_FOLDER = "listening"
 MP3_SAMPLE_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 MATCHED_LUFS = -23.0
 """The loudness of matched copies (EBU R 128), low enough that few clips would exceed full scale."""
+
+PEAKS = 240
+"""The points of a waveform: more than a player is wide."""
 
 EMBEDDED_MB_MAX = 32
 """The maximum size of embedded files in one page or notebook."""
@@ -41,11 +45,14 @@ class Preview:
         Its audio at its own level, attenuated only if it would clip.
     matched : str
         Its audio at the same loudness as all others; the same as `as_made` if it is silent.
+    peaks: str
+        Its waveform, see `encode_peaks`.
     """
 
     picture: str
     as_made: str
     matched: str
+    peaks: str
 
 
 def encode_preview(clip: Clip, *, gain_db: float = 0.0) -> tuple[bytes, str]:
@@ -77,6 +84,25 @@ def encode_preview(clip: Clip, *, gain_db: float = 0.0) -> tuple[bytes, str]:
         subtype="MPEG_LAYER_III" if is_mp3 else "PCM_16",
     )
     return buffer.getvalue(), ".mp3" if is_mp3 else ".wav"
+
+
+def encode_peaks(samples: npt.NDArray[np.float32]) -> str:
+    """Return a clip's waveform for a player, which then need not decode the clip to draw it.
+
+    Parameters
+    ----------
+    samples : array of shape (channels, n)
+
+    Returns
+    -------
+    str
+        Base64 of at most `PEAKS` bytes: the peaks of equal parts, 255 being full scale.
+    """
+    magnitudes = np.abs(samples).max(axis=0, initial=0.0)
+    starts = np.unique(np.linspace(0, len(magnitudes), PEAKS, endpoint=False, dtype=int))
+    peaks = np.maximum.reduceat(magnitudes, starts) if len(magnitudes) else magnitudes
+    levels = np.round(255 * np.clip(peaks, 0.0, 1.0)).astype(np.uint8)
+    return base64.b64encode(levels.tobytes()).decode("ascii")
 
 
 class FilePreviews:
@@ -115,13 +141,15 @@ class FilePreviews:
     def _write(self, table: RunTable, key: str, pictures: MelPictures) -> Preview:
         picture = self._file(f"{key}.png", pictures.png(key))
         clip = table.clip(key)
+        peaks = encode_peaks(clip.samples)
         content, suffix = encode_preview(clip)
         as_made = self._file(f"{key}{suffix}", content)
         gain_db = matching_gain_db(table, key)
         if not gain_db:
-            return Preview(picture, as_made, as_made)
+            return Preview(picture, as_made, as_made, peaks)
         content, suffix = encode_preview(clip, gain_db=gain_db)
-        return Preview(picture, as_made, self._file(f"{key}.matched{suffix}", content))
+        matched = self._file(f"{key}.matched{suffix}", content)
+        return Preview(picture, as_made, matched, peaks)
 
     def _file(self, name: str, content: bytes) -> str:
         write_atomically(self._folder / LISTENING_FOLDER / name, content)
@@ -152,7 +180,8 @@ class EmbeddedPreviews:
         previews = {}
         for key in (key for key in keys if key in pictures.by_key):
             gain_db = matching_gain_db(table, key) if self._matched else 0.0
-            content, suffix = encode_preview(table.clip(key), gain_db=gain_db)
+            clip = table.clip(key)
+            content, suffix = encode_preview(clip, gain_db=gain_db)
             picture, sound = data_uri(pictures.png(key), ".png"), data_uri(content, suffix)
             size += len(picture) + len(sound)
             check_embedded(
@@ -160,7 +189,7 @@ class EmbeddedPreviews:
                 "select fewer clips first, as in results.select(seed=0), or make a report: its "
                 "sounds lie beside it",
             )
-            previews[key] = Preview(picture, sound, sound)
+            previews[key] = Preview(picture, sound, sound, encode_peaks(clip.samples))
         return previews
 
 

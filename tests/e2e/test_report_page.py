@@ -129,6 +129,51 @@ def test_players_show_their_length_before_and_where_they_are_while_they_play(pag
     assert page.evaluate("document.querySelector('audio').paused")
 
 
+def test_two_clips_are_compared_at_the_same_moment(page):
+    page.evaluate("document.querySelectorAll('audio').forEach(it => { it.muted = true; })")
+    first, second = (page.locator("clip-player").nth(index) for index in (0, 3))
+    bar = page.get_by_role("group", name="Compare two clips")
+    assert bar.count() == 0
+    first.locator(".play").press("a")  # by keyboard, or with its button
+    second.locator(".mark").click()
+    assert "A temperature 0.7, cfg_coef 1" in bar.inner_text()
+    assert second.locator(".mark").inner_text() == "B"
+    first.locator(".play").press("ArrowRight")
+    page.wait_for_function("document.querySelectorAll('audio')[0].currentTime > 1.2")
+
+    first.locator(".play").press("x")
+
+    page.wait_for_function("!document.querySelectorAll('audio')[3].paused")
+    at, paused = page.evaluate(
+        "[document.querySelectorAll('audio')[3].currentTime, "
+        "document.querySelectorAll('audio')[0].paused]"
+    )
+    assert at > 1.2 and paused
+    bar.get_by_role("button", name="Clear").click()
+    assert not bar.is_visible() and second.locator(".mark").inner_text() == "A/B"
+
+
+def test_the_arrow_keys_go_to_another_clip_at_the_same_moment(page):
+    page.evaluate("document.querySelectorAll('audio').forEach(it => { it.muted = true; })")
+    page.locator(".play").first.press("ArrowRight")
+    page.wait_for_function("document.querySelector('audio').currentTime > 1")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("document.querySelectorAll('audio')[1].currentTime > 1")
+    assert page.evaluate("document.activeElement.ariaLabel").startswith("Play temperature 0.7, cfg")
+    page.keyboard.press("Escape")
+    assert page.evaluate("[...document.querySelectorAll('audio')].every(it => it.paused)")
+
+
+def test_waveforms_are_drawn_where_they_are_seen(browser, large_report):
+    page = open_page(browser, large_report, PHONE, "light")
+    drawn = "[...document.querySelectorAll('clip-player')].filter(it => it.wave).length"
+    page.locator("clip-player").first.scroll_into_view_if_needed()
+    page.wait_for_function(f"{drawn} > 0")
+    assert page.evaluate(drawn) < 40 < page.locator("clip-player").count()
+    assert page.evaluate("document.querySelector('.waveform div').shadowRoot !== null")
+    page.close()
+
+
 def test_a_click_on_a_picture_plays_from_there(page):
     page.evaluate("document.querySelector('audio').muted = true")
     picture = page.locator(".timeline").first
@@ -136,7 +181,7 @@ def test_a_click_on_a_picture_plays_from_there(page):
     picture.click(position={"x": size["width"] / 2, "y": size["height"] / 2})
     page.wait_for_function("!document.querySelector('audio').paused")
     assert page.evaluate("document.querySelector('audio').currentTime") == pytest.approx(1, abs=0.6)
-    assert page.evaluate("parseFloat(document.querySelector('.timeline i').style.left)") >= 49
+    assert page.evaluate("parseFloat(document.querySelector('.playhead').style.left)") >= 49
 
 
 def test_a_page_without_its_folder_says_so_and_one_with_it_does_not(
@@ -243,7 +288,7 @@ def test_the_table_sorts_by_a_column_both_ways_with_the_unknown_last(page):
 def test_everything_that_can_be_used_is_reached_by_the_tab_key(page):
     wanted = page.evaluate(
         """[...document.querySelectorAll(
-            "a[href], .play, .scroll, .figure, .listening-scroll, .clips button")].length"""
+            "a[href], .play, .mark, .scroll, .figure, .listening-scroll, .clips button")].length"""
     )
     reached = set()
     for _ in range(2 * wanted):

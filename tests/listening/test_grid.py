@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
@@ -11,7 +12,7 @@ from bs4 import BeautifulSoup
 
 from musicgen_lab import InvalidRequest
 from musicgen_lab.listening.grid import listen, listening_grid
-from musicgen_lab.listening.previews import encode_preview, matching_gain_db
+from musicgen_lab.listening.previews import encode_peaks, encode_preview, matching_gain_db
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.run_table import RunTable
 from tests.support.report_runs import beats, make_run
@@ -56,6 +57,28 @@ def test_in_a_notebook_the_sounds_are_inside_and_the_values_under_them(tmp_path)
     assert not (tmp_path / "listening").exists()
     with pytest.raises(InvalidRequest, match="unknown feature 'rms'"):
         listen(table, features=["rms"])
+
+
+def test_a_waveform_has_the_peaks_of_equal_parts_of_a_clip_of_any_length():
+    samples = np.zeros((2, 240_000), dtype=np.float32)
+    samples[1, 120_000:] = np.linspace(0, -1, 120_000)
+
+    peaks = np.frombuffer(base64.b64decode(encode_peaks(samples)), np.uint8) / 255
+
+    assert len(peaks) == 240 and not peaks[:120].any()
+    np.testing.assert_allclose(peaks[120:], np.arange(1, 121) / 120, atol=0.01)
+    assert len(base64.b64decode(encode_peaks(samples[:, :7]))) == 7
+    assert encode_peaks(samples[:, :0]) == ""
+
+
+def test_players_and_their_script_are_the_same_in_a_notebook_and_in_a_page(tmp_path):
+    table = RunTable.open(make_run(tmp_path))
+    for shown in (listen(table), listening_grid(table)):
+        page = BeautifulSoup(shown.data, "html.parser")
+        player = page.find("clip-player")
+        assert player["data-label"] == "the clip" and player["data-length"] == "1.0"
+        assert 'customElements.define("clip-player"' in page.script.string
+        assert len(page.script.string) < 80_000
 
 
 @pytest.mark.parametrize("what", ["damaged", "a link to a file", "a link to a folder"])
