@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from musicgen_lab import make_report
+from tests.support.attacks import print_attacks
 from tests.support.report_runs import make_run
 
 
@@ -53,3 +54,8 @@ def pytest_collection_modifyitems(items):
     """Run what starts processes last; first with several workers, which then end together."""
     several = "PYTEST_XDIST_WORKER" in os.environ
     items.sort(key=lambda item: ("e2e" in item.path.parts) != several)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print how much was tried against the package; here, as the process of `-n 2` needs it."""
+    print_attacks(terminalreporter)
