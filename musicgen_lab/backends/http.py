@@ -7,6 +7,7 @@ import base64
 import math
 import os
 import queue
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -77,7 +78,8 @@ class HttpBackend:
     A request becomes a job of the service and is polled until it has ended; a service without jobs
     may answer with the clip itself. A request that may have arrived at the service is not sent
     again, unless the service reports it as lost: then at most twice more. Requests that could not
-    be sent, or were refused because the service was full or starting, are sent again.
+    be sent, or were refused because the service was full or starting, are sent again. A job that
+    makes no progress is given up as a failure, `Stalled`.
 
     Parameters
     ----------
@@ -97,6 +99,9 @@ class HttpBackend:
         Requests in flight at once.
     patience_s : float
         How long to keep retrying while the service is full, in seconds.
+    stalled_s : float
+        How long a job may make no progress, in seconds: a running one by its own steps, a queued
+        one by those of all jobs of this backend.
 
     Raises
     ------
@@ -117,6 +122,7 @@ class HttpBackend:
         plain_http: bool = False,
         at_once: int = 32,
         patience_s: float = 900.0,
+        stalled_s: float = 900.0,
     ) -> None:
         try:
             import httpx2
@@ -135,6 +141,7 @@ class HttpBackend:
                 f"at_once must be 1 or more, got {at_once}", field="at_once", value=at_once
             )
         self._host, self._at_once, self._patience_s = parts.netloc, at_once, patience_s
+        self._stalled_s, self._progressed_s = stalled_s, 0.0  # the latest progress of any job
         self._environment_keys_sent = keys_are_for(address)
         given = any((api_key, proxy_key, proxy_secret))
         if (
@@ -316,6 +323,7 @@ class HttpBackend:
         import httpx2
 
         pause_s, errors = POLL_MIN_S, 0
+        furthest, progressed_s = (False, 0), time.monotonic()  # whether it runs, and its steps
         while True:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * POLL_GROWTH, POLL_MAX_S)
@@ -335,8 +343,24 @@ class HttpBackend:
                 raise self._refused(answer)
             job = _read_json(answer)
             making.tell(job)
-            if job.get("status") not in ("queued", "running"):
+            status = job.get("status")
+            if status not in ("queued", "running"):
+                self._progressed_s = time.monotonic()
                 return self._read_job(job, making.request)
+            reached = (status == "running", job.get("steps_done") or 0)
+            if reached > furthest:
+                furthest, progressed_s = reached, time.monotonic()
+                self._progressed_s = progressed_s
+            elif status == "queued":
+                progressed_s = max(progressed_s, self._progressed_s)
+            if time.monotonic() - progressed_s > self._stalled_s:
+                await self._send("DELETE", path)
+                return Failure(
+                    making.request,
+                    "Stalled",
+                    f"the job at {self._host} is {status} and made no progress for "
+                    f"{self._stalled_s:g} s; run the sweep again to try it once more",
+                )
 
     def _job_path(self, answer: httpx2.Response) -> str:
         """Return the path of a job at this service.

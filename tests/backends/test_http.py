@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -125,6 +126,43 @@ def test_a_clip_that_takes_longer_than_a_call_may_last_is_made_once_and_arrives(
     with running(app) as address:
         assert isinstance(make(connect(address, patience_s=0)), Clip)
     assert len(engine.made) == 1
+
+
+class Polled(EngineWorker):
+    """A worker whose jobs advance by a step in every poll, up to a step that they never leave."""
+
+    def __init__(self, last_step):
+        super().__init__(SineEngine(), MODEL)
+        self.last_step, self.steps_done, self.jobs = last_step, 0, {}
+
+    def submit(self, request):
+        future = Future()
+        self.jobs[future] = request
+        return future
+
+    def progress(self, future):
+        self.steps_done = min(self.steps_done + 1, self.last_step)
+        if self.steps_done == STEPS_OF_POLLED and not future.done():
+            future.set_result(sine_clip(self.jobs[future]))
+        return self.steps_done, STEPS_OF_POLLED
+
+
+STEPS_OF_POLLED = 6
+
+
+@pytest.mark.parametrize(("last_step", "state"), [(0, "queued"), (3, "running")])
+def test_a_job_without_progress_is_given_up_and_cancelled(connect, last_step, state):
+    worker = Polled(last_step)
+    with serving(worker) as address:
+        failure = make(connect(address, stalled_s=0.01))
+        assert all(job.cancelled() for job in worker.jobs)
+    assert failure.error_type == "Stalled"
+    assert f"is {state} and made no progress for 0.01 s; run the sweep again" in failure.message
+
+
+def test_a_job_that_advances_is_waited_for_however_long_it_takes(connect):
+    with serving(Polled(STEPS_OF_POLLED)) as address:
+        assert isinstance(make(connect(address, stalled_s=0.01)), Clip)
 
 
 def test_a_service_without_jobs_may_answer_with_the_clip_itself(connect):
