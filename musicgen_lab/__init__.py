@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from musicgen_lab.request import GenerationRequest
     from musicgen_lab.results import Results
     from musicgen_lab.runs.clip_store import ClipStore
+    from musicgen_lab.streaming import ClipFailed, SoundChunk
     from musicgen_lab.sweep import Sweep
 
 # Threads of OpenMP that wait for each other spin for milliseconds before they sleep. Where another
@@ -47,6 +48,7 @@ _HOMES = {
     "Backend": "backends",
     "BackendUnavailable": "errors",
     "Clip": "clip",
+    "ClipFailed": "streaming",
     "ClipStore": "runs.clip_store",
     "Failure": "clip",
     "GenerationRequest": "request",
@@ -61,6 +63,7 @@ _HOMES = {
     "Results": "results",
     "RunFolderError": "errors",
     "RunFolderUnwritable": "errors",
+    "SoundChunk": "streaming",
     "Sweep": "sweep",
     "connect": "backends",
     "make_comparison": "report.compare",
@@ -71,6 +74,7 @@ __all__ = [
     "Backend",
     "BackendUnavailable",
     "Clip",
+    "ClipFailed",
     "ClipStore",
     "Failure",
     "GenerationRequest",
@@ -85,6 +89,7 @@ __all__ = [
     "Results",
     "RunFolderError",
     "RunFolderUnwritable",
+    "SoundChunk",
     "Sweep",
     "connect",
     "make_comparison",

@@ -10,6 +10,7 @@ from musicgen_lab.errors import BackendUnavailable
 if TYPE_CHECKING:
     from musicgen_lab.clip import Clip, Failure, Provenance
     from musicgen_lab.request import GenerationRequest
+    from musicgen_lab.streaming import SoundChunk
 
 
 OnProgress: TypeAlias = "Callable[[float], None]"
@@ -68,6 +69,55 @@ class Backend(Protocol):
         ----------
         requests : sequence of GenerationRequest
             Resolved.
+        """
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """A backend that hands out the sound of clips while they are made.
+
+    Examples
+    --------
+    >>> import musicgen_lab as lab
+    >>> backend = lab.connect("local")
+    >>> request = lab.GenerationRequest(prompt="jazzy piano solo", duration=1, seed=0)
+    >>> chunks = list(backend.stream(request))
+    >>> chunks[0].start_s, chunks[-1].clip.duration_s
+    (0.0, 1.0)
+    """
+
+    def stream(self, request: GenerationRequest) -> Iterator[SoundChunk]:
+        """Yield the sound of a request while it is made; the last chunk has the clip.
+
+        A caller that stops iterating, or closes the iterator, frees the clip's slot.
+
+        Parameters
+        ----------
+        request : GenerationRequest
+
+        Raises
+        ------
+        ModelUnavailable
+            When this backend cannot serve the request's model.
+        ClipFailed
+            While iterating, when the clip cannot be finished.
+        """
+
+    def stream_all(
+        self, requests: Sequence[GenerationRequest]
+    ) -> Iterator[tuple[int, SoundChunk | Failure]]:
+        """Yield the sound of several requests while they are made together.
+
+        Parameters
+        ----------
+        requests : sequence of GenerationRequest
+            Of one model.
+
+        Yields
+        ------
+        tuple of int and SoundChunk or Failure
+            The index of a request and its next chunk, or its failure. A request ends with the chunk
+            that has its clip, or with its failure.
         """
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from musicgen_lab.backends.submitting import of_one_request
 from musicgen_lab.clip import Clip, Failure, Provenance
 from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX
 from musicgen_lab.engine.options import EngineOptions
@@ -17,6 +20,8 @@ from musicgen_lab.request import TOP_K_MAX, GenerationRequest
 
 if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
+    from musicgen_lab.backends.worker import EngineWorker
+    from musicgen_lab.streaming import SoundChunk
 
 ENGINES = {"lab": ("torch", "transformers"), "audiocraft": ("torch", "audiocraft")}
 FRAME_RATE_HZ = 50.0  # of every released model
@@ -99,6 +104,8 @@ class LocalBackend:
         self._default = locate(model)
         self._sources = {self._default.identity: self._default}
         self._open_engine: tuple[str, _Engine] | None = None
+        self._lent: dict[str, tuple[EngineWorker, int]] = {}  # by identity, with their streams
+        self._lending = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -156,6 +163,76 @@ class LocalBackend:
         resolved = map(self.resolve, requests)
         for identity, group in itertools.groupby(resolved, lambda request: str(request.model)):
             yield from self._generate(self._sources[identity], group, on_progress)
+
+    def stream(self, request: GenerationRequest) -> Generator[SoundChunk]:
+        """Yield the sound of a request while it is made, as in `Streams`.
+
+        Raises
+        ------
+        InvalidRequest
+            With the audiocraft engine, which makes a clip in one piece.
+        """
+        return of_one_request(self.stream_all([request]))
+
+    def stream_all(
+        self, requests: Sequence[GenerationRequest]
+    ) -> Generator[tuple[int, SoundChunk | Failure]]:
+        """Yield the sound of several requests while they are made, as in `Streams`.
+
+        Raises
+        ------
+        InvalidRequest
+            When they are of several models; with the audiocraft engine.
+        """
+        return self._stream(self._check_streamed(requests))
+
+    def _check_streamed(self, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+        """Return the requests with their model, if they can be streamed together."""
+        if self._engine_name == "audiocraft":
+            raise InvalidRequest(
+                "the audiocraft engine makes a clip in one piece; stream with engine='lab'"
+            )
+        resolved = [self.resolve(request) for request in requests]
+        models = sorted({str(request.model) for request in resolved})
+        if len(models) > 1:
+            raise InvalidRequest(
+                f"requests that are streamed together must be of one model, got {models[0]} and "
+                f"{models[1]}; stream each model's on their own",
+                field="model",
+                value=models[1],
+            )
+        return resolved
+
+    def _stream(
+        self, requests: Sequence[GenerationRequest]
+    ) -> Generator[tuple[int, SoundChunk | Failure]]:
+        if requests:
+            with self._stepped(self._sources[str(requests[0].model)]) as worker:
+                yield from worker.stream_all(requests)
+
+    @contextmanager
+    def _stepped(self, source: ModelSource) -> Iterator[EngineWorker]:
+        """Lend the thread that steps a model's engine, which ends with the last stream."""
+        from musicgen_lab.backends.worker import EngineWorker
+        from musicgen_lab.engine.engine import Engine
+
+        identity = source.identity
+        with self._lending:
+            if identity not in self._lent:
+                engine = self._open(source)
+                assert isinstance(engine, Engine)
+                self._lent[identity] = EngineWorker(engine, identity), 0
+            worker, users = self._lent[identity]
+            self._lent[identity] = worker, users + 1
+        try:
+            yield worker
+        finally:
+            with self._lending:
+                worker, users = self._lent.pop(identity)
+                if users > 1:
+                    self._lent[identity] = worker, users - 1
+                else:
+                    worker.close()
 
     def _generate(
         self,

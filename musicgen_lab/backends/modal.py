@@ -24,6 +24,7 @@ from musicgen_lab.backends.wire import check_format, plain, unpack
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.streaming import OnChunk
 
 if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
@@ -111,8 +112,11 @@ class ModalBackend:
         """
         return resolve_served(request, self._about()["models"])
 
-    def submit(self, request: GenerationRequest) -> Future[Result]:
-        """Send a resolved request; cancelling the future cancels it on Modal too."""
+    def submit(self, request: GenerationRequest, on_chunk: OnChunk | None = None) -> Future[Result]:
+        """Send a resolved request; cancelling the future cancels it on Modal too.
+
+        All of the sound arrives with the clip: `on_chunk` is not called.
+        """
         self._about()  # raises for a service of another format before anything is made
         return self._loop.start(self._make(request, REQUEST_ID.get()))
 

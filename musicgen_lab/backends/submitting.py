@@ -7,14 +7,17 @@ disconnect.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.streaming import ClipFailed, OnChunk, SoundChunk
 
 if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
@@ -86,8 +89,15 @@ class Submits(Protocol):
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with its model named and its revision fixed."""
 
-    def submit(self, request: GenerationRequest) -> Future[Result]:
-        """Submit a resolved request; cancelling the future frees its slot."""
+    def submit(self, request: GenerationRequest, on_chunk: OnChunk | None = None) -> Future[Result]:
+        """Submit a resolved request; cancelling the future frees its slot.
+
+        Parameters
+        ----------
+        request : GenerationRequest
+        on_chunk : callable, optional
+            Called with the clip's sound, part by part, in another thread.
+        """
 
     def progress(self, future: Future[Result]) -> tuple[int, int] | None:
         """Return the steps done and the total steps of a submitted request.
@@ -161,6 +171,89 @@ def generate_by_submitting(
     finally:
         for future in in_flight:
             future.cancel()
+
+
+def stream_by_submitting(
+    submit: Callable[[GenerationRequest, OnChunk], Future[Result]],
+    requests: Sequence[GenerationRequest],
+) -> Generator[tuple[int, SoundChunk | Failure]]:
+    """Yield the sound of all requests while they are made, each with its request's index.
+
+    When the caller stops iterating, the requests in progress are cancelled.
+
+    Parameters
+    ----------
+    submit : callable
+        Takes a resolved request and what to call with its chunks, returns a future.
+    requests : sequence of GenerationRequest
+        All of them are submitted at once.
+
+    Yields
+    ------
+    tuple of int and SoundChunk or Failure
+        A request's last one is the chunk with its clip, or its failure.
+    """
+    events: queue.SimpleQueue[tuple[int, SoundChunk | Future[Result]]] = queue.SimpleQueue()
+    futures: list[Future[Result]] = []
+
+    def put(index: int, event: SoundChunk | Future[Result]) -> None:
+        events.put((index, event))
+
+    try:
+        for index, request in enumerate(requests):
+            future = submit(request, partial(put, index))
+            futures.append(future)
+            future.add_done_callback(partial(put, index))
+        sent, steps, unfinished = [0] * len(futures), [0] * len(futures), len(futures)
+        while unfinished:
+            index, event = events.get()
+            if isinstance(event, SoundChunk):
+                sent[index], steps[index] = sent[index] + event.samples.shape[1], event.steps
+                yield index, event
+                continue
+            unfinished -= 1
+            result = event.result()
+            if isinstance(result, Clip):
+                yield index, last_chunk(result, sent=sent[index], steps=steps[index])
+            else:
+                yield index, result
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def of_one_request(
+    streamed: Generator[tuple[int, SoundChunk | Failure]],
+) -> Generator[SoundChunk]:
+    """Yield the chunks of a stream that has one request.
+
+    Parameters
+    ----------
+    streamed : generator
+        As `stream_by_submitting`; it is closed with this one.
+
+    Raises
+    ------
+    ClipFailed
+    """
+    with closing(streamed):
+        for _, chunk in streamed:
+            if isinstance(chunk, Failure):
+                raise ClipFailed(chunk)
+            yield chunk
+
+
+def last_chunk(clip: Clip, *, sent: int, steps: int) -> SoundChunk:
+    """Return the chunk that ends a stream: the clip, and those of its samples not sent yet."""
+    return SoundChunk(
+        samples=clip.samples[:, sent:],
+        sample_rate=clip.sample_rate,
+        start_s=sent / clip.sample_rate,
+        steps_done=steps,
+        steps=steps,
+        total_samples=clip.samples.shape[1],
+        clip=clip,
+    )
 
 
 def resolve_served(request: GenerationRequest, served: Sequence[str]) -> GenerationRequest:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,10 +19,13 @@ from musicgen_lab.backends.submitting import (
     EngineLost,
     Result,
     generate_by_submitting,
+    of_one_request,
     resolve_served,
+    stream_by_submitting,
 )
 from musicgen_lab.clip import Clip, Failure, Provenance
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.streaming import OnChunk, SoundChunk
 
 
 class SteppedEngine(Protocol):
@@ -31,7 +34,7 @@ class SteppedEngine(Protocol):
     max_clips: int
     provenance: Provenance
 
-    def add_request(self, request: GenerationRequest) -> int:
+    def add_request(self, request: GenerationRequest, on_chunk: OnChunk | None = None, /) -> int:
         """Queue a request and return its id; from any thread."""
 
     def abort(self, request_id: int, /) -> None:
@@ -119,13 +122,15 @@ class EngineWorker:
             return 0.0
         return self._busy_s / self._made * len(requests) if self._made else None
 
-    def submit(self, request: GenerationRequest) -> Future[Result]:
+    def submit(self, request: GenerationRequest, on_chunk: OnChunk | None = None) -> Future[Result]:
         """Queue a request, which starts as soon as a slot is free.
 
         Parameters
         ----------
         request : GenerationRequest
             Resolved.
+        on_chunk : callable, optional
+            Called with the clip's sound, part by part, in the worker's thread.
 
         Returns
         -------
@@ -143,7 +148,7 @@ class EngineWorker:
         future: Future[Result] = Future()
         with self._changed:
             self.check()
-            self._in_flight[future] = _InFlight(own, self._engine.add_request(own))
+            self._in_flight[future] = _InFlight(own, self._engine.add_request(own, on_chunk))
             self._changed.notify_all()
         future.add_done_callback(lambda done: self._drop(done) if done.cancelled() else None)
         return future
@@ -163,6 +168,16 @@ class EngineWorker:
     ) -> Iterator[Result]:
         """Make a clip or a failure of every request, in the order of finishing."""
         return generate_by_submitting(self.submit, requests, at_once=self.max_clips)
+
+    def stream(self, request: GenerationRequest) -> Generator[SoundChunk]:
+        """Yield the sound of a request while it is made, as in `Streams`."""
+        return of_one_request(self.stream_all([request]))
+
+    def stream_all(
+        self, requests: Sequence[GenerationRequest]
+    ) -> Generator[tuple[int, SoundChunk | Failure]]:
+        """Yield the sound of several requests while they are made, as in `Streams`."""
+        return stream_by_submitting(self.submit, [self.resolve(request) for request in requests])
 
     def check(self) -> None:
         """Return if a request would be accepted now.

@@ -122,10 +122,18 @@ class DecodeState:
         width = capacity.count_blocks(self._transformer.config.max_steps)
         return Padding(clips, width, capacity.max_clips, self._cache.spare_block)
 
-    def codes(self, clip: ClipState) -> Tensor:
-        """Return a finished clip's codes, without the delay pattern: (K, frames)."""
-        tokens = self.tables.tokens[clip.slot, : clip.steps + 1]
-        return undelay(tokens, clip.frames, self._transformer.config.delays)
+    def codes(self, clip: ClipState, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return the codes of a clip's frames, without the delay pattern: (K, stop - start).
+
+        By default those of all frames of a finished clip.
+        """
+        tokens = self.tables.tokens[clip.slot, start : clip.steps + 1]
+        frames = (clip.frames if stop is None else stop) - start
+        return undelay(tokens, frames, self._transformer.config.delays)
+
+    def complete_frames(self, clip: ClipState) -> int:
+        """Return the number of a clip's frames, from its first one, whose codes are all made."""
+        return max(clip.steps_done - max(self._transformer.config.delays), 0)
 
     def finite(self) -> list[bool]:
         """Return for every slot whether all logits since its clip's start were finite."""

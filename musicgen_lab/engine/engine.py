@@ -40,11 +40,13 @@ from musicgen_lab.engine.options import DEFAULT_OPTIONS, EngineOptions
 from musicgen_lab.engine.prompts import Prompts
 from musicgen_lab.engine.provenance import describe_engine
 from musicgen_lab.engine.scheduler import Scheduler
+from musicgen_lab.engine.sound_streams import SoundStreams
 from musicgen_lab.engine.text import TextEncoder
 from musicgen_lab.engine.transformer import Transformer
 from musicgen_lab.engine.upload import move_weights
 from musicgen_lab.models.config import ModelConfig
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.streaming import OnChunk
 
 STAGGERED_SHARE = 0.5  # of the shortest clip, over which the slots are filled
 
@@ -87,6 +89,7 @@ class Engine:
         self._text_encoder = text_encoder
         self.prompts = Prompts(text_encoder, transformer, self._cache)
         self._scheduler = Scheduler(config, self._cache, self.prompts)
+        self._streams = SoundStreams(codec, self._state)
         self._owned: set[int] = set()  # requests that a call of generate waits for
         self._finished: dict[int, Clip | Failure] = {}  # by request id
         self._batched: list[ClipState] = []  # who takes the steps of `_state`
@@ -161,10 +164,16 @@ class Engine:
         """Steps to make for all requests so far, those done included."""
         return self._scheduler.steps_total
 
-    def add_request(self, request: GenerationRequest) -> int:
+    def add_request(self, request: GenerationRequest, on_chunk: OnChunk | None = None) -> int:
         """Queue a request; it starts at the first step at which its memory is free.
 
         May be called from any thread while another one calls `step`.
+
+        Parameters
+        ----------
+        request : GenerationRequest
+        on_chunk : callable, optional
+            Called with the clip's sound, part by part, by the thread that calls `step`.
 
         Returns
         -------
@@ -172,7 +181,11 @@ class Engine:
             Its id, for `abort`.
         """
         check_not_forked()
-        return self._scheduler.add_request(request)
+        with self._streams.adding:
+            request_id = self._scheduler.add_request(request)
+            if on_chunk is not None:
+                self._streams.add(request_id, on_chunk)
+        return request_id
 
     def count_steps(self, request: GenerationRequest) -> int:
         """Return the steps that a request takes."""
@@ -264,17 +277,20 @@ class Engine:
             self._finished |= {clip.request_id: clip.fail(error) for clip in running}
             for clip in running.copy():
                 self._scheduler.finish(clip)
+            self._streams.remove(self._finished)
             return
         step_s = time.perf_counter() - started_s
         for clip in running:
             clip.steps_done += 1
             clip.spent_s += step_s / len(running)
         self._report(len(running))
+        self._streams.hand_out(running)
         done = [clip for clip in running if clip.steps_done == clip.steps]
         if done:
             self._finished |= self._decode(done)
             for clip in done:
                 self._scheduler.finish(clip)
+            self._streams.remove(self._finished)
 
     def _schedule(self) -> None:
         """Drop aborted requests and start waiting ones."""
@@ -282,6 +298,7 @@ class Engine:
         self._finished = {i: r for i, r in self._finished.items() if i not in aborted}
         started, failures = self._scheduler.schedule()
         self._finished |= failures
+        self._streams.remove([*aborted, *failures])
         for clip in started:
             self._state.start(clip)
 

@@ -35,13 +35,13 @@ import pathlib
 _add = Engine.add_request
 
 
-def _add_or_break(self, request):
+def _add_or_break(self, request, on_chunk=None):
     mark = pathlib.Path({mark!r})
     if request.prompt == "break" and not mark.exists():
         mark.touch()
         self.device_works = lambda: False
         self.step = lambda: [][0]
-    return _add(self, request)
+    return _add(self, request, on_chunk)
 
 
 Engine.add_request = _add_or_break

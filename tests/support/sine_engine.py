@@ -3,14 +3,19 @@
 import itertools
 
 from musicgen_lab.backends.worker import EngineWorker
-from musicgen_lab.clip import Failure
+from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.streaming import SoundChunk
 from tests.support.sines import MODEL, PROVENANCE, sine_clip
 
 STEPS = 2  # what a clip is said to take
 
 
 class SineEngine:
-    """Makes sines; prompts that start with "fail" fail, `failures` times."""
+    """Makes sines; prompts that start with "fail" fail, `failures` times.
+
+    The first half of a clip that is streamed is handed out before the clip; a clip whose prompt is
+    "fail in the middle" then fails.
+    """
 
     provenance = PROVENANCE
 
@@ -18,9 +23,9 @@ class SineEngine:
         self.max_clips, self.failures, self.made = max_clips, failures, []
         self._ids, self._waiting = itertools.count(), {}
 
-    def add_request(self, request):
+    def add_request(self, request, on_chunk=None):
         request_id = next(self._ids)
-        self._waiting[request_id] = request
+        self._waiting[request_id] = request, on_chunk
         return request_id
 
     def abort(self, request_id):
@@ -37,7 +42,12 @@ class SineEngine:
 
     def step(self):
         taken = [self._waiting.pop(i) for i in list(self._waiting)[: self.max_clips]]
-        return [self.make(request) for request in taken if request is not None]
+        return [self.hand_out(*each) for each in taken if each is not None]
+
+    def hand_out(self, request, on_chunk):
+        if on_chunk is not None and request.prompt != "fail at once":
+            on_chunk(first_half(sine_clip(request)))
+        return self.make(request)
 
     def make(self, request):
         self.made.append(request)
@@ -48,6 +58,12 @@ class SineEngine:
             except MemoryError as error:
                 return Failure.from_error(request, error, 0.01)
         return sine_clip(request)
+
+
+def first_half(clip: Clip) -> SoundChunk:
+    total = clip.samples.shape[1]
+    samples = clip.samples[:, : total // 2]
+    return SoundChunk(samples, clip.sample_rate, 0.0, 1, STEPS, total)
 
 
 def sine_worker(engine=None):

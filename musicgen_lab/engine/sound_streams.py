@@ -1,0 +1,121 @@
+"""`SoundStreams`: the sound of running clips, decoded and handed out while they are made."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from musicgen_lab.engine.batch import ClipState
+from musicgen_lab.engine.codec import Codec, Decoding
+from musicgen_lab.engine.decode_state import DecodeState
+from musicgen_lab.streaming import OnChunk, SoundChunk
+
+CHUNK_S = 0.2  # the shortest chunk, and so the first
+AHEAD_S = 1.0  # of sound handed out that is not played yet: with more, decoding waits
+
+
+@dataclass(eq=False)
+class _Stream:
+    on_chunk: OnChunk
+    decoding: Decoding | None = None
+    first_s: float | None = None  # when the first chunk was handed out, by the monotonic clock
+
+    def ahead_s(self, handed_out_s: float) -> float:
+        """Return the seconds of sound that a listener since the first chunk has left to play."""
+        played_s = 0.0 if self.first_s is None else time.monotonic() - self.first_s
+        return handed_out_s - played_s
+
+
+@dataclass(eq=False)
+class SoundStreams:
+    """The clips whose sound is handed out while they are made.
+
+    A chunk is decoded when a listener, who plays since the first one, has less than `AHEAD_S` left:
+    then everything that is complete, at least `CHUNK_S` of it. So an engine that is barely faster
+    than the music hands out short chunks and a fast one long ones, decoding no more often than
+    needed.
+
+    Parameters
+    ----------
+    codec : Codec
+    state : DecodeState
+        Has the codes.
+
+    Attributes
+    ----------
+    adding : threading.Lock
+        To hold while a request is queued and its stream is added, so that none is added after its
+        clip has ended.
+    """
+
+    codec: Codec
+    state: DecodeState
+    adding: threading.Lock = field(default_factory=threading.Lock)
+    _streams: dict[int, _Stream] = field(default_factory=dict)  # by request id
+
+    def add(self, request_id: int, on_chunk: OnChunk) -> None:
+        """Hand out the sound of a request, from any thread."""
+        self._streams[request_id] = _Stream(on_chunk)
+
+    def remove(self, request_ids: Iterable[int]) -> None:
+        """Forget requests that have ended."""
+        with self.adding:
+            for request_id in request_ids:
+                self._streams.pop(request_id, None)
+
+    def hand_out(self, running: Sequence[ClipState]) -> None:
+        """Decode and hand out what is due of the running clips."""
+        due = [
+            (clip, stream, frames)
+            for clip in running
+            if (stream := self._streams.get(clip.request_id)) is not None
+            and (frames := self._due_frames(clip, stream)) is not None
+        ]
+        if due:
+            try:
+                self._decode(due)
+            except Exception:  # the whole clip is decoded in the end, which fails or has the sound
+                self.remove([clip.request_id for clip, _, _ in due])
+
+    def _due_frames(self, clip: ClipState, stream: _Stream) -> int | None:
+        """Return the frames with codes if a chunk is due; None if none is."""
+        if stream.decoding is None:
+            stream.decoding = self.codec.start(clip.frames)
+        decoding, frames = stream.decoding, self.state.complete_frames(clip)
+        if frames == clip.frames:
+            return frames
+        new_s = (self.codec.decodable(decoding, frames) - decoding.decoded) / self.codec.frame_rate
+        if new_s < CHUNK_S or stream.ahead_s(decoding.decoded / self.codec.frame_rate) >= AHEAD_S:
+            return None
+        return frames
+
+    def _decode(self, due: Sequence[tuple[ClipState, _Stream, int]]) -> None:
+        started_s = time.perf_counter()
+        parts: list[tuple[Decoding, Tensor]] = []
+        for clip, stream, frames in due:
+            assert stream.decoding is not None
+            parts.append((stream.decoding, self.state.codes(clip, stream.decoding.read, frames)))
+        starts = [decoding.decoded for decoding, _ in parts]
+        sounds = self.codec.decode_parts(parts)
+        share_s = (time.perf_counter() - started_s) / len(due)
+        for (clip, stream, _), start, sound in zip(due, starts, sounds, strict=True):
+            clip.spent_s += share_s
+            if not torch.isfinite(sound).all():
+                self.remove([clip.request_id])  # the clip fails in the end
+                continue
+            chunk = SoundChunk(
+                samples=sound.numpy(),
+                sample_rate=self.codec.sample_rate,
+                start_s=start / self.codec.frame_rate,
+                steps_done=clip.steps_done,
+                steps=clip.steps,
+                total_samples=clip.frames * self.codec.samples_per_frame,
+            )
+            if stream.first_s is None:
+                stream.first_s = time.monotonic()
+            stream.on_chunk(chunk)
