@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import functools
-import getpass
 import importlib
-import os
-import tempfile
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from filelock import FileLock
+from musicgen_lab.machine_lock import machine_lock
 
 _USED_MODULES = ("feature.spectral", "filters", "onset")  # they import what else is compiled
 
@@ -33,14 +29,8 @@ def load_librosa() -> Any:
     >>> load_librosa().__name__
     'librosa'
     """
-    with FileLock(lock_path()):
+    with machine_lock("librosa"):
         librosa: ModuleType = importlib.import_module("librosa")
         for module in _USED_MODULES:
             importlib.import_module(f"librosa.{module}")
     return librosa
-
-
-def lock_path() -> Path:
-    """Return the lock file of this user, on this machine's own disk."""
-    user = getattr(os, "getuid", getpass.getuser)()  # a container's user may have no name
-    return Path(tempfile.gettempdir()) / f"musicgen-lab-{user}-librosa"

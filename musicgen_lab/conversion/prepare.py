@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from musicgen_lab.machine_lock import machine_lock
 from musicgen_lab.models.locate import REVISION_DIGITS, ModelSource
 
 STALE_S = 24 * 3600.0  # an unfinished folder of that age is no longer being written
@@ -73,9 +72,6 @@ def _remove_leftovers(out: Path) -> None:
 
 
 def _sole_preparer(folder: Path) -> FileLock:
-    """Return the lock for fetching and converting; it is released when its process ends.
-
-    The lock file is on this machine's own disk: a network volume may not support locks.
-    """
+    """Return the lock for fetching and converting a model into a folder."""
     digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:REVISION_DIGITS]
-    return FileLock(Path(tempfile.gettempdir()) / f"musicgen-lab-{getpass.getuser()}-{digest}")
+    return machine_lock(digest)

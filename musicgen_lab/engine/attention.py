@@ -14,6 +14,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numba
 import numpy as np
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from musicgen_lab.engine.rows import AttentionSpans
+from musicgen_lab.machine_lock import machine_lock
 
 _REORDERED = {"reassoc", "contract"}  # sums may be vectorised; not finite stays not finite
 _one_at_a_time = threading.Lock()  # not all of numba's threading layers take calls from two threads
@@ -54,7 +56,9 @@ def attend(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
     with _one_at_a_time:
         _start_numba()
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-        _attend_rows(*[tensor.numpy() for tensor in tensors])
+        # Processes that compile at the same time can damage numba's cache (numba issue 10128).
+        with nullcontext() if _attend_rows.signatures else machine_lock("numba"):
+            _attend_rows(*[tensor.numpy() for tensor in tensors])
     return attended
 
 

@@ -6,15 +6,15 @@ import sys
 MEASURE = """
 import importlib.abc, sys
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from musicgen_lab.analysis.features import measure
-from musicgen_lab.analysis.librosa_modules import lock_path
+from musicgen_lab.machine_lock import machine_lock
 
 class Imports(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name.partition(".")[0] == "librosa":
             try:
-                FileLock(lock_path(), timeout=0).acquire()
+                machine_lock("librosa").acquire(timeout=0)
                 print(name, "imported by any process")
             except Timeout:
                 print(name, "imported by this process alone")

@@ -21,6 +21,34 @@ request = lab.GenerationRequest(prompt="piano", duration=1, seed=1)
 (clip,) = backend.generate([backend.resolve(request)])
 print(json.dumps([before, torch.get_num_threads(), numba.get_num_threads()]))
 """
+COMPILE = """
+import json
+import torch
+from filelock import Timeout
+from musicgen_lab.engine.attention import attend
+from musicgen_lab.engine.rows import AttentionSpans
+from musicgen_lab.machine_lock import machine_lock
+from numba.core import event
+
+compiled = []
+
+class Compilations(event.Listener):
+    def on_start(self, event):
+        try:
+            machine_lock("numba").acquire(timeout=0)
+            compiled.append("while any process may")
+        except Timeout:
+            compiled.append("by this process alone")
+
+    def on_end(self, event):
+        pass
+
+with event.install_listener("numba:compile", Compilations()):
+    qkv, cache = torch.zeros(1, 3, 2, 8), torch.zeros(2, 1, 2, 4, 8)
+    spans = AttentionSpans(torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, dtype=torch.int64))
+    attend(qkv, cache, spans)
+print(json.dumps(sorted(set(compiled))))
+"""
 READ_SPIN = """
 import json, os
 import musicgen_lab
@@ -57,3 +85,8 @@ def test_a_limit_of_one_thread_is_still_in_force_after_a_clip(arguments, environ
 )
 def test_waiting_threads_spin_for_a_bounded_time_unless_the_user_says_otherwise(environment, spin):
     assert run(READ_SPIN, **environment) == spin
+
+
+def test_the_kernel_is_compiled_by_one_process_at_a_time(tmp_path):
+    folders = {"NUMBA_CACHE_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
+    assert run(COMPILE, **folders) == ["by this process alone"]
