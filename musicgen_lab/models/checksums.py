@@ -112,8 +112,8 @@ def verify(folder: Path) -> int:
     checksums = _read(folder)
     if checksums is None:
         raise ModelUnavailable(
-            f"{folder} has no {CHECKSUMS_FILE}, which `musicgen-lab models prepare` writes; its "
-            "revision is the checksum of its content"
+            f"{folder} has no {CHECKSUMS_FILE}, which `musicgen-lab models prepare` writes; the "
+            "revision of a folder that you name is the checksum of its content"
         )
     _check_headers(folder, checksums)
     for name, file in checksums.files.items():

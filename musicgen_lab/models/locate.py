@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musicgen_lab.errors import ModelUnavailable, MusicGenLabWarning
-from musicgen_lab.models.checksums import CHECKSUMS_FILE
 from musicgen_lab.models.config import CONFIG_FILE, ModelConfig, is_model_folder, load_config
 from musicgen_lab.models.hub import PART_WEIGHTS, TOKENIZERS, download, find_revision
 
 EMBEDDED = "demo"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+EMBEDDED_REVISION = "4f7a20dcd779"  # in the keys of its clips; another one for other weights
 RELEASED = tuple(
     f"facebook/musicgen-{kind}"
     for kind in ("small", "medium", "large", "stereo-small", "stereo-medium", "stereo-large")
@@ -30,6 +30,18 @@ RELEASED_LICENCE = "CC-BY-NC 4.0 (no commercial use)"
 MODELS_HOME = "MUSICGEN_LAB_MODELS"
 AUDIOCRAFT_FILES = ("state_dict.bin", "compression_state_dict.bin")
 WEIGHTS = tuple(f"{name}{suffix}" for name in PART_WEIGHTS for suffix in ("", ".index.json"))
+CONTENT = (
+    CONFIG_FILE,
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "*.index.json",
+    *AUDIOCRAFT_FILES,
+    "*.model",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""The files that are a model: its weights, its configuration and its tokenizer."""
 REVISION_DIGITS = 12
 
 
@@ -42,7 +54,8 @@ class ModelSource:
     name : str
         "demo", a Hub id such as "facebook/musicgen-small", or the name of a folder.
     revision : str
-        The Hub's commit, or the start of the SHA-256 of a folder's content.
+        The Hub's commit; or the start of the SHA-256 of a folder's weights, configuration and
+        tokenizer; or the embedded model's own.
     folder : Path or None
         Where the files are; None for a Hub model.
     """
@@ -137,7 +150,7 @@ def locate(name: str) -> ModelSource:
         return _folder_source(Path(name).resolve().name, Path(name).resolve())
     base, _, revision = name.partition("@")
     if base == EMBEDDED:
-        source = _folder_source(EMBEDDED, EMBEDDED_FOLDER)
+        source = ModelSource(EMBEDDED, EMBEDDED_REVISION, EMBEDDED_FOLDER)
         if revision not in ("", source.revision):
             raise ModelUnavailable(
                 f"this installation embeds {source.identity}, not {name}; "
@@ -200,18 +213,21 @@ def _looks_like_hub_id(name: str) -> bool:
 def _folder_source(name: str, folder: Path) -> ModelSource:
     if not is_model_folder(folder) and not is_checkpoint(folder):
         raise ModelUnavailable(f"{folder} holds no model: {_describe_other(folder)}")
+    return ModelSource(name, content_digest(folder)[:REVISION_DIGITS], folder)
+
+
+def content_digest(folder: Path) -> str:
+    """Return the SHA-256 of a model's weights, configuration and tokenizer, by name."""
     files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not _is_left_out(path.relative_to(folder))
+        path for path in folder.rglob("*") if path.is_file() and _is_content(path, folder)
     )
     stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
-    return ModelSource(name, _content_digest(folder, stamps)[:REVISION_DIGITS], folder)
+    return _digest(folder, stamps)
 
 
-def _is_left_out(path: Path) -> bool:
-    """Tell files that say nothing of a model: hidden ones, and what its other files were."""
-    return path.name == CHECKSUMS_FILE or any(part.startswith(".") for part in path.parts)
+def _is_content(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return not hidden and any(path.match(pattern) for pattern in CONTENT)
 
 
 def _describe_other(folder: Path) -> str:
@@ -238,7 +254,7 @@ def _describe_other(folder: Path) -> str:
 
 
 @functools.lru_cache(maxsize=32)
-def _content_digest(folder: Path, stamps: tuple[tuple[Path, int, int], ...]) -> str:
+def _digest(folder: Path, stamps: tuple[tuple[Path, int, int], ...]) -> str:
     """Hash names and contents; the stamps make a changed folder another cache entry."""
     digest = hashlib.sha256()
     for path, size, _ in stamps:

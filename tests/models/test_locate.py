@@ -14,15 +14,17 @@ import torch
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.config import load_config
 from musicgen_lab.models.hub import PINNED
-from musicgen_lab.models.locate import EMBEDDED_FOLDER, locate
+from musicgen_lab.models.locate import EMBEDDED_FOLDER, content_digest, locate
 from tests.support.checkpoints import build_checkpoint
 from tests.support.command import run_command
 
 
-def test_the_embedded_model_is_there_and_its_revision_is_its_content():
+def test_the_embedded_model_keeps_its_revision_as_long_as_it_has_these_weights():
+    """Its clips are stored under this name: other content needs another EMBEDDED_REVISION."""
     source = locate("demo")
     assert source.folder == EMBEDDED_FOLDER
-    assert source.identity == f"demo@{source.revision}"
+    assert source.identity == "demo@4f7a20dcd779"
+    assert content_digest(EMBEDDED_FOLDER).startswith("388be1cf238e")
     assert locate(source.identity) == source
 
 
@@ -35,9 +37,21 @@ def test_a_folder_is_identified_by_its_content_wherever_it_is(tmp_path):
     first = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "a" / "mine")
     second = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "b" / "mine")
     assert locate(str(first)).identity == locate(str(second)).identity
+    (second / "MODEL_CARD.md").write_text("# another")
+    (second / "text_encoder" / ".DS_Store").touch()
+    (second / "notes.txt").touch()
+    assert locate(str(first)).identity == locate(str(second)).identity
     weights = second / "lm.safetensors"
     weights.write_bytes(weights.read_bytes() + b"\0")
     assert locate(str(first)).identity != locate(str(second)).identity
+
+
+@pytest.mark.parametrize("name", ["config.json", "text_encoder/tokenizer.json"])
+def test_a_models_configuration_and_tokenizer_are_part_of_its_identity(tmp_path, name):
+    folder = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "mine")
+    before = locate(str(folder)).identity
+    (folder / name).write_text((folder / name).read_text() + "\n")
+    assert locate(str(folder)).identity != before
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
