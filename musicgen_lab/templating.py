@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parent
 PARTS = ("figures", "listening", "report")
+MEDIA_TYPES = {".mp3": "audio/mpeg", ".wav": "audio/wav", ".png": "image/png"}
 
 
 def render(template: str, **values: Any) -> Markup:
@@ -35,6 +37,11 @@ def show(template: str, **values: Any) -> HTML:
     from IPython.display import HTML
 
     return HTML(render(template, **values))
+
+
+def data_uri(content: bytes, suffix: str) -> str:
+    """Return the content of a file with one of the suffixes in `MEDIA_TYPES` as a data URI."""
+    return f"data:{MEDIA_TYPES[suffix]};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 @functools.cache

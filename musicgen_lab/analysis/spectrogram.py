@@ -43,6 +43,15 @@ class MelSpectrogram:
     frequencies_hz: Array
     times_s: Array
 
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Its outer edges in seconds and in mels: left, right, bottom, top."""
+        times_s, mels = self.times_s, hz_to_mel(self.frequencies_hz)
+        half_hop = (times_s[1] - times_s[0]) / 2 if len(times_s) > 1 else WINDOW_S / 2
+        half_band = (mels[1] - mels[0]) / 2
+        edges = (times_s[0] - half_hop, times_s[-1] + half_hop)
+        return (*edges, mels[0] - half_band, mels[-1] + half_band)
+
 
 def mel_spectrogram_db(
     samples: Array,

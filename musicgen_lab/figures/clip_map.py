@@ -11,7 +11,7 @@ import numpy as np
 
 from musicgen_lab.analysis.features import FEATURES
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.figures.drawing import INK, MUTED, Drawing, lab_style
+from musicgen_lab.figures.drawing import MUTED, Drawing, lab_style
 from musicgen_lab.formatting import format_value
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.principal_map import map_coordinates
@@ -26,6 +26,7 @@ TEXTS_MAX = len(MARKERS)
 LOADINGS_SHOWN = 3
 
 
+@lab_style()
 def plot_map(
     table: RunTable, colour_by: str | None = None, features: Sequence[str] | None = None
 ) -> Drawing:
@@ -57,23 +58,17 @@ def plot_map(
         )
     placed = map_coordinates(table, features)
     shown = placed[placed["x"].notna()]
-    values = list(dict.fromkeys(sorted(shown[colour_by])))
+    values = [value for value in table.values(colour_by) if value in set(shown[colour_by])]
     labels = [table.labels.value(colour_by, value) for value in values]
-    with lab_style():
-        figure = Figure((7.4, 5.6), layout="constrained")
-        axes = figure.subplots()
-        _scatter(axes, shown, colour_by, values, labels)
+    figure = Figure((7.4, 5.6))
+    axes = figure.subplots()
+    _scatter(axes, shown, colour_by, values, labels)
     for which, label in enumerate("xy"):
         share = placed.attrs["explained"][which]
         strongest = _strongest(placed.attrs["loadings"], which)
         text = f"Component {which + 1} ({share:.0%} of the variance): {strongest}"
-        (axes.set_xlabel if label == "x" else axes.set_ylabel)(text, fontsize=8.5, color=INK)
-    axes.set_title(
-        f"{len(shown)} clips: the closer, the more similar their features",
-        fontsize=10.5,
-        color=INK,
-        loc="left",
-    )
+        (axes.set_xlabel if label == "x" else axes.set_ylabel)(text, fontsize=8.5)
+    axes.set_title(f"{len(shown)} clips: the closer, the more similar their features")
     return Drawing(figure, _alt(shown, placed, colour_by))
 
 
@@ -86,9 +81,8 @@ def _scatter(
     dots: dict[str, Any] = {"s": 46, "linewidth": 0.6, "edgecolor": MUTED}
     if not is_text and len(values) > TEXTS_MAX:
         drawn = axes.scatter(shown["x"], shown["y"], c=shown[colour_by], cmap=COLOUR_MAP, **dots)
-        bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.04)
-        bar.set_label(colour_by, fontsize=9, color=INK)
-        bar.ax.tick_params(labelsize=8.5, color=MUTED, labelcolor=INK)
+        bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.04, label=colour_by)
+        bar.outline.set_visible(False)
         return
     shares = np.linspace(0, 1, len(values)) if len(values) > 1 else [0.2]
     for share, value, label, marker in zip(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musicgen_lab.analysis.features import NAMED_FEATURES, numeric_features
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.figures.drawing import ACCENT, INK, MUTED, PAPER, Drawing
+from musicgen_lab.figures.drawing import ACCENT, INK, MUTED, Drawing, add_title, lab_style
 from musicgen_lab.formatting import decimals_for, mid_sentence, signed, with_unit
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.designs import is_ordered
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-PANEL_IN = (2.6, 1.6)
-GAP_IN = (0.35, 0.75)
-LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 0.85, 0.2, 0.9, 0.25
-LABEL_CHARACTERS_MAX = 12
+PANEL_IN = (2.8, 1.8)
+NAMES_IN = 0.6  # room for names under the lowest panels, which may be slanted
+LABEL_CHARACTERS_MAX = 20
+UPRIGHT_CHARACTERS_MAX = 30
+"""Labels under an axis with more characters than this in all are slanted."""
 
 
+@lab_style()
 def plot_curves(
     table: RunTable,
     features: Sequence[str] | None = None,
@@ -62,44 +64,32 @@ def plot_curves(
     study = study or shown
     frame = shown.table.frame
     rows, columns = len(shown.features), len(table.parameters)
-    width = LEFT_IN + columns * PANEL_IN[0] + (columns - 1) * GAP_IN[0] + RIGHT_IN
-    height = TOP_IN + rows * (PANEL_IN[1] + GAP_IN[1]) + BOTTOM_IN
-    figure = Figure(figsize=(width, height), dpi=120, facecolor=PAPER)
+    has_names = any(not is_ordered(frame[name]) for name in table.parameters)
+    width = 0.9 + columns * PANEL_IN[0]
+    height = 0.8 + rows * PANEL_IN[1] + (NAMES_IN if has_names else 0)
+    figure = Figure((width, height))
+    panels = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey="row")
     title = (
         "One dot for each clip, and a line fitted to them: dashed where it is inconclusive."
         if study.is_random_design
         else "One dot for each seed, averaged over the other parameters; the line is their mean."
     )
-    figure.text(
-        0.15 / width,
-        1 - 0.1 / height,
-        "\n".join(textwrap.wrap(title, int(width * 12))),
-        va="top",
-        fontsize=9.5,
-        color=INK,
-    )
+    add_title(figure, title)
     parts = []
     for row, feature in enumerate(shown.features):
-        limits = _limits(frame[feature])
-        for column, parameter in enumerate(table.parameters):
-            left = LEFT_IN + column * (PANEL_IN[0] + GAP_IN[0])
-            bottom = height - TOP_IN - (row + 1) * PANEL_IN[1] - row * GAP_IN[1]
-            place = (left, bottom, *PANEL_IN)
-            scale = (width, height, width, height)
-            axes = figure.add_axes(tuple(a / b for a, b in zip(place, scale, strict=True)))  # type: ignore[arg-type]
+        for axes, parameter in zip(panels[row], table.parameters, strict=True):
             means = _draw_panel(axes, table, frame, parameter, feature, study.is_random_design)
-            axes.set_ylim(*limits)
             named = NAMED_FEATURES[feature]
-            title_lines = ["" if column else f"{named.label} ({named.unit})"]
-            if column:
-                axes.tick_params(labelleft=False)
+            title_lines = [f"{named.label} ({named.unit})" if axes is panels[row, 0] else ""]
             if study.is_random_design:
                 trend = _draw_trend(axes, frame, parameter, feature, study)
                 title_lines.append(trend)
                 parts.append(f"{mid_sentence(named.label)} by {parameter}, {trend}")
             else:
                 parts.append(_words(table, parameter, feature, means))
-            axes.set_title("\n".join(title_lines), fontsize=8.5, color=INK, loc="left")
+            axes.set_title("\n".join(title_lines), fontsize=8.5)
+            axes.set_xlabel(parameter)
+            axes.label_outer()
     return Drawing(figure, f"{title} {'; '.join(part for part in parts if part)}.")
 
 
@@ -131,7 +121,7 @@ def _draw_panel(
         style = "-" if ordered else "None"
         axes.plot(means.index, means, linestyle=style, marker="_", color=ACCENT, linewidth=1.5)
     if not len(dots):
-        axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", color=INK)
+        axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center")
     if not ordered:
         texts = [
             textwrap.shorten(
@@ -139,14 +129,10 @@ def _draw_panel(
             )
             for level in levels
         ]
-        axes.set_xticks(range(len(levels)), texts)
+        is_slanted = sum(map(len, texts)) > UPRIGHT_CHARACTERS_MAX
+        slanted: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(len(levels)), texts, **(slanted if is_slanted else {}))
         axes.set_xlim(-0.5, len(levels) - 0.5)
-    axes.set_xlabel(parameter, fontsize=8.5, color=INK)
-    axes.set_facecolor("none")
-    axes.tick_params(labelsize=8, color=MUTED, labelcolor=INK, length=2.5)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(MUTED)
     means.index = [levels[round(at)] if not ordered else at for at in means.index]
     return means
 
@@ -172,16 +158,6 @@ def _draw_trend(
     )
     rho, low, high = (signed(float(trend[name]), 2) for name in ("rho", "low", "high"))
     return f"rank correlation {rho} ({low} to {high})"
-
-
-def _limits(values: pd.Series[float]) -> tuple[float, float]:
-    """Return limits for the axis of a feature that all of its panels share."""
-    finite = values.astype("Float64").astype(float).dropna()
-    if finite.empty:
-        return 0.0, 1.0
-    low, high = float(finite.min()), float(finite.max())
-    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
-    return low - margin, high + margin
 
 
 def _words(table: RunTable, parameter: str, feature: str, means: pd.Series[float]) -> str:

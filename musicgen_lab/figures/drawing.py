@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import warnings
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.runs.atomic_io import write_atomically
-from musicgen_lab.templating import render
+from musicgen_lab.templating import data_uri, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,17 +20,25 @@ if TYPE_CHECKING:
 INK, PAPER = "#1d1d22", "#ffffff"
 DARK_INK, DARK_PAPER = "#e9e8ee", "#17161b"
 MUTED = "#8a8892"
+NOTHING = (MUTED, 0.3)  # the face of what has no value
 ACCENT = "#b3367a"  # dark enough on light paper, light enough on dark
 STYLE = Path(__file__).parent / "lab.mplstyle"
 CSS_PX_PER_IN = 100
 FORMATS = ("png", "svg", "pdf")
 
 
-def lab_style() -> AbstractContextManager[None]:
-    """Return the context in which figures are drawn and saved: `lab.mplstyle`."""
+@contextmanager
+def lab_style() -> Iterator[None]:
+    """Draw in the style of `lab.mplstyle`: a context, or a decorator of a function that draws."""
     from matplotlib import rc_context
 
-    return rc_context(fname=STYLE)
+    with rc_context(fname=STYLE):
+        yield
+
+
+def add_title(figure: Figure, text: str) -> None:
+    """Write a title over a whole figure, from its left edge, in as many lines as it takes."""
+    figure.suptitle(text, x=0.1 / figure.get_figwidth(), ha="left", wrap=True)
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class Drawing:
     def _repr_html_(self) -> str:
         """Return the figure as HTML, light or dark to match its surroundings."""
         width, height = (round(size * CSS_PX_PER_IN) for size in self.figure.get_size_inches())
-        light, dark = (_data_uri(self.png(dark=dark)) for dark in (False, True))
+        light, dark = (data_uri(self.png(dark=dark), ".png") for dark in (False, True))
         return render(
             "figures/figure.html.j2",
             light=light,
@@ -123,7 +131,3 @@ class Drawing:
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             self.figure.savefig(buffer, format=kind, metadata=metadata)
         return buffer.getvalue()
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musicgen_lab.analysis.features import NAMED_FEATURES
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.figures.drawing import ACCENT, INK, MUTED, PAPER, Drawing
+from musicgen_lab.figures.drawing import ACCENT, MUTED, Drawing, add_title, lab_style
 from musicgen_lab.formatting import decimals_for, format_value, mid_sentence, signed, with_unit
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.effects import ALL_SAME, NO_VALUE, SAME_LEVELS
@@ -25,10 +26,9 @@ HUMPS = {"hump", "dip"}
 COLUMNS = 3
 PANEL_IN, ROW_IN = 2.35, 0.34
 DOT_PT = 6.5
-GAP_X_IN, GAP_Y_IN = 0.3, 0.85
-TOP_IN, BOTTOM_IN, RIGHT_IN = 0.75, 0.3, 0.25
 
 
+@lab_style()
 def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Drawing:
     """Draw how much each swept parameter moves each feature, with 95% intervals.
 
@@ -61,14 +61,13 @@ def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Draw
     features = [name for name in named if name not in same] or named
     parameters = list(dict.fromkeys(effects["parameter"]))
     names = [_row_name(table, parameter) for parameter in parameters]
-    left = 0.3 + 0.075 * max(len(line) for name in names for line in name.split("\n"))
     columns = min(COLUMNS, len(features))
     rows = math.ceil(len(features) / columns)
-    panel_height = ROW_IN * len(parameters) + 0.2
-    width = left + columns * PANEL_IN + (columns - 1) * GAP_X_IN + RIGHT_IN
-    height = TOP_IN + rows * panel_height + rows * GAP_Y_IN + BOTTOM_IN
-    figure = Figure(figsize=(max(width, 5.2), height), dpi=120, facecolor=PAPER)
-    width = max(width, 5.2)
+    height = 0.8 + rows * (0.85 + ROW_IN * len(parameters))
+    figure = Figure((max(1.2 + columns * (PANEL_IN + 0.2), 5.2), height))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    panels[0, 0].set_ylim(len(parameters) - 0.4, -0.6)
+    panels[0, 0].set_yticks(range(len(parameters)), names)
     title = (
         "Change from the lowest to the highest value, with its 95% interval. "
         f"{_other_shapes(effects)}Filled: significant after correction. Hollow: inconclusive."
@@ -76,24 +75,13 @@ def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Draw
     if features != named:
         labels = [mid_sentence(NAMED_FEATURES[name].label) for name in named if name in same]
         title += f" The same in every clip: {', '.join(labels)}."
-    wrapped = "\n".join(textwrap.wrap(title, int(width * 12)))
-    ink: dict[str, Any] = {"color": INK, "parse_math": False}
-    figure.text(
-        0.15 / width, 1 - 0.1 / height, wrapped, va="top", fontsize=9.5, linespacing=1.25, **ink
-    )
-    for index, feature in enumerate(features):
-        row, column = divmod(index, columns)
-        bottom = height - TOP_IN - (row + 1) * panel_height - row * GAP_Y_IN - 0.3
-        axes = figure.add_axes(
-            (
-                (left + column * (PANEL_IN + GAP_X_IN)) / width,
-                bottom / height,
-                PANEL_IN / width,
-                panel_height / height,
-            )
-        )
-        here = effects[effects["feature"] == feature].set_index("parameter").loc[parameters]
-        _draw_panel(axes, here, feature, names if column == 0 else None)
+    add_title(figure, title)
+    for axes, feature in zip_longest(panels.flat, features):
+        if feature is None:
+            axes.set_axis_off()
+        else:
+            here = effects[effects["feature"] == feature].set_index("parameter").loc[parameters]
+            _draw_panel(axes, here, feature)
     return Drawing(figure, _alt(effects))
 
 
@@ -112,14 +100,13 @@ def _row_name(table: RunTable, parameter: str) -> str:
     return f"{parameter}\n{' to '.join(format_value(parameter, values[end]) for end in (0, -1))}"
 
 
-def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] | None) -> None:
+def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ends = np.abs(rows[["change", "low", "high"]].to_numpy(float))
     reach = float(np.nanmax(ends, initial=0.0))
     limit = 1.12 * reach or 1.0
     dot = DOT_PT / 72 / PANEL_IN * limit  # its radius along the axis
-    axes.set_facecolor("none")  # the paper's, light or dark
     for y, (_, row) in enumerate(rows.iterrows()):
         change, low, high = (float(row[name]) for name in ("change", "low", "high"))
         if not math.isfinite(change):
@@ -131,7 +118,6 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] |
                 ha="center",
                 va="center",
                 fontsize=8,
-                color=INK,
             )
             continue
         axes.plot([0, 0], [y - 0.5, y + 0.5], color=MUTED, linewidth=0.8, zorder=0)
@@ -143,21 +129,15 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str, names: list[str] |
         marker = "D" if row["shape"] in HUMPS else "o"
         axes.plot(change, y, marker, markersize=DOT_PT, color=colour, markerfacecolor=face)
     axes.set_xlim(-limit, limit)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), names or [""] * len(rows))
-    if not reach:
-        axes.set_xticks([])
-    else:
+    if reach:
         axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True, prune="both"))
-    axes.tick_params(labelsize=8.5, color=MUTED, labelcolor=INK, length=2.5)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(MUTED)
+        unit = textwrap.shorten(NAMED_FEATURES[feature].difference_unit, 24, placeholder="…")
+        axes.set_xlabel(unit)
+    else:
+        axes.set_xticks([])
+    axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    named = NAMED_FEATURES[feature]
-    unit = textwrap.shorten(named.difference_unit, 24, placeholder="…")
-    axes.set_title(named.label, fontsize=9.5, color=INK, loc="left", parse_math=False)
-    axes.set_xlabel(unit if reach else "", fontsize=8.5, color=INK, parse_math=False)
+    axes.set_title(NAMED_FEATURES[feature].label)
 
 
 def _why_empty(row: pd.Series[Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from musicgen_lab.analysis.features import NAMED_FEATURES
 from musicgen_lab.analysis.registry import Feature, RunFeature
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
+from musicgen_lab.figures.drawing import INK, MUTED, NOTHING, Drawing, add_title, lab_style
 from musicgen_lab.figures.facets import Facet, FacetGrid, cell_grids, matching
 from musicgen_lab.formatting import decimals_for, mid_sentence, signed
 from musicgen_lab.runs.run_table import RunTable
@@ -19,14 +19,15 @@ from musicgen_lab.stats.run_features import with_run_features
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLOUR_MAP = "viridis"  # perceptually uniform, also for colour-blind readers
 PALE = 0.4
 """Opacity of a cell that the seeds' spread keeps from being told from the others."""
 
+LIGHT_FROM = 0.434
+"""Share of the colour map from which on black has more contrast than white (WCAG)."""
+
 HEAD_CHARACTERS = 14
-NOTHING_FACE = "#d9d7de"
 DARK_TEXT, LIGHT_TEXT = "#141418", "#ffffff"
 
 
@@ -116,6 +117,10 @@ class ColourScale:
             float(t.ppf(1 - 0.025 / len(means), freedom)) if freedom else math.nan,
         )
 
+    def share(self, mean: float) -> float:
+        """Return where a mean is on the scale, from 0 to 1; one mean alone is in the middle."""
+        return (mean - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+
     def is_pale(self, cell: Cell) -> bool:
         """Whether the spread of the seeds explains how far a cell is from the mean of all."""
         return abs(cell.mean - self.centre) <= self.quantile * self.sd / math.sqrt(cell.n)
@@ -156,137 +161,93 @@ def plot_heatmap(table: RunTable, feature: str, **fixed: Any) -> Drawing:
         When there is no such feature, no clip, no grid to lay out, or no grid with the values in
         `fixed`.
     """
-    heatmaps = plot_heatmaps(table, feature)
-    if not heatmaps:
+    heatmaps = Heatmaps(table, feature)
+    if not heatmaps.grids:
         raise InvalidRequest(
             f"a heatmap needs a grid of clips, and {table.folder} holds none; "
             "plot_effects and plot_map draw other designs",
             field="results",
         )
-    return matching(heatmaps, fixed)
+    return heatmaps.draw(matching([(grid.facets.fixed, grid) for grid in heatmaps.grids], fixed))
 
 
-def plot_heatmaps(table: RunTable, feature: str) -> list[tuple[Mapping[str, Any], Drawing]]:
-    """Draw `plot_heatmap` for every combination of the fields that are neither down nor across.
+class Heatmaps:
+    """A feature over all grids of a run, on one scale; each is drawn when asked for.
 
-    Returns
-    -------
-    list of (fields, Drawing)
-        Empty where the clips form no grid.
+    Parameters
+    ----------
+    table : RunTable
+    feature : str
+        As for `plot_heatmap`, with its errors.
+
+    Attributes
+    ----------
+    grids : tuple of CellGrid
+        One for every combination of the fields that are neither down nor across; none where the
+        clips form no grid.
     """
-    if feature not in NAMED_FEATURES:
-        raise InvalidRequest(
-            f"unknown feature {feature!r}; the features are {', '.join(NAMED_FEATURES)}",
-            field=feature,
+
+    def __init__(self, table: RunTable, feature: str) -> None:
+        if feature not in NAMED_FEATURES:
+            raise InvalidRequest(
+                f"unknown feature {feature!r}; the features are {', '.join(NAMED_FEATURES)}",
+                field=feature,
+            )
+        if NAMED_FEATURES[feature].kind != "number":
+            raise InvalidRequest(
+                f"{feature} is not a number and has no mean; choose another feature",
+                field=feature,
+            )
+        table = with_run_features(table, [feature])
+        self.grids = tuple(
+            CellGrid(grid, tuple(Cell.of(facet, feature) for facet in grid.facets))
+            for grid in cell_grids(table)
         )
-    if NAMED_FEATURES[feature].kind != "number":
-        raise InvalidRequest(
-            f"{feature} is not a number and has no mean; choose another feature",
-            field=feature,
-        )
-    table = with_run_features(table, [feature])
-    grids = [
-        CellGrid(grid, tuple(Cell.of(facet, feature) for facet in grid.facets))
-        for grid in cell_grids(table)
-    ]
-    scale = ColourScale.of([cell for grid in grids for cell in grid.cells])
-    return [(grid.facets.fixed, _draw(grid, NAMED_FEATURES[feature], scale)) for grid in grids]
+        self._feature = NAMED_FEATURES[feature]
+        self._scale = ColourScale.of([cell for grid in self.grids for cell in grid.cells])
+
+    @lab_style()
+    def draw(self, grid: CellGrid) -> Drawing:
+        """Draw one of the grids."""
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+        from matplotlib.figure import Figure
+
+        feature, scale = self._feature, self._scale
+        rows, columns = grid.facets.rows, grid.facets.columns
+        is_roomy = columns <= 5
+        cell_width = {1: 3.0, 2: 1.9}.get(columns, 1.35) if is_roomy else 0.88
+        cell_height = 0.8 if is_roomy else 0.68
+        figure = Figure((columns * cell_width + 2.0, rows * cell_height + 1.3))
+        axes = figure.subplots()
+        _label(axes, grid.facets)
+        limits = None if scale is None else (scale.low, scale.high)
+        decimals = decimals_for(limits)
+        title = f"{feature.label} ({feature.unit}): {_what(grid)}"
+        if scale is not None:
+            around = 0.5 if scale.low == scale.high else 0.0
+            colours = ScalarMappable(
+                Normalize(scale.low - around, scale.high + around), cmap=COLOUR_MAP
+            )
+            unit = textwrap.shorten(feature.unit, 16, placeholder="…")
+            bar = figure.colorbar(colours, ax=axes, label=unit, aspect=15, fraction=0.1, pad=0.02)
+            bar.outline.set_visible(False)  # type: ignore[operator]
+            if around:
+                bar.set_ticks([scale.low], labels=[signed(scale.low, decimals)])
+            if any(cell.n and scale.is_pale(cell) for cell in grid.cells):
+                title += "; pale where the spread of the seeds explains the difference"
+        for cell in grid.cells:
+            if scale is not None and cell.status == "ok":
+                _draw_cell(axes, cell, _cell_lines(cell, grid, decimals), scale)
+            else:
+                _draw_empty_cell(axes, cell)
+        add_title(figure, "\n".join(filter(None, [title, grid.facets.heading])))
+        return Drawing(figure, _alt(grid, feature, decimals))
 
 
 def _value(record: Mapping[str, Any], feature: str) -> float:
     value = record[feature]
     return float(value) if isinstance(value, bool | int | float) else math.nan
-
-
-def _draw(grid: CellGrid, feature: Feature | RunFeature, scale: ColourScale | None) -> Drawing:
-    """Draw one grid of cells on a colour scale that all grids share."""
-    from matplotlib.figure import Figure
-
-    layout = _Layout.around(grid, feature, scale)
-    figure = Figure(figsize=(layout.width, layout.height), dpi=120, facecolor=PAPER)
-    axes = figure.add_axes(layout.grid())
-    axes.set_xlim(0, len(grid.facets.column_values))
-    axes.set_ylim(len(grid.facets.row_values), 0)
-    size = 9.5 if layout.is_roomy else 8.0
-    _label(figure, axes, grid, layout, size)
-    decimals = decimals_for(None if scale is None else (scale.low, scale.high))
-    for cell in grid.cells:
-        _draw_cell(axes, cell, grid, scale, decimals, layout, size)
-    if scale is not None:
-        _add_colour_bar(figure, feature, scale, layout, size)
-    return Drawing(figure, _alt(grid, feature, decimals))
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """The layout of the figure, in inches."""
-
-    title: str
-    cell_width: float
-    cell_height: float
-    rows: int
-    columns: int
-    left: float
-    head_lines: int
-    right: float = 1.3
-    bottom: float = 0.3
-
-    @classmethod
-    def around(
-        cls, grid: CellGrid, feature: Feature | RunFeature, scale: ColourScale | None
-    ) -> _Layout:
-        columns, rows = len(grid.facets.column_values), len(grid.facets.row_values)
-        roomy = columns <= 5
-        cell_width = {1: 3.0, 2: 1.9}.get(columns, 1.35) if roomy else 0.88
-        left = 0.3
-        if grid.facets.row_field:
-            heads = [line for label in grid.facets.row_labels for line in _head(label)]
-            left = 0.35 + 0.095 * max(map(len, [grid.facets.row_field, *heads]))
-        width = left + columns * cell_width + cls.right
-        said = f"{feature.label} ({feature.unit}): {_what(grid)}"
-        if scale is not None and any(cell.n and scale.is_pale(cell) for cell in grid.cells):
-            said += "; pale where the spread of the seeds explains the difference"
-        lines = textwrap.wrap(said, int(width * 11.5))
-        if grid.facets.heading:
-            lines += textwrap.wrap(grid.facets.heading, int(width * 11.5), max_lines=2)
-        return cls(
-            title="\n".join(lines),
-            cell_width=cell_width,
-            cell_height=0.8 if roomy else 0.68,
-            rows=rows,
-            columns=columns,
-            left=left,
-            head_lines=max((len(_head(label)) for label in grid.facets.column_labels), default=1),
-        )
-
-    @property
-    def is_roomy(self) -> bool:
-        return self.cell_width > 1
-
-    @property
-    def top(self) -> float:
-        return 0.7 + 0.2 * (self.title.count("\n") + 1) + 0.15 * self.head_lines
-
-    @property
-    def width(self) -> float:
-        return max(4.4, self.left + self.columns * self.cell_width + self.right)
-
-    @property
-    def height(self) -> float:
-        return self.top + self.rows * self.cell_height + self.bottom
-
-    def grid(self) -> tuple[float, float, float, float]:
-        return (
-            self.left / self.width,
-            self.bottom / self.height,
-            self.columns * self.cell_width / self.width,
-            self.rows * self.cell_height / self.height,
-        )
-
-
-def _head(label: str) -> list[str]:
-    """Write a row's or a column's value in up to three lines."""
-    return textwrap.wrap(label, HEAD_CHARACTERS, max_lines=3, placeholder=" …") or [label]
 
 
 def _what(grid: CellGrid) -> str:
@@ -298,146 +259,86 @@ def _what(grid: CellGrid) -> str:
     return f"mean ± standard deviation over seeds; n = {grid.most}{unless}"
 
 
-def _label(figure: Figure, axes: Axes, grid: CellGrid, layout: _Layout, size: float) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    ink: dict[str, Any] = {"fontsize": size, "color": INK, "parse_math": False}
-    figure.text(
-        0.15 / layout.width,
-        1 - 0.12 / layout.height,
-        layout.title,
-        va="top",
-        linespacing=1.25,
-        **(ink | {"fontsize": 10.5}),
-    )
-    top = 1 - (layout.top - 0.27 - 0.15 * layout.head_lines) / layout.height
-    if grid.facets.column_field:
-        middle = (layout.left + layout.columns * layout.cell_width / 2) / layout.width
-        figure.text(middle, top, grid.facets.column_field, ha="center", va="center", **ink)
-        for j, label in enumerate(grid.facets.column_labels):
-            text = "\n".join(_head(label))
-            axes.text(j + 0.5, -0.1, text, ha="center", va="bottom", **ink)
-    if grid.facets.row_field:
-        axes.text(-0.12, -0.1, grid.facets.row_field, ha="right", va="bottom", **ink)
-        for i, label in enumerate(grid.facets.row_labels):
-            text = "\n".join(_head(label))
-            axes.text(-0.12, i + 0.5, text, ha="right", va="center", **ink)
+def _label(axes: Axes, facets: FacetGrid) -> None:
+    """Label the rows and the columns, at the left and at the top."""
+    axes.set_xlim(0, facets.columns)
+    axes.set_ylim(facets.rows, 0)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.xaxis.set_label_position("top")
+    axes.xaxis.tick_top()
+    axes.set_xlabel(facets.column_field or "", labelpad=6)
+    axes.set_ylabel(facets.row_field or "")
+    axes.set_xticks([j + 0.5 for j in range(facets.columns)], _heads(facets.column_labels))
+    axes.set_yticks([i + 0.5 for i in range(facets.rows)], _heads(facets.row_labels))
 
 
-def _draw_cell(
-    axes: Axes,
-    cell: Cell,
-    grid: CellGrid,
-    scale: ColourScale | None,
-    decimals: int,
-    layout: _Layout,
-    size: float,
-) -> None:
-    from matplotlib import colormaps
+def _heads(labels: Sequence[str]) -> list[str]:
+    """Write values of a row or a column in up to three lines."""
+    return [
+        "\n".join(textwrap.wrap(label, HEAD_CHARACTERS, max_lines=3, placeholder=" …"))
+        for label in labels
+    ]
+
+
+def _add_box(axes: Axes, cell: Cell, **look: Any) -> None:
+    """Draw a cell's box, with a little paper around it."""
     from matplotlib.patches import Rectangle
 
-    # A little paper between the cells, the same on every side.
-    gap_x, gap_y = 0.02 / layout.cell_width, 0.02 / layout.cell_height
-    place = Rectangle(
-        (cell.facet.column + gap_x, cell.facet.row + gap_y),
-        1 - 2 * gap_x,
-        1 - 2 * gap_y,
-        linewidth=0,
-    )
-    axes.add_patch(place)
-    middle: dict[str, Any] = {"ha": "center", "parse_math": False}
-    x, y = cell.facet.column + 0.5, cell.facet.row + 0.5
-    if cell.status != "ok":
-        if cell.status == "missing":
-            place.set(facecolor="none", edgecolor=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-        else:
-            hatch = "////" if cell.status == "failed" else None
-            place.set(facecolor=NOTHING_FACE, edgecolor=MUTED, hatch=hatch)
-            box = {"boxstyle": "round,pad=0.3", "facecolor": "#f4f3f7", "edgecolor": MUTED}
-            axes.text(
-                x, y, cell.status, va="center", fontsize=size, color=DARK_TEXT, bbox=box, **middle
-            )
+    corner = (cell.facet.column + 0.015, cell.facet.row + 0.025)
+    axes.add_patch(Rectangle(corner, 0.97, 0.95, **{"linewidth": 0} | look))
+
+
+def _draw_empty_cell(axes: Axes, cell: Cell) -> None:
+    if cell.status == "missing":
+        dotted = {"linewidth": 0.8, "linestyle": (0, (2, 3))}
+        _add_box(axes, cell, facecolor="none", edgecolor=MUTED, **dotted)
         return
-    assert scale is not None
-    low, high = scale.low, scale.high
-    share = (cell.mean - low) / (high - low) if high > low else 0.5
-    red, green, blue, _ = colormaps[COLOUR_MAP](share)
-    is_pale = scale.is_pale(cell)
-    place.set_facecolor((red, green, blue, PALE if is_pale else 1.0))
-    luminance = sum(
-        weight * (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4)
-        for weight, part in ((0.2126, red), (0.7152, green), (0.0722, blue))
-    )
-    # WCAG: black has more contrast than white from a relative luminance of 0.179 on.
-    middle["color"] = INK if is_pale else DARK_TEXT if luminance > 0.179 else LIGHT_TEXT
-    lines = [] if math.isnan(cell.sd) else [f"± {cell.sd:,.{decimals}f}"]
-    notes = _cell_notes(cell, grid)
-    if notes:
-        lines.append(notes)
-    lift = 0.09 * len(lines)
+    hatch = "////" if cell.status == "failed" else None
+    _add_box(axes, cell, facecolor=NOTHING, edgecolor=MUTED, hatch=hatch)
     axes.text(
-        x,
-        y - lift * 1.3,
-        signed(cell.mean, decimals),
+        cell.facet.column + 0.5,
+        cell.facet.row + 0.5,
+        cell.status,
+        ha="center",
         va="center",
-        fontsize=size + 1.5,
-        fontweight="normal" if is_pale else "bold",
-        **middle,
+        fontsize=8.5,
+        color=DARK_TEXT,
+        bbox={"boxstyle": "round,pad=0.3", "facecolor": "#f4f3f7", "edgecolor": MUTED},
     )
-    if lines:
-        axes.text(
-            x,
-            y - lift * 1.3 + 0.17,
-            "\n".join(lines),
-            va="top",
-            fontsize=size - 1,
-            linespacing=1.15,
-            **middle,
-        )
 
 
-def _cell_notes(cell: Cell, grid: CellGrid) -> str:
-    """Return the notes on a cell: fewer clips than others, failed or silent ones."""
+def _draw_cell(axes: Axes, cell: Cell, lines: Sequence[str], scale: ColourScale) -> None:
+    """Draw a cell's mean in bold on its colour, and other lines below it."""
+    from matplotlib import colormaps
+
+    share, is_pale = scale.share(cell.mean), scale.is_pale(cell)
+    _add_box(axes, cell, facecolor=colormaps[COLOUR_MAP](share, alpha=PALE if is_pale else 1.0))
+    text: dict[str, Any] = {
+        "xy": (cell.facet.column + 0.5, cell.facet.row + 0.5),
+        "textcoords": "offset points",
+        "ha": "center",
+        "color": INK if is_pale else DARK_TEXT if share >= LIGHT_FROM else LIGHT_TEXT,
+    }
+    mean, *below = lines
+    weight = "normal" if is_pale else "bold"
+    lift_pt = 5.0 * len(below)
+    axes.annotate(mean, xytext=(0, lift_pt), va="center", fontsize=10, fontweight=weight, **text)
+    axes.annotate("\n".join(below), xytext=(0, lift_pt - 7), va="top", fontsize=7.5, **text)
+
+
+def _cell_lines(cell: Cell, grid: CellGrid, decimals: int) -> list[str]:
+    """Return what is written in a cell: mean, spread, and how many clips are lacking and why."""
+    lines = [signed(cell.mean, decimals)]
+    if not math.isnan(cell.sd):
+        lines.append(f"± {cell.sd:,.{decimals}f}")
     if cell.failed:
-        return f"n {cell.n}, {cell.failed} failed"
-    if cell.silent:
-        return f"n {cell.n}, {cell.silent} silent"
-    return f"n {cell.n}" if cell.n < grid.most else ""
-
-
-def _add_colour_bar(
-    figure: Figure,
-    feature: Feature | RunFeature,
-    colours: ColourScale,
-    layout: _Layout,
-    size: float,
-) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-    from matplotlib.ticker import MaxNLocator
-
-    height = min(layout.rows * layout.cell_height, 4.0)
-    middle = layout.bottom + layout.rows * layout.cell_height / 2
-    place = figure.add_axes(
-        (
-            (layout.left + layout.columns * layout.cell_width + 0.18) / layout.width,
-            (middle - height / 2) / layout.height,
-            0.13 / layout.width,
-            height / layout.height,
-        )
-    )
-    low, high = colours.low, colours.high
-    around = 0.5 if low == high else 0.0  # one value alone has the colour in the middle
-    scale = ScalarMappable(Normalize(low - around, high + around), cmap=COLOUR_MAP)
-    bar = figure.colorbar(scale, cax=place)
-    ticks = [low] if around else MaxNLocator(4).tick_values(low, high)
-    bar.set_ticks([tick for tick in ticks if low <= tick <= high])
-    unit = textwrap.shorten(feature.unit, 16, placeholder="…")
-    place.set_ylabel(unit, fontsize=size, color=INK)
-    place.tick_params(labelsize=size - 0.5, color=MUTED, labelcolor=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+        lines.append(f"n {cell.n}, {cell.failed} failed")
+    elif cell.silent:
+        lines.append(f"n {cell.n}, {cell.silent} silent")
+    elif cell.n < grid.most:
+        lines.append(f"n {cell.n}")
+    return lines
 
 
 def _alt(grid: CellGrid, feature: Feature | RunFeature, decimals: int) -> str:

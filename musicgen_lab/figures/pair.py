@@ -10,22 +10,21 @@ import numpy as np
 
 from musicgen_lab.analysis.features import FEATURES, NUMBERS, chosen_features, measure
 from musicgen_lab.analysis.spectrogram import MelSpectrogram, hz_to_mel, mel_spectrogram_db
-from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
+from musicgen_lab.figures.drawing import Drawing, lab_style
 from musicgen_lab.figures.mel_pictures import COLOUR_MAP, LEVEL_RANGE_DB
 from musicgen_lab.formatting import FieldLabels, decimals_for, signed, value
 from musicgen_lab.request import SWEEP_ORDER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from musicgen_lab.clip import Clip
 
-DIFFERENCE_MAP = "PuOr_r"  # diverging, distinguishable for colour-blind readers
+DIFFERENCE_MAP = "berlin"  # diverging from black, distinguishable for colour-blind readers
 DIFFERENCE_RANGE_DB = 40.0
-FREQUENCIES_HZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16000)
-WIDTH_IN, PANEL_IN, GAP_IN, TABLE_ROW_IN = 8.2, 1.55, 0.5, 0.24
-LEFT_IN, RIGHT_IN, BOTTOM_IN = 0.75, 1.15, 0.55
+FREQUENCIES_HZ = (500, 1000, 2000, 4000, 8000, 16000)
+WIDTH_IN, PANEL_IN, TABLE_ROW_IN = 8.2, 1.9, 0.24
+TABLE_COLUMNS = (0.0, 0.64, 0.82, 1.0)
 
 
 class Row(NamedTuple):
@@ -37,6 +36,7 @@ class Row(NamedTuple):
     change: str
 
 
+@lab_style()
 def plot_pair(a: Clip, b: Clip, features: Sequence[str] | None = None) -> Drawing:
     """Draw two clips on the same axes: spectrograms, their difference in dB, their features.
 
@@ -62,31 +62,24 @@ def plot_pair(a: Clip, b: Clip, features: Sequence[str] | None = None) -> Drawin
     ]
     names = _names(a, b)
     rows = feature_rows(a, b, [name for name in chosen_features(features) if name in FEATURES])
-    table_in = TABLE_ROW_IN * (len(rows) + 1) + 0.35
-    heads = [textwrap.wrap(name, 92, max_lines=2, placeholder=" …") for name in names]
-    top_in = 0.35 + 0.18 * max(map(len, heads))
-    height = top_in + 3 * PANEL_IN + 2 * GAP_IN + BOTTOM_IN + table_in
-    figure = Figure(figsize=(WIDTH_IN, height), dpi=120, facecolor=PAPER)
+    heights = [PANEL_IN] * 3 + [TABLE_ROW_IN * (len(rows) + 1)]
+    figure = Figure((WIDTH_IN, sum(heights) + 0.3))
+    *panels, table = figure.subplots(4, height_ratios=heights)
     highest_db = max((float(mel.level_db.max()) for mel in mels if mel is not None), default=0.0)
     high_db = max(10 * np.ceil(highest_db / 10), -60.0)
     duration_s = max(a.duration_s, b.duration_s, 0.01)
-    rate = max(a.sample_rate, b.sample_rate)
-    for index, mel in enumerate([*mels, _difference(*mels)]):
-        place = figure.add_axes(
-            _box(height - top_in - PANEL_IN - index * (PANEL_IN + GAP_IN), PANEL_IN, height)
-        )
-        is_difference = index == 2
-        limits = (
-            (-DIFFERENCE_RANGE_DB, DIFFERENCE_RANGE_DB)
-            if is_difference
-            else (high_db - LEVEL_RANGE_DB, high_db)
-        )
-        _draw(place, mel, limits, DIFFERENCE_MAP if is_difference else COLOUR_MAP)
-        _label(place, duration_s, rate / 2, is_lowest=is_difference)
-        title = "B − A: orange where B is louder" if is_difference else "\n".join(heads[index])
-        place.set_title(title, fontsize=9, color=INK, loc="left", parse_math=False)
-        _colour_bar(figure, place, limits, DIFFERENCE_MAP if is_difference else COLOUR_MAP, height)
-    _draw_table(figure, rows, table_in, height)
+    levels = (high_db - LEVEL_RANGE_DB, high_db)
+    differences = (-DIFFERENCE_RANGE_DB, DIFFERENCE_RANGE_DB)
+    for axes, mel, name in zip(panels, mels, names, strict=False):
+        _draw(axes, mel, levels, COLOUR_MAP, "dB re full scale")
+        axes.set_title("\n".join(textwrap.wrap(name, 92, max_lines=2, placeholder=" …")))
+        axes.tick_params(labelbottom=False)
+    _draw(panels[2], _difference(*mels), differences, DIFFERENCE_MAP, "dB")
+    panels[2].set_title("B − A: red where B is louder")
+    panels[2].set_xlabel("Time (s)")
+    for axes in panels:
+        _scale(axes, duration_s, max(a.sample_rate, b.sample_rate) / 2)
+    _write_table(table, rows)
     return Drawing(figure, _alt(names, rows))
 
 
@@ -146,85 +139,45 @@ def _difference(a: MelSpectrogram | None, b: MelSpectrogram | None) -> MelSpectr
     return MelSpectrogram(level_db.astype(np.float32), a.frequencies_hz, a.times_s[:frames])
 
 
-def _box(bottom_in: float, panel_in: float, height: float) -> tuple[float, float, float, float]:
-    width = WIDTH_IN - LEFT_IN - RIGHT_IN
-    return (LEFT_IN / WIDTH_IN, bottom_in / height, width / WIDTH_IN, panel_in / height)
-
-
 def _draw(
-    axes: Axes, mel: MelSpectrogram | None, limits: tuple[float, float], colours: str
-) -> None:
-    if mel is None or mel.level_db.shape[1] == 0:
-        axes.text(0.5, 0.5, "nothing to draw", transform=axes.transAxes, ha="center", color=INK)
-        return
-    bands = hz_to_mel(mel.frequencies_hz)
-    half_band = (bands[1] - bands[0]) / 2
-    half_hop = (mel.times_s[1] - mel.times_s[0]) / 2 if len(mel.times_s) > 1 else 0.01
-    axes.imshow(
-        mel.level_db,
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-        cmap=colours,
-        vmin=limits[0],
-        vmax=limits[1],
-        extent=(
-            mel.times_s[0] - half_hop,
-            mel.times_s[-1] + half_hop,
-            bands[0] - half_band,
-            bands[-1] + half_band,
-        ),
-    )
-
-
-def _label(axes: Axes, duration_s: float, nyquist_hz: float, *, is_lowest: bool) -> None:
-    axes.set_xlim(0, duration_s)
-    axes.set_ylim(0, float(hz_to_mel(np.array(nyquist_hz))))
-    ticks = [hz for hz in FREQUENCIES_HZ if hz < nyquist_hz and hz >= 500]
-    axes.set_yticks(hz_to_mel(np.array(ticks, float)), [f"{hz / 1000:g}" for hz in ticks])
-    axes.tick_params(labelsize=8, color=MUTED, labelcolor=INK, labelbottom=is_lowest)
-    axes.set_ylabel("kHz, mel scale", fontsize=8.5, color=INK)
-    if is_lowest:
-        axes.set_xlabel("Time (s)", fontsize=9, color=INK)
-    for spine in axes.spines.values():
-        spine.set_color(MUTED)
-        spine.set_linewidth(0.6)
-
-
-def _colour_bar(
-    figure: Figure, axes: Axes, limits: tuple[float, float], colours: str, height: float
+    axes: Axes,
+    mel: MelSpectrogram | None,
+    limits: tuple[float, float],
+    colours: str,
+    unit: str,
 ) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.ticker import MaxNLocator
 
-    box = axes.get_position()
-    place = figure.add_axes((box.x1 + 0.12 / WIDTH_IN, box.y0, 0.12 / WIDTH_IN, box.height))
-    bar = figure.colorbar(ScalarMappable(Normalize(*limits), cmap=colours), cax=place)
-    bar.locator = MaxNLocator(4)
-    bar.update_ticks()
-    unit = "dB" if colours == DIFFERENCE_MAP else "dB re full scale"
-    place.set_ylabel(unit, fontsize=8.5, color=INK)
-    place.tick_params(labelsize=8, color=MUTED, labelcolor=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    scale = ScalarMappable(Normalize(*limits), cmap=colours)
+    ticks = MaxNLocator(4)
+    bar = axes.figure.colorbar(scale, ax=axes, label=unit, ticks=ticks, aspect=12, pad=0.02)
+    bar.outline.set_visible(False)
+    if mel is None or mel.level_db.shape[1] == 0:
+        axes.text(0.5, 0.5, "nothing to draw", transform=axes.transAxes, ha="center")
+        return
+    axes.imshow(mel.level_db, cmap=colours, clim=limits, extent=mel.extent)
 
 
-def _draw_table(figure: Figure, rows: Sequence[Row], table_in: float, height: float) -> None:
-    columns = ((LEFT_IN, "left"), (4.9, "right"), (6.0, "right"), (7.1, "right"))
-    for index, row in enumerate([Row("", "A", "B", "B − A"), *rows]):
-        y = (table_in - 0.2 - index * TABLE_ROW_IN) / height
-        for (x, side), text in zip(columns, row, strict=True):
-            figure.text(
-                x / WIDTH_IN,
-                y,
-                text,
-                ha=side,
-                va="center",
-                fontsize=9,
-                fontweight="bold" if index == 0 else "normal",
-                color=INK,
-                parse_math=False,
-            )
+def _scale(axes: Axes, duration_s: float, nyquist_hz: float) -> None:
+    """Give a spectrogram the axes of both clips."""
+    axes.set_xlim(0, duration_s)
+    axes.set_ylim(0, float(hz_to_mel(np.array(nyquist_hz))))
+    ticks = [hz for hz in FREQUENCIES_HZ if hz < nyquist_hz]
+    axes.set_yticks(hz_to_mel(np.array(ticks, float)), [f"{hz / 1000:g}" for hz in ticks])
+    axes.set_ylabel("kHz, mel scale")
+    axes.spines[:].set_visible(True)
+
+
+def _write_table(axes: Axes, rows: Sequence[Row]) -> None:
+    """Write the features as a table without lines."""
+    axes.set_axis_off()
+    axes.set_ylim(len(rows) + 0.5, -0.5)
+    for y, row in enumerate([Row("", "A", "B", "B − A"), *rows]):
+        for x, text in zip(TABLE_COLUMNS, row, strict=True):
+            side = "right" if x else "left"
+            axes.text(x, y, text, ha=side, va="center", fontweight="normal" if y else "bold")
 
 
 def _alt(names: tuple[str, str], rows: Sequence[Row]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from musicgen_lab.analysis.spectrogram import hz_to_mel
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.figures.drawing import INK, MUTED, PAPER, Drawing
+from musicgen_lab.figures.drawing import MUTED, NOTHING, Drawing, lab_style
 from musicgen_lab.figures.facets import Facet, FacetGrid, clip_grids, matching
 from musicgen_lab.figures.mel_pictures import COLOUR_MAP, LEVEL_RANGE_DB, MelPictures
 from musicgen_lab.formatting import describe
@@ -62,6 +62,7 @@ def plot_spectrograms(
     return draw_grid(grid, MelPictures(table, level_range_db=level_range_db))
 
 
+@lab_style()
 def draw_grid(grid: FacetGrid, pictures: MelPictures) -> Drawing:
     """Draw one grid of spectrograms; see `plot_spectrograms`.
 
@@ -74,7 +75,8 @@ def draw_grid(grid: FacetGrid, pictures: MelPictures) -> Drawing:
     from matplotlib.figure import Figure
 
     layout = _Layout.around(grid)
-    figure = Figure(figsize=(layout.width, layout.height), dpi=120, facecolor=PAPER)
+    figure = Figure((layout.width, layout.height))
+    figure.set_layout_engine("none")
     axes = figure.subplots(grid.rows, grid.columns, squeeze=False, gridspec_kw=layout.gridspec())
     size = 8.5 if grid.columns <= 4 else 7.5
     for facet in grid.facets:
@@ -84,7 +86,7 @@ def draw_grid(grid: FacetGrid, pictures: MelPictures) -> Drawing:
     _label_axes(axes, grid, pictures, size)
     centre_x = (layout.left + layout.panels_width / 2) / layout.width
     centre_y = (layout.bottom + layout.panels_height / 2) / layout.height
-    label: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10, "color": INK}
+    label: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10}
     figure.text(centre_x, 0.22 / layout.height, "Time (s)", **label)
     figure.text(0.2 / layout.width, centre_y, "Frequency (kHz), mel scale", rotation=90, **label)
     figure.text(
@@ -95,8 +97,6 @@ def draw_grid(grid: FacetGrid, pictures: MelPictures) -> Drawing:
         va="top",
         fontsize=12,
         linespacing=1.3,
-        color=INK,
-        parse_math=False,
     )
     _add_colour_bar(figure, layout, pictures, size)
     return Drawing(figure, _alt(grid))
@@ -130,9 +130,7 @@ def _draw_facet(
     axes.set_xlim(0, pictures.duration_s)
     axes.set_ylim(*pictures.mel_limits)
     status = facet.status
-    for spine in axes.spines.values():
-        spine.set_color(MUTED)
-        spine.set_linewidth(0.6)
+    axes.spines[:].set_visible(True)
     if status == "missing":
         axes.spines[:].set_linestyle((0, (2, 3)))
         axes.patch.set_alpha(0)
@@ -140,31 +138,14 @@ def _draw_facet(
     record = facet.record
     assert record is not None
     if status == "failed":
-        axes.set_facecolor("#d9d7de")
+        axes.set_facecolor(NOTHING)
         axes.patch.set(hatch="////", edgecolor=MUTED, linewidth=0)
         error = str(record["error"]).split(":")[0]
         _note(axes, "failed" if small else f"failed\n{textwrap.shorten(error, 28)}", size)
         return
     mel = pictures.by_key.get(record["key"])
     if mel is not None:
-        band_mel = hz_to_mel(mel.frequencies_hz)
-        half_band = (band_mel[1] - band_mel[0]) / 2
-        hop_s = mel.times_s[1] - mel.times_s[0] if len(mel.times_s) > 1 else record["duration_s"]
-        axes.imshow(
-            mel.level_db,
-            origin="lower",
-            aspect="auto",
-            interpolation="nearest",
-            cmap=COLOUR_MAP,
-            vmin=low_db,
-            vmax=high_db,
-            extent=(
-                -hop_s / 2,
-                mel.times_s[-1] + hop_s / 2,
-                band_mel[0] - half_band,
-                band_mel[-1] + half_band,
-            ),
-        )
+        axes.imshow(mel.level_db, cmap=COLOUR_MAP, vmin=low_db, vmax=high_db, extent=mel.extent)
         axes.set_xlim(0, pictures.duration_s)
     axes.set_facecolor("none")
     if status == "silent":
@@ -182,7 +163,6 @@ def _note(axes: Axes, text: str, size: float) -> None:
         fontsize=size,
         color="#1d1d21",
         bbox={"boxstyle": "round,pad=0.35", "facecolor": "#f4f3f7", "edgecolor": MUTED},
-        parse_math=False,
     )
 
 
@@ -197,9 +177,6 @@ def _label_axes(axes: Any, grid: FacetGrid, pictures: MelPictures, size: float) 
         is_lowest = grid.columns * (facet.row + 1) + facet.column >= len(grid.facets)
         place.tick_params(
             labelsize=size,
-            length=2.5,
-            color=MUTED,
-            labelcolor=INK,
             labelbottom=is_lowest,
             labelleft=facet.column == 0,
         )
@@ -210,12 +187,10 @@ def _label_axes(axes: Any, grid: FacetGrid, pictures: MelPictures, size: float) 
         nbins = 5 if grid.columns <= 4 else 3
         place.xaxis.set_major_locator(MaxNLocator(nbins, steps=[1, 2, 5, 10], prune=prune))
         if grid.is_list and facet.label:
-            place.set_title(
-                "\n".join(_label_lines(facet.label)), fontsize=size, color=INK, parse_math=False
-            )
+            place.set_title("\n".join(_label_lines(facet.label)), fontsize=size, loc="center")
     for column, label in enumerate(grid.column_labels):
         text = _head(grid.column_field, label, column == 0 or grid.columns <= 4)
-        axes[0, column].set_title(text, fontsize=size + 1, color=INK, parse_math=False)
+        axes[0, column].set_title(text, fontsize=size + 1, loc="center")
     for row, label in enumerate(grid.row_labels):
         axes[row, -1].annotate(
             _head(grid.row_field, label, row == 0 or grid.rows <= 4),
@@ -225,8 +200,6 @@ def _label_axes(axes: Any, grid: FacetGrid, pictures: MelPictures, size: float) 
             textcoords="offset points",
             va="center",
             fontsize=size + 1,
-            color=INK,
-            parse_math=False,
         )
 
 
@@ -245,8 +218,8 @@ def _add_colour_bar(figure: Figure, layout: _Layout, pictures: MelPictures, size
     )
     scale = ScalarMappable(Normalize(*pictures.level_limits_db), cmap=COLOUR_MAP)
     bar = figure.colorbar(scale, cax=place, extend="min", extendfrac=0.03)
-    bar.set_label("Level of a mel band (dB re full scale)", fontsize=9, color=INK)
-    place.tick_params(labelsize=size, color=MUTED, labelcolor=INK)
+    bar.set_label("Level of a mel band (dB re full scale)")
+    place.tick_params(labelsize=size)
     bar.outline.set_visible(False)  # type: ignore[operator]
 
 

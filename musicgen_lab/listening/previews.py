@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.mel_pictures import MelPictures
 from musicgen_lab.runs.atomic_io import unwritable, write_atomically
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.templating import data_uri
 
 LISTENING_FOLDER = "listening"
 MP3_SAMPLE_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -29,8 +29,6 @@ PEAKS = 240
 
 EMBEDDED_MB_MAX = 32
 """The maximum size of embedded files in one page or notebook."""
-
-TYPES = {".mp3": "audio/mpeg", ".wav": "audio/wav", ".png": "image/png"}
 
 
 @dataclass(frozen=True)
@@ -200,11 +198,6 @@ def check_embedded(size: int, way_out: str) -> None:
             f"up to {EMBEDDED_MB_MAX} MB of sounds can be inside one page, and this is more; "
             f"{way_out}"
         )
-
-
-def data_uri(content: bytes, suffix: str) -> str:
-    """Return a file's content as a data URI."""
-    return f"data:{TYPES[suffix]};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def matching_gain_db(table: RunTable, key: str) -> float:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from musicgen_lab.errors import InvalidRequest, RunFolderError
-from musicgen_lab.listening.previews import LISTENING_FOLDER, check_embedded, data_uri
+from musicgen_lab.listening.previews import LISTENING_FOLDER, check_embedded
 from musicgen_lab.runs.atomic_io import write_atomically
-from musicgen_lab.templating import PACKAGE
+from musicgen_lab.templating import PACKAGE, data_uri
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

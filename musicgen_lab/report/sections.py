@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
@@ -11,7 +12,7 @@ from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.curves import plot_curves
 from musicgen_lab.figures.effects import plot_effects
 from musicgen_lab.figures.facets import clip_grids
-from musicgen_lab.figures.heatmap import plot_heatmaps
+from musicgen_lab.figures.heatmap import Heatmaps
 from musicgen_lab.figures.mel_pictures import MelPictures
 from musicgen_lab.figures.spectrogram_grid import draw_grid
 from musicgen_lab.formatting import format_value, mid_sentence, value_with_unit
@@ -233,19 +234,28 @@ def feature_figures(table: RunTable, features: Sequence[str] | None = None) -> H
     first = [claim["feature"] for claim in significant(claims)]
     names = [name for name in chosen_features(features) if NAMED_FEATURES[name].kind == "number"]
     varying, notes = _varying(table, list(dict.fromkeys([*first, *names])))
-    drawn = []
-    for name in varying:
-        label = NAMED_FEATURES[name].label
-        heatmaps = [] if len(table.parameters) == 1 else plot_heatmaps(table, name)
-        drawn += [(f"Heatmap: {label}", drawing) for _, drawing in heatmaps[:PAGES_PER_FEATURE_MAX]]
-        if not heatmaps:
-            drawn.append((f"Curve: {label}", plot_curves(table, [name], study=study)))
-    if len(drawn) > FEATURE_FIGURES_MAX:
+    figures = list(_feature_figures(table, varying, study))
+    if len(figures) > FEATURE_FIGURES_MAX:
         notes.append(
             "There are more features and grids than are shown: results.plot_heatmap and "
             "results.plot_curves draw the others."
         )
-    return _figures(drawn[:FEATURE_FIGURES_MAX], notes, side_by_side=True)
+    drawn = [(label, draw()) for label, draw in figures[:FEATURE_FIGURES_MAX]]
+    return _figures(drawn, notes, side_by_side=True)
+
+
+def _feature_figures(
+    table: RunTable, features: Sequence[str], study: StudyTables
+) -> Iterator[tuple[str, Callable[[], Drawing]]]:
+    """Yield the label of each figure, and what draws it: only the first ones are drawn."""
+    for name in features:
+        label = NAMED_FEATURES[name].label
+        heatmaps = Heatmaps(table, name)
+        if len(table.parameters) == 1 or not heatmaps.grids:
+            yield f"Curve: {label}", partial(plot_curves, table, [name], study=study)
+            continue
+        for grid in heatmaps.grids[:PAGES_PER_FEATURE_MAX]:
+            yield f"Heatmap: {label}", partial(heatmaps.draw, grid)
 
 
 def _varying(table: RunTable, names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -9,6 +9,7 @@ from musicgen_lab.figures.curves import plot_curves
 from musicgen_lab.results import Results
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.study_tables import StudyTables
+from tests.support.figure_text import assert_text_is_legible
 from tests.support.report_runs import make_run
 from tests.support.sines import SineBackend
 
@@ -76,6 +77,16 @@ def test_long_prompts_are_numbered_under_the_axis(tmp_path):
     table = RunTable.open(make_run(tmp_path, prompt=prompts))
     (axes,) = plot_curves(table, ["spectral_centroid_hz"]).figure.axes
     assert [text.get_text()[:4] for text in axes.get_xticklabels()] == ["1: …", "2: …"]
+
+
+def test_five_long_prompts_under_an_axis_are_legible(tmp_path):
+    start = "a slow and mournful ballad in the style of a rainy evening, with "
+    prompts = [start + end for end in ("drums", "a choir", "brushes", "an organ", "strings")]
+    table = RunTable.open(make_run(tmp_path, prompt=prompts, temperature=[0.5, 1.5]))
+    figure = plot_curves(table, ["spectral_centroid_hz", "rms_dbfs"]).figure
+    assert_text_is_legible(figure)
+    prompt_labels = figure.axes[2].get_xticklabels()
+    assert {text.get_rotation() for text in prompt_labels} == {25}
 
 
 def test_a_sweep_of_seeds_alone_has_no_curves(tmp_path):

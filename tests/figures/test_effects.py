@@ -9,6 +9,7 @@ from musicgen_lab import InvalidRequest
 from musicgen_lab.figures.clip_map import plot_map
 from musicgen_lab.figures.effects import plot_effects
 from musicgen_lab.runs.run_table import RunTable
+from tests.support.figure_text import assert_text_is_legible
 from tests.support.report_runs import make_run
 
 FEATURES = ["spectral_centroid_hz", "rms_dbfs"]
@@ -35,8 +36,7 @@ def test_the_map_puts_similar_clips_together_and_states_its_explained_variance(s
 def test_a_feature_that_is_the_same_in_every_clip_is_named_without_a_panel(study):
     drawing = plot_effects(study, ["spectral_centroid_hz", "clipping_share"])
     assert [axes.get_title(loc="left") for axes in drawing.figure.axes] == ["Brightness"]
-    (head,) = drawing.figure.texts
-    assert "The same in every clip: clipping." in " ".join(head.get_text().split())
+    assert "The same in every clip: clipping." in drawing.figure.get_suptitle()
 
 
 def test_a_significant_effect_is_drawn_filled_with_its_interval(study):
@@ -49,3 +49,7 @@ def test_a_significant_effect_is_drawn_filled_with_its_interval(study):
     assert dots[1].get_markerfacecolor() == "none"  # nothing holds: the paper shows through
     assert axes.get_facecolor()[3] == 0
     assert drawing.alt.startswith("Effects with 95% intervals. temperature on brightness")
+
+
+def test_no_text_of_many_panels_overlaps_another_or_leaves_the_paper(study):
+    assert_text_is_legible(plot_effects(study).figure)

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.text import Text
 
 from musicgen_lab import InvalidRequest, Sweep
-from musicgen_lab.figures.heatmap import PALE, plot_heatmap, plot_heatmaps
+from musicgen_lab.figures.heatmap import PALE, Heatmaps, plot_heatmap
 from musicgen_lab.runs.run_table import RunTable
 from tests.support.figure_text import assert_text_is_legible
 from tests.support.report_runs import make_run
@@ -74,9 +74,9 @@ def test_no_text_overlaps_another_or_leaves_the_paper(tmp_path, rows, columns):
 
 def test_pages_of_a_third_field_share_one_scale(tmp_path):
     table = RunTable.open(make_run(tmp_path, **(THREE | {"seed": 0}), duration=[1, 2]))
-    drawn = plot_heatmaps(table, "spectral_centroid_hz")
-    assert [fields for fields, _ in drawn] == [{"duration": 1.0}, {"duration": 2.0}]
-    limits = {drawing.figure.axes[-1].get_ylim() for _, drawing in drawn}
+    heatmaps = Heatmaps(table, "spectral_centroid_hz")
+    assert [grid.facets.fixed for grid in heatmaps.grids] == [{"duration": 1.0}, {"duration": 2.0}]
+    limits = {heatmaps.draw(grid).figure.axes[-1].get_ylim() for grid in heatmaps.grids}
     assert len(limits) == 1
     assert "duration 2 s" in plot_heatmap(table, "spectral_centroid_hz", duration=2).alt
     with pytest.raises(InvalidRequest, match="no grid has duration 3 s; there is duration 1 s or"):
