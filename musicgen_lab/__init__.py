@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from musicgen_lab.request import GenerationRequest
     from musicgen_lab.results import Results
     from musicgen_lab.runs.clip_store import ClipStore
+    from musicgen_lab.runs.sources import open_source
+    from musicgen_lab.source import Source
     from musicgen_lab.streaming import ClipFailed, SoundChunk
     from musicgen_lab.sweep import Sweep
 
@@ -64,10 +66,12 @@ _HOMES = {
     "RunFolderError": "errors",
     "RunFolderUnwritable": "errors",
     "SoundChunk": "streaming",
+    "Source": "source",
     "Sweep": "sweep",
     "connect": "backends",
     "make_comparison": "report.compare",
     "make_report": "report.make",
+    "open_source": "runs.sources",
 }
 
 __all__ = [
@@ -90,10 +94,12 @@ __all__ = [
     "RunFolderError",
     "RunFolderUnwritable",
     "SoundChunk",
+    "Source",
     "Sweep",
     "connect",
     "make_comparison",
     "make_report",
+    "open_source",
 ]
 
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, ConfigDict, StringConstraints
 
 from musicgen_lab.errors import packages_needed
 from musicgen_lab.request import GenerationRequest, short
+from musicgen_lab.source import SourceCodes
 
 if TYPE_CHECKING:
     from IPython.display import Audio
@@ -25,6 +26,7 @@ CHANNELS_MAX = 2
 SAMPLE_RATE_MIN_HZ, SAMPLE_RATE_MAX_HZ = 8_000, 192_000
 LENGTH_TOLERANCE_S = 0.1  # a few of the codec's frames: models make whole ones
 PROMPT_UNREAD = "prompt_unread"  # the detail that names what a text encoder does not know
+CODEC = "codec"  # the detail that identifies the codec of a clip's codes
 MESSAGE_MAX_CHARACTERS = 2000
 NAME_MAX_CHARACTERS = 200
 
@@ -98,6 +100,8 @@ class Clip:
         The engine, device and versions that made it.
     elapsed_s : float
         Seconds it took to make: in a batch, its share of every step and of decoding.
+    codes : np.ndarray [shape=(K, frames)] or None
+        The codec's codes that the samples were decoded from, if they are known.
     """
 
     request: GenerationRequest
@@ -105,6 +109,7 @@ class Clip:
     sample_rate: int
     provenance: Provenance
     elapsed_s: float
+    codes: npt.NDArray[np.integer[Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.dtype != np.float32:
@@ -117,6 +122,14 @@ class Clip:
     def duration_s(self) -> float:
         """Length in seconds, within one of the model's frames of the requested duration."""
         return float(self.samples.shape[1] / self.sample_rate)
+
+    def codes_bytes(self) -> bytes | None:
+        """Return the codes as a file that `SourceCodes.from_bytes` reads; None without codes."""
+        codec = self.provenance.details.get(CODEC)
+        if self.codes is None or not isinstance(codec, str):
+            return None
+        frame_rate = self.codes.shape[1] * self.sample_rate / self.samples.shape[1]
+        return SourceCodes(self.codes.astype(np.uint16), codec, frame_rate).to_bytes()
 
     def wav_bytes(self, subtype: Literal["FLOAT", "PCM_16"] = "FLOAT") -> bytes:
         """Encode the samples as a WAV file.
@@ -270,8 +283,12 @@ def shape_fault(
     if not SAMPLE_RATE_MIN_HZ <= sample_rate <= SAMPLE_RATE_MAX_HZ:
         limits = f"{SAMPLE_RATE_MIN_HZ:,} to {SAMPLE_RATE_MAX_HZ:,}"
         return f"its sample rate is {sample_rate:,} Hz, outside {limits} Hz"
-    if abs(frames / sample_rate - request.duration) > LENGTH_TOLERANCE_S:
-        return f"it lasts {frames / sample_rate:.4g} s, not {request.duration:g} s"
+    lasts_s, wanted_s = frames / sample_rate, request.sound_s
+    if wanted_s is None:  # the length of the source is not known here
+        is_wanted = LENGTH_TOLERANCE_S < lasts_s < request.duration
+        return None if is_wanted else f"it lasts {lasts_s:.4g} s, and the rest of a clip is shorter"
+    if abs(lasts_s - wanted_s) > LENGTH_TOLERANCE_S:
+        return f"it lasts {lasts_s:.4g} s, not {wanted_s:.4g} s"
     return None
 
 

@@ -306,7 +306,7 @@ class Plan:
     def _seeds(self) -> Counter[tuple[object, ...]]:
         """How many seeds every cell has."""
         return Counter(
-            tuple(request.model_dump(exclude={"seed"}).values()) for request in self.requests
+            tuple(value for name, value in request if name != "seed") for request in self.requests
         )
 
     def _is_finished(self, request: GenerationRequest) -> bool:

@@ -13,11 +13,28 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Required, TypedDict, Unpack
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_serializer,
+)
 
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.source import DIGEST, SOURCE_MAX_S, SOURCE_MIN_S, Source
 
-DURATION_MIN_S, DURATION_MAX_S = 1.0, 30.0
+DURATION_MIN_S, DURATION_MAX_S = 1.0, 300.0
+WINDOW_S = 30.0
+"""What released models were trained on; a longer clip is made in windows of this length."""
+
+EXTEND_STRIDE_MIN_S, EXTEND_STRIDE_MAX_S = 1.0, 29.0
 TEMPERATURE_MAX = 10.0
 TOP_K_MAX = 2048  # the codebook size of every released MusicGen
 CFG_COEF_MAX = 100.0
@@ -25,6 +42,8 @@ PROMPT_MAX_CHARACTERS = 1000
 MODEL_MAX_CHARACTERS = 500
 SEED_MAX = 2**32 - 1
 REQUESTS_MAX = 1_000_000  # of a sweep
+
+IN_SECONDS = ("duration", "extend_stride", "begin_at", "begin_s")
 
 KEY_VERSION = 1
 """Part of every key; to be incremented when the same fields mean another clip."""
@@ -83,9 +102,21 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _source(value: Any) -> Any:
+    """Return the source of a digest, as it is in JSON."""
+    return Source(value) if isinstance(value, str) and DIGEST.fullmatch(value) else value
+
+
 Float = Annotated[float, BeforeValidator(_number)]
 Int = Annotated[int, BeforeValidator(_number)]
 Text = Annotated[str, AfterValidator(_not_blank)]
+BeginSeconds = Annotated[float, Field(ge=SOURCE_MIN_S, le=DURATION_MAX_S), BeforeValidator(_number)]
+ByDigest = Annotated[
+    InstanceOf[Source],
+    BeforeValidator(_source),
+    PlainSerializer(lambda source: source.digest, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{DIGEST.pattern}$"}),
+]
 
 
 class RequestFields(TypedDict, total=False):
@@ -99,6 +130,14 @@ class RequestFields(TypedDict, total=False):
     cfg_coef: float
     seed: int | None
     model: str | None
+    negative_prompt: str
+    prompt_b: str
+    mix: float
+    extend_stride: float
+    begin_with: Source | str | None
+    begin_at: float
+    begin_s: float | None
+    include_start: bool
 
 
 class GenerationRequest(BaseModel):
@@ -112,7 +151,8 @@ class GenerationRequest(BaseModel):
     prompt : str
         Text description of the music, 1 to 1,000 characters.
     duration : float
-        Length in seconds, 1 to 30.
+        Length in seconds, 1 to 300. What `begin_with` gives is part of it. Models make 30 s at a
+        time: a longer clip is made in windows, see `extend_stride`.
     temperature : float
         Sampling temperature, 0 to 10; 0 always takes the likeliest token.
     top_k : int
@@ -126,6 +166,22 @@ class GenerationRequest(BaseModel):
         Seed of all randomness of the clip, 0 to 4,294,967,295; drawn when not given.
     model : str, optional
         Model name, path or hub id; the backend's own model when not given.
+    negative_prompt : str
+        Text that guidance leads away from, instead of from no text.
+    prompt_b : str
+        A second text, which `mix` mixes with the prompt.
+    mix : float
+        Share of `prompt_b` in the guided logits, 0 to 1.
+    extend_stride : float
+        Seconds by which a window of 30 s moves on in a longer clip, 1 to 29.
+    begin_with : Source, optional
+        A sound, or the codes of a clip, that the clip begins with; see `musicgen_lab.open_source`.
+    begin_at : float
+        Where in the source the part to begin with starts, in seconds.
+    begin_s : float, optional
+        How much of the source to begin with, in seconds; all that follows when not given.
+    include_start : bool
+        Whether the clip holds the part that was given.
 
     Raises
     ------
@@ -192,6 +248,48 @@ class GenerationRequest(BaseModel):
         description="Model name, path or hub id, with its revision after '@' once resolved; "
         "the backend's own model when not given.",
     )
+    negative_prompt: str = Field(
+        "",
+        max_length=PROMPT_MAX_CHARACTERS,
+        description="Text that guidance leads away from, instead of from no text; no effect with "
+        "cfg_coef 1.",
+    )
+    prompt_b: str = Field(
+        "",
+        max_length=PROMPT_MAX_CHARACTERS,
+        description="A second text description, which mix mixes with the prompt.",
+    )
+    mix: Float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of prompt_b in the guided logits; 0 = prompt alone, 1 = prompt_b alone.",
+    )
+    extend_stride: Float = Field(
+        18.0,
+        ge=EXTEND_STRIDE_MIN_S,
+        le=EXTEND_STRIDE_MAX_S,
+        description=f"Seconds by which a window of {WINDOW_S:g} s moves on; only for clips longer "
+        "than that.",
+    )
+    begin_with: ByDigest | None = Field(
+        None,
+        description="Sound or clip to continue, by the SHA-256 of its content.",
+    )
+    begin_at: Float = Field(
+        0.0,
+        ge=0.0,
+        le=SOURCE_MAX_S,
+        description="Where in begin_with the part to begin with starts, in seconds.",
+    )
+    begin_s: BeginSeconds | None = Field(
+        None,
+        description="How much of begin_with to begin with, in seconds; all that follows begin_at "
+        "when not given.",
+    )
+    include_start: bool = Field(
+        True, description="Whether the clip holds the part that begin_with gave."
+    )
 
     def __init__(self, /, **fields: Unpack[RequestFields]) -> None:
         if fields.get("seed", 0) is None:
@@ -200,12 +298,56 @@ class GenerationRequest(BaseModel):
             super().__init__(**fields)
         except ValidationError as error:
             raise _explain(error) from None
+        self._check_begin()
+
+    def _check_begin(self) -> None:
+        """Raise if the part to begin with is not in the source, or is as long as the clip."""
+        if self.begin_with is None:
+            return
+        self.begin_with.check_part(self.begin_at, self.begin_s)
+        given_s = self.given_s
+        if given_s is not None and self.duration < given_s + SOURCE_MIN_S:
+            raise InvalidRequest(
+                f"duration must be longer than the {given_s:.4g} s that begin_with gives, which it "
+                f"includes, got {self.duration:g}; give a longer one, or less to begin with, such "
+                "as begin_s 4",
+                field="duration",
+                value=self.duration,
+            )
+
+    @property
+    def given_s(self) -> float | None:
+        """Seconds that the clip begins with; None where the source's length is not known."""
+        if self.begin_with is None:
+            return 0.0
+        if self.begin_s is not None:
+            return self.begin_s
+        whole_s = self.begin_with.duration_s
+        return None if whole_s is None else whole_s - self.begin_at
+
+    @property
+    def sound_s(self) -> float | None:
+        """Seconds of sound of the clip; None where the source's length is not known."""
+        if self.include_start or self.begin_with is None:
+            return self.duration
+        return None if self.given_s is None else self.duration - self.given_s
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later fields at their defaults, so that older clips keep keys and records."""
+        fields: dict[str, Any] = serialize(self)
+        return {
+            name: value
+            for name, value in fields.items()
+            if name not in LATER_DEFAULTS or value != LATER_DEFAULTS[name]
+        }
 
     def key(self) -> str:
         """Return the key of this request's clip: SHA-256 of the request in canonical JSON.
 
         It is the same in every process, Python version and field order. It covers every field,
-        including the model with its revision, and a format version.
+        including the model with its revision, and a format version. Fields that came later are
+        left out at their defaults, so that older clips keep their keys.
 
         Returns
         -------
@@ -233,8 +375,7 @@ class GenerationRequest(BaseModel):
         >>> GenerationRequest(prompt="jazzy piano solo").with_model("demo@1").model
         'demo@1'
         """
-        fields: dict[str, Any] = {**self.model_dump(), "model": model}
-        return GenerationRequest(**fields)
+        return GenerationRequest(**{**dict(self), "model": model})
 
     def inert_fields(self, codebook_size: int = TOP_K_MAX) -> dict[str, str]:
         """Return the fields that have no effect on this request, each with the reason.
@@ -248,7 +389,8 @@ class GenerationRequest(BaseModel):
         -------
         dict of str to str
             Field name to reason; empty if every field has an effect. These are audiocraft's rules:
-            temperature 0 is greedy, and top_p replaces top_k.
+            temperature 0 is greedy, and top_p replaces top_k. A field that came later is named only
+            where it is not at its default.
 
         Examples
         --------
@@ -256,9 +398,7 @@ class GenerationRequest(BaseModel):
         >>> GenerationRequest(prompt="jazzy piano solo", top_p=0.9).inert_fields()
         {'top_k': 'top_p 0.9 replaces it'}
         """
-        inert: dict[str, str] = {}
-        if self.cfg_coef == 0:
-            inert["prompt"] = "cfg_coef 0 ignores the prompt"
+        inert = self._inert_prompts() | self._inert_lengths()
         if self.temperature == 0:
             greedy = "temperature 0 always takes the likeliest token"
             return inert | {"top_k": greedy, "top_p": greedy, "seed": greedy}
@@ -277,6 +417,55 @@ class GenerationRequest(BaseModel):
             is_greedy = self.top_k == 1
         return inert | ({"temperature": greedy, "seed": greedy} if is_greedy else {})
 
+    def _inert_prompts(self) -> dict[str, str]:
+        """Return the texts, and the mix of them, that have no effect."""
+        inert: dict[str, str] = {}
+        if self.cfg_coef == 0:
+            inert["prompt"] = "cfg_coef 0 ignores the prompt"
+        elif self.mix == 1 and self.prompt_b:
+            inert["prompt"] = "mix 1 follows prompt_b alone"
+        if self.prompt_b:
+            if self.cfg_coef == 0:
+                inert["prompt_b"] = "cfg_coef 0 ignores the prompts"
+            elif self.prompt_b == self.prompt:
+                inert["prompt_b"] = "it is the prompt"
+            elif self.mix == 0:
+                inert["prompt_b"] = "mix 0 follows the prompt alone"
+        if self.mix > 0 and (not self.prompt_b or self.cfg_coef == 0 or "prompt_b" in inert):
+            inert["mix"] = inert.get("prompt_b", "there is no prompt_b").replace(
+                "it is", "prompt_b is"
+            )
+        if self.negative_prompt and self.cfg_coef == 1:
+            inert["negative_prompt"] = "cfg_coef 1 is no guidance"
+        return inert
+
+    def _inert_lengths(self) -> dict[str, str]:
+        """Return the fields of long and of continued clips that have no effect."""
+        inert: dict[str, str] = {}
+        if self.duration <= WINDOW_S and self.extend_stride != LATER_DEFAULTS["extend_stride"]:
+            inert["extend_stride"] = f"a clip of up to {WINDOW_S:g} s is made in one window"
+        if self.begin_with is None:
+            for name in ("begin_at", "begin_s", "include_start"):
+                if getattr(self, name) != LATER_DEFAULTS[name]:
+                    inert[name] = "there is no begin_with"
+        return inert
+
+
+LATER_DEFAULTS = {
+    name: GenerationRequest.model_fields[name].default
+    for name in (
+        "negative_prompt",
+        "prompt_b",
+        "mix",
+        "extend_stride",
+        "begin_with",
+        "begin_at",
+        "begin_s",
+        "include_start",
+    )
+}
+"""The fields that came after the first version of the key, with their defaults."""
+
 
 def fields_signature(annotation: str, **defaults: Any) -> inspect.Signature:
     """Return a signature that has every field of a request as a keyword, with its default.
@@ -284,7 +473,7 @@ def fields_signature(annotation: str, **defaults: Any) -> inspect.Signature:
     Parameters
     ----------
     annotation : str
-        Of every field, where {} stands for `str`, `int` or `float`.
+        Of every field, where {} stands for `str`, `int`, `float` or `bool`.
     **defaults
         In place of those of a request.
     """
@@ -319,8 +508,9 @@ def field_schema(name: str) -> dict[str, Any]:
 
 
 def field_type(name: str) -> type:
-    """Return `str`, `int` or `float`: what a field holds."""
-    return {"string": str, "integer": int, "number": float}[field_schema(name)["type"]]
+    """Return `str`, `int`, `float` or `bool`: what a field holds."""
+    kinds = {"string": str, "integer": int, "number": float, "boolean": bool}
+    return kinds[field_schema(name)["type"]]
 
 
 @functools.lru_cache(maxsize=65536)
@@ -338,7 +528,24 @@ def digest(fields: Mapping[str, Any]) -> str:
 GenerationRequest.__signature__ = fields_signature("{}")
 REQUEST_FIELDS = tuple(GenerationRequest.model_fields)
 
-SWEEP_ORDER = ("model", "prompt", "duration", "top_k", "top_p", "temperature", "cfg_coef", "seed")
+SWEEP_ORDER = (
+    "model",
+    "prompt",
+    "prompt_b",
+    "negative_prompt",
+    "begin_with",
+    "begin_at",
+    "begin_s",
+    "include_start",
+    "duration",
+    "extend_stride",
+    "top_k",
+    "top_p",
+    "temperature",
+    "cfg_coef",
+    "mix",
+    "seed",
+)
 """The fields in the order in which sweeps and results vary them; the last one varies fastest."""
 
 
@@ -377,14 +584,20 @@ def unknown_field(field: str, value: Any = None) -> InvalidRequest:
     )
 
 
-def limit_of(field: str | None) -> str:
-    """Return a field's limits in words, from the schema."""
+def limit_of(field: str | None, maximum: float | None = None) -> str:
+    """Return a field's limits in words, from the schema; or with another maximum."""
     schema = field_schema(field or "")
+    if field == "begin_with":
+        return "a Source, or the SHA-256 of one as 64 hexadecimal digits"
+    if schema.get("type") == "boolean":
+        return "true or false"
     if schema.get("type") == "string":
-        return f"text of 1 to {schema['maxLength']:,} characters"
-    unit = " seconds" if field == "duration" else ""
+        least = "up to" if schema.get("default") == "" else "1 to"
+        return f"text of {least} {schema['maxLength']:,} characters"
+    unit = " seconds" if field in IN_SECONDS else ""
     noun = "a whole number" if schema.get("type") == "integer" else "a number"
-    return f"{noun} from {schema['minimum']:,.12g} to {schema['maximum']:,.12g}{unit}"
+    highest = schema["maximum"] if maximum is None else maximum
+    return f"{noun} from {schema['minimum']:,.12g} to {highest:,.12g}{unit}"
 
 
 def short(value: Any, write: Callable[[Any], str] = repr) -> str:

@@ -26,6 +26,8 @@ from musicgen_lab.request import (
 )
 from musicgen_lab.results import Results
 from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.runs.sources import open_source
+from musicgen_lab.source import Source
 
 DEFAULT_SEED = 0
 
@@ -39,6 +41,14 @@ class _Values(TypedDict, total=False):
     top_k: int | Iterable[int]
     top_p: float | Iterable[float]
     cfg_coef: float | Iterable[float]
+    negative_prompt: str | Iterable[str]
+    prompt_b: str | Iterable[str]
+    mix: float | Iterable[float]
+    extend_stride: float | Iterable[float]
+    begin_with: str | Path | Source | None | Iterable[str | Path | Source | None]
+    begin_at: float | Iterable[float]
+    begin_s: float | Iterable[float]
+    include_start: bool | Iterable[bool]
 
 
 class GridFields(_Values, total=False):
@@ -65,8 +75,9 @@ class Sweep:
     """A grid over request fields, each combination with every seed.
 
     Every field of `GenerationRequest` takes one value, or a list, range or array of them. The
-    order is fixed: model, prompt, duration, top_k, top_p, temperature, cfg_coef, seed, the last
-    varying fastest, values in the given order. Duplicate combinations are dropped.
+    order is fixed: model, the prompts, begin_with and its part, duration, extend_stride, top_k,
+    top_p, temperature, cfg_coef, mix, seed, the last varying fastest, values in the given order.
+    Duplicate combinations are dropped.
 
     A combination of everything but the seed is a cell; seeds are its replicates. Without a seed
     every cell is made once, with seed 0, so that the sweep can be run again and resumed.
@@ -77,7 +88,12 @@ class Sweep:
     duration, temperature, top_p, cfg_coef : float or iterable of float, optional
     top_k, seed : int or iterable of int, optional
     model : str or iterable of str, optional
+    negative_prompt, prompt_b : str or iterable of str, optional
+    mix, extend_stride, begin_at, begin_s : float or iterable of float, optional
+    include_start : bool or iterable of bool, optional
         Limits and defaults are those of `GenerationRequest`, except for the seed.
+    begin_with : str or Path or Source, or iterable of them, optional
+        Sound files, or clips of run folders as "RUN#KEY"; see `musicgen_lab.open_source`.
 
     Attributes
     ----------
@@ -202,7 +218,7 @@ class Sweep:
         >>> Sweep.from_rows(rows, duration=4, seed=range(2))
         <Sweep of prompt x cfg_coef x seed: 4 clips>
         """
-        table = [{name: plain_number(value) for name, value in row.items()} for row in rows]
+        table = [{name: _value(name, value) for name, value in row.items()} for row in rows]
         if not table:
             raise InvalidRequest("a sweep needs at least one row, got none")
         names = list(dict.fromkeys(name for row in table for name in row))
@@ -225,7 +241,7 @@ class Sweep:
         return sweep
 
     def _set(self, design: dict[str, Any], points: Iterable[Mapping[str, Any]]) -> None:
-        self.design = design
+        self.design = _with_digests(design)
         self.requests = tuple(dict.fromkeys(GenerationRequest(**point) for point in points))
         distinct: dict[str, set[Any]] = {name: set() for name in SWEEP_ORDER}
         for request in self.requests:
@@ -390,6 +406,17 @@ def _too_few_points(n: int, distinct: int, space: Mapping[str, Any]) -> InvalidR
     )
 
 
+def _with_digests(design: Any) -> Any:
+    """Return a design with every source as its digest, as it is written down."""
+    if isinstance(design, Source):
+        return design.digest
+    if isinstance(design, dict):
+        return {name: _with_digests(value) for name, value in design.items()}
+    if isinstance(design, list):
+        return [_with_digests(value) for value in design]
+    return design
+
+
 def _value_lists(fields: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {name: _values(name, given) for name, given in fields.items()}
 
@@ -424,14 +451,14 @@ def _values(name: str, given: Any) -> list[Any]:
             field="seed",
         )
     if isinstance(given, str) or not isinstance(given, Iterable):
-        return [plain_number(given)]
+        given = [given]
     if isinstance(given, set | frozenset | Mapping):
         raise InvalidRequest(
             f"{name} takes a value or a list in an order, got a {type(given).__name__}",
             field=name,
             value=given,
         )
-    values = [plain_number(value) for value in given]
+    values = [_value(name, value) for value in given]
     if not values:
         raise InvalidRequest(f"{name} needs at least one value, got an empty list", field=name)
     try:
@@ -440,6 +467,13 @@ def _values(name: str, given: Any) -> list[Any]:
         raise InvalidRequest(
             f"{name} takes a value or a flat list of them, got {given!r}", field=name, value=given
         ) from None
+
+
+def _value(name: str, given: Any) -> Any:
+    """Return a value of a field as a request takes it: a source for a path, a plain number."""
+    if name != "begin_with" or given is None:
+        return plain_number(given)
+    return open_source(given) if isinstance(given, str | Path | Source) else given
 
 
 def _place(name: str, given: tuple[Any, ...] | list[Any], position: float) -> Any:

@@ -13,17 +13,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.request import GenerationRequest, ignored_by_choice, plain_number
+from musicgen_lab.request import (
+    LATER_DEFAULTS,
+    GenerationRequest,
+    ignored_by_choice,
+    plain_number,
+)
+from tests.support.sources import hum
 
 FIELDS = {
     "prompt": st.text(st.characters(codec="utf-8"), min_size=1, max_size=1000).filter(str.strip),
-    "duration": st.floats(1, 30),
+    "duration": st.floats(1, 300),
     "temperature": st.floats(0, 10),
     "top_k": st.integers(0, 2048),
     "top_p": st.floats(0, 1),
     "cfg_coef": st.floats(0, 100),
     "seed": st.integers(0, 2**32 - 1),
     "model": st.none() | st.text("abc/-@.", min_size=1, max_size=30),
+    "negative_prompt": st.text(st.characters(codec="utf-8"), max_size=1000),
+    "prompt_b": st.text(st.characters(codec="utf-8"), max_size=1000),
+    "mix": st.floats(0, 1),
+    "extend_stride": st.floats(1, 29),
+    "begin_with": st.none() | st.text("0123456789abcdef", min_size=64, max_size=64),
+    "begin_at": st.floats(0, 600),
+    "begin_s": st.none() | st.floats(0.1, 0.8),
+    "include_start": st.booleans(),
 }
 REQUESTS = st.fixed_dictionaries(FIELDS)
 
@@ -57,9 +71,16 @@ def test_a_seed_that_is_not_given_is_drawn_once_and_kept(seed):
         ({"temperature": "warm"}, "temperature must be a number from 0 to 10, got 'warm'"),
         ({"temperature": -0.1}, "temperature must be a number from 0 to 10, got -0.1"),
         ({"temperature": True}, "temperature must be a number from 0 to 10, got True"),
-        ({"duration": 45}, "duration must be a number from 1 to 30 seconds, got 45"),
-        ({"duration": 0.99}, "duration must be a number from 1 to 30 seconds, got 0.99"),
-        ({"duration": 10**400}, "duration must be a number from 1 to 30 seconds, got 1"),
+        ({"duration": 301}, "duration must be a number from 1 to 300 seconds, got 301"),
+        ({"duration": 0.99}, "duration must be a number from 1 to 300 seconds, got 0.99"),
+        ({"duration": 10**400}, "duration must be a number from 1 to 300 seconds, got 1"),
+        ({"extend_stride": 30}, "extend_stride must be a number from 1 to 29 seconds, got 30"),
+        ({"mix": 1.1}, "mix must be a number from 0 to 1, got 1.1"),
+        ({"negative_prompt": "x" * 1001}, "negative_prompt must be text of up to 1,000 characters"),
+        ({"begin_with": "song.wav"}, "begin_with must be a Source, or the SHA-256 of one"),
+        ({"begin_s": 0}, "begin_s must be a number from 0.1 to 300 seconds, got 0"),
+        ({"begin_at": -1}, "begin_at must be a number from 0 to 600 seconds, got -1"),
+        ({"include_start": 1}, "include_start must be true or false, got 1"),
         ({"cfg_coef": math.nan}, "cfg_coef must be a number from 0 to 100, got nan"),
         ({"cfg_coef": math.inf}, "cfg_coef must be a number from 0 to 100, got inf"),
         ({"cfg_coef": "3"}, "cfg_coef must be a number from 0 to 100, got '3'"),
@@ -237,3 +258,84 @@ def test_a_request_cannot_be_changed():
     request = GenerationRequest(prompt="a")
     with pytest.raises(ValueError, match="frozen"):
         request.seed = 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "key"),
+    [
+        ({"prompt": "jazzy piano solo", "seed": 0, "model": "demo@1"},
+         "95a8a48c8b4333454fe814250d74389f8689b5d6a3c4a75ad78f7531bbca0600"),
+        ({"prompt": "épique, 弦楽", "duration": 30, "temperature": 0.7, "top_k": 50, "top_p": 0.9,
+          "cfg_coef": 5, "seed": 4294967295, "model": "facebook/musicgen-large@15ccdc9"},
+         "fc3d11dabbc272ac754f560f512543ac8639a489ea151d64a321201b61b39805"),
+        ({"prompt": "drums", "temperature": 0, "seed": 1},
+         "657d9211aee48ef438db9e6ae16998a2d6e407f468bc9b797ebccfaa80dac8d4"),
+        ({"prompt": "drums", "duration": 1.5, "cfg_coef": 1, "top_k": 0, "seed": 7,
+          "model": "demo@4"},
+         "2da137e513cf6d23782ac96b325520f0c429335d33e3483f07014a051374c806"),
+    ],
+)  # fmt: skip
+def test_a_clip_has_the_key_that_it_had_before_there_were_more_fields(fields, key):
+    assert GenerationRequest(**fields).key() == key
+    assert GenerationRequest(**fields, **LATER_DEFAULTS).key() == key
+
+
+@pytest.mark.parametrize(
+    ("fields", "inert"),
+    [
+        ({}, {}),
+        ({"mix": 0.5}, {"mix": "there is no prompt_b"}),
+        ({"prompt_b": "b"}, {"prompt_b": "mix 0 follows the prompt alone"}),
+        ({"prompt_b": "b", "mix": 1}, {"prompt": "mix 1 follows prompt_b alone"}),
+        ({"prompt_b": "b", "mix": 0.5}, {}),
+        ({"prompt_b": "a", "mix": 0.5},
+         {"prompt_b": "it is the prompt", "mix": "prompt_b is the prompt"}),
+        ({"prompt_b": "b", "mix": 0.5, "cfg_coef": 0},
+         {"prompt": "cfg_coef 0 ignores the prompt", "prompt_b": "cfg_coef 0 ignores the prompts",
+          "mix": "cfg_coef 0 ignores the prompts"}),
+        ({"negative_prompt": "n"}, {}),
+        ({"negative_prompt": "n", "cfg_coef": 1}, {"negative_prompt": "cfg_coef 1 is no guidance"}),
+        ({"extend_stride": 12}, {"extend_stride": "a clip of up to 30 s is made in one window"}),
+        ({"extend_stride": 12, "duration": 31}, {}),
+        ({"begin_at": 1, "begin_s": 2, "include_start": False},
+         dict.fromkeys(("begin_at", "begin_s", "include_start"), "there is no begin_with")),
+        ({"negative_prompt": "n", "cfg_coef": 1, "temperature": 0},
+         {"negative_prompt": "cfg_coef 1 is no guidance",
+          **dict.fromkeys(("top_k", "top_p", "seed"),
+                          "temperature 0 always takes the likeliest token")}),
+    ],
+)  # fmt: skip
+def test_fields_of_long_continued_and_mixed_clips_are_told_where_they_do_nothing(fields, inert):
+    assert GenerationRequest(prompt="a", **fields).inert_fields() == inert
+
+
+def test_a_source_is_written_as_its_digest_and_kept_with_its_content():
+    source = hum()
+    request = GenerationRequest(prompt="a", begin_with=source, begin_s=1.5, seed=0)
+    assert request.model_dump()["begin_with"] == source.digest
+    assert request.with_model("demo@1").begin_with.content == source.content
+    read_back = GenerationRequest(**request.model_dump())
+    assert read_back == request and read_back.key() == request.key()
+    assert read_back.begin_with.content is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"duration": 2}, "duration must be longer than the 2 s that begin_with gives"),
+        ({"begin_at": 1.95}, "begin_at must leave at least 0.1 s of hum.wav, which lasts 2 s"),
+        ({"begin_at": 1, "begin_s": 3}, "begin_s must be at most 1 seconds after begin_at 1"),
+    ],
+)
+def test_a_part_that_the_source_does_not_have_is_refused(fields, message):
+    source = hum()
+    with pytest.raises(InvalidRequest, match=message) as error:
+        GenerationRequest(prompt="a", begin_with=source, **fields)
+    assert error.value.field in fields
+
+
+def test_a_clip_without_its_start_is_shorter_by_what_was_given():
+    source = hum()
+    request = GenerationRequest(prompt="a", begin_with=source, begin_at=0.5, include_start=False)
+    assert request.given_s == 1.5 and request.sound_s == 6.5
+    assert GenerationRequest(prompt="a", begin_with=source).sound_s == 8

@@ -49,14 +49,24 @@ def test_a_misspelt_or_mistyped_field_is_an_error_for_mypy(tmp_path):
             GenerationRequest,
             "(*, prompt: 'str', duration: 'float' = 8.0, temperature: 'float' = 1.0, "
             "top_k: 'int' = 250, top_p: 'float' = 0.0, cfg_coef: 'float' = 3.0, "
-            "seed: 'int | None' = None, model: 'str | None' = None)",
+            "seed: 'int | None' = None, model: 'str | None' = None, negative_prompt: 'str' = '', "
+            "prompt_b: 'str' = '', mix: 'float' = 0.0, extend_stride: 'float' = 18.0, "
+            "begin_with: 'str | None' = None, begin_at: 'float' = 0.0, "
+            "begin_s: 'float | None' = None, include_start: 'bool' = True)",
         ),
         (
             Sweep,
             "(*, prompt: 'str | Iterable[str]', duration: 'float | Iterable[float]' = 8.0, "
             "temperature: 'float | Iterable[float]' = 1.0, top_k: 'int | Iterable[int]' = 250, "
             "top_p: 'float | Iterable[float]' = 0.0, cfg_coef: 'float | Iterable[float]' = 3.0, "
-            "seed: 'int | Iterable[int]' = 0, model: 'str | Iterable[str] | None' = None)",
+            "seed: 'int | Iterable[int]' = 0, model: 'str | Iterable[str] | None' = None, "
+            "negative_prompt: 'str | Iterable[str]' = '', prompt_b: 'str | Iterable[str]' = '', "
+            "mix: 'float | Iterable[float]' = 0.0, "
+            "extend_stride: 'float | Iterable[float]' = 18.0, "
+            "begin_with: 'str | Iterable[str] | None' = None, "
+            "begin_at: 'float | Iterable[float]' = 0.0, "
+            "begin_s: 'float | Iterable[float] | None' = None, "
+            "include_start: 'bool | Iterable[bool]' = True)",
         ),
     ],
 )

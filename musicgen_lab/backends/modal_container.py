@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from musicgen_lab.backends.wire import FORMAT, pack, plain
 from musicgen_lab.clip import Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
-from musicgen_lab.request import DURATION_MAX_S, DURATION_MIN_S, GenerationRequest
+from musicgen_lab.request import DURATION_MIN_S, GenerationRequest
 
 if TYPE_CHECKING:
     from musicgen_lab.backends.worker import EngineWorker
@@ -203,5 +203,5 @@ def count_room(capacity: Capacity, durations_s: Sequence[float]) -> int:
         Of the clips in progress, which are counted too.
     """
     blocks = capacity.blocks - sum(map(capacity.clip_blocks, durations_s))
-    longest = max(blocks // capacity.clip_blocks(DURATION_MAX_S), 0)
+    longest = max(blocks // capacity.clip_blocks(capacity.config.window_s), 0)
     return max(min(len(durations_s) + longest, capacity.max_clips), 1)

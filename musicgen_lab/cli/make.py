@@ -36,11 +36,14 @@ def generate(
     from musicgen_lab.progress import ProgressBar
     from musicgen_lab.request import TOP_K_MAX, GenerationRequest, ignored_by_choice
     from musicgen_lab.runs.atomic_io import write_atomically
+    from musicgen_lab.runs.sources import open_source
 
     if out.suffix.lower() != ".wav":
         raise InvalidRequest(f"--out must end in .wav, got {out}")
     if not out.absolute().parent.is_dir():
         raise InvalidRequest(f"--out must be in a folder that exists, got {out}")
+    if "begin_with" in fields:
+        fields["begin_with"] = open_source(fields["begin_with"])
     request = GenerationRequest(**fields)
     backend = open_backend()
     request = backend.resolve(request)

@@ -25,6 +25,7 @@ from musicgen_lab.request import (
 )
 
 Command = Callable[..., Any]
+METAVARS = {"begin_with": "FILE|RUN#KEY"}
 
 
 def number(text: str) -> int | float | str:
@@ -125,13 +126,23 @@ def request_options(*, many: bool) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for name, field in reversed(GenerationRequest.model_fields.items()):
-            kind = field_type(name)
+            kind, option = field_type(name), f"--{name.replace('_', '-')}"
+            if kind is bool:
+                command = click.option(
+                    f"--no-{option[2:]}",
+                    name,
+                    is_flag=True,
+                    flag_value=False,
+                    default=None,
+                    help=f"Not: {field.description}",
+                )(command)
+                continue
             command = click.option(
-                f"--{name.replace('_', '-')}",
+                option,
                 name,
                 multiple=many,
                 required=field.is_required() and not many,
-                metavar={str: "TEXT", int: "N", float: "X"}[kind],
+                metavar=METAVARS.get(name) or {str: "TEXT", int: "N", float: "X"}[kind],
                 help=_help(name, many=many),
             )(command)
 
@@ -142,8 +153,8 @@ def request_options(*, many: bool) -> Callable[[Command], Command]:
                 given = options.pop(name)
                 if given in (None, ()):
                     continue
-                if field_type(name) is str:
-                    fields[name] = list(given) if many else given
+                if field_type(name) in (str, bool):
+                    fields[name] = list(given) if isinstance(given, tuple) else given
                 else:
                     fields[name] = numbers(given, name) if many else number(given)
             return command(*args, fields=fields, **options)
@@ -164,7 +175,7 @@ def _help(name: str, *, many: bool) -> str:
         return f"Seeds of each combination: 0,1,2 or a range 0:8.  [{notes[0]}; default: 0]"
     if field_type(name) is str and many:
         notes.append("repeat it for several")
-    if field.default is not None and not field.is_required() and field.default_factory is None:
+    if isinstance(field.default, float | int):
         notes.append(f"default: {field.default:g}")
     return f"{field.description}  [{'; '.join(notes)}]" if notes else str(field.description)
 

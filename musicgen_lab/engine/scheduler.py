@@ -10,8 +10,9 @@ from musicgen_lab.clip import Failure
 from musicgen_lab.engine.batch import ClipState, has_free_row, has_prompt_row
 from musicgen_lab.engine.kv_cache import KeyValueCache
 from musicgen_lab.engine.prompts import Prompts
+from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.models.config import ModelConfig
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.request import LATER_DEFAULTS, WINDOW_S, GenerationRequest
 
 
 class Scheduler:
@@ -120,6 +121,10 @@ class Scheduler:
 
     def _start(self, request_id: int, request: GenerationRequest) -> ClipState | None:
         """Allocate a request's slot and blocks; None if they are not free yet."""
+        later = [name for name, value in LATER_DEFAULTS.items() if getattr(request, name) != value]
+        if request.duration > WINDOW_S or later:
+            what = f"{later[0]}" if later else f"duration {request.duration:g}"
+            raise InvalidRequest(f"this engine cannot make clips with {what}", field="duration")
         frames = self._config.count_frames(request.duration)
         steps = self._config.count_steps(request.duration)
         rows = has_prompt_row(request) + has_free_row(request)

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from musicgen_lab.errors import ModelUnavailable
+from musicgen_lab.request import WINDOW_S
 
 CONFIG_FILE = "config.json"
 LM_FILE = "lm.safetensors"
@@ -17,7 +18,6 @@ CODEC_FOLDER = "codec"
 
 FORMAT_VERSION: Final = 1
 PARAMETERS_MAX = 20_000_000_000  # six times the largest released model
-WINDOW_S = 30.0  # that every released model was trained on
 CONFIG_BYTES_MAX = 1_000_000  # a config file of this size is not a config file
 
 Dtype = Literal["float32", "bfloat16", "float16"]

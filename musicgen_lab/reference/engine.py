@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from musicgen_lab.clip import Clip, Failure, Provenance, Samples
+from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.reference.models import open_models
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.request import LATER_DEFAULTS, WINDOW_S, GenerationRequest
 from musicgen_lab.version import VERSION
 
 _RANDOM_STATE = threading.Lock()  # audiocraft draws from torch's global generator
@@ -114,6 +115,10 @@ class ReferenceEngine:
         autocast = TorchAutocast(
             enabled=not on_cpu, device_type=self.device.type, dtype=torch.float16
         )
+        later = [name for name, value in LATER_DEFAULTS.items() if getattr(request, name) != value]
+        if request.duration > WINDOW_S or later:
+            what = f"{later[0]}" if later else f"duration {request.duration:g}"
+            raise InvalidRequest(f"this engine cannot make clips with {what}", field="duration")
         frames = int(request.duration * self._codec.frame_rate)
         devices = [] if on_cpu else [self.device]
         with _RANDOM_STATE, torch.random.fork_rng(devices=devices), autocast:

@@ -18,8 +18,9 @@ from musicgen_lab.figures.spectrogram_grid import draw_grid
 from musicgen_lab.formatting import format_value, mid_sentence, value_with_unit
 from musicgen_lab.listening.grid import nothing_to_hear
 from musicgen_lab.report.sentences import find
-from musicgen_lab.request import SWEEP_ORDER, GenerationRequest
-from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.request import SWEEP_ORDER
+from musicgen_lab.runs.frame import FIELD_DEFAULTS
+from musicgen_lab.runs.run_table import RunTable, request_of
 from musicgen_lab.stats.run_features import with_run_features
 from musicgen_lab.stats.study_tables import ALPHA, StudyTables, significant
 from musicgen_lab.templating import show
@@ -126,6 +127,8 @@ def _facts(table: RunTable) -> Iterator[dict[str, Any]]:
     inert = _inert_everywhere(records)
     for name in SWEEP_ORDER if records else ():
         values = table.values(name)
+        if values == [FIELD_DEFAULTS.get(name)]:
+            continue
         texts = [format_value(name, value, shorten=None) for value in values[:VALUES_SHOWN]]
         if name == "prompt" and table.labels.is_numbered:
             numbers = (table.labels.value(name, value).partition(":")[0] for value in values)
@@ -167,7 +170,7 @@ def _inert_everywhere(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     common: dict[str, str] | None = None
     for record in records:
         try:
-            here = GenerationRequest(**{name: record[name] for name in SWEEP_ORDER}).inert_fields()
+            here = request_of(record).inert_fields()
         except InvalidRequest:
             return {}  # made under other limits; what acted then is not for these rules to say
         common = here if common is None else {k: v for k, v in common.items() if k in here}

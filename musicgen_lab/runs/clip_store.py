@@ -1,8 +1,9 @@
 """`ClipStore`: a folder of finished clips, one pair of files each, that survives being killed.
 
-A clip is two files named by its request's key: `<key>.wav`, the samples as generated, and
-`<key>.json`, its record. Each is written under a temporary name and renamed, the record last, so a
-record always belongs to a complete sound file. A failed request has only a record.
+A clip is files named by its request's key: `<key>.wav`, the samples as generated, `<key>.json`, its
+record, and, where they are known, `<key>.codes.npz`, its codes. Each is written under a temporary
+name and renamed, the record last, so a record always belongs to complete files. A failed request
+has only a record.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -52,6 +55,7 @@ from musicgen_lab.runs.atomic_io import (
     unwritable,
     write_atomically,
 )
+from musicgen_lab.source import CODES_MAX_BYTES, CODES_SUFFIX, Source, SourceCodes
 
 RECORD_MAX_BYTES = 1_000_000
 WAV_HEADER_MAX_BYTES = 4096
@@ -82,6 +86,13 @@ class AudioFile(_Record):
     frames: int
 
 
+class CodesFile(_Record):
+    """The description of a file with a clip's codes in its record."""
+
+    file: str
+    sha256: Key
+
+
 class Error(_Record):
     """Why a request failed."""
 
@@ -103,6 +114,8 @@ class ClipRecord(_Record):
         Seconds that the last attempt took.
     provenance : Provenance or None
         Of a finished clip, as is `audio`.
+    codes : CodesFile or None
+        Of a finished clip whose codes are known.
     error : Error or None
         Of a failed request.
     sha256 : str or None
@@ -118,8 +131,17 @@ class ClipRecord(_Record):
     elapsed_s: float = Field(ge=0)
     provenance: Provenance | None = None
     audio: AudioFile | None = None
+    codes: CodesFile | None = None
     error: Error | None = None
     sha256: Key | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_codes(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write a record without codes as earlier versions did, with the same checksum."""
+        fields: dict[str, Any] = serialize(self)
+        if self.codes is None:
+            fields.pop("codes", None)
+        return fields
 
     def checksum(self) -> str:
         """Return the SHA-256 of all fields but the checksum itself."""
@@ -223,6 +245,8 @@ class ClipStore:
                 continue
             if record.audio is not None:
                 write_atomically(folder / record.audio.file, self._read_sound(record.audio))
+            if record.codes is not None and (codes := self._read_codes(record.codes)) is not None:
+                write_atomically(folder / record.codes.file, codes)
             content = read_file(path, root=self.folder, max_bytes=RECORD_MAX_BYTES)
             write_atomically(folder / path.name, content)  # the record comes last
 
@@ -292,7 +316,33 @@ class ClipStore:
             raise KeyError(f"no finished clip {key[:12]}… in {self.folder}")
         samples, sample_rate = decode_audio(self._read_sound(record.audio))
         request = GenerationRequest(**record.request)
-        return Clip(request, samples, sample_rate, record.provenance, record.elapsed_s)
+        stored = self._read_codes(record.codes) if record.codes is not None else None
+        codes = None if stored is None else SourceCodes.from_bytes(stored).codes
+        return Clip(request, samples, sample_rate, record.provenance, record.elapsed_s, codes)
+
+    def source(self, key: str) -> Source:
+        """Return what continues a finished clip: its codes where they are known, else its sound.
+
+        Parameters
+        ----------
+        key : str
+            Or its first characters.
+
+        Raises
+        ------
+        KeyError
+            When there is no such finished clip, or more than one.
+        """
+        keys = sorted({record.key for record in self.records() if record.key.startswith(key)})
+        record = self.record(keys[0]) if len(keys) == 1 and key else None
+        if record is None or record.audio is None:
+            fault = (
+                f"{len(keys)} clips have keys that begin with" if len(keys) > 1 else "no clip is"
+            )
+            raise KeyError(f"{fault} {key!r} in {self.folder.parent}")
+        codes = self._read_codes(record.codes) if record.codes is not None else None
+        content = self._read_sound(record.audio) if codes is None else codes
+        return Source.of_bytes(content, f"{self.folder.parent.name}#{record.key[:12]}")
 
     def put(self, result: Clip | Failure, *, replace: bool = False) -> ClipRecord:
         """Store a clip or a failure.
@@ -311,11 +361,14 @@ class ClipStore:
         key = result.request.key()
         before = self.record(key)
         wav = result.wav_bytes() if isinstance(result, Clip) else None
-        record = _describe(result, wav, attempts=1 + (before.attempts if before else 0))
+        codes = result.codes_bytes() if isinstance(result, Clip) else None
+        record = _describe(result, wav, codes, attempts=1 + (before.attempts if before else 0))
         record = record.model_copy(update={"sha256": record.checksum()})
         files = {f"{key}.json": record.model_dump_json(indent=1).encode()}
         if wav is not None:
             files = {f"{key}.wav": wav, **files}  # the record comes last
+        if codes is not None:
+            files = {_codes_file(key): codes, **files}
         staged: list[tuple[Path, Path]] = []
         try:
             for name, content in files.items():
@@ -326,6 +379,7 @@ class ClipStore:
                     if wav is None or not replace:
                         return now
                     (self.folder / f"{key}.json").unlink()  # it is not the new sound's
+                    (self.folder / _codes_file(key)).unlink(missing_ok=True)
                 if fault is not None:
                     self._set_aside(key)
                 for temporary, final in staged:
@@ -376,6 +430,8 @@ class ClipStore:
             return None, _Fault("its record describes another request")
         if written.audio is not None and written.audio.file != f"{name}.wav":
             return None, _Fault("its record names another file's sound", request)
+        if written.codes is not None and written.codes.file != _codes_file(name):
+            return None, _Fault("its record names another file's codes", request)
         shape = _shape_fault(request, written.audio)
         if shape is not None:
             return None, _Fault(shape, request)
@@ -408,13 +464,36 @@ class ClipStore:
         max_bytes = WAV_HEADER_MAX_BYTES + 4 * audio.channels * audio.frames
         return read_file(self.folder / audio.file, root=self.folder, max_bytes=max_bytes)
 
+    def _read_codes(self, codes: CodesFile) -> bytes | None:
+        """Return the content of a file of codes; None with a warning where it has a fault."""
+        try:
+            content = read_file(
+                self.folder / codes.file, root=self.folder, max_bytes=CODES_MAX_BYTES
+            )
+            if hashlib.sha256(content).hexdigest() != codes.sha256:
+                raise UnreadableFile("it does not match its checksum")
+            SourceCodes.from_bytes(content)
+        except (OSError, ValueError) as error:
+            warnings.warn(
+                f"the codes in {self.folder / codes.file} are not used: {error}",
+                MusicGenLabWarning,
+                stacklevel=3,
+            )
+            return None
+        return content
+
     def _set_aside(self, name: str) -> None:
         """Set a damaged clip aside, so that it can be made again."""
         aside = self.folder.parent / "set-aside"
         aside.mkdir(exist_ok=True)
-        for path in (self.folder / f"{name}.json", self.folder / f"{name}.wav"):
+        for file in (f"{name}.json", f"{name}.wav", _codes_file(name)):
+            path = self.folder / file
             with suppress(FileNotFoundError):
                 path.replace(aside / f"{path.name}.{secrets.token_hex(4)}")
+
+
+def _codes_file(key: str) -> str:
+    return f"{key}.codes.{CODES_SUFFIX}"
 
 
 def _shape_fault(request: GenerationRequest, audio: AudioFile | None) -> str | None:
@@ -442,7 +521,9 @@ def _wav_fault(content: bytes, audio: AudioFile) -> str | None:
     return None if finite else "its samples are not all finite numbers"
 
 
-def _describe(result: Clip | Failure, wav: bytes | None, attempts: int) -> ClipRecord:
+def _describe(
+    result: Clip | Failure, wav: bytes | None, codes: bytes | None, attempts: int
+) -> ClipRecord:
     common: dict[str, Any] = {
         "key": result.request.key(),
         "request": result.request.model_dump(),
@@ -461,4 +542,10 @@ def _describe(result: Clip | Failure, wav: bytes | None, attempts: int) -> ClipR
         channels=result.samples.shape[0],
         frames=result.samples.shape[1],
     )
-    return ClipRecord(status="ok", audio=audio, provenance=result.provenance, **common)
+    codes_file = None
+    if codes is not None:
+        checksum = hashlib.sha256(codes).hexdigest()
+        codes_file = CodesFile(file=_codes_file(common["key"]), sha256=checksum)
+    return ClipRecord(
+        status="ok", audio=audio, codes=codes_file, provenance=result.provenance, **common
+    )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.errors import MusicGenLabWarning, RunFolderUnwritable
-from musicgen_lab.request import REQUEST_FIELDS
+from musicgen_lab.request import LATER_DEFAULTS, REQUEST_FIELDS
 from musicgen_lab.runs.atomic_io import read_file, write_atomically
 from musicgen_lab.runs.clip_store import ClipRecord
 from musicgen_lab.runs.run_folder import RunFolder
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESULTS_MAX_BYTES = 1_000_000_000
+FIELD_DEFAULTS = {**LATER_DEFAULTS, "begin_with": ""}
+"""The defaults of those fields that a record leaves out, as they are in the frame."""
 
 
 def build_rows(records: list[ClipRecord]) -> pd.DataFrame:
@@ -26,7 +28,7 @@ def build_rows(records: list[ClipRecord]) -> pd.DataFrame:
 
     rows = pd.DataFrame([_row(record) for record in records], columns=_row_columns())
     rows = rows.astype(dict.fromkeys(("sample_rate_hz", "channels", "frames"), "Int64"))
-    return rows.astype({"gpu_s": float, "cost_usd": float})
+    return rows.astype({"begin_s": float, "gpu_s": float, "cost_usd": float})
 
 
 def with_features(rows: pd.DataFrame, run: RunFolder) -> pd.DataFrame:
@@ -92,6 +94,7 @@ def _row_columns() -> list[str]:
 def _row(record: ClipRecord) -> dict[str, Any]:
     row: dict[str, Any] = {
         "key": record.key,
+        **FIELD_DEFAULTS,
         **record.request,
         "status": record.status,
         "error": f"{record.error.type}: {record.error.message}" if record.error else None,

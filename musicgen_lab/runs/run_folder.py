@@ -68,7 +68,9 @@ def _field_name(name: str) -> str:
 
 
 FieldName = Annotated[str, AfterValidator(_field_name)]
-Value = Annotated[str, StringConstraints(max_length=PROMPT_MAX_CHARACTERS)] | int | float | None
+Value = (
+    Annotated[str, StringConstraints(max_length=PROMPT_MAX_CHARACTERS)] | bool | int | float | None
+)
 Count = Annotated[int, Field(ge=0)]
 
 

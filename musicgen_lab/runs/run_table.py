@@ -12,7 +12,7 @@ import numpy as np
 from musicgen_lab.analysis.spectrogram import WINDOW_S, MelSpectrogram, mel_spectrogram_db
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.formatting import FieldLabels
-from musicgen_lab.request import SWEEP_ORDER, plain_number
+from musicgen_lab.request import REQUEST_FIELDS, SWEEP_ORDER, GenerationRequest, plain_number
 from musicgen_lab.runs.frame import build_rows, frame_columns, with_features
 from musicgen_lab.runs.run_folder import RunFolder
 
@@ -108,7 +108,8 @@ class RunTable:
     @cached_property
     def swept(self) -> tuple[str, ...]:
         """The request's fields that take more than one value here."""
-        return tuple(name for name in SWEEP_ORDER if self.rows[name].nunique() > 1)
+        counts = {name: self.rows[name].nunique(dropna=False) for name in SWEEP_ORDER}
+        return tuple(name for name in SWEEP_ORDER if counts[name] > 1)
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -124,7 +125,10 @@ class RunTable:
     def records(self) -> tuple[Mapping[str, Any], ...]:
         """The rows of the frame, each by column."""
         return tuple(
-            {str(name): value for name, value in record.items()}
+            {
+                str(name): None if name == "begin_s" and value != value else value
+                for name, value in record.items()
+            }
             for record in self.frame.to_dict("records")
         )
 
@@ -229,4 +233,18 @@ class RunTable:
 def distinct_values(records: tuple[Mapping[str, Any], ...], name: str) -> list[Any]:
     """Return a column's distinct values: numbers ascending, texts in their order."""
     values = list(dict.fromkeys(record[name] for record in records))
-    return values if any(isinstance(value, str) for value in values) else sorted(values)
+    if any(isinstance(value, str) for value in values):
+        return values
+    return sorted(values, key=lambda value: (value is not None, value))
+
+
+def request_of(record: Mapping[str, Any]) -> GenerationRequest:
+    """Return the request of a row.
+
+    Raises
+    ------
+    InvalidRequest
+        When it was made under other limits.
+    """
+    fields = {name: record[name] for name in REQUEST_FIELDS}
+    return GenerationRequest(**{**fields, "begin_with": fields["begin_with"] or None})

@@ -22,7 +22,8 @@ from musicgen_lab.backends.submitting import RETRY_AFTER_S, Closing, Result, Sub
 from musicgen_lab.backends.wire import FORMAT
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
-from musicgen_lab.request import GenerationRequest, ignored_by_choice
+from musicgen_lab.request import GenerationRequest, ignored_by_choice, limit_of
+from musicgen_lab.source import DIGEST
 from musicgen_lab.version import VERSION
 from musicgen_lab.web.access import HostCheck, SurplusCheck, check_key, check_may_wake
 from musicgen_lab.web.admission import Admission
@@ -137,10 +138,12 @@ def create_app(
         check_key(request, chosen)
         media_type = choose_media_type(request.headers.get("accept", ""))
         fields = parse_fields(await read_body(request, chosen))
+        refuse_unknown_source(fields.get("begin_with"))
         try:
             wanted = resolve_served(GenerationRequest(**fields), models)
+            check_duration(wanted, chosen)
         except InvalidRequest as error:
-            raise refuse_field(error) from None
+            raise refuse_field(error, chosen.duration_max_s) from None
         except ModelUnavailable as error:
             raise Refusal(422, str(error), field="model", limit={"enum": models}) from None
         warnings = ignored_by_choice(wanted, fields)
@@ -217,15 +220,44 @@ def create_app(
 
     @app.get("/models", **MODELS)
     async def list_models() -> Response:
-        return json_response({"format": FORMAT, "models": models})
+        limits = {"duration_max_s": chosen.duration_max_s}
+        return json_response({"format": FORMAT, "models": models, **limits})
 
     @app.get("/metrics", **METRICS)
     async def show_metrics(request: Request) -> Response:
         check_key(request, chosen)
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-    app.openapi = lambda: document(app, models)  # type: ignore[method-assign]
+    app.openapi = lambda: document(app, models, chosen)  # type: ignore[method-assign]
     return app
+
+
+def refuse_unknown_source(digest: Any) -> None:
+    """Refuse a sound to begin with that this service does not have.
+
+    Raises
+    ------
+    Refusal
+        404.
+    """
+    if isinstance(digest, str) and DIGEST.fullmatch(digest):
+        detail = f"begin_with {digest[:12]}… is no sound that this service has"
+        raise Refusal(404, detail, field="begin_with", limit=None)
+
+
+def check_duration(request: GenerationRequest, settings: WebSettings) -> None:
+    """Raise if a clip is longer than this service makes.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    if request.duration > settings.duration_max_s:
+        raise InvalidRequest(
+            f"duration must be {limit_of('duration')}, got {request.duration:g}",
+            field="duration",
+            value=request.duration,
+        )
 
 
 def allowed_methods(app: FastAPI, request: Request) -> list[str]:

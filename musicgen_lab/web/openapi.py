@@ -100,6 +100,7 @@ GENERATE: dict[str, Any] = {
             },
         },
         401: _NO_KEY,
+        404: _refusal("The service does not have the sound to begin with."),
         406: _refusal("Accept allows none of the available media types."),
         408: _refusal("The body did not arrive in time."),
         413: _refusal("The body is too large."),
@@ -220,14 +221,16 @@ READY: dict[str, Any] = {
 
 MODELS: dict[str, Any] = {
     "summary": "Available models",
-    "description": "Names with revisions, the default first, and the format of responses.",
+    "description": "Names with revisions, the default first, the format of responses, and the "
+    "longest clip.",
     "responses": {
         200: _json(
             "The models.",
             _object(
-                ["format", "models"],
+                ["format", "models", "duration_max_s"],
                 {
                     "format": {"type": "integer"},
+                    "duration_max_s": {"type": "number", "description": "In seconds."},
                     "models": {"type": "array", "items": {"type": "string"}},
                 },
             ),
@@ -252,7 +255,7 @@ METRICS: dict[str, Any] = {
 }
 
 
-def document(app: FastAPI, models: list[str]) -> dict[str, Any]:
+def document(app: FastAPI, models: list[str], settings: WebSettings) -> dict[str, Any]:
     """Return the OpenAPI document, made once per app."""
     if app.openapi_schema is None:
         schema = get_openapi(
@@ -261,6 +264,7 @@ def document(app: FastAPI, models: list[str]) -> dict[str, Any]:
         body = GenerationRequest.model_json_schema()
         names = [*models, *(model.partition("@")[0] for model in models)]
         body["properties"]["model"]["anyOf"] = [{"enum": names}, {"type": "null"}]
+        body["properties"]["duration"] |= {"maximum": settings.duration_max_s}
         body["properties"]["prompt"] |= {"pattern": r"\S"}  # at least one character that is seen
         body["properties"]["seed"] = {"anyOf": [body["properties"]["seed"], {"type": "null"}]}
         components = schema.setdefault("components", {})

@@ -16,7 +16,8 @@ from fastapi import Response
 from musicgen_lab.backends.submitting import LOST, RETRY_AFTER_S, Busy, RetryLater
 from musicgen_lab.clip import PROMPT_UNREAD, Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
-from musicgen_lab.request import field_schema, short
+from musicgen_lab.request import DURATION_MAX_S, field_schema, short
+from musicgen_lab.request import limit_of as field_limit
 
 JSON = "application/json"
 SOUNDS = {  # of equals, the first is chosen
@@ -77,12 +78,13 @@ def json_response(
     return Response(content, status, headers=dict(headers or {}), media_type=JSON)
 
 
-def refuse_field(error: InvalidRequest) -> Refusal:
-    """Return 422 with the field, its limit, and the value in JSON."""
+def refuse_field(error: InvalidRequest, duration_max_s: float = DURATION_MAX_S) -> Refusal:
+    """Return 422 with the field, its limit here, and the value in JSON."""
     detail, given = str(error), short(error.value)
+    detail = detail.replace(field_limit("duration"), field_limit("duration", duration_max_s))
     if detail.endswith(f", got {given}"):
         detail = detail.removesuffix(given) + short(error.value, json.dumps)
-    return Refusal(422, detail, field=error.field, limit=limit_of(error.field))
+    return Refusal(422, detail, field=error.field, limit=limit_of(error.field, duration_max_s))
 
 
 def refuse_unavailable(error: BackendUnavailable) -> Refusal:
@@ -112,10 +114,12 @@ def refuse_failure(failure: Failure) -> Refusal:
     )
 
 
-def limit_of(field: str | None) -> dict[str, Any] | None:
+def limit_of(field: str | None, duration_max_s: float = DURATION_MAX_S) -> dict[str, Any] | None:
     """Return a field's limits from the request's schema; None if there is no such field."""
     schema = field_schema(field or "")
-    names = ("type", "minimum", "maximum", "minLength", "maxLength")
+    if field == "duration":
+        schema = {**schema, "maximum": duration_max_s}
+    names = ("type", "minimum", "maximum", "minLength", "maxLength", "pattern")
     return {name: schema[name] for name in names if name in schema} or None
 
 

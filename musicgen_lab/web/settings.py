@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from musicgen_lab.backends.api_key import read_api_key
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.request import WINDOW_S
 
 ALLOWED_ORIGINS = "MUSICGEN_ALLOWED_ORIGINS"
 KIB = 1024  # bytes
@@ -37,6 +38,8 @@ class WebSettings:
         How long a client may take to send the head of a request, and then its body.
     body_max_bytes : int
         Larger bodies are answered 413.
+    duration_max_s : float
+        The longest clip that clients may ask for, in seconds.
     waiting_max : int
         Requests that may wait beyond those being made before the answer is 429.
     jobs_kept_s : float
@@ -55,6 +58,7 @@ class WebSettings:
     answer_within_s: float | None = None
     read_timeout_s: float = 20.0
     body_max_bytes: int = 64 * KIB
+    duration_max_s: float = WINDOW_S
     waiting_max: int = 256
     jobs_kept_s: float = 3600.0
     jobs_kept_max: int = 64

@@ -1,0 +1,71 @@
+"""Sources of clips, from sound files and from the clips of run folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from musicgen_lab.errors import InvalidRequest, RunFolderError
+from musicgen_lab.runs.atomic_io import UnreadableFile, read_file
+from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.source import DIGEST, SOURCE_MAX_BYTES, Source
+
+
+def open_source(given: str | Path | Source) -> Source:
+    """Return the source at a path, or that is a clip of a run folder.
+
+    Parameters
+    ----------
+    given : str or Path or Source
+        The path of a WAV, FLAC, MP3 or Ogg file; or "RUN#KEY", a run folder and the key of one of
+        its clips, or the first characters of it. The digest of a source is returned as one whose
+        content is not known.
+
+    Returns
+    -------
+    Source
+        Of a clip, its codes where the folder has them, and its sound where it does not.
+
+    Raises
+    ------
+    InvalidRequest
+        When there is no such file or clip, or it cannot be begun with.
+
+    Examples
+    --------
+    >>> import musicgen_lab as lab
+    >>> key = lab.Results.open("runs/guitar").frame["key"][0]
+    >>> lab.open_source(f"runs/guitar#{key[:8]}").duration_s
+    1.0
+    """
+    if isinstance(given, Source):
+        return given
+    text = str(given)
+    if DIGEST.fullmatch(text):
+        return Source(text)
+    path = Path(text)
+    folder, separator, key = text.rpartition("#")
+    if separator and not path.exists():
+        return _clip_of_run(folder, key)
+    try:
+        real = path.expanduser().resolve(strict=True)
+        content = read_file(real, root=real.parent, max_bytes=SOURCE_MAX_BYTES)
+    except UnreadableFile as error:
+        raise _cannot_read(text, str(error)) from None
+    except (OSError, RuntimeError) as error:
+        raise _cannot_read(text, getattr(error, "strerror", None) or str(error)) from None
+    return Source.of_bytes(content, path.name)
+
+
+def _clip_of_run(folder: str, key: str) -> Source:
+    try:
+        return RunFolder.started(folder).store.source(key)
+    except (KeyError, RunFolderError) as error:
+        raise _cannot_read(f"{folder}#{key}", str(error.args[0])) from None
+
+
+def _cannot_read(given: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"cannot begin with {given}: {reason}; give a sound file, or RUN#KEY for a clip of a run",
+        field="begin_with",
+        value=given,
+    )

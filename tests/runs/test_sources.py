@@ -1,0 +1,114 @@
+"""A clip can begin with any sound file, and with any clip of a run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from musicgen_lab.clip import CODEC
+from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
+from musicgen_lab.request import GenerationRequest
+from musicgen_lab.runs.clip_store import ClipStore
+from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.runs.sources import open_source
+from musicgen_lab.source import Source
+from tests.support.sines import PROVENANCE, sine_clip
+from tests.support.sources import hum
+
+REQUEST = GenerationRequest(prompt="a", duration=1, seed=0, model="m@1")
+CODES = np.arange(200, dtype=np.int64).reshape(4, 50)
+
+
+def clip_with_codes(request=REQUEST):
+    made_by = replace(PROVENANCE, details={CODEC: "codec-1"})
+    return replace(sine_clip(request), codes=CODES, provenance=made_by)
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunFolder(tmp_path / "guitar")
+    run.create()
+    run.add_sweep({"kind": "grid", "fields": {"prompt": ["a"]}}, [REQUEST])
+    return run
+
+
+def test_a_sound_file_is_opened_by_its_path(tmp_path):
+    (tmp_path / "a song #2.wav").write_bytes(hum().content)
+    source = open_source(tmp_path / "a song #2.wav")
+    assert source == hum() and source.name == "a song #2.wav"
+    assert open_source(str(tmp_path / "a song #2.wav")) == source
+    assert open_source(source) is source
+
+
+def test_a_clip_of_a_run_is_opened_by_the_run_and_its_key(run):
+    run.put(sine_clip(REQUEST))
+    source = open_source(f"{run.path}#{REQUEST.key()[:8]}")
+    np.testing.assert_array_equal(source.sound()[0], sine_clip(REQUEST).samples)
+    assert source.name == f"guitar#{REQUEST.key()[:12]}"
+
+
+def test_the_codes_of_a_clip_are_what_continues_it_where_the_run_has_them(run):
+    run.put(clip_with_codes())
+    source = open_source(f"{run.path}#{REQUEST.key()}")
+    np.testing.assert_array_equal(source.codes().codes, CODES)
+    assert source.codes().frame_rate == 50.0
+    path = run.store.folder / f"{REQUEST.key()}.codes.npz"
+    assert path.read_bytes() == source.content and open_source(path) == source
+
+
+def test_a_clip_comes_back_with_its_codes_and_without_them_where_they_are_damaged(run):
+    key = run.put(clip_with_codes()).key
+    np.testing.assert_array_equal(ClipStore(run.store.folder).clip(key).codes, CODES)
+    (run.store.folder / f"{key}.codes.npz").write_bytes(b"PK")
+    with pytest.warns(MusicGenLabWarning, match="are not used: it does not match its checksum"):
+        assert ClipStore(run.store.folder).clip(key).codes is None
+    with pytest.warns(MusicGenLabWarning, match="are not used"):
+        assert not open_source(f"{run.path}#{key}").is_codes
+
+
+def test_a_clip_made_again_without_codes_leaves_none_of_the_older_one(run):
+    run.put(clip_with_codes())
+    run.put(sine_clip(REQUEST), replace=True)
+    assert not list(run.store.folder.glob("*.npz"))
+    assert ClipStore(run.store.folder).clip(REQUEST.key()).codes is None
+
+
+def test_a_copy_of_a_run_has_the_codes_too(run, tmp_path):
+    run.put(clip_with_codes())
+    copy = run.copy_to(tmp_path / "copy")
+    np.testing.assert_array_equal(copy.store.clip(REQUEST.key()).codes, CODES)
+
+
+def test_a_record_without_codes_is_written_as_it_always_was(run):
+    record = run.put(sine_clip(REQUEST))
+    assert "codes" not in record.model_dump()
+    assert b"codes" not in (run.store.folder / f"{record.key}.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("{tmp}/missing.wav", "missing.wav: No such file or directory; give a sound file, or RUN#"),
+        ("{tmp}", "Is a directory; give a sound file"),
+        ("{tmp}/pipe", "it is not a plain file"),
+        ("/dev/zero", "it is not a plain file"),
+        ("{tmp}/guitar#ffff", "no clip is 'ffff' in"),
+        ("{tmp}/guitar#", "cannot begin with"),
+        ("{tmp}/nothing#ffff", "nothing does not exist"),
+    ],
+)
+def test_what_cannot_be_opened_is_refused_in_one_line(run, tmp_path, given, message):
+    os.mkfifo(tmp_path / "pipe")
+    run.put(sine_clip(REQUEST))
+    with pytest.raises(InvalidRequest) as error:
+        open_source(given.format(tmp=tmp_path))
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert error.value.field == "begin_with"
+
+
+def test_a_digest_is_a_source_whose_content_is_looked_up_later():
+    assert open_source(hum().digest) == hum()
+    assert isinstance(open_source(hum().digest), Source)
