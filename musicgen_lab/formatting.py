@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 PROMPT_CHARACTERS_MAX = 24
 LABEL_CHARACTERS_MAX = 36
+IN_SECONDS = ("duration", "extend_stride", "begin_at", "begin_s")
 
 
 def decimals_for(limits: tuple[float, float] | None) -> int:
@@ -83,11 +85,15 @@ def describe(fields: Mapping[str, Any]) -> str:
 
 def format_value(name: str, value: Any, *, shorten: int | None = 40) -> str:
     """Format a request field's value with its unit and without needless digits."""
+    if name == "begin_with" and isinstance(value, str):
+        return f"{value[:12]}…" if value else "nothing"
     if isinstance(value, str):
         too_long = shorten is not None and len(value) > shorten
         return f"{value[: shorten - 1].rstrip()}…" if too_long and shorten else value
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return f"{text} s" if name == "duration" else text
+    if name == "begin_s" and value is None:
+        return "all"
+    return f"{text} s" if name in IN_SECONDS else text
 
 
 @dataclass(frozen=True)
@@ -100,14 +106,17 @@ class FieldLabels:
         The label of every prompt.
     is_numbered : bool
         Whether the labels of the prompts start with a number, in the order of the run.
+    sources : Mapping of str to str
+        The label of everything that clips begin with, by digest.
     """
 
     prompts: Mapping[str, str]
     is_numbered: bool
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, prompts: Sequence[str]) -> FieldLabels:
-        """Label the prompts of a run, so that no two of them look the same.
+    def of(cls, prompts: Sequence[str], sources: Mapping[str, str] | None = None) -> FieldLabels:
+        """Label the prompts and sources of a run, so that no two of them look the same.
 
         Several prompts of which one has more than 24 characters are numbered, and shortened to the
         part in which they differ.
@@ -121,23 +130,34 @@ class FieldLabels:
         """
         is_numbered = len(prompts) > 1 and max(map(len, prompts)) > PROMPT_CHARACTERS_MAX
         if not is_numbered:
-            return cls({prompt: format_value("prompt", prompt) for prompt in prompts}, False)
+            labels = {prompt: format_value("prompt", prompt) for prompt in prompts}
+            return cls(labels, False, _distinct_names(sources or {}))
         return cls(
             {
                 prompt: f"{number}: {_distinct_part(prompt, prompts)}"
                 for number, prompt in enumerate(prompts, 1)
             },
             True,
+            _distinct_names(sources or {}),
         )
 
     def value(self, name: str, value: Any) -> str:
         """Write a field's value; see `format_value`."""
-        label = self.prompts.get(value) if name == "prompt" else None
-        return label or format_value(name, value)
+        labels = {"prompt": self.prompts, "begin_with": self.sources}.get(name, {})
+        return labels.get(value) or format_value(name, value)
 
     def describe(self, fields: Mapping[str, Any]) -> str:
         """Write fields and their values in a line, such as "temperature 0.7, seed 0"."""
         return ", ".join(f"{name} {self.value(name, value)}" for name, value in fields.items())
+
+
+def _distinct_names(names: Mapping[str, str]) -> dict[str, str]:
+    """Return names by digest, with the start of the digest where several have the same name."""
+    counts = Counter(names.values())
+    return {
+        digest: f"{name} ({digest[:6]})" if counts[name] > 1 else name
+        for digest, name in names.items()
+    }
 
 
 def _distinct_part(prompt: str, prompts: Sequence[str]) -> str:

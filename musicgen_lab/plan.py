@@ -156,7 +156,7 @@ class Plan:
     @property
     def to_make_s(self) -> float:
         """Seconds of audio still to make."""
-        return sum(request.duration for request in self._to_make)
+        return sum(request.new_s for request in self._to_make)
 
     @cached_property
     def estimate_s(self) -> float | None:

@@ -50,7 +50,7 @@ class ProgressBar:
         from tqdm.auto import tqdm
 
         self._clips = len(requests)
-        self._total_s = sum(request.duration for request in requests)
+        self._total_s = sum(request.new_s for request in requests)
         self._done = self._failed = 0
         self._finished_s = self._making_s = 0.0
         self._waiting, self._started = waiting, threading.Event()
@@ -92,7 +92,7 @@ class ProgressBar:
         self._start()
         self._done += 1
         self._failed += failed
-        self._finished_s += request.duration
+        self._finished_s += request.new_s
         self._show()
 
     def _start(self) -> None:

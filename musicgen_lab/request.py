@@ -7,6 +7,7 @@ import functools
 import hashlib
 import inspect
 import json
+import math
 import re
 import secrets
 import struct
@@ -28,6 +29,7 @@ from pydantic import (
 )
 
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.formatting import IN_SECONDS
 from musicgen_lab.source import DIGEST, SOURCE_MAX_S, SOURCE_MIN_S, Source
 
 DURATION_MIN_S, DURATION_MAX_S = 1.0, 300.0
@@ -42,8 +44,6 @@ PROMPT_MAX_CHARACTERS = 1000
 MODEL_MAX_CHARACTERS = 500
 SEED_MAX = 2**32 - 1
 REQUESTS_MAX = 1_000_000  # of a sweep
-
-IN_SECONDS = ("duration", "extend_stride", "begin_at", "begin_s")
 
 KEY_VERSION = 1
 """Part of every key; to be incremented when the same fields mean another clip."""
@@ -324,6 +324,28 @@ class GenerationRequest(BaseModel):
             return self.begin_s
         whole_s = self.begin_with.duration_s
         return None if whole_s is None else whole_s - self.begin_at
+
+    @property
+    def new_s(self) -> float:
+        """Seconds of sound that the model makes: all but what the clip begins with."""
+        return self.duration - (self.given_s or 0.0)
+
+    @property
+    def read_s(self) -> float:
+        """Seconds of codes that are read before the model goes on from them.
+
+        What the clip begins with, and the end of every window that another one follows.
+        """
+        windows = math.ceil(max(self.duration - WINDOW_S, 0.0) / self.extend_stride)
+        return (self.given_s or 0.0) + windows * (WINDOW_S - self.extend_stride)
+
+    @property
+    def rows(self) -> int:
+        """Rows in the model's batch: one a text, where its logits count, and one for guidance."""
+        if self.cfg_coef == 0:
+            return 1
+        is_mixed = 0 < self.mix < 1 and self.prompt_b not in ("", self.prompt)
+        return 1 + is_mixed + (self.cfg_coef != 1)
 
     @property
     def sound_s(self) -> float | None:

@@ -78,6 +78,8 @@ class SourceCodes:
         ValueError
             When it is anything else.
         """
+        if len(content) > CODES_MAX_BYTES:
+            raise ValueError("it is too large to be the codes of a clip")
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 if sum(entry.file_size for entry in archive.infolist()) > CODES_MAX_BYTES:

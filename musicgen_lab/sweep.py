@@ -30,6 +30,7 @@ from musicgen_lab.runs.sources import open_source
 from musicgen_lab.source import Source
 
 DEFAULT_SEED = 0
+PROMPTS = ("prompt", "prompt_b", "negative_prompt")  # the fields that text encoders read
 
 
 class _Values(TypedDict, total=False):
@@ -248,6 +249,11 @@ class Sweep:
             for name in SWEEP_ORDER:
                 distinct[name].add(getattr(request, name))
         self.swept = tuple(name for name in SWEEP_ORDER if len(distinct[name]) > 1)
+        if len(distinct["begin_s"]) > 1 and None in distinct["begin_s"]:
+            raise InvalidRequest(
+                "begin_s is given for a part of the clips only; give the length in seconds for all",
+                field="begin_s",
+            )
         self.notes = self._check_effects(self.requests, {})
 
     def _check_effects(
@@ -324,7 +330,8 @@ class Sweep:
                 field="backend",
                 value=backend,
             )
-        requests = tuple(backend.resolve(request) for request in self.requests)
+        run = RunFolder(folder) if folder is not None else None
+        requests = tuple(backend.resolve(_with_source(request, run)) for request in self.requests)
         notes = self.notes
         if isinstance(backend, KnowsModels):
             models = {request.model for request in requests}
@@ -332,10 +339,10 @@ class Sweep:
                 requests, {model: backend.codebook_size(str(model)) for model in models}
             )
             for model in sorted(map(str, models)):
-                prompts = dict.fromkeys(r.prompt for r in requests if r.model == model)
-                for note in backend.check_prompts(model, list(prompts)):
-                    warnings.warn(note, MusicGenLabWarning, stacklevel=2)
-        run = RunFolder(folder) if folder is not None else None
+                for name in PROMPTS:
+                    texts = dict.fromkeys(getattr(r, name) for r in requests if r.model == model)
+                    for note in backend.check_prompts(model, [text for text in texts if text]):
+                        warnings.warn(note, MusicGenLabWarning, stacklevel=2)
         return Plan.of(self.design, requests, backend, run, mismatched=mismatched, notes=notes)
 
     def run(
@@ -389,6 +396,27 @@ class Sweep:
 
 
 Sweep.__signature__ = fields_signature("{0} | Iterable[{0}]", seed=DEFAULT_SEED)  # type: ignore[attr-defined]
+
+
+def _with_source(request: GenerationRequest, run: RunFolder | None) -> GenerationRequest:
+    """Return the request with the content of what it begins with, from the run folder if needed.
+
+    Raises
+    ------
+    InvalidRequest
+        When the content is nowhere.
+    """
+    source = request.begin_with
+    if source is None or source.content is not None:
+        return request
+    kept = run.source(source.digest) if run is not None else None
+    if kept is None:
+        raise InvalidRequest(
+            f"the run folder has no copy of begin_with {source.digest[:12]}…; give the sound file",
+            field="begin_with",
+            value=source.digest,
+        )
+    return GenerationRequest(**{**dict(request), "begin_with": kept})
 
 
 def _too_few_points(n: int, distinct: int, space: Mapping[str, Any]) -> InvalidRequest:

@@ -23,6 +23,7 @@ from musicgen_lab import (
     request,
 )
 from tests.support.sines import PreciseSines, SineBackend
+from tests.support.sources import hum
 
 GUITAR = "calm acoustic guitar melody"
 
@@ -350,3 +351,64 @@ def test_a_resumed_sweep_reads_a_record_once(tmp_path, monkeypatch):
     assert len(list((tmp_path / "clips").glob("*.json"))) == 9
     assert {read[path.name] for path in (tmp_path / "clips").glob("*.json")} == {1}
     assert read["sweep.json"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mix": [0, 0.5]}, "sweeping mix does nothing where there is no prompt_b"),
+        ({"prompt_b": ["b", "c"]}, "sweeping prompt_b does nothing where mix 0 follows the prompt"),
+        ({"prompt": ["a", "b"], "prompt_b": "c", "mix": 1}, "where mix 1 follows prompt_b alone"),
+        ({"negative_prompt": ["", "n"], "cfg_coef": [1, 3]}, "where cfg_coef 1 is no guidance"),
+        ({"extend_stride": [12, 18]}, "where a clip of up to 30 s is made in one window"),
+        ({"begin_at": [0, 1]}, "sweeping begin_at does nothing where there is no begin_with"),
+        ({"include_start": [True, False]}, "where there is no begin_with"),
+    ],
+)
+def test_an_axis_of_long_continued_or_mixed_clips_that_does_nothing_is_refused(fields, message):
+    with pytest.raises(InvalidRequest, match=message):
+        Sweep(**{"prompt": "a", **fields})
+
+
+def test_long_continued_and_mixed_clips_are_swept_in_a_fixed_order(tmp_path):
+    (tmp_path / "b.wav").write_bytes(hum(frequency_hz=300).content)
+    sweep = Sweep(
+        prompt="a", prompt_b="b", mix=[0, 0.5, 1], begin_with=[hum(), tmp_path / "b.wav"],
+        begin_s=[0.5, 1], include_start=[True, False], duration=[40, 60], extend_stride=[12, 18],
+    )  # fmt: skip
+    assert sweep.swept == (
+        "begin_with", "begin_s", "include_start", "duration", "extend_stride", "mix",
+    )  # fmt: skip
+    assert len(sweep.requests) == 3 * 2**5
+    digests = [source.digest for source in (hum(), hum(frequency_hz=300))]
+    assert sweep.design["fields"]["begin_with"] == digests
+    assert sweep.notes == (
+        "prompt_b does nothing: mix 0 follows the prompt alone",
+        "prompt does nothing: mix 1 follows prompt_b alone",
+    )
+
+
+def test_a_sweep_of_rows_may_name_a_sound_in_each():
+    rows = [{"prompt": "a", "begin_with": hum()}, {"prompt": "b", "begin_with": hum(name="c")}]
+    sweep = Sweep.from_rows(rows)
+    assert [request.begin_with for request in sweep.requests] == [hum(), hum()]
+    assert sweep.design["rows"][0]["begin_with"] == hum().digest
+
+
+def test_a_sound_that_cannot_be_begun_with_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(InvalidRequest, match=r"nothing\.wav: No such file"):
+        Sweep(prompt="a", begin_with=tmp_path / "nothing.wav")
+    with pytest.raises(InvalidRequest, match="begin_s is given for a part of the clips only"):
+        Sweep(prompt="a", begin_with=hum(), begin_s=[1, None])
+    with pytest.raises(InvalidRequest, match="begin_with must be a Source"):
+        Sweep(prompt="a", begin_with=7)
+
+
+def test_a_plan_counts_the_sound_that_is_to_be_made_and_not_what_is_given():
+    sweep = Sweep(prompt="a", begin_with=hum(), duration=[8, 40], extend_stride=18)
+    plan = sweep.plan(SineBackend())
+    assert plan.to_make_s == 6 + 38
+    short, long = sweep.requests
+    assert (short.read_s, long.read_s) == (2, 2 + 12)
+    assert [short.rows, GenerationRequest(prompt="a", prompt_b="b", mix=0.5).rows] == [2, 3]
+    assert [GenerationRequest(prompt="a", cfg_coef=c).rows for c in (0, 1)] == [1, 1]

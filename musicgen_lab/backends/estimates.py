@@ -1,7 +1,9 @@
 """`Estimate`: the time and cost of a sweep on a deployed service, before it is run.
 
 Generation reads all weights once a step for all clips of a batch: the time of a step is the size
-of the weights over the memory's bandwidth. No number here was measured on Modal's machines.
+of the weights over the memory's bandwidth, whether a clip has two rows or three. Codes that a clip
+begins with, or a window of it, are read in few steps, which is next to nothing. No number here was
+measured on Modal's machines.
 """
 
 from __future__ import annotations
@@ -98,5 +100,5 @@ class Estimate:
             if kind not in WEIGHTS_BYTES:
                 return None
             step_s = WEIGHTS_BYTES[kind] / (bytes_per_s * BANDWIDTH_SHARE)
-            total_s += request.duration * FRAME_RATE_HZ * step_s / clips
+            total_s += request.new_s * FRAME_RATE_HZ * step_s / clips
         return total_s

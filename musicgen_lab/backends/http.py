@@ -66,7 +66,7 @@ class _Making:
             return
         if not 0 <= steps_done <= steps:
             raise ValueError("more steps are done than there are")
-        made_s = self.request.duration * float(steps_done) / float(steps)
+        made_s = self.request.new_s * float(steps_done) / float(steps)
         if made_s > self.reported_s:
             self.report(made_s - self.reported_s)
             self.reported_s = made_s

@@ -258,14 +258,16 @@ class LocalBackend:
             config = self._sources[identity].config()
             if config is None:
                 return None
-            durations = [request.duration for request in group]
+            clips = list(group)
             at_once = (
                 AUTO_CLIPS_MAX if self._options.max_clips == "auto" else self._options.max_clips
             )
-            batch = min(len(durations), at_once) if self._engine_name == "lab" else 1
-            steps = sum(durations) * config.frame_rate / batch
-            step_s = STEP_S * config.layers + 2 * batch * config.parameters / PARAMETERS_PER_S
-            total_s += START_S[self._engine_name] + steps * step_s + sum(durations) * DECODE_S
+            batch = min(len(clips), at_once) if self._engine_name == "lab" else 1
+            steps = sum(clip.new_s for clip in clips) * config.frame_rate / batch
+            rows = sum(clip.rows * (clip.new_s + clip.read_s) for clip in clips) * config.frame_rate
+            total_s += START_S[self._engine_name] + steps * STEP_S * config.layers
+            total_s += rows * config.parameters / PARAMETERS_PER_S
+            total_s += sum(clip.duration for clip in clips) * DECODE_S
         return total_s
 
     def _open(self, source: ModelSource) -> _Engine:

@@ -14,9 +14,18 @@ from typing import Any
 
 import soundfile
 
-from musicgen_lab.clip import Clip, Failure, Provenance, checked, decode_audio, shape_fault
+from musicgen_lab.clip import (
+    LENGTH_TOLERANCE_S,
+    Clip,
+    Failure,
+    Provenance,
+    checked,
+    decode_audio,
+    shape_fault,
+)
 from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.source import Codes, SourceCodes
 from musicgen_lab.version import VERSION
 
 FORMAT = 1
@@ -41,7 +50,9 @@ def pack(result: Clip | Failure) -> dict[str, Any]:
         error = {"error_type": result.error_type, "message": result.message}
         return plain({**message, "status": "failed", **error, "traceback": result.traceback})
     made_by = asdict(result.provenance)
-    return plain({**message, "status": "ok", "wav": result.wav_bytes(), "provenance": made_by})
+    message |= {"status": "ok", "wav": result.wav_bytes(), "provenance": made_by}
+    codes = result.codes_bytes()
+    return plain(message if codes is None else {**message, "codes": codes})
 
 
 def plain(message: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +135,24 @@ def _read(message: Mapping[str, Any], request: GenerationRequest) -> Clip | Fail
     if fault is not None:
         return Failure(request, "InvalidClip", fault, elapsed_s)
     samples, sample_rate = decode_audio(wav)
-    return Clip(request, samples, sample_rate, made_by, elapsed_s)
+    codes = _read_codes(message.get("codes"), info.frames / info.samplerate)
+    return Clip(request, samples, sample_rate, made_by, elapsed_s, codes)
+
+
+def _read_codes(content: bytes | None, lasts_s: float) -> Codes | None:
+    """Return the codes of a sound of a length, if there are any.
+
+    Raises
+    ------
+    ValueError
+        When they are something else, or of another length.
+    """
+    if content is None:
+        return None
+    stored = SourceCodes.from_bytes(content)
+    if abs(stored.duration_s - lasts_s) > LENGTH_TOLERANCE_S:
+        raise ValueError(f"its codes last {stored.duration_s:.4g} s, its sound {lasts_s:.4g} s")
+    return stored.codes
 
 
 def check_format(format_number: Any) -> None:

@@ -50,7 +50,9 @@ def generate(
     size, notes = None, []
     if isinstance(backend, KnowsModels):
         size = backend.codebook_size(str(request.model))
-        notes = backend.check_prompts(str(request.model), [request.prompt])
+        texts = (request.prompt, request.prompt_b, request.negative_prompt)
+        model = str(request.model)
+        notes = [note for text in texts if text for note in backend.check_prompts(model, [text])]
     for note in (*ignored_by_choice(request, fields, size or TOP_K_MAX), *notes):
         warnings.warn(note, MusicGenLabWarning, stacklevel=1)
     waiting = "opening the model" if size is not None else f"waiting for {backend.name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +17,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
-from musicgen_lab.clip import Clip, Failure, Name, checked
+from musicgen_lab.clip import NAME_MAX_CHARACTERS, Clip, Failure, Name, checked
 from musicgen_lab.errors import (
     InvalidRequest,
     MusicGenLabWarning,
@@ -39,12 +42,13 @@ from musicgen_lab.runs.atomic_io import (
     unwritable,
     write_atomically,
 )
-from musicgen_lab.runs.clip_store import ClipRecord, ClipStore, Timestamp
+from musicgen_lab.runs.clip_store import ClipRecord, ClipStore, Key, Timestamp
+from musicgen_lab.source import SOURCE_MAX_BYTES, Source
 from musicgen_lab.version import VERSION
 
 MANIFEST = "sweep.json"
 MANIFEST_MAX_BYTES = 1_000_000_000  # a million requests with prompts of hundreds of characters
-CLIPS, SET_ASIDE = "clips", "set-aside"
+CLIPS, SET_ASIDE, SOURCES = "clips", "set-aside", "sources"
 SIGNATURES_FILE = "signatures.npz"
 SIMILARITIES_FILE, EMBEDDINGS_FILE = "text_similarity.json", "clap_embeddings.json"
 AESTHETICS_FILE = "aesthetics.json"
@@ -116,6 +120,15 @@ class AskedSweep(_Strict):
     lab_version: Name
     design: Annotated[dict[str, Any], AfterValidator(_design)]
     requests: list[dict[str, Any]]
+    sources: dict[Key, Name] = {}  # the names of what clips begin with, by digest
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_sources(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write a sweep without sources as earlier versions did, with the same checksum."""
+        fields: dict[str, Any] = serialize(self)
+        if not self.sources:
+            fields.pop("sources", None)
+        return fields
 
 
 class _Manifest(_Strict):
@@ -174,6 +187,7 @@ class RunFolder:
         self.store = ClipStore(self.path / CLIPS)
         self._read: _ReadManifest | None = None
         self._clips_id: tuple[int, int] | None = None
+        self._sources: dict[str, Source] = {}  # read or written, by digest
         self._check_kind()
 
     @classmethod
@@ -234,6 +248,9 @@ class RunFolder:
         write_atomically(copy.manifest_path, content)
         copy.create()
         self.store.copy_to(copy.store.folder)
+        for kept in self.source_names:
+            if (source := self.source(kept)) is not None:
+                copy._keep_source(source)
         return copy
 
     def put(self, result: Clip | Failure, *, replace: bool = False) -> ClipRecord:
@@ -303,8 +320,14 @@ class RunFolder:
         return self._read_manifest()[0].sweeps
 
     def add_sweep(self, design: Mapping[str, Any], requests: Sequence[GenerationRequest]) -> None:
-        """Record a sweep before it runs; recording the same one again adds nothing."""
+        """Record a sweep before it runs; recording the same one again adds nothing.
+
+        What its clips begin with is copied into the folder.
+        """
         identity = _identify(request.key() for request in requests)
+        sources = dict.fromkeys(request.begin_with for request in requests if request.begin_with)
+        for source in sources:
+            self._keep_source(source)
         with folder_lock(self.path):
             manifest, known = self._read_manifest()
             if any(sweep.id == identity for sweep in manifest.sweeps):
@@ -317,12 +340,46 @@ class RunFolder:
                 lab_version=VERSION,
                 design=dict(design),
                 requests=[request.model_dump() for request in requests],
+                sources={
+                    source.digest: printable(source.name) for source in sources if source.name
+                },
             )
             manifest = _Manifest.of([*manifest.sweeps, sweep])
             write_atomically(self.manifest_path, manifest.model_dump_json(indent=1).encode())
             self._read = _ReadManifest(
                 file_stamp(self.manifest_path), manifest, (*known, *requests)
             )
+
+    @property
+    def source_names(self) -> dict[str, str]:
+        """The names of what clips of this folder begin with, by digest."""
+        return {known: name for sweep in self.sweeps for known, name in sweep.sources.items()}
+
+    def source(self, digest: str) -> Source | None:
+        """Return what clips begin with, from the folder's own copy; None if it has none.
+
+        Parameters
+        ----------
+        digest : str
+        """
+        if digest not in self._sources:
+            for path in (self.path / SOURCES).glob(f"{digest}.*"):
+                try:
+                    content = read_file(path, root=self.path, max_bytes=SOURCE_MAX_BYTES)
+                    source = Source.of_bytes(content, self.source_names.get(digest, path.name))
+                except (OSError, UnreadableFile, InvalidRequest):
+                    continue
+                if source.digest == digest:
+                    self._sources[digest] = source
+        return self._sources.get(digest)
+
+    def _keep_source(self, source: Source) -> None:
+        """Keep a copy of what clips begin with, so that the run can be resumed from its folder."""
+        if source.content is not None and self.source(source.digest) is None:
+            write_atomically(
+                self.path / SOURCES / f"{source.digest}.{source.suffix}", source.content
+            )
+            self._sources[source.digest] = source
 
     def requests(self) -> list[GenerationRequest]:
         """Return all requests of this folder's sweeps, in order, without duplicates."""
@@ -332,7 +389,7 @@ class RunFolder:
     def _check_kind(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"{self.path} is a file; give the path of a folder for the run")
-        for name in (CLIPS, SET_ASIDE):
+        for name in (CLIPS, SET_ASIDE, SOURCES):
             if not (self.path / name).resolve().is_relative_to(self.path.resolve()):
                 raise RunFolderError(
                     f"{self.path / name} is a link that leaves the run folder and is not "
@@ -345,7 +402,7 @@ class RunFolder:
                 path.name
                 for path in self.path.iterdir()
                 if not path.name.startswith(".")
-                and path.name not in (CLIPS, SET_ASIDE)
+                and path.name not in (CLIPS, SET_ASIDE, SOURCES)
                 and not (path.name in DERIVED and self.store.folder.is_dir())
             ]
             if strangers:
@@ -403,6 +460,11 @@ class RunFolder:
             self.manifest_path.replace(aside / f"{MANIFEST}.{secrets.token_hex(4)}")
         except OSError as error:
             raise unwritable(aside, error) from error
+
+
+def printable(name: str) -> str:
+    """Return a name that a manifest can hold and a page can show: one line, not too long."""
+    return re.sub(r"[\x00-\x1f]+", " ", name)[:NAME_MAX_CHARACTERS]
 
 
 def _identify(keys: Iterable[str]) -> str:

@@ -54,7 +54,9 @@ class RunTable:
         self.run = run
         self.rows = rows
         self.missing = missing
-        self.labels = labels or FieldLabels.of(list(dict.fromkeys(rows["prompt"])))
+        self.labels = labels or FieldLabels.of(
+            list(dict.fromkeys(rows["prompt"])), run.source_names
+        )
         self._whole = whole  # what the rows were selected from
         self._cache: dict[Hashable, Any] = {}
 

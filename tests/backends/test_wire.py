@@ -8,12 +8,13 @@ import pytest
 from modal._serialization import serialize
 
 from musicgen_lab.backends.wire import FORMAT, pack, plain, unpack
-from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.clip import CODEC, Clip, Failure
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.models.locate import EMBEDDED_FOLDER, locate
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.source import SourceCodes
 from tests.support.sines import MODEL, sine_clip
 
 REQUEST = GenerationRequest(prompt="x", duration=1, seed=3).with_model(MODEL)
@@ -68,3 +69,15 @@ def test_a_key_of_a_foreign_type_is_refused_too():
 def test_a_message_of_another_format_is_refused_by_name():
     with pytest.raises(BackendUnavailable, match=f"uses format {FORMAT + 1}"):
         unpack({**pack(sine_clip(REQUEST)), "format": FORMAT + 1}, REQUEST)
+
+
+def test_the_codes_of_a_clip_arrive_with_it_and_are_checked_against_its_sound():
+    made_by = replace(sine_clip(REQUEST).provenance, details={CODEC: "codec-1"})
+    codes = np.arange(200).reshape(4, 50)
+    message = pack(replace(sine_clip(REQUEST), provenance=made_by, codes=codes))
+    arrived = unpack(message, REQUEST)
+    np.testing.assert_array_equal(arrived.codes, codes)
+    longer = SourceCodes(np.zeros((4, 100), np.uint16), "codec-1", 50.0).to_bytes()
+    for wrong in (b"PK", longer, "text"):
+        assert unpack({**message, "codes": wrong}, REQUEST).error_type == "InvalidAnswer"
+    assert "codes" not in pack(sine_clip(REQUEST))

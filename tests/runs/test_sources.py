@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from musicgen_lab.clip import CODEC
-from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
+from musicgen_lab.clip import CODEC, encode_wav
+from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning, RunFolderError
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.clip_store import ClipStore
 from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.runs.sources import open_source
 from musicgen_lab.source import Source
-from tests.support.sines import PROVENANCE, sine_clip
+from musicgen_lab.sweep import Sweep
+from tests.support.sines import MODEL, PROVENANCE, SineBackend, sine_clip
 from tests.support.sources import hum
 
 REQUEST = GenerationRequest(prompt="a", duration=1, seed=0, model="m@1")
@@ -112,3 +116,75 @@ def test_what_cannot_be_opened_is_refused_in_one_line(run, tmp_path, given, mess
 def test_a_digest_is_a_source_whose_content_is_looked_up_later():
     assert open_source(hum().digest) == hum()
     assert isinstance(open_source(hum().digest), Source)
+
+
+def test_a_run_of_before_there_were_more_fields_opens_unchanged(tmp_path):
+    older = shutil.copytree(Path(__file__).parent / "run_without_later_fields", tmp_path / "older")
+    before = {path.name: path.read_bytes() for path in older.rglob("*.json")}
+    made = next(path for path in older.rglob("*.json") if b'"ok"' in path.read_bytes())
+    made.with_suffix(".wav").write_bytes(encode_wav(np.full((1, 8000), 0.25, np.float32), 8000))
+    run = RunFolder.started(older)
+    table = RunTable.of(run)
+    assert list(table.rows["status"]) == ["ok", "failed"] and table.swept == ("temperature",)
+    assert list(table.rows["mix"]) == [0, 0] and list(table.rows["begin_with"]) == ["", ""]
+    assert table.clip(made.stem).codes is None
+    sweep = Sweep(prompt="jazzy piano solo", duration=1, temperature=[0.7, 1], model="m@1")
+    assert sweep.plan(SineBackend(), older).present == 1
+    run.add_sweep(sweep.design, sweep.requests)
+    assert {path.name: path.read_bytes() for path in older.rglob("*.json")} == before
+
+
+def continued(sources, **fields):
+    return Sweep(prompt="a", model=MODEL, begin_with=sources, begin_s=0.5, duration=1, **fields)
+
+
+def test_a_run_keeps_what_its_clips_begin_with_and_goes_on_without_the_file(tmp_path):
+    path, folder = tmp_path / "hum.wav", tmp_path / "run"
+    path.write_bytes(hum().content)
+    continued(path, seed=[0, 1]).run(SineBackend(failures=0), folder, progress=False)
+    path.unlink()
+    backend = SineBackend()
+    plan = continued(hum().digest, seed=range(3)).plan(backend, folder)
+    assert (plan.present, plan.to_make) == (2, 1)
+    plan.run(progress=False)
+    assert backend.made[0].begin_with.content == hum().content
+    assert [p.name for p in (folder / "sources").iterdir()] == [f"{hum().digest}.wav"]
+    assert RunFolder.started(folder).source_names == {hum().digest: "hum.wav"}
+
+
+def test_a_source_that_the_run_has_no_true_copy_of_is_asked_for(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(InvalidRequest, match="the run folder has no copy of begin_with"):
+        continued(hum().digest).plan(SineBackend(), folder)
+    continued(hum()).run(SineBackend(), folder, progress=False)
+    (folder / "sources" / f"{hum().digest}.wav").write_bytes(hum(frequency_hz=221).content)
+    with pytest.raises(InvalidRequest, match="no copy"):
+        continued(hum().digest).plan(SineBackend(), folder)
+    continued(hum()).run(SineBackend(), folder, progress=False)  # it is written anew
+    assert continued(hum().digest).plan(SineBackend(), folder).present == 1
+
+
+def test_a_copy_of_a_run_goes_on_from_its_own_sources(tmp_path):
+    continued(hum()).run(SineBackend(), tmp_path / "run", progress=False)
+    RunFolder.started(tmp_path / "run").copy_to(tmp_path / "copy")
+    assert RunFolder.started(tmp_path / "copy").source(hum().digest) == hum()
+    assert continued(hum().digest).plan(SineBackend(), tmp_path / "copy").present == 1
+
+
+def test_sources_are_called_by_their_names_in_the_tables_of_a_run(tmp_path):
+    others = [hum(frequency_hz=f, name="hum.wav") for f in (300, 400)]
+    sweep = continued([hum(name="guitar.wav"), *others])
+    table = sweep.run(SineBackend(), tmp_path / "run", progress=False).table
+    assert table.swept == ("begin_with",)
+    labels = [table.labels.value("begin_with", digest) for digest in table.rows["begin_with"]]
+    assert labels[0] == "guitar.wav"
+    assert labels[1:] == [f"hum.wav ({source.digest[:6]})" for source in others]
+
+
+def test_a_source_in_a_link_out_of_the_folder_is_not_followed(tmp_path):
+    folder = tmp_path / "run"
+    continued(hum()).run(SineBackend(), folder, progress=False)
+    shutil.move(folder / "sources", tmp_path / "elsewhere")
+    (folder / "sources").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunFolderError, match="sources is a link that leaves the run folder"):
+        RunFolder(folder)

@@ -17,11 +17,14 @@ PROVENANCE = Provenance(engine="sines 1", device="cpu", dtype="float32", lab_ver
 def sine_clip(request, *, level=0.1):
     """Make a clip whose frequency follows the temperature and whose level follows cfg_coef.
 
-    Its phase is another one for every prompt and seed.
+    Its phase is another one for every prompt, seed and source.
     """
-    t = np.arange(int(request.duration * SAMPLE_RATE)) / SAMPLE_RATE
+    t = np.arange(int((request.sound_s or request.duration) * SAMPLE_RATE)) / SAMPLE_RATE
     frequency = 200 + 400 * request.temperature + request.seed % 7
-    phase = crc32(f"{request.prompt} {request.seed}".encode()) / 2**32
+    named = f"{request.prompt} {request.seed}"
+    if request.begin_with is not None:
+        named += request.begin_with.digest
+    phase = crc32(named.encode()) / 2**32
     samples = level * request.cfg_coef / 3 * np.sin(2 * np.pi * (frequency * t + phase))
     return Clip(request, samples[None].astype(np.float32), SAMPLE_RATE, PROVENANCE, 0.01)
 
