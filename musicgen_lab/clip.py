@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import traceback
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -296,15 +297,36 @@ def encode_wav(samples: Samples, sample_rate: int, subtype: str = "FLOAT") -> by
     """Encode samples (channels, n) as WAV; equal samples give equal bytes."""
     from scipy.io import wavfile  # soundfile stamps float files with the time of writing
 
+    buffer = io.BytesIO()
+    wavfile.write(buffer, sample_rate, _wav_data(samples, subtype))
+    return buffer.getvalue()
+
+
+def wav_header(channels: int, sample_rate: int, length: int, subtype: str = "FLOAT") -> bytes:
+    """Return what comes before the samples in a WAV file of (channels, length), as `encode_wav`."""
+    header = bytearray(encode_wav(np.zeros((channels, 0), np.float32), sample_rate, subtype))
+    data_bytes = length * channels * (2 if subtype == "PCM_16" else 4)
+    fact = header.find(b"fact")  # in float files: the number of samples per channel
+    if fact >= 0:
+        struct.pack_into("<I", header, fact + 8, length)
+    struct.pack_into("<I", header, 4, len(header) - 8 + data_bytes)
+    struct.pack_into("<I", header, len(header) - 4, data_bytes)
+    return bytes(header)
+
+
+def wav_samples(samples: Samples, subtype: str = "FLOAT") -> bytes:
+    """Return samples (channels, n) as they are in a WAV file after its header."""
+    return _wav_data(samples, subtype).tobytes()
+
+
+def _wav_data(samples: Samples, subtype: str) -> npt.NDArray[Any]:
     if subtype == "PCM_16":
         data: npt.NDArray[Any] = np.round(np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
     elif subtype == "FLOAT":
         data = samples
     else:
         raise ValueError(f"subtype must be FLOAT or PCM_16, got {subtype!r}")
-    buffer = io.BytesIO()
-    wavfile.write(buffer, sample_rate, np.ascontiguousarray(data.T))
-    return buffer.getvalue()
+    return np.ascontiguousarray(data.T)
 
 
 def decode_audio(data: bytes) -> tuple[Samples, int]:

@@ -13,6 +13,7 @@ from musicgen_lab.backends.jobs import Jobs, StartedJob
 from musicgen_lab.backends.submitting import Busy, Result, Submits
 from musicgen_lab.clip import Clip
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.streaming import OnChunk
 
 
 class Admission:
@@ -48,8 +49,8 @@ class Admission:
         """Requests that wait for a slot."""
         return self._in_flight - self.making
 
-    def submit(self, request: GenerationRequest) -> Future[Result]:
-        """Submit a resolved request to the backend.
+    def submit(self, request: GenerationRequest, on_chunk: OnChunk | None = None) -> Future[Result]:
+        """Submit a resolved request to the backend, as `Submits.submit`.
 
         Raises
         ------
@@ -59,7 +60,7 @@ class Admission:
             As raised by the backend.
         """
         with self._admitted():
-            future = self._backend.submit(request)
+            future = self._backend.submit(request, on_chunk)
         self._watch(future)
         return future
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError as FutureCancelled
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Request, Response
@@ -15,10 +15,11 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import StreamingResponse
 from starlette.routing import Match, Route
 
 from musicgen_lab.backends.jobs import JobExpired, Jobs, JobStatus, JobUnknown, LocalJobs
-from musicgen_lab.backends.submitting import RETRY_AFTER_S, Closing, Result, Submits, resolve_served
+from musicgen_lab.backends.submitting import RETRY_AFTER_S, Submits, resolve_served
 from musicgen_lab.backends.wire import FORMAT
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
@@ -38,10 +39,13 @@ from musicgen_lab.web.openapi import (
     MODELS,
     READY,
     SAMPLE_FORMAT,
+    STREAM,
     document,
 )
 from musicgen_lab.web.request_log import REQUEST_ID, RequestLog, log_job_failure
 from musicgen_lab.web.responses import (
+    CLIP_TYPES,
+    EVENTS,
     JSON,
     VARY,
     Refusal,
@@ -55,8 +59,9 @@ from musicgen_lab.web.responses import (
     refuse_unavailable,
 )
 from musicgen_lab.web.settings import WebSettings
+from musicgen_lab.web.streams import NO_BUFFERING, STREAMED, job_events, stream_clip
+from musicgen_lab.web.waiting import RESPOND_ASYNC, make
 
-RESPOND_ASYNC = "respond-async"  # RFC 7240
 READABLE_HEADERS = ["Location", "Retry-After", REQUEST_ID, "MusicGen-Seed", "MusicGen-Model",
                     "MusicGen-Duration", "MusicGen-Warnings"]  # fmt: skip
 Format = Annotated[SampleFormat, Query(description=SAMPLE_FORMAT)]
@@ -134,9 +139,14 @@ def create_app(
         return refusal.response(request.state.request_id)
 
     @app.post("/generate_endpoint", **GENERATE)
-    async def generate_endpoint(request: Request, sample_format: Format = "PCM_16") -> Response:
+    async def generate_endpoint(
+        request: Request,
+        sample_format: Format = "PCM_16",
+        stream: Annotated[bool, Query(description=STREAM)] = False,
+    ) -> Response:
         check_key(request, chosen)
-        media_type = choose_media_type(request.headers.get("accept", ""))
+        accept = request.headers.get("accept", "")
+        media_type = choose_media_type(accept, tuple(STREAMED) if stream else CLIP_TYPES)
         fields = parse_fields(await read_body(request, chosen))
         refuse_unknown_source(fields.get("begin_with"))
         try:
@@ -148,6 +158,16 @@ def create_app(
             raise Refusal(422, str(error), field="model", limit={"enum": models}) from None
         warnings = ignored_by_choice(wanted, fields)
         request.state.log |= {"duration": wanted.duration, "seed": wanted.seed}
+        if stream:
+            return await stream_clip(
+                wanted,
+                admission,
+                request,
+                chosen,
+                media_type=media_type,
+                sample_format=sample_format,
+                warnings=warnings,
+            )
         if prefers_async(request):
             job = await ask(admission.start_job, wanted, warnings)
             request.state.log["job"] = job.id
@@ -172,8 +192,19 @@ def create_app(
         request: Request, job_id: str, sample_format: Format = "PCM_16"
     ) -> Response:
         check_key(request, chosen)
-        media_type = choose_media_type(request.headers.get("accept", ""))
+        accept = request.headers.get("accept", "")
+        media_type = choose_media_type(accept, (*CLIP_TYPES, EVENTS))
         status = await ask(kept.status, job_id)
+        if media_type == EVENTS:
+            return StreamingResponse(
+                job_events(
+                    status,
+                    lambda: ask(kept.status, job_id),
+                    partial(describe_job, request, job_id, sample_format=sample_format),
+                ),
+                media_type=EVENTS,
+                headers={**VARY, **NO_BUFFERING},
+            )
         if media_type == JSON:
             body = await asyncio.to_thread(describe_job, request, job_id, status, sample_format)
             return json_response(body, headers=VARY)
@@ -311,58 +342,6 @@ def describe_job(
     elif status.result is not None and sample_format is not None:
         body["result"] = clip_body(status.result, sample_format, status.warnings)
     return body
-
-
-async def make(
-    wanted: GenerationRequest, admission: Admission, request: Request, settings: WebSettings
-) -> Result:
-    """Make a clip while its client waits; a client that disconnects frees its slot.
-
-    Raises
-    ------
-    Refusal
-        429, 499, 503 or 504.
-    """
-    early = settings.answer_within_s is not None and settings.answer_within_s < settings.timeout_s
-    limit_s = settings.answer_within_s if early else settings.timeout_s
-    try:
-        future = asyncio.wrap_future(admission.submit(wanted))
-    except BackendUnavailable as error:
-        raise refuse_unavailable(error) from error
-    leaving = asyncio.ensure_future(_wait_until_gone(request))
-    awaited: set[asyncio.Future[Any]] = {future, leaving}
-    try:
-        await asyncio.wait(awaited, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        if future.done():
-            return future.result()
-        if leaving.done():
-            raise Refusal(499, "the client disconnected before its clip was made")
-        if early:
-            raise Refusal(
-                503,
-                f"the clip was not made within {limit_s:g} s, as long as a call may last here; "
-                f"send it with the header Prefer: {RESPOND_ASYNC} and come back for it",
-                {"Retry-After": str(RETRY_AFTER_S)},
-            )
-        raise Refusal(
-            504,
-            f"the clip was not made within {limit_s:g} s; ask for a shorter one, or try again "
-            "when the service is less busy",
-        )
-    except BackendUnavailable as error:
-        raise refuse_unavailable(error) from error
-    except (asyncio.CancelledError, FutureCancelled):
-        if future.cancelled():  # cancelled by the backend, not by this request's task
-            raise refuse_unavailable(Closing("the service is shutting down")) from None
-        raise
-    finally:
-        future.cancel()
-        leaving.cancel()
-
-
-async def _wait_until_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def look_deeper(backend: Submits, timeout_s: float) -> dict[str, Any]:

@@ -37,6 +37,10 @@ SAMPLE_FORMAT = (
     "PCM_16 plays everywhere and is clipped at full scale; FLOAT has the samples exactly as the "
     "model made them. For WAV only."
 )
+STREAM = (
+    "Answer while the clip is made, as a WAV or Ogg Vorbis file in parts, or as server-sent events "
+    "(`Accept: text/event-stream`); `Prefer` has then no effect."
+)
 _KEY: dict[str, Any] = {"security": [{}, {"key": []}]}
 _NO_KEY = _refusal("The service has a key, which was missing or wrong.")
 _WRONG_HOST = _refusal("The Host header does not name this server.")
@@ -63,7 +67,12 @@ _PROPERTIES: dict[str, Any] = {
 }
 _CLIP = _object(list(_PROPERTIES), _PROPERTIES)
 _SOUNDS = ("audio/wav", "audio/x-wav", "audio/flac", "audio/mpeg", "audio/mp3", "audio/ogg")
-_CLIP_CONTENT = {"application/json": {"schema": _CLIP}, **dict.fromkeys(_SOUNDS, _SOUND)}
+_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+_CLIP_CONTENT = {
+    "application/json": {"schema": _CLIP},
+    **dict.fromkeys(_SOUNDS, _SOUND),
+    **_EVENTS,
+}
 _STATE: dict[str, Any] = {
     "id": {"type": "string"},
     "status": {"enum": ["queued", "running", "done", "failed", "cancelled"]},
@@ -80,7 +89,12 @@ GENERATE: dict[str, Any] = {
     "summary": "Generate music",
     "description": "Make one clip. `Accept` selects JSON with a WAV file inside (the default), or "
     "the audio itself. With `Prefer: respond-async` the response is 202 at once, with the URL of a "
-    "job.",
+    "job. With `stream=1` the audio is sent while it is made: the response begins with the first "
+    "tenths of a second, and a clip that fails later ends it in the middle. As server-sent events "
+    "it consists of `sound` (`audio_base64`, a WAV file of the next part; `start_s`, `steps_done`, "
+    "`steps`, `sample_rate`, and `total_samples` per channel of the whole clip) and ends with "
+    "`done`, with the fields of the JSON response, or `failed`, with `detail` and `error_type`. "
+    "The parts equal the clip within 1e-5 of full scale.",
     "responses": {
         200: {"description": "The clip.", "content": _CLIP_CONTENT},
         202: {
@@ -157,7 +171,9 @@ _JOB_REFUSALS: dict[int | str, Any] = {
 JOB: dict[str, Any] = {
     "summary": "A job's state, progress and result",
     "description": "`Accept` selects the format as for POST: JSON is answered with 200 in every "
-    "state, and has the result when the job is done; audio is answered once it is available. "
+    "state, and has the result when the job is done; audio is answered once it is available; "
+    "text/event-stream is answered with an event `progress` whenever the job has advanced, and at "
+    "last `done`, `failed` or `cancelled`, each with the fields of the JSON response. "
     f"Results are kept for {WebSettings.jobs_kept_s / 60:g} minutes, the last "
     f"{WebSettings.jobs_kept_max} of them; on Modal all, for 7 days.",
     "responses": {

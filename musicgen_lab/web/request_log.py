@@ -18,6 +18,7 @@ from musicgen_lab.backends import submitting
 from musicgen_lab.backends.jobs import StartedJob
 from musicgen_lab.backends.submitting import Result
 from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.streaming import ClipFailed
 from musicgen_lab.web.metrics import Metrics
 from musicgen_lab.web.responses import Refusal
 
@@ -65,10 +66,13 @@ class RequestLog:
             await self._app(scope, receive, send_with_id)
         except Refusal as refusal:
             if refusal.status >= 500:
-                line |= {"detail": refusal.detail, **_describe(refusal.failure, refusal.__cause__)}
+                line |= {
+                    "detail": refusal.detail,
+                    **describe_error(refusal.failure, refusal.__cause__),
+                }
             await refusal.response(request_id)(scope, receive, send_with_id)
         except Exception as error:
-            line |= _describe(None, error)
+            line |= describe_error(None, error)
             if line["status"] is not None:  # part of an answer is out already
                 raise
             failed = Refusal(500, "the service failed on this request; report its id to the owner")
@@ -92,12 +96,15 @@ def log_job_failure(job: StartedJob, request_id: str) -> None:
         if isinstance(failure, Clip):
             return
         line = {"request_id": request_id, "job": job.id, "status": "failed"}
-        logger.info(json.dumps(line | _describe(failure, error)))
+        logger.info(json.dumps(line | describe_error(failure, error)))
 
     job.result.add_done_callback(log)
 
 
-def _describe(failure: Failure | None, error: BaseException | None) -> dict[str, str]:
+def describe_error(failure: Failure | None, error: BaseException | None) -> dict[str, str]:
+    """Return the fields of a log line for a failure, or else for an error; none for neither."""
+    if isinstance(error, ClipFailed):
+        failure = error.failure
     if failure is not None:
         return {
             "error": failure.error_type,

@@ -16,7 +16,7 @@ from fastapi import Response
 from musicgen_lab.backends.submitting import LOST, RETRY_AFTER_S, Busy, RetryLater
 from musicgen_lab.clip import PROMPT_UNREAD, Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
-from musicgen_lab.request import DURATION_MAX_S, field_schema, short
+from musicgen_lab.request import DURATION_MAX_S, GenerationRequest, field_schema, short
 from musicgen_lab.request import limit_of as field_limit
 
 JSON = "application/json"
@@ -28,6 +28,8 @@ SOUNDS = {  # of equals, the first is chosen
     "audio/mp3": "MP3",
     "audio/ogg": "OGG",
 }
+CLIP_TYPES = (JSON, *SOUNDS)
+EVENTS = "text/event-stream"
 VARY = {"Vary": "Accept"}
 MESSAGE_MAX = 500  # characters of a message from elsewhere
 LOST_ON_THE_WAY = (*LOST, "ResourceExhausted")  # nothing was made
@@ -123,8 +125,8 @@ def limit_of(field: str | None, duration_max_s: float = DURATION_MAX_S) -> dict[
     return {name: schema[name] for name in names if name in schema} or None
 
 
-def choose_media_type(accept: str) -> str:
-    """Return the available media type that an Accept header prefers.
+def choose_media_type(accept: str, offers: Sequence[str]) -> str:
+    """Return the media type of some that an Accept header prefers; of equals, the first.
 
     Raises
     ------
@@ -132,13 +134,13 @@ def choose_media_type(accept: str) -> str:
         406 when it accepts none.
     """
     best, best_quality = None, 0.0
-    for offered in (JSON, *SOUNDS):
+    for offered in offers:
         quality = _quality(offered, accept)
         if quality > best_quality:
             best, best_quality = offered, quality
     if best is None:
-        offers = ", ".join((JSON, *SOUNDS))
-        raise Refusal(406, f"Accept must allow one of {offers}, got {accept[:200]!r}", VARY)
+        allowed = ", ".join(offers)
+        raise Refusal(406, f"Accept must allow one of {allowed}, got {accept[:200]!r}", VARY)
     return best
 
 
@@ -165,18 +167,28 @@ def answer_with(
     """Return a clip as a 200 answer of the media type that was chosen."""
     if media_type == JSON:
         return json_response(clip_body(clip, sample_format, warnings), headers=VARY)
+    messages = [*warnings, *sound_warnings(clip, media_type, sample_format)]
+    headers = sound_headers(clip.request, clip.duration_s, messages)
+    return Response(encode(clip, media_type, sample_format), headers=headers, media_type=media_type)
+
+
+def sound_headers(
+    request: GenerationRequest, duration_s: float, messages: Sequence[str]
+) -> dict[str, str]:
+    """Return the headers that describe a clip whose sound is the body."""
     headers = {
         **VARY,
-        "MusicGen-Seed": str(clip.request.seed),
-        "MusicGen-Model": str(clip.request.model).encode("ascii", "backslashreplace").decode(),
-        "MusicGen-Duration": f"{clip.duration_s:g}",
+        "MusicGen-Seed": str(request.seed),
+        "MusicGen-Model": _in_ascii(str(request.model)),
+        "MusicGen-Duration": f"{duration_s:g}",
     }
-    messages = [*warnings, *sound_warnings(clip, media_type, sample_format)]
     if messages:
-        headers["MusicGen-Warnings"] = (
-            "; ".join(messages).encode("ascii", "backslashreplace").decode()
-        )
-    return Response(encode(clip, media_type, sample_format), headers=headers, media_type=media_type)
+        headers["MusicGen-Warnings"] = _in_ascii("; ".join(messages))
+    return headers
+
+
+def _in_ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 def clip_body(clip: Clip, sample_format: SampleFormat, warnings: Sequence[str]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def test_a_full_service_is_retried_after_the_time_it_named_and_work_is_never_dou
     class FullAtFirst(EngineWorker):
         refusals = 2
 
-        def submit(self, request):
+        def submit(self, request, on_chunk=None):
             if self.refusals:
                 self.refusals -= 1
                 raise Busy("full", retry_after_s=1)
@@ -84,7 +84,7 @@ def test_a_full_service_is_retried_after_the_time_it_named_and_work_is_never_dou
 
 def test_patience_ends_and_the_request_is_a_failure(connect):
     class Full(EngineWorker):
-        def submit(self, request):
+        def submit(self, request, on_chunk=None):
             raise Busy("9 requests wait", retry_after_s=1)
 
     with serving(Full(SineEngine(), MODEL)) as address:
@@ -135,7 +135,7 @@ class Polled(EngineWorker):
         super().__init__(SineEngine(), MODEL)
         self.last_step, self.steps_done, self.jobs = last_step, 0, {}
 
-    def submit(self, request):
+    def submit(self, request, on_chunk=None):
         future = Future()
         self.jobs[future] = request
         return future

@@ -42,12 +42,13 @@ class SineEngine:
 
     def step(self):
         taken = [self._waiting.pop(i) for i in list(self._waiting)[: self.max_clips]]
-        return [self.hand_out(*each) for each in taken if each is not None]
+        for request, on_chunk in filter(None, taken):
+            if on_chunk is not None and request.prompt != "fail at once":
+                self.hand_out(request, on_chunk)
+        return [self.make(request) for request, _ in filter(None, taken)]
 
     def hand_out(self, request, on_chunk):
-        if on_chunk is not None and request.prompt != "fail at once":
-            on_chunk(first_half(sine_clip(request)))
-        return self.make(request)
+        on_chunk(first_half(sine_clip(request)))
 
     def make(self, request):
         self.made.append(request)

@@ -199,7 +199,7 @@ def test_with_a_key_only_its_holder_gets_a_clip():
 
 
 class BrokenWorker(EngineWorker):
-    def submit(self, request):
+    def submit(self, request, on_chunk=None):
         raise RuntimeError("secret-token-123 in a folder")
 
 

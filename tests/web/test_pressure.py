@@ -46,7 +46,7 @@ class HeldBackend:
     def describe(self):
         return {"in_flight": 3}
 
-    def submit(self, request):
+    def submit(self, request, on_chunk=None):
         if self.refusal is not None:
             raise self.refusal
         future = Future()
