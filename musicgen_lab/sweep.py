@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Required, TypedDict, Unpack
 
-from musicgen_lab.backends import Backend, KnowsModels
+from musicgen_lab.backends import Backend, KnowsCodebooks, KnowsModels
 from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
 from musicgen_lab.plan import Mismatched, Plan
 from musicgen_lab.request import (
@@ -332,12 +332,12 @@ class Sweep:
             )
         run = RunFolder(folder) if folder is not None else None
         requests = tuple(backend.resolve(_with_source(request, run)) for request in self.requests)
-        notes = self.notes
-        if isinstance(backend, KnowsModels):
-            models = {request.model for request in requests}
+        notes, models = self.notes, {request.model for request in requests}
+        if isinstance(backend, KnowsCodebooks):
             notes = self._check_effects(
                 requests, {model: backend.codebook_size(str(model)) for model in models}
             )
+        if isinstance(backend, KnowsModels):
             for model in sorted(map(str, models)):
                 for name in PROMPTS:
                     texts = dict.fromkeys(getattr(r, name) for r in requests if r.model == model)

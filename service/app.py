@@ -239,14 +239,20 @@ def log_lines() -> None:
 # class of its app, and one small container does so for many clients.
 
 
-@app.function(image=web_image, env=settings.environment())
+@app.function(
+    image=web_image,
+    env=settings.environment(),
+    volumes={MODELS: volume.with_mount_options(read_only=True)},
+)
 def about() -> dict[str, Any]:
     """Return the served models, their GPUs, who may use them, and the message format."""
     from musicgen_lab.backends.wire import FORMAT, plain
+    from musicgen_lab.models.locate import codebook_sizes
 
     served = {
         "format": FORMAT,
         "models": list(settings.models),
+        "codebook_sizes": codebook_sizes(settings.models),
         "gpu": list(settings.gpu),
         "cores": settings.cores,
         "memory_gib": settings.memory_gib,

@@ -122,11 +122,16 @@ class Streams(Protocol):
 
 
 @runtime_checkable
-class KnowsModels(Protocol):
-    """A backend that knows what its models can do and how it computes, before it makes a clip."""
+class KnowsCodebooks(Protocol):
+    """A backend that knows the codebooks of its models before it makes a clip."""
 
     def codebook_size(self, model: str) -> int:
         """Return the tokens in a codebook of a resolved model, or the most that any model has."""
+
+
+@runtime_checkable
+class KnowsModels(KnowsCodebooks, Protocol):
+    """A backend that knows what its models can do and how it computes, before it makes a clip."""
 
     def check_prompts(self, model: str, prompts: Sequence[str]) -> list[str]:
         """Return one sentence per prompt of which a resolved model does not understand something.

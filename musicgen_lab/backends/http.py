@@ -29,7 +29,7 @@ from musicgen_lab.backends.submitting import (
 from musicgen_lab.backends.wire import FORMAT, check_format, unpack
 from musicgen_lab.clip import Clip, Failure, checked
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
-from musicgen_lab.request import MODEL_MAX_CHARACTERS, GenerationRequest
+from musicgen_lab.request import MODEL_MAX_CHARACTERS, TOP_K_MAX, GenerationRequest
 
 if TYPE_CHECKING:
     import httpx2
@@ -178,7 +178,7 @@ class HttpBackend:
             limits=httpx2.Limits(max_connections=None),
         )
         self._loop = EventLoop("http backend")
-        self._served: list[str] | None = None
+        self._served: dict[str, int] | None = None  # models, with the sizes of their codebooks
 
     @property
     def name(self) -> str:
@@ -195,9 +195,11 @@ class HttpBackend:
         ModelUnavailable
             When the service does not serve that model.
         """
-        if self._served is None:
-            self._served = self._loop.wait(self._ask_models())
-        return resolve_served(request, self._served)
+        return resolve_served(request, list(self._models()))
+
+    def codebook_size(self, model: str) -> int:
+        """Return the tokens in a codebook of a served model, or the most that any model has."""
+        return self._models().get(model, TOP_K_MAX)
 
     def submit(self, request: GenerationRequest) -> Future[Result]:
         """Send a resolved request; cancelling the future cancels it at the service too."""
@@ -234,7 +236,13 @@ class HttpBackend:
     ) -> Future[Result]:
         return self._loop.start(self._make(_Making(request, report)))
 
-    async def _ask_models(self) -> list[str]:
+    def _models(self) -> dict[str, int]:
+        """Return the served models, with the sizes of their codebooks."""
+        if self._served is None:
+            self._served = self._loop.wait(self._ask_models())
+        return self._served
+
+    async def _ask_models(self) -> dict[str, int]:
         answer = await self._send("GET", "/models")
         if answer.status_code != 200:
             raise self._refused(answer)
@@ -243,7 +251,15 @@ class HttpBackend:
         if not isinstance(models, list) or not 1 <= len(models) <= MODELS_MAX:
             raise BackendUnavailable(f"{self._host} answers, but is not a MusicGen Lab service")
         check_format(body.get("format"))
-        return [str(model)[:MODEL_MAX_CHARACTERS] for model in models]
+        sizes = body.get("codebook_sizes")
+        sizes = sizes if isinstance(sizes, dict) else {}
+        served = {}
+        for model in models:
+            size = sizes.get(str(model))
+            if type(size) is not int or not 1 <= size <= TOP_K_MAX:
+                size = TOP_K_MAX
+            served[str(model)[:MODEL_MAX_CHARACTERS]] = size
+        return served
 
     async def _make(self, making: _Making) -> Result:
         import httpx2

@@ -23,7 +23,7 @@ from musicgen_lab.backends.submitting import (
 from musicgen_lab.backends.wire import check_format, plain, unpack
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.request import TOP_K_MAX, GenerationRequest
 from musicgen_lab.streaming import OnChunk
 
 if TYPE_CHECKING:
@@ -111,6 +111,10 @@ class ModalBackend:
             When the deployment does not serve that model.
         """
         return resolve_served(request, self._about()["models"])
+
+    def codebook_size(self, model: str) -> int:
+        """Return the tokens in a codebook of a prepared model, or the most that any model has."""
+        return int(self._about().get("codebook_sizes", {}).get(model, TOP_K_MAX))
 
     def submit(self, request: GenerationRequest, on_chunk: OnChunk | None = None) -> Future[Result]:
         """Send a resolved request; cancelling the future cancels it on Modal too.

@@ -99,6 +99,9 @@ class Submits(Protocol):
             Called with the clip's sound, part by part, in another thread.
         """
 
+    def codebook_size(self, model: str) -> int:
+        """Return the tokens in a codebook of a served model, or the most that any model has."""
+
     def progress(self, future: Future[Result]) -> tuple[int, int] | None:
         """Return the steps done and the total steps of a submitted request.
 

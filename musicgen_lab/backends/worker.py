@@ -32,6 +32,7 @@ class SteppedEngine(Protocol):
     """The interface of an engine that `EngineWorker` needs; `Engine` has it."""
 
     max_clips: int
+    codebook_size: int
     provenance: Provenance
 
     def add_request(self, request: GenerationRequest, on_chunk: OnChunk | None = None, /) -> int:
@@ -115,6 +116,10 @@ class EngineWorker:
             When another model, or another revision of this one, is requested.
         """
         return resolve_served(request, [self.model])
+
+    def codebook_size(self, model: str) -> int:
+        """Return the tokens in a codebook of the engine's model."""
+        return self._engine.codebook_size
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
         """Return the estimated seconds for these requests, from the clips made so far."""

@@ -31,7 +31,7 @@ def generate(
     fields: dict[str, Any], open_backend: Callable[[], Backend], out: Path, quiet: bool
 ) -> int:
     """Make one clip and write it as a WAV file."""
-    from musicgen_lab.backends import KnowsModels
+    from musicgen_lab.backends import KnowsCodebooks, KnowsModels
     from musicgen_lab.clip import Failure
     from musicgen_lab.progress import ProgressBar
     from musicgen_lab.request import TOP_K_MAX, GenerationRequest, ignored_by_choice
@@ -47,15 +47,16 @@ def generate(
     request = GenerationRequest(**fields)
     backend = open_backend()
     request = backend.resolve(request)
-    size, notes = None, []
-    if isinstance(backend, KnowsModels):
+    size, notes, waiting = TOP_K_MAX, [], f"waiting for {backend.name}"
+    if isinstance(backend, KnowsCodebooks):
         size = backend.codebook_size(str(request.model))
+    if isinstance(backend, KnowsModels):
         texts = (request.prompt, request.prompt_b, request.negative_prompt)
         model = str(request.model)
         notes = [note for text in texts if text for note in backend.check_prompts(model, [text])]
-    for note in (*ignored_by_choice(request, fields, size or TOP_K_MAX), *notes):
+        waiting = "opening the model"
+    for note in (*ignored_by_choice(request, fields, size), *notes):
         warnings.warn(note, MusicGenLabWarning, stacklevel=1)
-    waiting = "opening the model" if size is not None else f"waiting for {backend.name}"
     with ProgressBar([request], shown=not quiet, waiting=waiting) as bar:
         (result,) = backend.generate([request], on_progress=bar.advance)
         bar.finish(request, failed=isinstance(result, Failure))

@@ -15,6 +15,7 @@ import math
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import numba
 import numpy as np
@@ -92,14 +93,13 @@ def attend_masked(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
     return F.scaled_dot_product_attention(query, keys, values, mask).squeeze(2)
 
 
-def _compiled(kernel: Callable[..., None]) -> Callable[..., None]:
+def _compiled(kernel: Callable[..., None]) -> Any:  # numba's Dispatcher; numba has no types
     """Compile a kernel with numba, cached on disk where possible."""
     options = {"parallel": True, "nogil": True, "fastmath": _REORDERED}
     try:
-        compiled: Callable[..., None] = numba.njit(cache=True, **options)(kernel)
+        return numba.njit(cache=True, **options)(kernel)
     except RuntimeError:  # neither the source's folder nor the user's cache can be written
-        compiled = numba.njit(**options)(kernel)
-    return compiled
+        return numba.njit(**options)(kernel)
 
 
 @_compiled

@@ -81,6 +81,7 @@ class Engine:
         cuda_graphs: bool,
     ) -> None:
         self.config, self.capacity, self.max_clips = config, capacity, capacity.max_clips
+        self.codebook_size = config.card
         self.on_progress: Callable[[int], None] | None = None
         self.transformer, self._codec = transformer, codec
         recorded = cuda_graphs and triton_works(transformer.device)

@@ -176,6 +176,17 @@ def find_prepared(name: str) -> Path | None:
     return next((s.folder for s in _fetched_models() if name in (s.identity, s.name)), None)
 
 
+def codebook_sizes(names: Sequence[str]) -> dict[str, int]:
+    """Return the tokens in a codebook of every model that is prepared here, by name."""
+    sizes = {}
+    for name in names:
+        with contextlib.suppress(ModelUnavailable):  # a damaged one is reported when it is opened
+            folder = find_prepared(name)
+            if folder is not None:
+                sizes[name] = load_config(folder).card
+    return sizes
+
+
 def is_checkpoint(folder: Path) -> bool:
     """Tell whether a folder holds a checkpoint in audiocraft's or transformers' format."""
     return _is_audiocraft(folder) or (

@@ -156,7 +156,7 @@ def create_app(
             raise refuse_field(error, chosen.duration_max_s) from None
         except ModelUnavailable as error:
             raise Refusal(422, str(error), field="model", limit={"enum": models}) from None
-        warnings = ignored_by_choice(wanted, fields)
+        warnings = ignored_by_choice(wanted, fields, backend.codebook_size(str(wanted.model)))
         request.state.log |= {"duration": wanted.duration, "seed": wanted.seed}
         if stream:
             return await stream_clip(
@@ -251,7 +251,8 @@ def create_app(
 
     @app.get("/models", **MODELS)
     async def list_models() -> Response:
-        limits = {"duration_max_s": chosen.duration_max_s}
+        sizes = {model: backend.codebook_size(model) for model in models}
+        limits = {"duration_max_s": chosen.duration_max_s, "codebook_sizes": sizes}
         return json_response({"format": FORMAT, "models": models, **limits})
 
     @app.get("/metrics", **METRICS)

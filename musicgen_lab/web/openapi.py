@@ -237,17 +237,21 @@ READY: dict[str, Any] = {
 
 MODELS: dict[str, Any] = {
     "summary": "Available models",
-    "description": "Names with revisions, the default first, the format of responses, and the "
-    "longest clip.",
+    "description": "Names with revisions, the default first; the tokens in a codebook of each, or "
+    "2,048 where that is not known; the format of responses, and the longest clip.",
     "responses": {
         200: _json(
             "The models.",
             _object(
-                ["format", "models", "duration_max_s"],
+                ["format", "models", "codebook_sizes", "duration_max_s"],
                 {
                     "format": {"type": "integer"},
                     "duration_max_s": {"type": "number", "description": "In seconds."},
                     "models": {"type": "array", "items": {"type": "string"}},
+                    "codebook_sizes": {
+                        "type": "object",
+                        "additionalProperties": {"type": "integer"},
+                    },
                 },
             ),
         ),

@@ -344,6 +344,15 @@ def test_another_model_and_another_format_are_refused_by_name(connect):
         make(connect(address))
 
 
+def test_a_top_k_that_the_services_model_ignores_is_refused_before_anything_is_made(connect):
+    engine = SineEngine()
+    with serving(sine_worker(engine)) as address:
+        backend = connect(address)
+        with pytest.raises(InvalidRequest, match="top_k 600 allows all of the model's 512 tokens"):
+            Sweep(prompt="x", top_k=[250, 600]).plan(backend)
+    assert engine.made == []
+
+
 def test_a_proxys_token_is_sent_in_both_its_parts(connect, monkeypatch):
     class Proxy:
         """What Modal does with requires_proxy_auth: it answers in its own words."""

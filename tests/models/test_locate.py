@@ -14,7 +14,7 @@ import torch
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.config import load_config
 from musicgen_lab.models.hub import PINNED
-from musicgen_lab.models.locate import EMBEDDED_FOLDER, content_digest, locate
+from musicgen_lab.models.locate import EMBEDDED_FOLDER, codebook_sizes, content_digest, locate
 from tests.support.checkpoints import build_checkpoint
 from tests.support.command import run_command
 
@@ -26,6 +26,12 @@ def test_the_embedded_model_keeps_its_revision_as_long_as_it_has_these_weights()
     assert source.identity == "demo@4f7a20dcd779"
     assert content_digest(EMBEDDED_FOLDER).startswith("388be1cf238e")
     assert locate(source.identity) == source
+
+
+def test_the_codebooks_of_prepared_models_are_known_without_the_hub(monkeypatch, tmp_path):
+    monkeypatch.setenv("MUSICGEN_LAB_MODELS", str(tmp_path))
+    identity = locate("demo").identity
+    assert codebook_sizes([identity, f"facebook/musicgen-large@{COMMIT}"]) == {identity: 512}
 
 
 def test_another_revision_of_the_embedded_model_is_refused():

@@ -17,7 +17,7 @@ from musicgen_lab.backends.http import HttpBackend
 from musicgen_lab.backends.wire import FORMAT, pack, unpack
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.request import TOP_K_MAX, GenerationRequest
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.sweep import Sweep
 from tests.support.serving import running
@@ -185,4 +185,15 @@ def test_a_service_with_no_list_of_models_is_told_from_one_of_ours(models):
         backend = HttpBackend(address)
         with pytest.raises(BackendUnavailable, match="is not a MusicGen Lab service"):
             backend.resolve(GenerationRequest(prompt="x"))
+        backend.close()
+
+
+@pytest.mark.parametrize("sizes", [None, MEGABYTE, {MODEL: 0}, {MODEL: True}, {MODEL: 1e9}])
+def test_a_size_of_codebooks_that_cannot_be_is_not_known(sizes):
+    app = FastAPI()
+    app.state.backend = sine_worker()
+    app.get("/models")(lambda: {"format": FORMAT, "models": [MODEL], "codebook_sizes": sizes})
+    with running(app) as address:
+        backend = HttpBackend(address)
+        assert backend.codebook_size(MODEL) == TOP_K_MAX
         backend.close()

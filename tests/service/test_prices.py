@@ -1,4 +1,4 @@
-"""The estimated time and cost of a sweep on Modal, before it is run."""
+"""The estimated time and cost of a sweep on Modal, and what is refused, before it is run."""
 
 import math
 from dataclasses import replace
@@ -10,6 +10,7 @@ from musicgen_lab.backends.modal import ModalBackend
 from musicgen_lab.backends.prices import PRICES_DATE, USD_PER_S, Prices
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.sweep import Sweep
 from service.deployment import MUSICGEN_LARGE
 from tests.support.sines import sine_clip
 
@@ -95,3 +96,11 @@ def test_a_price_that_is_none_is_refused_by_name(usd):
 def test_nothing_to_make_costs_nothing():
     backend = ModalBackend(about=ABOUT)
     assert backend.estimate_cost([]).usd == 0 and backend.estimate_s([]) == 0
+
+
+def test_a_top_k_that_the_deployed_model_ignores_is_refused_where_its_codebooks_are_known():
+    sweep = Sweep(prompt="x", top_k=[250, 1500])
+    assert sweep.plan(ModalBackend(about=ABOUT)).clips == 2
+    backend = ModalBackend(about={**ABOUT, "codebook_sizes": {MUSICGEN_LARGE: 1024}})
+    with pytest.raises(InvalidRequest, match="top_k 1,500 allows all of the model's 1,024 tokens"):
+        sweep.plan(backend)

@@ -7,6 +7,7 @@ from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.streaming import SoundChunk
 from tests.support.sines import MODEL, PROVENANCE, sine_clip
 
+CODEBOOK_SIZE = 512
 STEPS = 2  # what a clip is said to take
 
 
@@ -17,7 +18,7 @@ class SineEngine:
     "fail in the middle" then fails.
     """
 
-    provenance = PROVENANCE
+    provenance, codebook_size = PROVENANCE, CODEBOOK_SIZE
 
     def __init__(self, *, max_clips=1, failures=1_000_000):
         self.max_clips, self.failures, self.made = max_clips, failures, []
