@@ -13,6 +13,7 @@ import click
 from musicgen_lab.cli.bench import bench
 from musicgen_lab.cli.compare import compare
 from musicgen_lab.cli.exits import EXIT_BAD_USAGE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, fail
+from musicgen_lab.cli.listen import listen
 from musicgen_lab.cli.make import generate, sweep
 from musicgen_lab.cli.models import models
 from musicgen_lab.cli.report import report
@@ -67,5 +68,5 @@ def cli() -> None:
     """Sweep MusicGen's sampling parameters, hear and measure what each one does."""
 
 
-for command in (generate, sweep, report, compare, models, bench, serve):
+for command in (generate, sweep, report, compare, listen, models, bench, serve):
     cli.add_command(command)

@@ -33,6 +33,7 @@ from musicgen_lab.errors import (
     RunFolderUnwritable,
 )
 from musicgen_lab.request import PROMPT_MAX_CHARACTERS, REQUEST_FIELDS, GenerationRequest, digest
+from musicgen_lab.runs.answers import AnswerStore
 from musicgen_lab.runs.atomic_io import (
     UnreadableFile,
     file_stamp,
@@ -48,7 +49,7 @@ from musicgen_lab.version import VERSION
 
 MANIFEST = "sweep.json"
 MANIFEST_MAX_BYTES = 1_000_000_000  # a million requests with prompts of hundreds of characters
-CLIPS, SET_ASIDE, SOURCES = "clips", "set-aside", "sources"
+CLIPS, ANSWERS, SET_ASIDE, SOURCES = "clips", "answers", "set-aside", "sources"
 SIGNATURES_FILE = "signatures.npz"
 SIMILARITIES_FILE, EMBEDDINGS_FILE = "text_similarity.json", "clap_embeddings.json"
 AESTHETICS_FILE = "aesthetics.json"
@@ -175,6 +176,8 @@ class RunFolder:
     ----------
     store : ClipStore
         The clips.
+    answers : AnswerStore
+        What listeners said of them.
 
     Raises
     ------
@@ -185,6 +188,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.store = ClipStore(self.path / CLIPS)
+        self.answers = AnswerStore(self.path / ANSWERS)
         self._read: _ReadManifest | None = None
         self._clips_id: tuple[int, int] | None = None
         self._sources: dict[str, Source] = {}  # read or written, by digest
@@ -230,7 +234,7 @@ class RunFolder:
             remove_leftovers(folder)
 
     def copy_to(self, path: str | Path) -> RunFolder:
-        """Copy the sweeps and the clips to another folder, such as those of a read-only run.
+        """Copy sweeps, clips and answers to another folder, such as those of a read-only run.
 
         Parameters
         ----------
@@ -251,6 +255,7 @@ class RunFolder:
         for kept in self.source_names:
             if (source := self.source(kept)) is not None:
                 copy._keep_source(source)
+        self.answers.copy_to(copy.answers)
         return copy
 
     def put(self, result: Clip | Failure, *, replace: bool = False) -> ClipRecord:
@@ -389,7 +394,7 @@ class RunFolder:
     def _check_kind(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"{self.path} is a file; give the path of a folder for the run")
-        for name in (CLIPS, SET_ASIDE, SOURCES):
+        for name in (CLIPS, ANSWERS, SET_ASIDE, SOURCES):
             if not (self.path / name).resolve().is_relative_to(self.path.resolve()):
                 raise RunFolderError(
                     f"{self.path / name} is a link that leaves the run folder and is not "
@@ -402,7 +407,7 @@ class RunFolder:
                 path.name
                 for path in self.path.iterdir()
                 if not path.name.startswith(".")
-                and path.name not in (CLIPS, SET_ASIDE, SOURCES)
+                and path.name not in (CLIPS, ANSWERS, SET_ASIDE, SOURCES)
                 and not (path.name in DERIVED and self.store.folder.is_dir())
             ]
             if strangers:

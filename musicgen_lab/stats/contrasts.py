@@ -138,6 +138,9 @@ class Residuals:
     pooled_df : float
     inflation : float or np.ndarray [shape=(features,)]
         What the variance of a contrast is multiplied by, as clips of one seed are alike.
+    by_rater : np.ndarray [shape=(raters, clips)], optional
+        For values that come from several listeners: what each one adds to them. The variance of a
+        contrast between listeners, who are a sample too, is added to that between clips.
     """
 
     clips: Clips
@@ -146,10 +149,16 @@ class Residuals:
     df: Array
     pooled_df: float
     inflation: float | Array
+    by_rater: Array | None = None
 
     @classmethod
     def of(
-        cls, clips: Clips, model: Array, group: Array, replicate: Array | None = None
+        cls,
+        clips: Clips,
+        model: Array,
+        group: Array,
+        replicate: Array | None = None,
+        by_rater: Array | None = None,
     ) -> Residuals:
         """Fit a model by least squares.
 
@@ -163,6 +172,7 @@ class Residuals:
         replicate : np.ndarray [shape=(clips,)], optional
             Numbers of the seeds. Where clips of one seed in one group are more alike than others,
             on average over the features, contrasts of groups become less certain by that.
+        by_rater : np.ndarray [shape=(raters, clips)], optional
         """
         values, group = clips.values[clips.first], group[clips.first]
         left, strengths, _ = np.linalg.svd(model[clips.first], full_matrices=False)
@@ -179,7 +189,8 @@ class Residuals:
         factor = 1.0
         if replicate is not None:
             factor = inflation(residuals, group, replicate[clips.first])
-        return cls(clips, group, variance, np.where(has_df, df, 0), float(df.sum()), factor)
+        pooled_df = float(df.sum())
+        return cls(clips, group, variance, np.where(has_df, df, 0), pooled_df, factor, by_rater)
 
     def contrast(self, weights: Array) -> Estimate:
         """Estimate a contrast.
@@ -198,9 +209,14 @@ class Residuals:
         squared[squared <= 1e-12 * np.sum(weights**2)] = 0
         parts = squared[:, np.newaxis] * self.variance
         borrowed = self.df == 0
-        parts = np.vstack([parts[~borrowed], parts[borrowed].sum(axis=0)])
+        parts = np.vstack([parts[~borrowed], parts[borrowed].sum(axis=0)]) * self.inflation
         df = np.append(self.df[~borrowed], self.pooled_df)
-        se = np.sqrt(parts.sum(axis=0) * self.inflation)
+        if self.by_rater is not None:
+            raters = len(self.by_rater)
+            between = np.sum((self.by_rater @ weights) ** 2) * raters / (raters - 1)
+            parts = np.vstack([parts, np.full(parts.shape[1], between)])
+            df = np.append(df, raters - 1)
+        se = np.sqrt(parts.sum(axis=0))
         return Estimate(value, se, _degrees_of_freedom(parts, df))
 
 

@@ -67,6 +67,7 @@ def main_effects(
     varied: Sequence[str] = (),
     alpha: float = 0.05,
     replicate: str = "seed",
+    by_rater: Array | None = None,
 ) -> pd.DataFrame:
     """Return the effect of each parameter on each feature, averaged over the other parameters.
 
@@ -89,6 +90,9 @@ def main_effects(
         The family-wise error rate of the whole table; the intervals' confidence is 1 - alpha.
     replicate : str
         The column that numbers the replicates.
+    by_rater : np.ndarray [shape=(raters, clips)], optional
+        For a single feature whose values come from several listeners: what each one adds to them;
+        0 where the feature has no value. Effects then hold over listeners too.
 
     Returns
     -------
@@ -128,7 +132,7 @@ def main_effects(
         ordered = is_ordered(frame[parameter])
         by_feature: dict[str, dict[str, Any]] = {}
         for block in blocks:
-            by_feature |= _effects(block, parameter, ordered=ordered, alpha=alpha)
+            by_feature |= _effects(block, parameter, by_rater, ordered=ordered, alpha=alpha)
         rows += [
             {"parameter": parameter, "feature": name, "levels": frame[parameter].nunique()}
             | by_feature[name]
@@ -144,6 +148,8 @@ class ClipBlock:
     Attributes
     ----------
     features : tuple of str
+    rows : np.ndarray [shape=(clips,)]
+        Their numbers in the whole frame.
     frame : pandas.DataFrame
         The clips.
     clips : Clips
@@ -157,6 +163,7 @@ class ClipBlock:
     """
 
     features: tuple[str, ...]
+    rows: np.ndarray
     frame: pd.DataFrame
     clips: Clips
     level: dict[str, Array]
@@ -203,7 +210,7 @@ def clip_blocks(
             within = Residuals.of(clips, indicators(cell), np.zeros(len(rows), int))
             sd = np.sqrt(within.variance[0]) if within.df[0] > 0 else sd
         yield ClipBlock(
-            tuple(features[int(column)] for column in columns), kept, clips, level, seed, sd
+            tuple(features[int(column)] for column in columns), rows, kept, clips, level, seed, sd
         )
 
 
@@ -245,7 +252,7 @@ def blank(block: ClipBlock, note: str) -> dict[str, Any]:
 
 
 def _effects(
-    block: ClipBlock, parameter: str, *, ordered: bool, alpha: float
+    block: ClipBlock, parameter: str, by_rater: Array | None, *, ordered: bool, alpha: float
 ) -> dict[str, dict[str, Any]]:
     """Return the columns of a parameter's effect on every feature of a block."""
     note = why_not(block, parameter)
@@ -253,7 +260,9 @@ def _effects(
         return {name: blank(block, note) for name in block.features}
     level, others = block.level[parameter], block.cells(parameter)
     model = additive_model(list(block.level.values()), len(level))
-    residuals = Residuals.of(block.clips, model, level, block.seed)
+    if by_rater is not None:
+        by_rater = by_rater[:, block.rows]
+    residuals = Residuals.of(block.clips, model, level, block.seed, by_rater)
     judge = judge_ordered if ordered else judge_unordered
     judged = judge(residuals, level, others, alpha)
     if judged is None:

@@ -65,7 +65,7 @@ def serve(
             MusicGenLabWarning,
             stacklevel=2,
         )
-    listening = _listen(host, port)
+    listening = listening_socket(host, port)
     config = uvicorn.Config(
         create_app(backend, settings=chosen),
         http=LimitedConnection,
@@ -107,12 +107,20 @@ class _Server(uvicorn.Server):
         await closing
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket on which connections wait from now on.
+
+    Raises
+    ------
+    BackendUnavailable
+        When the port is taken.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()
     except OSError as error:
         listening.close()
         raise BackendUnavailable(

@@ -1,0 +1,228 @@
+"""Simulates blind tests and counts what is claimed of them; the tables stand in docs/claims.md.
+
+`python scripts/simulate_preferences.py` prints two tables in Markdown: how often a blind test
+claims that a parameter changes what is preferred where none does, which may be at most 5%; and how
+often an effect that is there is found. Simulated clips have strengths of their own besides those of
+their parameters, and simulated listeners have tastes of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from musicgen_lab.listening.blind.pairs import candidate_pairs, choose_pair
+from musicgen_lab.stats.bradley_terry import Design, Strengths
+from musicgen_lab.stats.effects import main_effects
+from musicgen_lab.stats.preferences import FEWEST_LISTENERS, PREFERENCE
+
+ALPHA = 0.05
+PARAMETERS = ("temperature", "cfg_coef", "top_k")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A kind of blind test.
+
+    Attributes
+    ----------
+    levels : tuple of int
+        Of each parameter.
+    seeds, listeners : int
+    answers : int
+        Of each listener.
+    clips, tastes : float
+        Standard deviations, in log-odds, of clips within their cells, and of the effects that the
+        parameters have on each listener, from their lowest to their highest level. A taste of one
+        listener, or two, is an effect, so only three or more have them.
+    own : float
+        Standard deviation of what a listener finds of a clip, besides what all do.
+    no_difference : float
+        Differences up to this, in log-odds, are none to a listener.
+    side : float
+        By how much the first one is preferred, in log-odds.
+    active : bool
+        Whether pairs are chosen to be informative, as `musicgen-lab listen` does, or at random.
+    """
+
+    levels: tuple[int, ...]
+    seeds: int
+    listeners: int
+    answers: int
+    clips: float = 0.7
+    tastes: float = 0.0
+    own: float = 0.5
+    no_difference: float = 0.5
+    side: float = 0.0
+    active: bool = True
+
+    def __str__(self) -> str:
+        parts = [" x ".join(map(str, self.levels)) + " levels", f"{self.seeds} seeds"]
+        parts.append(f"{self.listeners} listener{'s' * (self.listeners > 1)}")
+        parts.append(f"{self.answers} answers each")
+        parts += [f"clips vary by {self.clips:g}"] if self.clips != 0.7 else []
+        if self.no_difference > 1:
+            parts.append(f"no difference up to {self.no_difference:g}")
+        parts += [f"tastes vary by {self.tastes:g}"] if self.tastes else []
+        parts += [f"first side favoured by {self.side:g}"] if self.side else []
+        parts += ["random pairs"] if not self.active else []
+        return ", ".join(parts)
+
+
+def study(setting: Setting, effect: float, rng: np.random.Generator) -> pd.DataFrame:
+    """Simulate a blind test, and return what is said of the parameters.
+
+    Parameters
+    ----------
+    setting : Setting
+    effect : float
+        Of the first parameter on all listeners, from its lowest to its highest level, in log-odds.
+    rng : np.random.Generator
+    """
+    names = PARAMETERS[: len(setting.levels)]
+    grid = itertools.product(*map(range, (*setting.levels, setting.seeds)))
+    frame = pd.DataFrame(grid, columns=[*names, "seed"])
+    steps = frame[[*names]].to_numpy(float) / (np.array(setting.levels) - 1)
+    clips = len(frame)
+    common = effect * steps[:, 0] + setting.clips * rng.normal(size=clips)
+    tastes = setting.tastes * rng.normal(size=(setting.listeners, len(names)))
+    strengths = common + tastes @ steps.T
+    strengths = strengths + setting.own * rng.normal(size=strengths.shape)
+    pairs, scores, raters = listen(setting, strengths, rng)
+    fit = Strengths.fit(pairs, scores, clips, raters)
+    judged = np.isin(np.arange(clips), pairs)
+    frame[PREFERENCE] = np.where(judged, fit.value, np.nan)
+    by_rater = np.where(judged, fit.by_rater, 0.0)
+    return main_effects(
+        frame,
+        names,
+        [PREFERENCE],
+        by_rater=by_rater if setting.listeners >= FEWEST_LISTENERS else None,
+    )
+
+
+def listen(
+    setting: Setting, strengths: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Let all listeners answer, one after another: the pairs, scores and listeners."""
+    clips = strengths.shape[1]
+    candidates = candidate_pairs([""] * clips)
+    pairs, scores, raters = np.zeros((0, 2), int), np.zeros(0), np.zeros(0, int)
+    for listener, liked in enumerate(strengths):
+        left = rng.permutation(candidates)
+        for number in range(setting.answers):
+            if setting.active:
+                pair = choose_pair(left, Design(pairs, clips), rng)
+                left = left[(left != pair).any(axis=1)]
+            else:
+                pair = left[number]
+            a, b = rng.permutation(pair)
+            heard = liked[a] - liked[b] + setting.side + rng.logistic()
+            score = 0.5 if abs(heard) < setting.no_difference else float(heard > 0)
+            pairs = np.vstack([pairs, [a, b]])
+            scores, raters = np.append(scores, score), np.append(raters, listener)
+    return pairs, scores, raters
+
+
+def studies(setting: Setting, number: int, effect: float = 0.0) -> Iterator[pd.DataFrame]:
+    """Simulate many blind tests of one kind; the same ones each time."""
+    rng = np.random.default_rng(1)
+    for _ in range(number):
+        yield study(setting, effect, rng)
+
+
+def false_claims(setting: Setting, number: int) -> float:
+    """Return the share of tests that claim any effect where there is none."""
+    return float(np.mean([table["significant"].any() for table in studies(setting, number)]))
+
+
+@dataclass(frozen=True)
+class Power:
+    """What is found of an effect.
+
+    Attributes
+    ----------
+    found : float
+        Share of the tests that find the first parameter's effect, in its direction.
+    estimate : float
+        Mean estimate of it, in log-odds.
+    covered : float
+        Share of the intervals that hold it.
+    """
+
+    found: float
+    estimate: float
+    covered: float
+
+
+def power(setting: Setting, effect: float, number: int) -> Power:
+    """Simulate tests in which the first parameter has an effect."""
+    rows = pd.DataFrame([table.iloc[0] for table in studies(setting, number, effect)])
+    trend = rows[rows["shape"] == "trend"]
+    found = rows["significant"] & (rows["shape"] == "trend") & (rows["change"] > 0)
+    covered = (trend["low"] <= effect) & (effect <= trend["high"])
+    return Power(float(found.mean()), float(trend["change"].mean()), float(covered.mean()))
+
+
+SETTINGS = (
+    *(Setting((3, 3), seeds, 1, 60) for seeds in (3, 6)),
+    Setting((3, 3), 6, 1, 60, clips=1.5),
+    Setting((3, 3), 6, 1, 60, clips=0.0, own=0.0),
+    Setting((3, 3), 6, 1, 60, side=1.0),
+    Setting((3, 3), 6, 1, 60, no_difference=2.0),
+    Setting((3, 3), 6, 1, 60, active=False),
+    *(Setting((2,), seeds, 1, 40) for seeds in (4, 8)),
+    Setting((2, 2, 2), 4, 1, 60),
+    Setting((3, 3), 6, 2, 40),
+    *(
+        Setting((3, 3), 6, listeners, 40, tastes=tastes)
+        for listeners in (3, 5)
+        for tastes in (0.0, 1.0)
+    ),
+    Setting((2,), 6, 3, 30, tastes=2.0),
+)
+
+POWERS = (
+    *(Setting((3, 3), seeds, 1, answers) for seeds in (3, 6) for answers in (60, 120)),
+    *(Setting((3, 3), 6, listeners, 40) for listeners in (3, 5, 10)),
+    Setting((3, 3), 6, 5, 40, tastes=1.0),
+    Setting((3, 3), 6, 10, 40, tastes=1.0),
+)
+
+
+def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> None:
+    """Print a table in Markdown, each row when it is there."""
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=1000, help="Of each kind.")
+    parser.add_argument("--effect", type=float, default=1.5, help="In log-odds.")
+    options = parser.parse_args()
+    number, effect = options.studies, options.effect
+    table(
+        ["Tests without an effect", "Claim one"],
+        ((str(setting), f"{false_claims(setting, number):.1%}") for setting in SETTINGS),
+    )
+    print()
+    table(
+        [f"Effect of {effect:g}", "Found", "Mean estimate", "Intervals that hold it"],
+        (
+            (str(setting), f"{it.found:.2f}", f"{it.estimate:.2f}", f"{it.covered:.1%}")
+            for setting in POWERS
+            for it in [power(setting, effect, number)]
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()

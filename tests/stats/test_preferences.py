@@ -1,0 +1,208 @@
+"""What is said of preferences is true of the listeners who had them, and nothing is said else."""
+
+from __future__ import annotations
+
+import secrets
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest
+
+from musicgen_lab.runs.answers import AbxAnswer, PairAnswer, RatingAnswer
+from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.bradley_terry import Design, Strengths
+from musicgen_lab.stats.preferences import PreferenceStudy
+from scripts.simulate_preferences import ALPHA, Setting, false_claims, power
+from tests.support.report_runs import make_run
+
+TEMPERATURES, CFG_COEFS, SEEDS = [0.7, 1.0, 1.3], [1, 3], [0, 1, 2, 3]
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = make_run(
+        tmp_path / "run",
+        temperature=TEMPERATURES,
+        cfg_coef=CFG_COEFS,
+        seed=SEEDS,
+        prompt="calm guitar",
+        duration=1,
+    )
+    return RunTable.open(folder).run
+
+
+def answer(kind, *, listener="Ada", **fields):
+    return kind(id=secrets.token_hex(16), listener=listener, session="0" * 32, **fields)
+
+
+def compare(run, listeners, taste, *, answers=80, seed=0):
+    """Let listeners compare clips at random; `taste` gives the strength of a clip's record."""
+    rng = np.random.default_rng(seed)
+    records = RunTable.of(run).rows.to_dict("records")
+    own = rng.normal(size=len(records)) * 0.5
+    for listener in listeners:
+        for _ in range(answers):
+            a, b = rng.choice(len(records), 2, replace=False)
+            heard = taste(records[a]) - taste(records[b]) + own[a] - own[b] + rng.logistic()
+            choice = "none" if abs(heard) < 0.3 else "a" if heard > 0 else "b"
+            keys = {"a": records[a]["key"], "b": records[b]["key"]}
+            run.answers.append(answer(PairAnswer, listener=listener, choice=choice, **keys))
+
+
+def cool(record):
+    return -6 * record["temperature"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting((3, 3), 3, 1, 60, active=False),
+        Setting((3, 3), 3, 4, 40, tastes=1.0, active=False),
+        Setting((2,), 4, 1, 28),
+    ],
+    ids=str,
+)
+def test_no_more_tests_without_an_effect_than_stated_claim_one(setting):
+    studies = 200
+    # What a true rate of 5% would exceed in one of a thousand such tests.
+    assert false_claims(setting, studies) <= binom.ppf(0.999, studies, ALPHA) / studies
+
+
+def test_an_effect_is_estimated_without_bias_and_its_intervals_hold_it():
+    it = power(Setting((3,), 6, 1, 100), 1.5, 60)
+    assert it.estimate == pytest.approx(1.5, abs=0.3)
+    assert it.covered >= binom.ppf(0.001, 60, 1 - ALPHA) / 60
+    assert it.found > 0.2
+
+
+def test_strengths_are_those_of_bradley_and_terry():
+    """Two clips: the log-odds of 30 wins in 40, as one draw of each with the average is little."""
+    pairs = np.array([[0, 1]] * 400)
+    fit = Strengths.fit(pairs, np.array([1.0] * 300 + [0.0] * 100), 2)
+    assert fit.value[0] - fit.value[1] == pytest.approx(np.log(3), abs=0.02)
+    half = Strengths.fit(pairs, np.array([1.0] * 200 + [0.5] * 200), 2)
+    assert half.value == pytest.approx(fit.value, abs=1e-6)  # no difference is half a win each
+
+
+def test_a_clip_that_always_wins_and_clips_that_were_never_linked_have_strengths():
+    fit = Strengths.fit(np.array([[0, 1], [0, 1], [2, 3]]), np.array([1.0, 1.0, 0.5]), 5)
+    assert np.isfinite(fit.value).all()
+    assert fit.value[0] > 0 > fit.value[1]
+    assert fit.value[2:] == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+def test_the_most_informative_pair_is_of_clips_that_little_is_known_of():
+    pairs = np.array([[0, 1], [0, 2], [2, 3]])
+    design = Design(np.array([[0, 1], [0, 1], [0, 2]]), 4)
+    assert design.information(pairs).argmax() == 2
+
+
+def test_a_taste_is_found_and_said_of_listeners_in_general_from_three_on(run):
+    compare(run, ["Ada", "Bo", "Cy"], cool)
+    effects = PreferenceStudy.of(RunTable.of(run)).effects.set_index("parameter")
+    row = effects.loc["temperature"]
+    assert row["significant"] and row["general"]
+    assert row["change"] < 0 and row["low"] < -3.6 < row["high"]
+    assert (row["answers"], row["listeners"], row["seeds"]) == (240, 3, 4)
+    assert not effects.loc["cfg_coef"]["significant"]
+
+
+def test_opposite_tastes_are_no_preference_of_listeners_in_general(run):
+    """Four like cool clips and one likes hot ones very much: of the five it might be said."""
+    compare(run, ["Ada", "Bo", "Cy"], cool)
+    compare(run, ["Di", "Ed"], lambda record: -cool(record), seed=1)
+    effects = PreferenceStudy.of(RunTable.of(run)).effects.set_index("parameter")
+    assert not effects.loc["temperature"]["significant"]
+
+
+def test_of_one_listener_it_is_said_for_that_one_alone(run):
+    compare(run, ["Ada"], cool, answers=150)
+    study = PreferenceStudy.of(RunTable.of(run))
+    row = study.effects.set_index("parameter").loc["temperature"]
+    assert row["significant"] and not row["general"]
+    assert study.listener_names == ["Ada"]
+
+
+def test_ratings_are_compared_within_listeners(run):
+    """One uses the upper end of the scale and one the lower; both rate cool clips higher."""
+    rng = np.random.default_rng(0)
+    for listener, middle in (("Ada", 80), ("Bo", 30)):
+        for record in RunTable.of(run).rows.to_dict("records"):
+            quality = middle - round(20 * (record["temperature"] - 1)) + int(rng.integers(-3, 4))
+            fit = 50 + int(rng.integers(-5, 6))
+            given = {"clip": record["key"], "quality": quality, "fit": fit}
+            run.answers.append(answer(RatingAnswer, listener=listener, **given))
+    effects = PreferenceStudy.of(RunTable.of(run)).effects.set_index(["feature", "parameter"])
+    row = effects.loc[("quality", "temperature")]
+    assert row["significant"] and row["change"] == pytest.approx(-12, abs=2)
+    assert not effects.loc["fit"]["significant"].any()
+
+
+def test_features_that_go_with_being_preferred_are_named(run):
+    """The pitch of these clips rises with the temperature."""
+    compare(run, ["Ada"], cool, answers=200)
+    study = PreferenceStudy.of(RunTable.of(run))
+    row = study.features(["spectral_centroid_hz", "silence_ratio"]).set_index("parameter")
+    row = row.loc["spectral_centroid_hz"]
+    assert row["significant"] and row["rho"] < -0.4 and row["high"] < 0
+
+
+def test_a_listener_who_always_prefers_the_first_one_is_told_apart(run):
+    keys = list(RunTable.of(run).rows["key"])
+    for index in range(20):
+        choice = {"a": keys[index], "b": keys[index + 1]}
+        run.answers.append(answer(PairAnswer, choice="a", **choice))
+        even = "ab"[index % 2]
+        run.answers.append(answer(PairAnswer, listener="Bo", choice=even, **choice))
+    listeners = PreferenceStudy.of(RunTable.of(run)).listeners.set_index("listener")
+    assert listeners.loc["Ada", "side_p"] == pytest.approx(2 * binomtest(20, 20).pvalue)
+    assert listeners.loc["Bo", "side_p"] == 1
+    assert (listeners.loc["Ada", "first"], listeners.loc["Ada", "decided"]) == (20, 20)
+
+
+def test_repeats_tell_how_consistent_a_listener_is(run):
+    a, b = RunTable.of(run).rows["key"][:2]
+    first = [answer(PairAnswer, a=a, b=b, choice=choice) for choice in ("a", "a", "b")]
+    again = [
+        answer(PairAnswer, a=b, b=a, choice=choice, repeats=earlier.id)
+        for choice, earlier in zip(("b", "none", "b"), first, strict=True)
+    ]  # as before, half, and the other one
+    rated = answer(RatingAnswer, clip=a, quality=60, fit=10)
+    rated_again = answer(RatingAnswer, clip=a, quality=52, fit=90, repeats=rated.id)
+    for one in (*first, *again, rated, rated_again, answer(PairAnswer, a=a, b=b, choice="skip")):
+        run.answers.append(one)
+    (row,) = PreferenceStudy.of(RunTable.of(run)).listeners.to_dict("records")
+    assert (row["repeats"], row["agreed"]) == (3, 1.5)
+    assert (row["rated_again"], row["rating_change"]) == (1, 8)
+    assert (row["answers"], row["skipped"]) == (9, 1)
+
+
+def test_abx_is_judged_by_the_exact_test_against_guessing(run):
+    rows = RunTable.of(run).rows.set_index(["temperature", "cfg_coef", "seed"])["key"]
+    for index in range(20):
+        cold, hot, x = rows[0.7, 1, 0], rows[1.3, 1, 0], rows[1.3, 1, 1]
+        choice = "b" if index < 16 else "a"
+        run.answers.append(answer(AbxAnswer, a=cold, b=hot, x=x, x_is="b", choice=choice))
+        low, high = rows[1.0, 1, 0], rows[1.0, 3, 0]
+        choice = "ab"[index % 2]
+        run.answers.append(answer(AbxAnswer, a=low, b=high, x=low, x_is="a", choice=choice))
+    abx = PreferenceStudy.of(RunTable.of(run)).abx.set_index("parameter")
+    row = abx.loc["temperature"]
+    assert (row["correct"], row["trials"], row["same_clip"]) == (16, 20, False)
+    assert row["p_value"] == pytest.approx(binom.sf(15, 20, 0.5))
+    assert row["significant"] and row["low"] > 0.5
+    assert abx.loc["cfg_coef", "same_clip"] and not abx.loc["cfg_coef", "significant"]
+
+
+def test_answers_about_clips_that_are_not_looked_at_do_not_count(run):
+    compare(run, ["Ada"], cool, answers=30)
+    table = RunTable.of(run)
+    some = PreferenceStudy.of(table.select(seed=[0, 1]))
+    assert 0 < len(some.answers) < 30
+    assert set(some.answers["a"]) <= set(table.select(seed=[0, 1]).rows["key"])
+
+
+def test_without_answers_every_table_is_empty(run):
+    study = PreferenceStudy.of(RunTable.of(run))
+    assert study.answers.empty and study.effects.empty and study.features().empty
+    assert study.listeners.empty and study.abx.empty
