@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from musicgen_lab.engine.batch import ClipState, make_batch
+from musicgen_lab.engine.batch import make_batch
+from musicgen_lab.engine.clip_state import ClipRow, ClipState
 from musicgen_lab.engine.delay import delay
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.sampler import filter_probabilities
@@ -57,11 +58,9 @@ def score(engine: Engine, request: GenerationRequest, codes: Tensor) -> Score:
         request_id=0,
         request=request,
         slot=0,
-        frames=codes.shape[1],
-        steps=len(sequence) - 1,
-        row_blocks=[[0], [1]],
-        prompt_blocks=[2],
-        prompt_tokens=prompt_tokens,
+        windows=[],
+        rows=[ClipRow(request.prompt, [0], [2], prompt_tokens), ClipRow("", [1])],
+        codes=codes,
     )
     batch = make_batch([clip], sequence[None])
     expected = []

@@ -26,6 +26,8 @@ from torch.nn import functional as F
 from musicgen_lab.engine.rows import AttentionSpans
 from musicgen_lab.machine_lock import machine_lock
 
+Attend = Callable[[Tensor, Tensor, AttentionSpans], Tensor]  # as `attend`
+
 _REORDERED = {"reassoc", "contract"}  # sums may be vectorised; not finite stays not finite
 _one_at_a_time = threading.Lock()  # not all of numba's threading layers take calls from two threads
 
@@ -63,6 +65,22 @@ def attend(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
     return attended
 
 
+def attend_among(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
+    """Return the same as `attend` for rows that may be steps of the same sequence.
+
+    The keys and values of all rows are written to the cache before any row attends to them.
+    """
+    store(qkv[:, 1:], cache, spans)
+    return attend(qkv[:, :1], cache, spans)
+
+
+def store(keys_values: Tensor, cache: Tensor, spans: AttentionSpans) -> None:
+    """Write (B, 2, H, D) keys and values to the cache, as the last ones of each row's span."""
+    block_len, last = cache.shape[3], spans.context_lens - 1
+    blocks = spans.block_tables.gather(1, (last // block_len)[:, None])[:, 0]
+    cache[:, blocks, :, last % block_len] = keys_values.to(cache.dtype)
+
+
 @functools.cache
 def _start_numba() -> None:
     """Start numba's threads; torch shares their OpenMP runtime, and would lose its own limit."""
@@ -78,9 +96,7 @@ def attend_masked(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
     """
     block_len, lens = cache.shape[3], spans.context_lens
     if qkv.shape[1] == 3:
-        last = lens - 1
-        blocks = spans.block_tables.gather(1, (last // block_len)[:, None])[:, 0]
-        cache[:, blocks, :, last % block_len] = qkv[:, 1:]
+        store(qkv[:, 1:], cache, spans)
     steps = torch.arange(int(lens.max()), device=cache.device)  # (T,)
     within = steps < lens[:, None]  # (B, T)
     blocks = spans.block_tables[:, steps // block_len].where(within, 0)  # (B, T)

@@ -5,84 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from musicgen_lab.clip import Clip, Failure, Provenance
+from musicgen_lab.engine.clip_state import ClipState
+from musicgen_lab.engine.guidance import mixes_prompts, prompt_texts
 from musicgen_lab.engine.rows import AttentionSpans, StepRows
 from musicgen_lab.engine.sampler import SamplingParameters
-from musicgen_lab.request import GenerationRequest
-
-
-@dataclass(eq=False)
-class ClipState:
-    """A running clip.
-
-    Attributes
-    ----------
-    request_id : int
-    request : GenerationRequest
-    slot : int
-        Its row in the tables of `DecodeState`.
-    frames, steps : int
-        Codec frames and LM steps of the whole clip.
-    row_blocks : list of list of int
-        Cache blocks of each of its rows: the conditional row first, then the unconditional one; a
-        clip may have either or both.
-    prompt_blocks : list of int
-        Cache blocks of its prompt, which other clips may share; empty without a conditional row.
-    prompt_tokens : int
-        The number of the prompt's tokens.
-    spent_s : float
-        Its share of the engine's time so far: a step's time is divided among its clips.
-    steps_done : int
-    """
-
-    request_id: int
-    request: GenerationRequest
-    slot: int
-    frames: int
-    steps: int
-    row_blocks: list[list[int]]
-    prompt_blocks: list[int]
-    prompt_tokens: int
-    spent_s: float = 0.0
-    steps_done: int = 0
-
-    def finish(
-        self, sound: Tensor, sample_rate: int, provenance: Provenance, *, finite: bool
-    ) -> Clip | Failure:
-        """Return the clip, or a failure if a number is not finite.
-
-        Parameters
-        ----------
-        sound : Tensor
-            (channels, n)
-        sample_rate : int
-            In Hz.
-        provenance : Provenance
-        finite : bool
-            Whether the logits of all steps were finite.
-        """
-        samples = sound.numpy().astype(np.float32, copy=False)
-        if not finite or not np.isfinite(samples).all():
-            return self.fail(ArithmeticError("the model's output is not finite"))
-        return Clip(self.request, samples, sample_rate, provenance, self.spent_s)
-
-    def fail(self, error: Exception) -> Failure:
-        """Return this clip's failure for an error."""
-        return Failure.from_error(self.request, error, self.spent_s)
-
-
-def has_prompt_row(request: GenerationRequest) -> bool:
-    """Return whether a clip needs the conditional row, which cfg_coef 0 does not use."""
-    return request.cfg_coef != 0
-
-
-def has_free_row(request: GenerationRequest) -> bool:
-    """Return whether a clip needs the unconditional row, which cfg_coef 1 does not use."""
-    return request.cfg_coef != 1
 
 
 @dataclass(frozen=True)
@@ -91,36 +20,59 @@ class Padding:
 
     Attributes
     ----------
-    clips : int
-        The number of clips, padding included; there are twice as many rows.
+    clips, rows : int
+        The number of clips and of rows, padding included.
     blocks : int
         Width of its block tables.
     slot, block : int
         Where the padding's clips and rows write to; never read.
+    mixing : bool
+        Whether clips may mix two prompts.
     """
 
     clips: int
+    rows: int
     blocks: int
     slot: int
     block: int
+    mixing: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """The second prompts of a batch in which clips mix two.
+
+    Attributes
+    ----------
+    row_with : Tensor
+        (n,) each clip's row with its second prompt; that of its only prompt if it has one.
+    share : Tensor
+        (n,) of float32, the share of the second prompt; 0 if a clip has one prompt.
+    """
+
+    row_with: Tensor
+    share: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """The tensors of a step: n clips, and their B rows in the transformer.
 
-    Classifier-free guidance takes a conditional and an unconditional row per clip. With a
-    coefficient of 1 there is only the first, with 0 only the second; `row_with` and `row_without`
-    are then the same row, which guidance leaves unchanged.
+    Classifier-free guidance takes a row with the prompt and one without it, or with the negative
+    prompt. With a coefficient of 1 there is only the first, with 0 only the second; `row_with` and
+    `row_without` are then the same row, which guidance leaves unchanged. Two prompts that are mixed
+    have a row each (`engine.guidance`).
 
     Attributes
     ----------
-    slot_ids, frames : Tensor
-        (n,) the slot and the total codec frames of each clip.
+    slot_ids : Tensor
+        (n,) the slot of each clip.
     parameters : SamplingParameters
         Of n clips.
     row_with, row_without : Tensor
         (n,) each clip's rows.
+    mixing : Mixing or None
+        If any clip mixes two prompts.
     clip_of_row : Tensor
         (B,)
     tokens : Tensor
@@ -132,10 +84,10 @@ class Batch:
     """
 
     slot_ids: Tensor
-    frames: Tensor
     parameters: SamplingParameters
     row_with: Tensor
     row_without: Tensor
+    mixing: Mixing | None
     clip_of_row: Tensor
     tokens: Tensor
     spans: AttentionSpans
@@ -144,7 +96,7 @@ class Batch:
 
     @property
     def positions(self) -> Tensor:
-        """(n,) the steps done of each clip."""
+        """(n,) the steps of each clip's window so far."""
         return self.spans.context_lens[self.row_with] - 1
 
     @property
@@ -153,10 +105,17 @@ class Batch:
         return StepRows(self.tokens, self.spans, self.prompt_spans)
 
     def guide(self, logits: Tensor) -> Tensor:
-        """Apply classifier-free guidance: (B, K, card) of all rows to (n, K, card) of clips."""
+        """Apply classifier-free guidance: (B, K, card) of all rows to (n, K, card) of clips.
+
+        Mixing the logits of two prompts before guidance is the same as mixing guided ones: it is
+        linear, and the coefficient and the other row are the same for both.
+        """
+        given = logits.index_select(0, self.row_with)
+        if self.mixing is not None:
+            share = self.mixing.share[:, None, None]
+            given = (1 - share) * given + share * logits.index_select(0, self.mixing.row_with)
         without = logits.index_select(0, self.row_without)
-        difference = logits.index_select(0, self.row_with) - without
-        return without + difference * self.parameters.cfg_coef[:, None, None]
+        return without + (given - without) * self.parameters.cfg_coef[:, None, None]
 
     def advance(self, tokens: Tensor) -> None:
         """Advance to the next step, with the (n, K) tokens sampled in this one."""
@@ -165,14 +124,15 @@ class Batch:
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors, in a fixed order."""
-        parameters = self.parameters
+        parameters, mixing = self.parameters, self.mixing
         return [
-            *(self.slot_ids, self.frames),
+            self.slot_ids,
             *(parameters.temperature, parameters.top_k, parameters.top_p, parameters.cfg_coef),
             *(self.row_with, self.row_without, self.clip_of_row, self.tokens),
             *(self.spans.block_tables, self.spans.context_lens),
             *(self.prompt_spans.block_tables, self.prompt_spans.context_lens),
             self.advancing,
+            *((mixing.row_with, mixing.share) if mixing else ()),
         ]
 
 
@@ -192,6 +152,14 @@ class _Rows:
         self.lens.append(context_len)
         self.advancing.append(advancing)
         return len(self.clips) - 1
+
+    def spans(self, width: int, device: torch.device) -> AttentionSpans:
+        """Return the spans of the rows, with tables of a width."""
+        table = [each + [each[0]] * (width - len(each)) for each in self.blocks]
+        return AttentionSpans(
+            torch.tensor(table, dtype=torch.long, device=device).view(len(table), width),
+            torch.tensor(self.lens, dtype=torch.long, device=device),
+        )
 
 
 def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | None = None) -> Batch:
@@ -213,45 +181,49 @@ def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | No
 
     requests = [clip.request for clip in clips]
     rows, prompts = _Rows(), _Rows()
-    with_prompt: dict[int, int] = {}
-    without: dict[int, int] = {}
-    for index, clip in enumerate(clips):
-        if has_prompt_row(clip.request):
-            length = clip.steps_done + 1
-            with_prompt[index] = rows.add(index, clip.row_blocks[0], length, 1)
-            prompts.add(index, clip.prompt_blocks, clip.prompt_tokens, 0)
-    for index, clip in enumerate(clips):
-        if has_free_row(clip.request):
-            without[index] = rows.add(index, clip.row_blocks[-1], clip.steps_done + 1, 1)
-    row_with = [with_prompt.get(i, without.get(i, 0)) for i in range(len(clips))]
-    row_without = [without.get(i, with_prompt.get(i, 0)) for i in range(len(clips))]
-    slot_ids, frames = [clip.slot for clip in clips], [clip.frames for clip in clips]
+    numbers: list[dict[int, int]] = [{} for _ in clips]  # of each clip's rows in the batch
+    for with_text in (True, False):
+        for index, clip in enumerate(clips):
+            for place, row in enumerate(clip.rows):
+                if bool(row.text) is with_text:
+                    numbers[index][place] = rows.add(index, row.blocks, clip.position + 1, 1)
+                    if with_text:
+                        prompts.add(index, row.text_blocks, row.text_tokens, 0)
+    # A clip's prompts are its first rows, and what it is guided away from is its last one.
+    row_with = [each[0] for each in numbers]
+    row_without = [
+        each[0 if r.cfg_coef == 1 else len(each) - 1]
+        for each, r in zip(numbers, requests, strict=True)
+    ]
+    second = [
+        each[len(prompt_texts(r)) - 1] if mixes_prompts(r) else each[0]
+        for each, r in zip(numbers, requests, strict=True)
+    ]
+    share = [r.mix if mixes_prompts(r) else 0.0 for r in requests]
+    slot_ids = [clip.slot for clip in clips]
     temperature, top_k = [r.temperature for r in requests], [r.top_k for r in requests]
     top_p, cfg_coef = [r.top_p for r in requests], [r.cfg_coef for r in requests]
+    mixing = any(share) if padding is None else padding.mixing
     if padding is not None:
         spare_clips = padding.clips - len(clips)
         slot_ids += [padding.slot] * spare_clips
-        for values in (frames, top_k):
-            values += [0] * spare_clips
-        for numbers in (temperature, top_p, cfg_coef):
-            numbers += [0.0] * spare_clips
-        while len(rows.clips) < 2 * padding.clips:
+        top_k += [0] * spare_clips
+        for values in (temperature, top_p, cfg_coef, share):
+            values += [0.0] * spare_clips
+        while len(rows.clips) < padding.rows:
             rows.add(padding.clips - 1, [padding.block], 1, 0)
-        while len(prompts.clips) < 2 * padding.clips:
+        while len(prompts.clips) < padding.rows:
             prompts.add(0, [padding.block], 0, 0)  # attention over no keys gives zeros
-        for clip_rows in (row_with, row_without):
-            clip_rows += [2 * padding.clips - 1] * spare_clips
+        for clip_rows in (row_with, row_without, second):
+            clip_rows += [padding.rows - 1] * spare_clips
     width = max(map(len, rows.blocks + prompts.blocks)) if padding is None else padding.blocks
-
-    def table(blocks: list[list[int]]) -> Tensor:
-        filled = [each + [each[0]] * (width - len(each)) for each in blocks]
-        return tensor(filled).view(len(blocks), width)
-
-    clip_of_row, context_lens = tensor(rows.clips), tensor(rows.lens)
-    slot_tensor = tensor(slot_ids)
+    spans, slot_tensor, clip_of_row = (
+        rows.spans(width, device),
+        tensor(slot_ids),
+        tensor(rows.clips),
+    )
     return Batch(
         slot_ids=slot_tensor,
-        frames=tensor(frames),
         parameters=SamplingParameters(
             temperature=tensor(temperature, torch.float32),
             top_k=tensor(top_k),
@@ -260,9 +232,42 @@ def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | No
         ),
         row_with=tensor(row_with),
         row_without=tensor(row_without),
+        mixing=Mixing(tensor(second), tensor(share, torch.float32)) if mixing else None,
         clip_of_row=clip_of_row,
-        tokens=tokens[slot_tensor[clip_of_row], context_lens - 1],  # (B, K)
-        spans=AttentionSpans(table(rows.blocks), context_lens),
-        prompt_spans=AttentionSpans(table(prompts.blocks), tensor(prompts.lens)),
+        tokens=tokens[slot_tensor[clip_of_row], spans.context_lens - 1],  # (B, K)
+        spans=spans,
+        prompt_spans=prompts.spans(width, device),
         advancing=tensor(rows.advancing),
+    )
+
+
+def make_prefill(clip: ClipState, tokens: Tensor, first: int, end: int) -> StepRows:
+    """Return several steps of a clip's rows at once, whose tokens are all there.
+
+    Parameters
+    ----------
+    clip : ClipState
+    tokens : Tensor
+        (S + 1, K) of its slot.
+    first, end : int
+        The steps.
+
+    Returns
+    -------
+    StepRows
+        end - first steps of its first row, then those of the next; rows with a text first.
+    """
+    rows, prompts = _Rows(), _Rows()
+    ordered = sorted(clip.rows, key=lambda row: not row.text)
+    for row in ordered:
+        for step in range(first, end):
+            rows.add(0, row.blocks, step + 1, 0)
+            if row.text:
+                prompts.add(0, row.text_blocks, row.text_tokens, 0)
+    width = max(map(len, rows.blocks + prompts.blocks))
+    device = tokens.device
+    return StepRows(
+        tokens[first:end].repeat(len(ordered), 1),
+        rows.spans(width, device),
+        prompts.spans(width, device),
     )

@@ -18,6 +18,7 @@ from musicgen_lab.request import DURATION_MIN_S
 GIB = 2**30
 GPU_BLOCK_LEN = 64  # steps, or tokens of a prompt
 ROWS_PER_CLIP = 2  # with the prompt and without it
+ROWS_PER_CLIP_MAX = 3  # of two prompts that are mixed
 PROMPT_TOKENS_USUAL = 64  # what most prompts stay under
 AUTO_CLIPS_MAX = 32
 
@@ -49,6 +50,11 @@ class Capacity:
     max_clips: int
     blocks: int
     block_len: int
+
+    @property
+    def max_rows(self) -> int:
+        """The most rows at once: two for each clip, but at least those of one clip."""
+        return max(ROWS_PER_CLIP * self.max_clips, ROWS_PER_CLIP_MAX)
 
     def count_blocks(self, steps: int) -> int:
         """Return the number of blocks for a row's steps, or for a prompt's tokens."""

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from musicgen_lab.engine.batch import Batch, ClipState, Padding, make_batch
+from musicgen_lab.engine.batch import Batch, Padding, make_batch, make_prefill
+from musicgen_lab.engine.capacity import ROWS_PER_CLIP, ROWS_PER_CLIP_MAX
+from musicgen_lab.engine.clip_state import ClipState
 from musicgen_lab.engine.cuda_graph import Recording, record_on_cuda
-from musicgen_lab.engine.delay import codes_are_due, undelay
+from musicgen_lab.engine.delay import UNKNOWN, delay, undelay
+from musicgen_lab.engine.guidance import mixes_prompts
 from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.kv_cache import KeyValueCache
 from musicgen_lab.engine.sampler import draw_uniforms, sample
 from musicgen_lab.engine.transformer import Transformer
 
+PREFILL_STEPS = 128  # at once, of all rows of a clip: more would only take more memory
 STEPS_AHEAD = 2  # steps that the host may launch before the device has finished them
 RECORDED_CLIPS = (1, 8, 16, 32, 64)  # batch sizes of recorded steps, besides the maximum
 
@@ -28,21 +32,17 @@ class TokenTables:
     Attributes
     ----------
     tokens : Tensor
-        (slots, S + 1, K) codes in the delay pattern, the special token first.
+        (slots, S + 1, K) codes in the delay pattern, the special token where the pattern has no
+        code, and `UNKNOWN` where one is to be sampled.
     uniforms : Tensor
         (slots, S, K) of float64 in [0, 1).
     finite : Tensor
         (slots,) of bool: whether all logits since the clip's start were finite.
-    delays : Tensor
-        (K,)
-    special_token : int
     """
 
     tokens: Tensor
     uniforms: Tensor
     finite: Tensor
-    delays: Tensor
-    special_token: int
 
 
 class DecodeState:
@@ -57,33 +57,56 @@ class DecodeState:
 
     Attributes
     ----------
+    max_clips : int
+        The most clips of a step.
     tables : TokenTables
         With one more slot than clips, which the padding of a recorded step writes to.
     """
 
     def __init__(self, transformer: Transformer, cache: KeyValueCache, *, record: bool) -> None:
         config, device = transformer.config, transformer.device
-        slots = cache.capacity.max_clips + 1
-        table = (slots, config.max_steps + 1, config.codebooks)
         self._transformer, self._cache = transformer, cache
+        self.max_clips = cache.capacity.max_clips
+        slots = self.max_clips + 1
+        table = (slots, config.max_steps + 1, config.codebooks)
         self.tables = TokenTables(
             tokens=torch.full(table, config.special_token, device=device),
             uniforms=torch.zeros(table, dtype=torch.float64, device=device),
             finite=torch.ones(slots, dtype=torch.bool, device=device),
-            delays=torch.tensor(config.delays, device=device),
-            special_token=config.special_token,
         )
         self._batch: Batch | None = None
         self._recorded = RecordedSteps(self) if record else None
         self._started: deque[torch.cuda.Event] = deque()  # of the latest steps
 
     def start(self, clip: ClipState) -> None:
-        """Initialise a clip's slot: all its random numbers are drawn before its first step."""
-        config, tables = self._transformer.config, self.tables
-        uniforms = draw_uniforms(clip.request.seed, clip.steps, config.codebooks)
-        tables.tokens[clip.slot, 0] = config.special_token
-        tables.uniforms[clip.slot, : clip.steps] = uniforms.to(tables.uniforms.device)
-        tables.finite[clip.slot] = True
+        """Start a clip in its slot."""
+        self.tables.finite[clip.slot] = True
+        self._begin_window(clip)
+
+    def next_window(self, clip: ClipState) -> None:
+        """Begin the next window of a clip with the codes of the one that is complete."""
+        clip.codes = self.codes(clip)
+        clip.window_index += 1
+        self._begin_window(clip)
+
+    def _begin_window(self, clip: ClipState) -> None:
+        """Fill a clip's tables for its window, and its cache for the given steps.
+
+        A clip's random numbers belong to its codec frames, whichever window makes them, so that a
+        clip begins like a shorter one of the same seed.
+        """
+        config, tables, window = self._transformer.config, self.tables, clip.window
+        device = tables.tokens.device
+        codes = torch.full((config.codebooks, window.frames), UNKNOWN, device=device)
+        codes[:, : window.given] = clip.codes[:, window.first : window.first + window.given]
+        tokens = delay(codes, config.delays, config.special_token)  # (S + 1, K)
+        tables.tokens[clip.slot, : len(tokens)] = tokens
+        uniforms = draw_uniforms(clip.request.seed, window.first + window.end, config.codebooks)
+        tables.uniforms[clip.slot, : window.end] = uniforms[window.first :].to(device)
+        clip.position = window.start
+        for first in range(0, window.start, PREFILL_STEPS):
+            end = min(first + PREFILL_STEPS, window.start)
+            self._transformer.prefill(make_prefill(clip, tokens, first, end), self._cache.tensor)
 
     def set_clips(self, clips: Sequence[ClipState]) -> None:
         """Set the clips of the next steps, in the order of their slots."""
@@ -112,28 +135,36 @@ class DecodeState:
         else:
             batch.advance(draw_tokens(logits, batch, self.tables))
 
-    def make_spare_batch(self, clips: int) -> Batch:
+    def make_spare_batch(self, padding: Padding) -> Batch:
         """Return a batch of padding only, in the shape of a recorded step."""
-        return make_batch([], self.tables.tokens, self.padding(clips))
+        return make_batch([], self.tables.tokens, padding)
 
-    def padding(self, clips: int) -> Padding:
+    def padding(self, clips: int, *, mixing: bool) -> Padding:
         """Return the padding of a batch to a number of clips."""
         capacity = self._cache.capacity
+        rows = (
+            min(clips * ROWS_PER_CLIP_MAX, capacity.max_rows) if mixing else clips * ROWS_PER_CLIP
+        )
         width = capacity.count_blocks(self._transformer.config.max_steps)
-        return Padding(clips, width, capacity.max_clips, self._cache.spare_block)
+        slot, block = capacity.max_clips, self._cache.spare_block
+        return Padding(clips, rows, width, slot, block, mixing)
 
     def codes(self, clip: ClipState, start: int = 0, stop: int | None = None) -> Tensor:
         """Return the codes of a clip's frames, without the delay pattern: (K, stop - start).
 
-        By default those of all frames of a finished clip.
+        By default those of all frames whose codes are there.
         """
-        tokens = self.tables.tokens[clip.slot, start : clip.steps + 1]
-        frames = (clip.frames if stop is None else stop) - start
-        return undelay(tokens, frames, self._transformer.config.delays)
+        window = clip.window
+        made = undelay(
+            self.tables.tokens[clip.slot], window.frames, self._transformer.config.delays
+        )  # (K, frames) of the window, the last of which may not be there yet
+        codes = torch.cat([clip.codes[:, : window.first], made], dim=1)
+        return codes[:, start : self.complete_frames(clip) if stop is None else stop]
 
     def complete_frames(self, clip: ClipState) -> int:
-        """Return the number of a clip's frames, from its first one, whose codes are all made."""
-        return max(clip.steps_done - max(self._transformer.config.delays), 0)
+        """Return the number of a clip's frames, from its first one, whose codes are all there."""
+        made = clip.position - self._transformer.config.delays[-1]
+        return clip.window.first + max(made, clip.window.given)
 
     def finite(self) -> list[bool]:
         """Return for every slot whether all logits since its clip's start were finite."""
@@ -162,9 +193,9 @@ class RecordedSteps:
 
     def __init__(self, state: DecodeState) -> None:
         self._state = state
-        most = state.padding(0).slot
+        most = state.max_clips
         self._sizes = [*(n for n in RECORDED_CLIPS if n < most), most]
-        self._recordings: dict[int, tuple[Batch, Recording]] = {}
+        self._recordings: dict[Padding, tuple[Batch, Recording]] = {}
         self._replay: Recording | None = None
 
     def set_clips(self, clips: Sequence[ClipState]) -> None:
@@ -173,10 +204,12 @@ class RecordedSteps:
         if not clips:
             return
         size = next(n for n in self._sizes if n >= len(clips))
-        if size not in self._recordings:
-            self._recordings[size] = self._record(size)
-        batch, self._replay = self._recordings[size]
-        filled = make_batch(clips, self._state.tables.tokens, self._state.padding(size))
+        mixing = any(mixes_prompts(clip.request) for clip in clips)
+        padding = self._state.padding(size, mixing=mixing)
+        if padding not in self._recordings:
+            self._recordings[padding] = self._record(padding)
+        batch, self._replay = self._recordings[padding]
+        filled = make_batch(clips, self._state.tables.tokens, padding)
         for kept, given in zip(batch.tensors(), filled.tensors(), strict=True):
             kept.copy_(given)
 
@@ -185,9 +218,9 @@ class RecordedSteps:
         if self._replay is not None:
             self._replay()
 
-    def _record(self, size: int) -> tuple[Batch, Recording]:
+    def _record(self, padding: Padding) -> tuple[Batch, Recording]:
         """Record a step of a batch of padding, which may be run any number of times."""
-        batch = self._state.make_spare_batch(size)
+        batch = self._state.make_spare_batch(padding)
         device = batch.tokens.device
         return batch, record_on_cuda(device, lambda: self._state.step_batch(batch))
 
@@ -212,7 +245,7 @@ def draw_tokens(logits: Tensor, batch: Batch, tables: TokenTables) -> Tensor:
     guided = batch.guide(logits)  # (n, K, card)
     tables.finite[slots] &= guided.sum(dim=(1, 2)).isfinite()  # the sum is finite if each logit is
     drawn = sample(guided, batch.parameters, tables.uniforms[slots, positions])
-    due = codes_are_due(positions, batch.frames, tables.delays)
-    tokens = torch.where(due, drawn, tables.special_token)
+    known = tables.tokens[slots, positions + 1]
+    tokens = torch.where(known == UNKNOWN, drawn, known)
     tables.tokens[slots, positions + 1] = tokens
     return tokens

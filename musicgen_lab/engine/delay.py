@@ -16,24 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
-def codes_are_due(step: Tensor, frames: Tensor, delays: Tensor) -> Tensor:
-    """Return which codebooks have a code in a step; the others get the special token.
-
-    Parameters
-    ----------
-    step, frames : Tensor
-        (B,) steps done so far, and total frames of the clip.
-    delays : Tensor
-        (K,)
-
-    Returns
-    -------
-    Tensor
-        (B, K) of bool.
-    """
-    frame = step[:, None] - delays  # (B, K)
-    return (frame >= 0) & (frame < frames[:, None])
+UNKNOWN = -1  # in place of a code that is to be sampled
 
 
 def delay(codes: Tensor, delays: Sequence[int], special_token: int) -> Tensor:

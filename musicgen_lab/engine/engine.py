@@ -1,13 +1,14 @@
 """`Engine`: batched generation of clips with different parameters.
 
-Every row has its own prompt, duration, temperature, top_k, top_p, cfg_coef and seed. A finished
-clip frees its slot, and a waiting request takes it at the next step (continuous batching), so mixed
-durations need no padding and requests can be added while others run.
+Every clip has its own prompts, duration, temperature, top_k, top_p, cfg_coef and seed, and may
+begin with given codes. A finished clip frees its slot, and a waiting request takes it at the next
+step (continuous batching), so mixed durations need no padding and requests can be added while
+others run. A clip longer than the model's window is made in windows, in the memory of one.
 
 A clip's samples are equal bit for bit alone, in any batch, in any order, joining late, and beside a
 longer prompt: linear layers, normalisation and sampling give a row the same bits independent of the
-other rows (`engine.linear`), attention runs over exactly a row's own context and prompt, and all
-random numbers of a clip are drawn from its own seed before it starts.
+other rows (`engine.linear`), attention runs over exactly a row's own context and prompt, the given
+codes of a clip are read by themselves, and all its random numbers are drawn from its own seed.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from musicgen_lab.clip import PROMPT_UNREAD, Clip, Failure, Provenance
-from musicgen_lab.engine.batch import ClipState
+from musicgen_lab.engine.beginnings import Beginnings
 from musicgen_lab.engine.capacity import ROWS_PER_CLIP, Capacity
+from musicgen_lab.engine.clip_state import ClipState
 from musicgen_lab.engine.codec import Codec
 from musicgen_lab.engine.decode_state import DecodeState
 from musicgen_lab.engine.device import (
@@ -33,6 +36,7 @@ from musicgen_lab.engine.device import (
     device_works,
 )
 from musicgen_lab.engine.forking import check_not_forked
+from musicgen_lab.engine.guidance import row_texts
 from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.kv_cache import KeyValueCache
 from musicgen_lab.engine.model import Model
@@ -48,6 +52,7 @@ from musicgen_lab.models.config import ModelConfig
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.streaming import OnChunk
 
+BEGINNING_CONVERTED = "begin_with_converted"  # a detail of a clip's provenance
 STAGGERED_SHARE = 0.5  # of the shortest clip, over which the slots are filled
 
 
@@ -76,6 +81,7 @@ class Engine:
         transformer: Transformer,
         text_encoder: TextEncoder,
         codec: Codec,
+        beginnings: Beginnings,
         *,
         capacity: Capacity,
         cuda_graphs: bool,
@@ -89,7 +95,8 @@ class Engine:
         self._state = DecodeState(transformer, self._cache, record=recorded)
         self._text_encoder = text_encoder
         self.prompts = Prompts(text_encoder, transformer, self._cache)
-        self._scheduler = Scheduler(config, self._cache, self.prompts)
+        self._beginnings = beginnings
+        self._scheduler = Scheduler(config, self._cache, self.prompts, beginnings)
         self._streams = SoundStreams(codec, self._state)
         self._owned: set[int] = set()  # requests that a call of generate waits for
         self._finished: dict[int, Clip | Failure] = {}  # by request id
@@ -97,7 +104,10 @@ class Engine:
         self._steps_done = 0
         self._stepping = threading.RLock()
         self.provenance = describe_engine(
-            transformer, max_clips=capacity.max_clips, cuda_graphs=recorded
+            transformer,
+            max_clips=capacity.max_clips,
+            cuda_graphs=recorded,
+            codec=codec.identity,
         )
 
     @classmethod
@@ -151,6 +161,7 @@ class Engine:
             transformer,
             text_encoder,
             codec,
+            Beginnings(config, model.codec, codec.identity, device),
             capacity=capacity,
             cuda_graphs=options.cuda_graphs,
         )
@@ -189,8 +200,8 @@ class Engine:
         return request_id
 
     def count_steps(self, request: GenerationRequest) -> int:
-        """Return the steps that a request takes."""
-        return self.config.count_steps(request.duration)
+        """Return the steps that a request takes; 0 for one that will be refused."""
+        return self._scheduler.count_steps(request)
 
     def steps_done_of(self, request_id: int) -> int:
         """Return the steps done of a request; 0 while it waits. May be called from any thread."""
@@ -283,15 +294,22 @@ class Engine:
         step_s = time.perf_counter() - started_s
         for clip in running:
             clip.steps_done += 1
+            clip.position += 1
             clip.spent_s += step_s / len(running)
         self._report(len(running))
         self._streams.hand_out(running)
-        done = [clip for clip in running if clip.steps_done == clip.steps]
+        ended = [clip for clip in running if clip.ends_window]
+        if not ended:
+            return
+        done = [clip for clip in ended if clip.is_complete]
         if done:
             self._finished |= self._decode(done)
             for clip in done:
                 self._scheduler.finish(clip)
-            self._streams.remove(self._finished)
+        for clip in ended:
+            if not clip.is_complete:
+                self._begin(clip, self._state.next_window)
+        self._streams.remove(self._finished)
 
     def _schedule(self) -> None:
         """Drop aborted requests and start waiting ones."""
@@ -301,30 +319,62 @@ class Engine:
         self._finished |= failures
         self._streams.remove([*aborted, *failures])
         for clip in started:
-            self._state.start(clip)
+            self._begin(clip, self._state.start)
+
+    def _begin(self, clip: ClipState, begin: Callable[[ClipState], None]) -> None:
+        """Begin a window of a clip, which fails alone if that fails."""
+        self._batched = []  # its rows are at another step
+        started_s = time.perf_counter()
+        try:
+            begin(clip)
+        except Exception as error:
+            self._finished[clip.request_id] = clip.fail(error)
+            self._scheduler.finish(clip)
+        clip.spent_s += time.perf_counter() - started_s
 
     def _decode(self, done: list[ClipState]) -> dict[int, Clip | Failure]:
         """Decode finished tokens to audio."""
         started_s = time.perf_counter()
-        sounds = self._codec.decode_each([self._state.codes(clip) for clip in done])
+        codes = [self._state.codes(clip) for clip in done]
+        sounds = self._codec.decode_each(codes)
         share_s = (time.perf_counter() - started_s) / len(done)
         for clip in done:
             clip.spent_s += share_s
-        finite, rate = self._state.finite(), self._codec.sample_rate
+        finite = self._state.finite()
         return {
             clip.request_id: clip.fail(sound)
             if isinstance(sound, Exception)
-            else clip.finish(sound, rate, self._provenance_of(clip), finite=finite[clip.slot])
-            for clip, sound in zip(done, sounds, strict=True)
+            else self._finish(clip, sound, codes_of_clip, finite=finite[clip.slot])
+            for clip, sound, codes_of_clip in zip(done, sounds, codes, strict=True)
         }
 
+    def _finish(
+        self, clip: ClipState, sound: Tensor, codes: Tensor, *, finite: bool
+    ) -> Clip | Failure:
+        """Return the result of a clip, without what it began with if that is not wanted."""
+        if not clip.request.include_start:
+            given = clip.given_frames
+            codes, sound = codes[:, given:], sound[:, given * self._codec.samples_per_frame :]
+        provenance, rate = self._provenance_of(clip), self._codec.sample_rate
+        return clip.finish(sound, codes, rate, provenance, finite=finite)
+
     def _provenance_of(self, clip: ClipState) -> Provenance:
-        """Return the provenance of a clip, with what of its prompt the text encoder cannot read."""
-        unread = self._text_encoder.unread_words(clip.request.prompt)
-        if not unread:
-            return self.provenance
-        details = {**self.provenance.details, PROMPT_UNREAD: ", ".join(unread)}
-        return replace(self.provenance, details=details)
+        """Return the provenance of a clip.
+
+        It includes what of its prompts the text encoder cannot read, and how the sound that it
+        begins with was converted.
+        """
+        unread = [
+            word
+            for text in row_texts(clip.request)
+            for word in self._text_encoder.unread_words(text)
+        ]
+        notes = {
+            PROMPT_UNREAD: ", ".join(dict.fromkeys(unread)),
+            BEGINNING_CONVERTED: self._beginnings.describe(clip.request),
+        }
+        details = {name: note for name, note in notes.items() if note}
+        return replace(self.provenance, details={**self.provenance.details, **details})
 
     def _report(self, clips: int) -> None:
         self._steps_done += clips

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from musicgen_lab.clip import Provenance
+from musicgen_lab.clip import CODEC, Provenance
 from musicgen_lab.engine.device import describe_device
 from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.transformer import Transformer
 from musicgen_lab.version import VERSION
 
 
-def describe_engine(transformer: Transformer, *, max_clips: int, cuda_graphs: bool) -> Provenance:
+def describe_engine(
+    transformer: Transformer, *, max_clips: int, cuda_graphs: bool, codec: str
+) -> Provenance:
     """Return the provenance of an engine's clips.
 
     Parameters
@@ -21,6 +23,8 @@ def describe_engine(transformer: Transformer, *, max_clips: int, cuda_graphs: bo
         Clips made at once.
     cuda_graphs : bool
         Whether steps are recorded and replayed.
+    codec : str
+        Identity of the codec that a clip's codes belong to.
 
     Returns
     -------
@@ -39,6 +43,7 @@ def describe_engine(transformer: Transformer, *, max_clips: int, cuda_graphs: bo
             "max_clips": max_clips,
             "kernels": _kernels_of(transformer.device),
             "cuda_graphs": cuda_graphs,
+            CODEC: codec,
         },
     )
 

@@ -5,29 +5,43 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 
 from musicgen_lab.clip import Failure
-from musicgen_lab.engine.batch import ClipState, has_free_row, has_prompt_row
+from musicgen_lab.engine.beginnings import Beginnings
+from musicgen_lab.engine.clip_state import ClipRow, ClipState
+from musicgen_lab.engine.guidance import row_texts
 from musicgen_lab.engine.kv_cache import KeyValueCache
 from musicgen_lab.engine.prompts import Prompts
+from musicgen_lab.engine.windows import count_steps, plan_windows
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.models.config import ModelConfig
-from musicgen_lab.request import LATER_DEFAULTS, WINDOW_S, GenerationRequest
+from musicgen_lab.request import GenerationRequest
+
+
+@dataclass
+class _Waiting:
+    """A request that has not started."""
+
+    request_id: int
+    request: GenerationRequest
+    steps: int  # that it counts as in `Scheduler.steps_total`
 
 
 class Scheduler:
     """Starts requests first come, first served, each when its memory is free.
 
-    A request needs a slot, the blocks of its whole length, and those of its prompt unless a running
-    clip has the same prompt. It takes all of them at its start, so it never runs out of memory, and
-    later requests wait behind it, so it never starves. Requests may be added from any thread; all
-    else is done by one thread at a time.
+    A request needs a slot, the blocks of its longest window, and those of its prompts unless a
+    running clip has the same ones. It takes all of them at its start, so it never runs out of
+    memory, and later requests wait behind it, so it never starves. Requests may be added from any
+    thread; all else is done by one thread at a time.
 
     Parameters
     ----------
     config : ModelConfig
     cache : KeyValueCache
     prompts : Prompts
+    beginnings : Beginnings
 
     Attributes
     ----------
@@ -37,9 +51,12 @@ class Scheduler:
         Steps of all requests so far, except for those that were aborted or failed.
     """
 
-    def __init__(self, config: ModelConfig, cache: KeyValueCache, prompts: Prompts) -> None:
+    def __init__(
+        self, config: ModelConfig, cache: KeyValueCache, prompts: Prompts, beginnings: Beginnings
+    ) -> None:
         self._config, self._cache, self._prompts = config, cache, prompts
-        self._waiting: deque[tuple[int, GenerationRequest]] = deque()
+        self._beginnings = beginnings
+        self._waiting: deque[_Waiting] = deque()
         self._aborted: set[int] = set()
         self._added, self._adding = 0, threading.Lock()
         self.running: list[ClipState] = []
@@ -50,12 +67,21 @@ class Scheduler:
         """The number of waiting and running requests."""
         return len(self._waiting) + len(self.running)
 
+    def count_steps(self, request: GenerationRequest) -> int:
+        """Return the steps that a request takes; 0 for one that will be refused."""
+        try:
+            given = self._beginnings.count_frames(request)
+            return count_steps(plan_windows(self._config, request, given))
+        except InvalidRequest:
+            return 0
+
     def add_request(self, request: GenerationRequest) -> int:
         """Queue a request, from any thread, and return its id."""
+        steps = self.count_steps(request)
         with self._adding:
             self._added += 1
-            self._waiting.append((self._added, request))
-            self.steps_total += self._config.count_steps(request.duration)
+            self._waiting.append(_Waiting(self._added, request, steps))
+            self.steps_total += steps
             return self._added
 
     def abort(self, request_id: int) -> None:
@@ -69,9 +95,9 @@ class Scheduler:
             aborted, self._aborted = self._aborted, set()
             if not aborted:
                 return aborted
-            dropped = [request for i, request in self._waiting if i in aborted]
-            self._waiting = deque(entry for entry in self._waiting if entry[0] not in aborted)
-            self.steps_total -= sum(self._config.count_steps(r.duration) for r in dropped)
+            dropped = [each for each in self._waiting if each.request_id in aborted]
+            self._waiting = deque(each for each in self._waiting if each.request_id not in aborted)
+            self.steps_total -= sum(each.steps for each in dropped)
         for clip in [clip for clip in self.running if clip.request_id in aborted]:
             self.finish(clip)
         return aborted
@@ -89,55 +115,72 @@ class Scheduler:
         started: list[ClipState] = []
         failures: dict[int, Failure] = {}
         while self._waiting and len(self.running) < self._cache.capacity.max_clips:
-            request_id, request = self._waiting[0]  # only this thread removes it
+            waiting = self._waiting[0]  # only this thread removes it
             started_s = time.perf_counter()
+            steps = 0
             try:
-                clip = self._start(request_id, request)
+                clip = self._start(waiting)
             except Exception as error:
                 elapsed_s = time.perf_counter() - started_s
-                failures[request_id] = Failure.from_error(request, error, elapsed_s)
-                with self._adding:
-                    self.steps_total -= self._config.count_steps(request.duration)
+                failure = Failure.from_error(waiting.request, error, elapsed_s)
+                failures[waiting.request_id] = failure
             else:
                 if clip is None:
                     break
                 clip.spent_s = time.perf_counter() - started_s
+                steps = clip.steps
                 started.append(clip)
                 self.running.append(clip)
             with self._adding:
                 self._waiting.popleft()
+                self.steps_total += steps - waiting.steps
         self.running = sorted(self.running, key=lambda clip: clip.slot)
         return started, failures
 
     def finish(self, clip: ClipState) -> None:
         """Free the slot and the blocks of a clip, whether it is complete or not."""
         self.running.remove(clip)
-        for blocks in clip.row_blocks:
-            self._cache.give_back(blocks)
-        if clip.prompt_blocks:
-            self._prompts.release(clip.request.prompt)
+        self._free(clip.rows)
         with self._adding:
             self.steps_total -= clip.steps - clip.steps_done
 
-    def _start(self, request_id: int, request: GenerationRequest) -> ClipState | None:
+    def _start(self, waiting: _Waiting) -> ClipState | None:
         """Allocate a request's slot and blocks; None if they are not free yet."""
-        later = [name for name, value in LATER_DEFAULTS.items() if getattr(request, name) != value]
-        if request.duration > WINDOW_S or later:
-            what = f"{later[0]}" if later else f"duration {request.duration:g}"
-            raise InvalidRequest(f"this engine cannot make clips with {what}", field="duration")
-        frames = self._config.count_frames(request.duration)
-        steps = self._config.count_steps(request.duration)
-        rows = has_prompt_row(request) + has_free_row(request)
-        needed, tokens = rows * self._cache.capacity.count_blocks(steps), 0
-        if has_prompt_row(request):
-            tokens = self._prompts.count_tokens(request.prompt)
-            needed += self._prompts.missing_blocks(request.prompt)
-        if needed > self._cache.free_blocks:
+        request = waiting.request
+        codes = self._beginnings.codes(request)  # (K, given frames)
+        windows = plan_windows(self._config, request, codes.shape[1])
+        steps = max(window.end for window in windows)
+        texts, capacity = row_texts(request), self._cache.capacity
+        blocks = len(texts) * capacity.count_blocks(steps)
+        blocks += sum(self._prompts.missing_blocks(text) for text in {*texts} if text != "")
+        rows = len(texts) + sum(len(clip.rows) for clip in self.running)
+        if blocks > self._cache.free_blocks or rows > capacity.max_rows:
             return None
-        prompt_blocks = self._prompts.acquire(request.prompt) if has_prompt_row(request) else []
-        row_blocks = [self._cache.take(steps) for _ in range(rows)]
         taken = {clip.slot for clip in self.running}
         slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
-        return ClipState(
-            request_id, request, slot, frames, steps, row_blocks, prompt_blocks, tokens
-        )
+        clip_rows = self._take_rows(texts, steps)
+        return ClipState(waiting.request_id, request, slot, windows, clip_rows, codes)
+
+    def _take_rows(self, texts: list[str], steps: int) -> list[ClipRow]:
+        """Allocate the blocks of a clip's rows and prompts."""
+        rows: list[ClipRow] = []
+        try:
+            for text in texts:
+                row = ClipRow(text, [])
+                if text != "":
+                    row.text_blocks = self._prompts.acquire(text)
+                    row.text_tokens = self._prompts.count_tokens(text)
+                rows.append(row)
+        except Exception:
+            self._free(rows)
+            raise
+        for row in rows:
+            row.blocks = self._cache.take(steps)
+        return rows
+
+    def _free(self, rows: list[ClipRow]) -> None:
+        """Free the blocks of a clip's rows and prompts."""
+        for row in rows:
+            self._cache.give_back(row.blocks)
+            if row.text != "":
+                self._prompts.release(row.text)

@@ -83,7 +83,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it: (1, in, T) to (1, out, T)."""
-        padded = _pad(x, self._left, self._right, self._mode)
+        padded = pad(x, self._left, self._right, self._mode)
         return F.conv1d(padded, self.weight, self.bias, dilation=self._dilation)
 
 
@@ -177,7 +177,7 @@ def build_decoder(
         weights are all zero (which is how a codec without one is stored); all layers after it.
     """
     before = Convolution(tensors, "decoder.layers.0", config)
-    lstm = _build_lstm(tensors, "decoder.layers.1.lstm", config.num_lstm_layers)
+    lstm = build_lstm(tensors, "decoder.layers.1.lstm", config.num_lstm_layers)
     after: list[nn.Module] = []
     index = 2
     for stride in config.upsampling_ratios:
@@ -219,7 +219,7 @@ def read_codebooks(tensors: Mapping[str, Tensor], count: int) -> Tensor:
     return torch.stack([tensors[name].float() for name in names])
 
 
-def _build_lstm(tensors: Mapping[str, Tensor], name: str, layers: int) -> nn.LSTM | None:
+def build_lstm(tensors: Mapping[str, Tensor], name: str, layers: int) -> nn.LSTM | None:
     """Build an LSTM from its weights; None if all of them are zero."""
     weights = {
         f"{kind}_l{layer}": tensors[f"{name}.{kind}_l{layer}"].float()
@@ -243,7 +243,7 @@ def _normalised(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     return weight
 
 
-def _pad(x: Tensor, left: int, right: int, mode: str) -> Tensor:
+def pad(x: Tensor, left: int, right: int, mode: str) -> Tensor:
     """Pad the last axis; if reflection padding exceeds the length, zeros are appended first."""
     if left + right == 0:
         return x

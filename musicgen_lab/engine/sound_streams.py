@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from musicgen_lab.engine.batch import ClipState
+from musicgen_lab.engine.clip_state import ClipState
 from musicgen_lab.engine.codec import Codec, Decoding
 from musicgen_lab.engine.decode_state import DecodeState
 from musicgen_lab.streaming import OnChunk, SoundChunk

@@ -15,14 +15,15 @@ A step uses torch's operations with the layers of `engine.linear` and `engine.at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from musicgen_lab.engine.attention import attend
+from musicgen_lab.engine.attention import Attend, attend, attend_among
 from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.linear import Linear, PlainLinear, make_linear
 from musicgen_lab.engine.positions import sinusoidal_positions
@@ -31,7 +32,15 @@ from musicgen_lab.models.config import ModelConfig
 
 _NORM_EPS = 1e-5
 
-TakeStep = Callable[[StepRows, Tensor], Tensor]  # as `Transformer.step`
+
+class Steps(Protocol):
+    """A device's implementation of the steps of a `Transformer`."""
+
+    def __call__(self, rows: StepRows, cache: Tensor) -> Tensor:
+        """Run one step, see `Transformer.step`."""
+
+    def prefill(self, rows: StepRows, cache: Tensor) -> None:
+        """Run many steps, see `Transformer.prefill`."""
 
 
 class Transformer:
@@ -64,7 +73,7 @@ class Transformer:
         # The rows are the tokens of one prompt, always multiplied together: plain layers suffice.
         make_cross_kv = make.linear if device.type == "cpu" else make.plain_linear
         self._cross_kv = [make_cross_kv(weight) for weight in weights]
-        self._take_step = _make_step(config, tensors, device=device, dtype=dtype, rows=rows)
+        self._steps = _make_steps(config, tensors, device=device, dtype=dtype, rows=rows)
         self._cache_dtype = cache_dtype(device, dtype)
 
     def make_cache(self, blocks: int, block_len: int) -> Tensor:
@@ -113,18 +122,35 @@ class Transformer:
         Tensor
             (B, K, card) logits, float32.
         """
-        return self._take_step(rows, cache)
+        return self._steps(rows, cache)
+
+    def prefill(self, rows: StepRows, cache: Tensor) -> None:
+        """Write the keys and values of many steps at once, whose tokens are all known.
+
+        On the CPU they are bit for bit those of single steps. On a GPU the order of additions in
+        attention is another one, so that in 16 bits the logits of the next step differ by their
+        rounding errors; as the steps of one call are always those of one clip, that is the same in
+        any company.
+
+        Parameters
+        ----------
+        rows : StepRows
+            B of them, which may be different steps of the same sequence.
+        cache : Tensor
+            As for `step`.
+        """
+        self._steps.prefill(rows, cache)
 
 
-def _make_step(
+def _make_steps(
     config: ModelConfig,
     tensors: Mapping[str, Tensor],
     *,
     device: torch.device,
     dtype: torch.dtype,
     rows: int,
-) -> TakeStep:
-    """Return a device's implementation of a step; the parameters are those of `Transformer`."""
+) -> Steps:
+    """Return a device's implementation of the steps; the parameters are those of `Transformer`."""
     if triton_works(device):
         from musicgen_lab.engine.kernels.transformer import TritonStep
 
@@ -133,7 +159,7 @@ def _make_step(
 
 
 class TorchStep:
-    """A step in torch operations; the parameters are those of `Transformer`."""
+    """Steps in torch operations; the parameters are those of `Transformer`."""
 
     def __init__(
         self,
@@ -155,19 +181,28 @@ class TorchStep:
 
     def __call__(self, rows: StepRows, cache: Tensor) -> Tensor:
         """Run a step, see `Transformer.step`."""
+        x = self._run_layers(rows, cache, attend)
+        weight, bias = self._out_norm
+        logits = self._heads(F.layer_norm(x, weight.shape, weight, bias, _NORM_EPS))
+        return logits.float().view(len(x), self._config.codebooks, self._config.card)
+
+    def prefill(self, rows: StepRows, cache: Tensor) -> None:
+        """Run many steps, see `Transformer.prefill`."""
+        self._run_layers(rows, cache, attend_among)
+
+    def _run_layers(self, rows: StepRows, cache: Tensor, attend_own: Attend) -> Tensor:
+        """Run all layers: the rows' last hidden states, (B, dim)."""
         x = self._embed(rows.tokens) + self._positions[rows.spans.context_lens - 1]  # (B, dim)
         prompted = len(rows.prompt_spans.context_lens)
         for index, layer in enumerate(self._layers):
             qkv = layer.self_qkv(layer.norm("self_norm", x))
-            x = x + layer.self_out(self._attend(qkv, 3, cache[index], rows.spans))
+            x = x + layer.self_out(self._attend(attend_own, qkv, 3, cache[index], rows.spans))
             if prompted:
                 q = layer.cross_q(layer.norm("cross_norm", x[:prompted]))
-                attended = self._attend(q, 1, cache[index], rows.prompt_spans)
+                attended = self._attend(attend, q, 1, cache[index], rows.prompt_spans)
                 x[:prompted] += layer.cross_out(attended)
             x = x + layer.ffn_out(F.gelu(layer.ffn_in(layer.norm("ffn_norm", x))))
-        weight, bias = self._out_norm
-        logits = self._heads(F.layer_norm(x, weight.shape, weight, bias, _NORM_EPS))
-        return logits.float().view(len(x), self._config.codebooks, self._config.card)
+        return x
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Add up the embeddings of a step's codes: (B, K) to (B, dim)."""
@@ -176,7 +211,9 @@ class TorchStep:
             x = x + self._embedding[k, tokens[:, k]]
         return x
 
-    def _attend(self, qkv: Tensor, kinds: int, cache: Tensor, spans: AttentionSpans) -> Tensor:
+    def _attend(
+        self, attend: Attend, qkv: Tensor, kinds: int, cache: Tensor, spans: AttentionSpans
+    ) -> Tensor:
         """Attend with queries, or queries, keys and values: (B, kinds * dim) to (B, dim)."""
         qkv = qkv.view(len(qkv), kinds, self._config.heads, -1)  # (B, kinds, H, D)
         return attend(qkv, cache, spans).flatten(1).to(self._dtype)

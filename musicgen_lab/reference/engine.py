@@ -12,14 +12,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from musicgen_lab.clip import Clip, Failure, Provenance, Samples
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.models.config import is_model_folder, load_config
 from musicgen_lab.reference.models import open_models
-from musicgen_lab.request import LATER_DEFAULTS, WINDOW_S, GenerationRequest
+from musicgen_lab.request import WINDOW_S, GenerationRequest
 from musicgen_lab.version import VERSION
 
 _RANDOM_STATE = threading.Lock()  # audiocraft draws from torch's global generator
@@ -53,6 +55,7 @@ class ReferenceEngine:
         self.device = torch.device(device)
         self.on_progress: Callable[[int], None] | None = None
         self._lm, self._codec = open_models(folder, self.device)
+        self._window_s = load_config(folder).window_s if is_model_folder(folder) else WINDOW_S
         self.provenance = Provenance(
             engine=f"audiocraft {version('audiocraft')}",
             device=str(self.device),
@@ -108,34 +111,63 @@ class ReferenceEngine:
         -------
         torch.Tensor [shape=(1, codebooks, frames)]
         """
-        from audiocraft.modules.conditioners import ConditioningAttributes
+        from audiocraft.models import MusicGen
         from audiocraft.utils.autocast import TorchAutocast
 
         on_cpu = self.device.type == "cpu"
         autocast = TorchAutocast(
             enabled=not on_cpu, device_type=self.device.type, dtype=torch.float16
         )
-        later = [name for name, value in LATER_DEFAULTS.items() if getattr(request, name) != value]
-        if request.duration > WINDOW_S or later:
-            what = f"{later[0]}" if later else f"duration {request.duration:g}"
-            raise InvalidRequest(f"this engine cannot make clips with {what}", field="duration")
-        frames = int(request.duration * self._codec.frame_rate)
+        for name in ("negative_prompt", "prompt_b"):
+            if getattr(request, name):
+                raise InvalidRequest(
+                    f"audiocraft has no {name}; use the lab's own engine",
+                    field=name,
+                    value=getattr(request, name),
+                )
+        music = MusicGen("reference", self._codec, self._lm, WINDOW_S)
+        music.max_duration = self._window_s  # which may be less than its default stride
+        music.set_custom_progress_callback(self._count_step)
+        music.set_generation_params(
+            duration=request.duration,
+            use_sampling=request.temperature > 0,
+            temperature=request.temperature,
+            top_k=min(request.top_k, self._lm.card),  # audiocraft fails above the card
+            top_p=request.top_p,
+            cfg_coef=request.cfg_coef,
+            two_step_cfg=False,  # with two steps audiocraft ignores the cfg_coef it is given
+            extend_stride=request.extend_stride if request.duration > self._window_s else 0,
+        )
         devices = [] if on_cpu else [self.device]
         with _RANDOM_STATE, torch.random.fork_rng(devices=devices), autocast:
             torch.manual_seed(request.seed)
-            tokens: torch.Tensor = self._lm.generate(
-                None,
-                [ConditioningAttributes(text={"description": request.prompt})],
-                max_gen_len=frames,
-                use_sampling=request.temperature > 0,
-                temp=request.temperature,
-                top_k=min(request.top_k, self._lm.card),  # audiocraft fails above the card
-                top_p=request.top_p,
-                cfg_coef=request.cfg_coef,
-                two_step_cfg=False,  # with two steps audiocraft ignores the cfg_coef it is given
-                callback=self._count_step,
+            attributes, _ = music._prepare_tokens_and_attributes([request.prompt], None)
+            tokens: torch.Tensor = music._generate_tokens(
+                attributes, self._beginning(music, request), progress=True
             )
         return tokens
+
+    def _beginning(self, music: Any, request: GenerationRequest) -> torch.Tensor | None:
+        """Return the codes that a clip begins with, (1, codebooks, frames); None if there are none.
+
+        A sound is cut to whole frames, then converted and encoded as `generate_continuation` does.
+        """
+        from audiocraft.data.audio_utils import convert_audio
+
+        source, given_s = request.begin_with, request.given_s
+        if source is None or given_s is None:
+            return None
+        frames, first = (round(s * music.frame_rate) for s in (given_s, request.begin_at))
+        if source.is_codes:
+            codes = source.codes().codes[:, first : first + frames].astype(np.int64)
+            return torch.from_numpy(codes).to(self.device)[None]
+        samples, rate = source.sound()
+        first, end = (round(s * rate) for s in (request.begin_at, request.begin_at + given_s))
+        wave = torch.from_numpy(samples[:, first:end]).to(self.device)[None]
+        wave = convert_audio(wave, rate, music.sample_rate, music.audio_channels)
+        with torch.inference_mode():
+            encoded: torch.Tensor = self._codec.encode(wave)[0][..., :frames]
+        return encoded
 
     def _count_step(self, done: int, to_do: int) -> None:
         if self.on_progress is not None:

@@ -82,8 +82,8 @@ def open_models(folder: Path, device: torch.device) -> tuple[Any, Any]:
     with quiet():
         if is_model_folder(folder):
             return _from_model_folder(folder, device)
-        lm = _load_lm(folder, device)
-        return lm, _load_codec(folder, lm.cfg, device)
+        lm, config = _load_lm(folder, device)
+        return lm, _load_codec(folder, config, device)
 
 
 def _from_model_folder(folder: Path, device: torch.device) -> tuple[Any, Any]:
@@ -174,7 +174,8 @@ def _misfit(path: Path, error: Exception) -> ModelUnavailable:
     return ModelUnavailable(f"{path} does not fit its own configuration ({reason}…)")
 
 
-def _load_lm(folder: Path, device: torch.device) -> Any:
+def _load_lm(folder: Path, device: torch.device) -> tuple[Any, Any]:
+    """Return the language model and its configuration."""
     from audiocraft.models import builders
     from omegaconf import OmegaConf
 
@@ -208,9 +209,7 @@ def _load_lm(folder: Path, device: torch.device) -> Any:
         ) from error
     except RuntimeError as error:
         raise _misfit(path, error) from error
-    lm.eval()
-    lm.cfg = config
-    return lm
+    return lm.eval(), config
 
 
 def _load_codec(folder: Path, lm_config: Any, device: torch.device) -> Any:

@@ -6,8 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from musicgen_lab.engine.batch import Batch, ClipState, make_batch
+from musicgen_lab.engine.batch import Batch, make_batch
+from musicgen_lab.engine.clip_state import ClipRow, ClipState
 from musicgen_lab.engine.decode_state import TokenTables
+from musicgen_lab.engine.delay import UNKNOWN, delay
+from musicgen_lab.engine.guidance import row_texts
 from musicgen_lab.request import GenerationRequest
 
 
@@ -36,28 +39,22 @@ class SamplingCase:
     def tensors(self, device: str = "cpu") -> tuple[Tensor, Batch, TokenTables]:
         """Return the logits, the batch and the tables."""
         _, codebooks, card = self.logits.shape
-        table = (len(self.requests) + 1, self.frames + codebooks, codebooks)
+        delays = list(range(codebooks))
+        pattern = delay(torch.full((codebooks, self.frames), UNKNOWN), delays, card)
+        tokens = pattern.repeat(len(self.requests) + 1, 1, 1)
+        tokens[:, : self.steps_done + 1].clamp_(min=0)
         generator = torch.Generator().manual_seed(self.seed)
-        uniforms = torch.rand(table, generator=generator, dtype=torch.float64)
+        uniforms = torch.rand(tokens.shape, generator=generator, dtype=torch.float64)
         tables = TokenTables(
-            tokens=torch.full(table, card, device=device),
+            tokens=tokens.to(device),
             uniforms=uniforms.to(device),
-            finite=torch.ones(table[0], dtype=torch.bool, device=device),
-            delays=torch.arange(codebooks, device=device),
-            special_token=card,
+            finite=torch.ones(len(tokens), dtype=torch.bool, device=device),
         )
-        clips = [
-            ClipState(
-                request_id=slot,
-                request=GenerationRequest(prompt="x", **fields),
-                slot=slot,
-                frames=self.frames,
-                steps=self.frames + codebooks - 1,
-                row_blocks=[[0], [0]],
-                prompt_blocks=[0],
-                prompt_tokens=1,
-                steps_done=self.steps_done,
+        clips = []
+        for slot, fields in enumerate(self.requests):
+            request = GenerationRequest(prompt="x", **fields)
+            rows = [ClipRow(text, [0], [0] if text else [], 1) for text in row_texts(request)]
+            clips.append(
+                ClipState(slot, request, slot, [], rows, tokens[0, :0], position=self.steps_done)
             )
-            for slot, fields in enumerate(self.requests)
-        ]
         return self.logits.to(device), make_batch(clips, tables.tokens), tables

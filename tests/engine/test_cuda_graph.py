@@ -170,7 +170,7 @@ def test_a_recording_is_filled_up_with_clips_that_stay_where_they_are(open_engin
     for _ in range(5):
         engine.step()
 
-    batch, _ = engine._state._recorded._recordings[3]
+    ((batch, _),) = engine._state._recorded._recordings.values()
     assert batch.spans.context_lens.tolist() == [6, 6, 6, 1, 1, 1]
     assert batch.positions.tolist() == [5, 5, 0]
 

@@ -141,7 +141,7 @@ def test_a_row_that_is_not_finite_fails_alone(engine):
     engine.add_request(sampled(PROMPTS[1], seed=0))
     engine.add_request(sampled(seed=1))
     done = engine.step()
-    (block, *_), _ = engine._scheduler.running[0].row_blocks
+    block = engine._scheduler.running[0].rows[0].blocks[0]
     engine._cache.tensor[:, :, block, :, 0] = float("nan")  # its first keys and values
     while len(done) < 2:
         done += engine.step()
@@ -203,7 +203,7 @@ def test_rows_with_the_same_prompt_share_its_blocks(engine):
         engine.add_request(sampled(seed=seed))
     engine.step()
 
-    shared = {tuple(clip.prompt_blocks) for clip in engine._scheduler.running}
+    shared = {tuple(clip.rows[0].text_blocks) for clip in engine._scheduler.running}
     assert len(shared) == 1
     assert before - engine._cache.free_blocks == 3 * 2 + 1
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from musicgen_lab.engine.batch import ClipState, make_batch
+from musicgen_lab.engine.batch import make_batch
+from musicgen_lab.engine.clip_state import ClipRow, ClipState
 from tests.support.cases import PROMPTS, greedy, tokens_of
 from tests.support.reference import needs_audiocraft
 
@@ -49,7 +50,8 @@ def test_logits_are_audiocrafts_all_along(case):
     prompt_tokens = keys_values.shape[3]
     cache = transformer.make_cache(3, config.max_steps)  # a block for each row, and for the prompt
     cache[:, :, 2, :, :prompt_tokens] = keys_values
-    clip = ClipState(1, request, 0, 300, steps, [[0], [1]], [2], prompt_tokens)
+    rows = [ClipRow(PROMPTS[1], [0], [2], prompt_tokens), ClipRow("", [1])]
+    clip = ClipState(1, request, 0, windows=[], rows=rows, codes=sequence)
     batch = make_batch([clip], sequence[None])
 
     with torch.inference_mode():

@@ -94,6 +94,7 @@ def test_it_compiles_for_gpus_that_are_not_here(capability, tmp_path, monkeypatc
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    from musicgen_lab.engine.delay import UNKNOWN
     from musicgen_lab.engine.kernels.sampler import HIGHEST_BIT, WARPS, draw_clip
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -102,11 +103,12 @@ def test_it_compiles_for_gpus_that_are_not_here(capability, tmp_path, monkeypatc
         "temperatures": "*fp32",
         "top_ps": "*fp32",
         "cfg_coefs": "*fp32",
+        "shares": "*fp32",
         "uniforms": "*fp64",
         "finite": "*i1",
-        **dict.fromkeys(("special_token", "card", "slot_stride"), "i32"),
+        **dict.fromkeys(("card", "slot_stride"), "i32"),
     }
-    constants = {"CARD": 2048, "HIGHEST": HIGHEST_BIT}
+    constants = {"CARD": 2048, "HIGHEST": HIGHEST_BIT, "UNKNOWN": UNKNOWN}
     types |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(
         fn=draw_clip,

@@ -1,19 +1,24 @@
 """Fixtures of tiny real checkpoints, made once: real architectures, random weights."""
 
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from musicgen_lab.clip import CODEC
 from musicgen_lab.conversion.convert import convert
-from musicgen_lab.engine.delay import undelay
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.options import EngineOptions
+from musicgen_lab.models.checksums import write_checksums
+from musicgen_lab.models.config import load_config
 from musicgen_lab.reference.engine import ReferenceEngine
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.source import Source, SourceCodes
 from tests.support.checkpoints import build_checkpoint
 
 
@@ -53,7 +58,28 @@ class Case:
 
     @cached_property
     def reference(self) -> ReferenceEngine:
-        return ReferenceEngine(self.checkpoint, "cpu")
+        reference = ReferenceEngine(self.checkpoint, "cpu")
+        reference._window_s = self.engine.config.window_s
+        return reference
+
+
+WINDOW_S = 1.2
+
+
+def with_short_windows(case: Case, folder: Path) -> Case:
+    """Return the same model with windows of 1.2 s, so that long clips are short ones."""
+    shutil.copytree(case.folder, folder)
+    load_config(folder).model_copy(update={"window_s": WINDOW_S}).save(folder)
+    write_checksums(folder)
+    engine = Engine.open(folder, EngineOptions("cpu", "float32", 8))
+    return Case(case.checkpoint, folder, engine)
+
+
+def codes_source(engine: Engine, codes: torch.Tensor) -> Source:
+    """Return the source of codes (K, frames) of an engine's codec."""
+    codec = engine.provenance.details[CODEC]
+    kept = codes.numpy().astype(np.uint16)
+    return Source.of_bytes(SourceCodes(kept, codec, engine.config.frame_rate).to_bytes())
 
 
 def greedy(prompt: str = PROMPTS[0], **fields: Any) -> GenerationRequest:
@@ -65,12 +91,9 @@ def sampled(prompt: str = PROMPTS[0], **fields: Any) -> GenerationRequest:
 
 
 def tokens_of(engine: Engine, request: GenerationRequest) -> torch.Tensor:
-    """Make one clip and return its codes (K, frames), which lie in the first slot's table."""
-    engine.add_request(request)
-    while not engine.step():
-        pass
-    frames = engine.config.count_frames(request.duration)
-    return undelay(engine._state.tables.tokens[0], frames, engine.config.delays)
+    """Make one clip and return its codes (K, frames)."""
+    (clip,) = engine.generate([request])
+    return torch.from_numpy(clip.codes.astype(np.int64))
 
 
 _made: dict[str, Case] = {}  # shared by the packages whose conftest imports the fixtures

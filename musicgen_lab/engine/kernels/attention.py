@@ -50,16 +50,26 @@ class Attention:
         The most rows of a call, and the shape of each.
     device : torch.device
     segments : int
-        Segments of the keys of each row and head: a power of two.
+        Segments of the keys of each row and head: a power of two. With 1 there may be any number
+        of rows.
+    dependent : bool
+        Whether a call may start before the kernel before it ends, which must not write any keys.
     """
 
     def __init__(
-        self, rows: int, heads: int, head_dim: int, device: torch.device, *, segments: int = 1
+        self,
+        rows: int,
+        heads: int,
+        head_dim: int,
+        device: torch.device,
+        *,
+        segments: int = 1,
+        dependent: bool = True,
     ) -> None:
         self._heads, self._head_dim, self._segments = heads, head_dim, segments
         # The number of finished segments, which the last one resets to 0.
         self._finished = torch.zeros(rows, heads, dtype=torch.int32, device=device)
-        self._dependent = has_dependent_launch(device)
+        self._dependent = dependent and has_dependent_launch(device)
 
     def __call__(self, qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
         """Attend, after writing each row's new key and value as the last that it attends to.

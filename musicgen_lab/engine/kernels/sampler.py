@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from musicgen_lab.engine.batch import Batch
+from musicgen_lab.engine.delay import UNKNOWN
 
 if TYPE_CHECKING:
     from musicgen_lab.engine.decode_state import TokenTables
@@ -44,16 +45,17 @@ def draw_tokens_on_cuda(logits: Tensor, batch: Batch, tables: TokenTables) -> Te
     logits = logits.contiguous()
     clips, (_, codebooks, card) = len(batch.slot_ids), logits.shape
     drawn = torch.empty(clips, codebooks, dtype=torch.long, device=logits.device)
-    parameters = batch.parameters
+    parameters, mixing = batch.parameters, batch.mixing
     # Triton starts kernels on the current device.
     with torch.cuda.device_of(logits):  # type: ignore[no-untyped-call]
         draw_clip[clips, codebooks](
             logits,
             batch.row_with,
             batch.row_without,
+            mixing.row_with if mixing else None,
+            mixing.share if mixing else None,
             batch.spans.context_lens,
             batch.slot_ids,
-            batch.frames,
             parameters.temperature,
             parameters.top_k,
             parameters.top_p,
@@ -61,13 +63,12 @@ def draw_tokens_on_cuda(logits: Tensor, batch: Batch, tables: TokenTables) -> Te
             tables.tokens,
             tables.uniforms,
             tables.finite,
-            tables.delays,
             drawn,
-            tables.special_token,
             card,
             tables.tokens.stride(0),
             CARD=triton.next_power_of_2(card),
             HIGHEST=HIGHEST_BIT,
+            UNKNOWN=UNKNOWN,
             num_warps=WARPS,
         )
     return drawn
@@ -78,9 +79,10 @@ def draw_clip(  # type: ignore[no-untyped-def]
     logits,
     row_with,
     row_without,
+    rows_mixed,
+    shares,
     context_lens,
     slot_ids,
-    frames,
     temperatures,
     top_ks,
     top_ps,
@@ -88,15 +90,17 @@ def draw_clip(  # type: ignore[no-untyped-def]
     tokens,
     uniforms,
     finite,
-    delays,
     drawn,
-    special_token,
     card,
     slot_stride,
     CARD: tl.constexpr,
     HIGHEST: tl.constexpr,
+    UNKNOWN: tl.constexpr,
 ):
-    """Sample one codebook's token of one clip; CARD is the next power of two of its codes."""
+    """Sample one codebook's token of one clip; CARD is the next power of two of its codes.
+
+    `rows_mixed` and `shares` are None in a batch in which no clip mixes two prompts.
+    """
     clip, codebook, codebooks = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     slot = tl.load(slot_ids + clip)
     with_prompt = tl.load(row_with + clip)
@@ -108,6 +112,10 @@ def draw_clip(  # type: ignore[no-untyped-def]
     without_at = (tl.load(row_without + clip) * codebooks + codebook) * card + code
     without = tl.load(logits + without_at, mask=real, other=0.0)
     given = tl.load(logits + (with_prompt * codebooks + codebook) * card + code, real, other=0.0)
+    if shares is not None:
+        share = tl.load(shares + clip)
+        mixed_at = (tl.load(rows_mixed + clip) * codebooks + codebook) * card + code
+        given = (1.0 - share) * given + share * tl.load(logits + mixed_at, mask=real, other=0.0)
     guided = without + (given - without) * tl.load(cfg_coefs + clip)
     total = tl.sum(guided, 0)
     if not (tl.abs(total) < float("inf")):
@@ -152,9 +160,9 @@ def draw_clip(  # type: ignore[no-untyped-def]
         limit = uniform * tl.sum(exact, 0)
         token = tl.sum((cumulative <= limit).to(tl.int32), 0)
 
-    frame = position - tl.load(delays + codebook)
-    due = (frame >= 0) & (frame < tl.load(frames + clip))
     token = tl.minimum(token, card - 1)  # also where a number is not finite
-    token = tl.where(due, token.to(tl.int64), special_token)
-    tl.store(tokens + slot * slot_stride + (position + 1) * codebooks + codebook, token)
+    place = tokens + slot * slot_stride + (position + 1) * codebooks + codebook
+    known = tl.load(place)
+    token = tl.where(known == UNKNOWN, token.to(tl.int64), known)
+    tl.store(place, token)
     tl.store(drawn + clip * codebooks + codebook, token)

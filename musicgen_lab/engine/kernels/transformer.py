@@ -9,17 +9,19 @@ not depend on other rows or their number.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from musicgen_lab.engine.attention import Attend, store
+from musicgen_lab.engine.capacity import ROWS_PER_CLIP_MAX
 from musicgen_lab.engine.kernels.attention import Attention, choose_segments
 from musicgen_lab.engine.kernels.linear import SplitLinear
 from musicgen_lab.engine.kernels.norm import Norm, add_and_normalise, embed
 from musicgen_lab.engine.positions import sinusoidal_positions
-from musicgen_lab.engine.rows import StepRows
+from musicgen_lab.engine.rows import AttentionSpans, StepRows
 from musicgen_lab.models.config import ModelConfig
 
 
@@ -91,28 +93,45 @@ class TritonStep:
         # The norm after each layer's residual: the next layer's first one, or the output's.
         self._next_norms = [layer.self_norm for layer in self._layers[1:]]
         self._next_norms.append(weights.norm("out_norm"))
-        shape = (rows, config.heads, config.head_dim, device)
+        # A clip that mixes prompts may be alone where two rows are the most otherwise.
+        shape = (max(rows, ROWS_PER_CLIP_MAX), config.heads, config.head_dim, device)
         self._attend = Attention(*shape, segments=choose_segments(rows, config.heads))
         self._attend_prompt = Attention(*shape)  # whose keys are few
+        self._attend_stored = Attention(*shape, dependent=False)  # keys that were just written
 
     def __call__(self, rows: StepRows, cache: Tensor) -> Tensor:
         """Run a step, see `Transformer.step`; the logits are valid until the next one."""
-        # Triton starts kernels on the current device.
-        on_device = (
-            torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
-        )
-        with on_device:
-            return self._step(rows, cache)
+        with self._on_device():
+            normed = self._run_layers(rows, cache, self._attend)
+            logits = self._heads(normed)[0]
+        return logits.view(len(normed), self._config.codebooks, self._config.card)
 
-    def _step(self, rows: StepRows, cache: Tensor) -> Tensor:
-        config, first = self._config, self._layers[0].self_norm
+    def prefill(self, rows: StepRows, cache: Tensor) -> None:
+        """Run many steps, see `Transformer.prefill`."""
+        with self._on_device():
+            self._run_layers(rows, cache, self._attend_among)
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        """Make the device the current one, on which Triton starts kernels."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
+
+    def _attend_among(self, qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
+        """Attend like `_attend`, with the keys and values of all rows written first."""
+        width = qkv.shape[2] // 3
+        keys_values = qkv[..., width:].sum(0)  # (B, 2 * H * D), of all splits
+        store(keys_values.view(qkv.shape[1], 2, self._config.heads, -1), cache, spans)
+        return self._attend_stored(qkv[..., :width].contiguous(), cache, spans)
+
+    def _run_layers(self, rows: StepRows, cache: Tensor, attend: Attend) -> Tensor:
+        """Run all layers: the rows' last hidden states, normalised, (B, dim)."""
+        first = self._layers[0].self_norm
         lengths = rows.spans.context_lens
         x, normed = embed(rows.tokens, lengths, self._embedding, self._positions, first)  # (B, dim)
         prompted = len(rows.prompt_spans.context_lens)
         for index, (layer, next_norm) in enumerate(
             zip(self._layers, self._next_norms, strict=True)
         ):
-            attended = self._attend(layer.self_qkv(normed), cache[index], rows.spans)
+            attended = attend(layer.self_qkv(normed), cache[index], rows.spans)
             added = layer.self_out(attended)
             if prompted:
                 normed = add_and_normalise(added, x, layer.cross_norm)
@@ -122,5 +141,4 @@ class TritonStep:
             normed = add_and_normalise(added, x, layer.ffn_norm)
             hidden = layer.ffn_in(normed, normed.dtype)[0]
             normed = add_and_normalise(layer.ffn_out(hidden), x, next_norm)
-        logits = self._heads(normed)[0]
-        return logits.view(len(x), config.codebooks, config.card)
+        return normed
