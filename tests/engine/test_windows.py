@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from musicgen_lab.clip import Clip, Failure
-from musicgen_lab.engine.windows import plan_windows
-from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.models.released import released_config
 from tests.support.cases import (
-    ARCHITECTURES,
     PROMPTS,
     codes_source,
     greedy,
