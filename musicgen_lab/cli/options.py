@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from fractions import Fraction
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import click
 
 from musicgen_lab.engine.options import DEFAULT_OPTIONS, EngineOptions
-from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
+from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.request import (
     REQUEST_FIELDS,
     REQUESTS_MAX,
@@ -89,31 +88,27 @@ def _range(text: str, field: str) -> list[int | float]:
 
 
 def _check_decimal_comma(texts: tuple[str, ...], field: str) -> None:
-    """Reject, or warn about, two values that look like one number with a decimal comma."""
+    """Reject two values that look like one number with a decimal comma."""
     for text in texts:
         if field_type(field) is not float or not re.fullmatch(r"\d+,\d+", text):
             continue
         limits, (first, second) = field_schema(field), text.split(",")
         option, decimal = f"--{field.replace('_', '-')}", f"{first}.{second}"
+        error = f"{option} {text} reads as {first} and {second}"
         outside = [
             part
             for part in (first, second)
             if not limits["minimum"] <= int(part) <= limits["maximum"]
         ]
         if outside:
-            raise InvalidRequest(
-                f"{option} {text} reads as {first} and {second}, and {field} must be "
-                f"{limit_of(field)}, got {outside[0]}; with a decimal point it is {decimal}",
-                field=field,
-                value=text,
-            )
-        if first == "0":
-            warnings.warn(
-                f"{option} {text} reads as two values, {first} and {second}; with a decimal point "
-                f"it is {decimal}",
-                MusicGenLabWarning,
-                stacklevel=2,
-            )
+            error += f", and {field} must be {limit_of(field)}, got {outside[0]}; with a decimal "
+            error += f"point it is {decimal}"
+        elif first == "0":
+            error += f"; if {decimal} is meant, write it with a point, and if both values are, "
+            error += f"{option} {first} {option} {second}"
+        else:
+            continue
+        raise InvalidRequest(error, field=field, value=text)
 
 
 def names(text: str | None) -> list[str] | None:

@@ -7,7 +7,7 @@ import pytest
 
 from musicgen_lab.cli import cli
 from musicgen_lab.cli.options import numbers
-from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
+from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.request import REQUEST_FIELDS
 
 
@@ -60,12 +60,14 @@ def test_a_range_that_cannot_be_meant_is_refused_with_the_reason(text, field, me
     assert message in error.value.message
 
 
-def test_a_decimal_comma_is_refused_where_the_limits_show_it_and_warned_of_elsewhere():
+def test_two_values_that_look_like_a_number_with_a_decimal_comma_are_refused():
     with pytest.raises(InvalidRequest, match=r"--top-p 0,9 reads as 0 and 9, .*point it is 0\.9"):
         numbers(("0,9",), "top_p")
     with pytest.raises(InvalidRequest, match=r"duration must be a number from 1 .* it is 0\.5"):
         numbers(("0,5",), "duration")
-    with pytest.warns(MusicGenLabWarning, match=r"two values, 0 and 7; .* point it is 0\.7"):
-        assert numbers(("0,7",), "temperature") == [0, 7]
+    way_out = r"if 0\.7 is meant, .* both values are, --temperature 0 --temperature 7"
+    with pytest.raises(InvalidRequest, match=way_out):
+        numbers(("0,7",), "temperature")
+    assert numbers(("0", "7"), "temperature") == [0, 7]
     assert numbers(("1,3",), "cfg_coef") == [1, 3]
     assert numbers(("0,7",), "seed") == [0, 7]
