@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,10 @@ REFERENCES_FEWEST = 10
 def reference_distance(table: RunTable, folder: str | Path, source: str) -> pd.DataFrame:
     """Return the distance between the clips of every cell and a folder of recordings.
 
-    The kernel audio distance of CLAP embeddings (`kernel_distance`), which, unlike the Fréchet
-    audio distance, is right on average for few clips, too. Few clips still scatter: compare cells
-    only with the same reference, and by more than their distances differ between halves of the
-    seeds.
+    The kernel audio distance of CLAP embeddings, which is right on average for few clips, too, and
+    the Fréchet audio distance, which is not: it falls as clips are added, so it compares only
+    cells of the same, large `n`. Few clips scatter in both: compare cells only with the same
+    reference, and by more than their distances differ between halves of the seeds.
 
     Parameters
     ----------
@@ -39,8 +40,8 @@ def reference_distance(table: RunTable, folder: str | Path, source: str) -> pd.D
     Returns
     -------
     pandas.DataFrame
-        One row per cell: the swept fields, `n` (clips that are not silent) and `distance`; NaN for
-        under two clips.
+        One row per cell: the swept fields, `n` (clips that are not silent), `distance` (kernel)
+        and `frechet_distance`; NaN for under two clips.
 
     Raises
     ------
@@ -61,8 +62,16 @@ def reference_distance(table: RunTable, folder: str | Path, source: str) -> pd.D
             value=str(folder),
         )
     clap = Clap(source)
-    reference = np.array([clap.embed_sound(*decode_audio(path.read_bytes())) for path in files])
-    reference = reference[np.isfinite(reference).all(axis=1)]
+    sounds = np.array([clap.embed_sound(*decode_audio(path.read_bytes())) for path in files])
+    audible = np.isfinite(sounds).all(axis=1)
+    if audible.sum() < REFERENCES_FEWEST:
+        raise InvalidRequest(
+            f"{folder} has {audible.sum()} sound files that are not silent; a reference needs at "
+            f"least {REFERENCES_FEWEST}",
+            field="folder",
+            value=str(folder),
+        )
+    reference = ReferenceSet.of(sounds[audible])
     embeddings = clap_embeddings(table, source)
     audible = np.isfinite(embeddings).all(axis=1)
     by = table.cell_fields
@@ -72,39 +81,99 @@ def reference_distance(table: RunTable, folder: str | Path, source: str) -> pd.D
     members = [embeddings[(groups == cell) & audible] for cell in range(cells.ngroups)]
     return rows.assign(
         n=[len(clips) for clips in members],
-        distance=[kernel_distance(clips, reference) for clips in members],
+        distance=[reference.kernel_distance(clips) for clips in members],
+        frechet_distance=[reference.frechet_distance(clips) for clips in members],
     )
 
 
-def kernel_distance(clips: Array, reference: Array) -> float:
-    """Return the kernel audio distance between two sets of embeddings [1]_.
+@dataclass(frozen=True, eq=False)
+class ReferenceSet:
+    """Embeddings of recordings, with which sets of clips are compared.
 
-    The unbiased estimate of the squared maximum mean discrepancy, with a Gaussian kernel as wide
-    as the median distance between two references.
-
-    Parameters
+    Attributes
     ----------
-    clips, reference : np.ndarray [shape=(n, d)]
-
-    Returns
-    -------
-    float
-        0 on average for two sets of the same distribution, hence also a little below it; 2 at
-        most. NaN where a set has under two rows.
-
-    References
-    ----------
-    .. [1] Chung, Y., et al. (2025). KAD: no more FAD! An effective and efficient evaluation metric
-       for audio generation. arXiv:2502.15602.
+    embeddings : np.ndarray [shape=(n, d)]
+        n is 2 or more.
+    width : float
+        Of the Gaussian kernel: the median distance between two references.
+    similarity : float
+        The mean kernel of two references.
     """
-    from scipy.spatial.distance import cdist, pdist
 
-    if min(len(clips), len(reference)) < 2:
-        return float("nan")
-    width = max(float(np.median(pdist(reference))), 1e-12)
+    embeddings: Array
+    width: float
+    similarity: float
 
-    def kernel(squared: Array) -> Array:
-        return np.asarray(np.exp(-squared / (2 * width**2)))
+    @classmethod
+    def of(cls, embeddings: Array) -> ReferenceSet:
+        """Compare the references with each other."""
+        from scipy.spatial.distance import pdist
 
-    within = [kernel(pdist(rows, "sqeuclidean")).mean() for rows in (clips, reference)]
-    return float(sum(within) - 2 * kernel(cdist(clips, reference, "sqeuclidean")).mean())
+        apart = pdist(embeddings)
+        width = max(float(np.median(apart)), 1e-12)
+        return cls(embeddings, width, float(_gaussian(apart**2, width).mean()))
+
+    def kernel_distance(self, clips: Array) -> float:
+        """Return the kernel audio distance of a set of embeddings [1]_.
+
+        The unbiased estimate of the squared maximum mean discrepancy, with a Gaussian kernel.
+
+        Parameters
+        ----------
+        clips : np.ndarray [shape=(n, d)]
+
+        Returns
+        -------
+        float
+            0 on average for a set of the same distribution, hence also a little below it; 2 at
+            most. NaN where the set has under two rows.
+
+        References
+        ----------
+        .. [1] Chung, Y., et al. (2025). KAD: no more FAD! An effective and efficient evaluation
+           metric for audio generation. arXiv:2502.15602.
+        """
+        from scipy.spatial.distance import cdist, pdist
+
+        if len(clips) < 2:
+            return float("nan")
+        within = _gaussian(pdist(clips, "sqeuclidean"), self.width).mean()
+        between = _gaussian(cdist(clips, self.embeddings, "sqeuclidean"), self.width).mean()
+        return float(within + self.similarity - 2 * between)
+
+    def frechet_distance(self, clips: Array) -> float:
+        """Return the Fréchet audio distance of a set of embeddings [1]_.
+
+        That of two normal distributions with the means and covariances of the two sets. It is too
+        large for few clips: a covariance of d dimensions needs many more than d of them [2]_, and
+        CLAP's embeddings have 512.
+
+        Parameters
+        ----------
+        clips : np.ndarray [shape=(n, d)]
+
+        Returns
+        -------
+        float
+            0 or more. NaN where the set has under two rows.
+
+        References
+        ----------
+        .. [1] Kilgour, K., et al. (2019). Fréchet audio distance: a reference-free metric for
+           evaluating music enhancement algorithms. Interspeech.
+        .. [2] Gui, A., et al. (2024). Adapting Fréchet audio distance for generative music
+           evaluation. ICASSP.
+        """
+        if len(clips) < 2:
+            return float("nan")
+        sets = (clips, self.embeddings)
+        means = [rows.mean(axis=0) for rows in sets]
+        # Covariances are A'A and B'B; the trace of the root of their product is the sum of the
+        # singular values of AB', whose size is that of the sets instead of d.
+        a, b = ((x - m) / np.sqrt(len(x) - 1) for x, m in zip(sets, means, strict=True))
+        traces = np.sum(a**2) + np.sum(b**2) - 2 * np.linalg.norm(a @ b.T, "nuc")
+        return float(max(0.0, np.sum((means[0] - means[1]) ** 2) + traces))
+
+
+def _gaussian(squared: Array, width: float) -> Array:
+    return np.asarray(np.exp(-squared / (2 * width**2)))
