@@ -29,7 +29,8 @@ from musicgen_lab.backends.submitting import (
 from musicgen_lab.backends.wire import FORMAT, check_format, unpack
 from musicgen_lab.clip import Clip, Failure, checked
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
-from musicgen_lab.request import MODEL_MAX_CHARACTERS, TOP_K_MAX, GenerationRequest
+from musicgen_lab.request import MODEL_MAX_CHARACTERS, TOP_K_MAX, WINDOW_S, GenerationRequest
+from musicgen_lab.source import SOURCE_MAX_BYTES, Source
 
 if TYPE_CHECKING:
     import httpx2
@@ -46,11 +47,20 @@ POLL_MIN_S, POLL_MAX_S, POLL_GROWTH = 0.1, 2.0, 1.5  # between two polls of a jo
 POLL_ERRORS_MAX = 10  # in a row
 CANCEL_S = 5.0  # for sending cancellations to the service
 LOST_HERE = (*LOST, "JobLost")
-ANSWER_MAX_BYTES = 64 * 1024**2  # 30 s of stereo at 192 kHz in base64 are 61 million
+ANSWER_MAX_BYTES = 160 * 1024**2  # 300 s of stereo at 48 kHz in base64 are 154 million
 JOB_ID_MAX_CHARACTERS = 200
 MODELS_MAX = 100  # that a service may serve
 MALFORMED = (ArithmeticError, KeyError, TypeError, ValueError)  # what reading a body may raise
 EXACT = {"sample_format": "FLOAT"}
+
+
+@dataclass(frozen=True)
+class _Served:
+    """What a service serves, and its limits."""
+
+    codebook_sizes: dict[str, int]  # by model
+    duration_max_s: float
+    source_max_bytes: float
 
 
 @dataclass
@@ -178,7 +188,8 @@ class HttpBackend:
             limits=httpx2.Limits(max_connections=None),
         )
         self._loop = EventLoop("http backend")
-        self._served: dict[str, int] | None = None  # models, with the sizes of their codebooks
+        self._served: _Served | None = None
+        self._sent_sources: dict[str, asyncio.Lock] = {}  # by digest; locked while it is sent
 
     @property
     def name(self) -> str:
@@ -194,12 +205,16 @@ class HttpBackend:
             When there is no service, or it speaks another format.
         ModelUnavailable
             When the service does not serve that model.
+        InvalidRequest
+            When the clip is longer than the service makes, or begins with a larger sound.
         """
-        return resolve_served(request, list(self._models()))
+        served = self._ask_once()
+        self._check_limits(request, served)
+        return resolve_served(request, list(served.codebook_sizes))
 
     def codebook_size(self, model: str) -> int:
         """Return the tokens in a codebook of a served model, or the most that any model has."""
-        return self._models().get(model, TOP_K_MAX)
+        return self._ask_once().codebook_sizes.get(model, TOP_K_MAX)
 
     def submit(self, request: GenerationRequest) -> Future[Result]:
         """Send a resolved request; cancelling the future cancels it at the service too."""
@@ -236,13 +251,31 @@ class HttpBackend:
     ) -> Future[Result]:
         return self._loop.start(self._make(_Making(request, report)))
 
-    def _models(self) -> dict[str, int]:
-        """Return the served models, with the sizes of their codebooks."""
+    def _ask_once(self) -> _Served:
+        """Return what the service serves; it is asked once."""
         if self._served is None:
             self._served = self._loop.wait(self._ask_models())
         return self._served
 
-    async def _ask_models(self) -> dict[str, int]:
+    def _check_limits(self, request: GenerationRequest, served: _Served) -> None:
+        """Raise for what the service would refuse."""
+        if request.duration > served.duration_max_s:
+            raise InvalidRequest(
+                f"duration must be at most the {served.duration_max_s:g} s that {self._host} "
+                f"makes, got {request.duration:g}",
+                field="duration",
+                value=request.duration,
+            )
+        source = request.begin_with
+        if source is not None and len(source.content or b"") > served.source_max_bytes:
+            raise InvalidRequest(
+                f"{source.name} has {len(source.read()):,} bytes, and {self._host} takes "
+                f"{served.source_max_bytes:,}; cut out the part to begin with, or store it as FLAC",
+                field="begin_with",
+                value=source.name,
+            )
+
+    async def _ask_models(self) -> _Served:
         answer = await self._send("GET", "/models")
         if answer.status_code != 200:
             raise self._refused(answer)
@@ -259,7 +292,11 @@ class HttpBackend:
             if type(size) is not int or not 1 <= size <= TOP_K_MAX:
                 size = TOP_K_MAX
             served[str(model)[:MODEL_MAX_CHARACTERS]] = size
-        return served
+        return _Served(
+            served,
+            _limit(body, "duration_max_s", WINDOW_S),
+            _limit(body, "source_max_bytes", SOURCE_MAX_BYTES),
+        )
 
     async def _make(self, making: _Making) -> Result:
         import httpx2
@@ -302,7 +339,7 @@ class HttpBackend:
         httpx2.TransportError
             When the connection is lost.
         """
-        posting = asyncio.ensure_future(self._post(making.request))
+        posting = asyncio.ensure_future(self._post_with_source(making.request))
         try:
             answer = await asyncio.shield(posting)
             if answer.status_code == 202:
@@ -387,6 +424,31 @@ class HttpBackend:
         if not isinstance(job_id, str) or not 1 <= len(job_id) <= JOB_ID_MAX_CHARACTERS:
             raise ValueError("202 without the id of a job")
         return f"/generate_endpoint/{quote(job_id, safe='')}"
+
+    async def _post_with_source(self, request: GenerationRequest) -> httpx2.Response:
+        """Send a request, and before it what it begins with, unless the service has that."""
+        source = request.begin_with
+        if source is None:
+            return await self._post(request)
+        first = source.digest not in self._sent_sources
+        sending = self._sent_sources.setdefault(source.digest, asyncio.Lock())
+        async with sending:  # others wait for the one that sends it
+            refused = await self._send_source(source) if first else None
+        if refused is not None:
+            self._sent_sources.pop(source.digest, None)
+            return refused
+        answer = await self._post(request)
+        if answer.status_code != 404 or _read_json(answer).get("field") != "begin_with":
+            return answer
+        async with sending:  # the service was started again, or has dropped it
+            refused = await self._send_source(source)
+        return refused or await self._post(request)
+
+    async def _send_source(self, source: Source) -> httpx2.Response | None:
+        """Send a sound; return the service's answer if it is refused."""
+        kind = {"Content-Type": "application/octet-stream"}
+        answer = await self._send("POST", "/sources", content=source.read(), headers=kind)
+        return None if answer.status_code == 201 else answer
 
     async def _post(self, request: GenerationRequest) -> httpx2.Response:
         """Send a request once, and follow the service's redirects to its response."""
@@ -484,6 +546,7 @@ class HttpBackend:
                 "wav": base64.b64decode(body["audio_base64"]),
                 "provenance": body["provenance"],
                 "elapsed_s": body["elapsed_s"],
+                "codes": base64.b64decode(codes) if (codes := body.get("codes_base64")) else None,
             }
         except (KeyError, TypeError, ValueError) as error:
             return Failure(
@@ -521,6 +584,13 @@ def _read_json(answer: httpx2.Response) -> dict[str, Any]:
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
+
+
+def _limit(body: dict[str, Any], name: str, default: float) -> float:
+    """Return a limit of a service, which may be of an earlier version that does not name it."""
+    value = body.get(name, default)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return float(value) if is_number else default
 
 
 def _detail(answer: httpx2.Response) -> str:

@@ -19,16 +19,16 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Match, Route
 
 from musicgen_lab.backends.jobs import JobExpired, Jobs, JobStatus, JobUnknown, LocalJobs
-from musicgen_lab.backends.submitting import RETRY_AFTER_S, Submits, resolve_served
+from musicgen_lab.backends.submitting import RETRY_AFTER_S, Busy, Submits, resolve_served
 from musicgen_lab.backends.wire import FORMAT
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
 from musicgen_lab.request import GenerationRequest, ignored_by_choice, limit_of
-from musicgen_lab.source import DIGEST
+from musicgen_lab.source import DIGEST, Source
 from musicgen_lab.version import VERSION
 from musicgen_lab.web.access import HostCheck, SurplusCheck, check_key, check_may_wake
 from musicgen_lab.web.admission import Admission
-from musicgen_lab.web.body import parse_fields, read_body
+from musicgen_lab.web.body import parse_fields, read_fields, read_sound
 from musicgen_lab.web.metrics import Metrics
 from musicgen_lab.web.openapi import (
     CANCEL,
@@ -39,6 +39,7 @@ from musicgen_lab.web.openapi import (
     MODELS,
     READY,
     SAMPLE_FORMAT,
+    SOURCES,
     STREAM,
     document,
 )
@@ -59,6 +60,7 @@ from musicgen_lab.web.responses import (
     refuse_unavailable,
 )
 from musicgen_lab.web.settings import WebSettings
+from musicgen_lab.web.sources import SourceStore
 from musicgen_lab.web.streams import NO_BUFFERING, STREAMED, job_events, stream_clip
 from musicgen_lab.web.waiting import RESPOND_ASYNC, make
 
@@ -102,7 +104,7 @@ def create_app(
         kept_max=chosen.jobs_kept_max,
     )
     admission = Admission(backend, kept, chosen.waiting_max)
-    metrics = Metrics(admission)
+    metrics, sources = Metrics(admission), SourceStore(chosen)
     models = list(served or [str(backend.resolve(GenerationRequest(prompt="any")).model)])
     app = FastAPI(
         title="MusicGen Lab",
@@ -147,8 +149,8 @@ def create_app(
         check_key(request, chosen)
         accept = request.headers.get("accept", "")
         media_type = choose_media_type(accept, tuple(STREAMED) if stream else CLIP_TYPES)
-        fields = parse_fields(await read_body(request, chosen))
-        refuse_unknown_source(fields.get("begin_with"))
+        fields = parse_fields(await read_fields(request, chosen))
+        put_source(fields, sources)
         try:
             wanted = resolve_served(GenerationRequest(**fields), models)
             check_duration(wanted, chosen)
@@ -186,6 +188,26 @@ def create_app(
             sample_format=sample_format,
             warnings=warnings,
         )
+
+    @app.post("/sources", **SOURCES)
+    async def keep_source(request: Request) -> Response:
+        check_key(request, chosen)
+        try:
+            with sources.uploading():
+                content = await read_sound(request, chosen)
+                source = await asyncio.to_thread(Source.of_bytes, content, "the body")
+        except Busy as error:
+            raise refuse_unavailable(error) from None
+        except InvalidRequest as error:
+            raise Refusal(422, str(error), field="begin_with", limit=None) from None
+        sources.put(source)
+        body = {
+            "begin_with": source.digest,
+            "duration": source.duration_s,
+            "sample_rate": source.sample_rate,
+            "channels": source.channels,
+        }
+        return json_response(body, status=201)
 
     @app.get("/generate_endpoint/{job_id}", **JOB)
     async def job_status(
@@ -251,8 +273,11 @@ def create_app(
 
     @app.get("/models", **MODELS)
     async def list_models() -> Response:
-        sizes = {model: backend.codebook_size(model) for model in models}
-        limits = {"duration_max_s": chosen.duration_max_s, "codebook_sizes": sizes}
+        limits = {
+            "duration_max_s": chosen.duration_max_s,
+            "source_max_bytes": chosen.source_max_bytes,
+            "codebook_sizes": {model: backend.codebook_size(model) for model in models},
+        }
         return json_response({"format": FORMAT, "models": models, **limits})
 
     @app.get("/metrics", **METRICS)
@@ -264,16 +289,20 @@ def create_app(
     return app
 
 
-def refuse_unknown_source(digest: Any) -> None:
-    """Refuse a sound to begin with that this service does not have.
+def put_source(fields: dict[str, Any], sources: SourceStore) -> None:
+    """Put the sound that a client sent before in the place of its digest.
 
     Raises
     ------
     Refusal
-        404.
+        404 when it is not here (any more).
     """
-    if isinstance(digest, str) and DIGEST.fullmatch(digest):
-        detail = f"begin_with {digest[:12]}… is no sound that this service has"
+    digest = fields.get("begin_with")
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        return
+    fields["begin_with"] = sources.get(digest)
+    if fields["begin_with"] is None:
+        detail = f"begin_with {digest[:12]}… is no sound that this service has; POST it to /sources"
         raise Refusal(404, detail, field="begin_with", limit=None)
 
 

@@ -14,42 +14,77 @@ from musicgen_lab.web.responses import JSON, Refusal, limit_of, refuse_field
 from musicgen_lab.web.settings import WebSettings
 
 INTEGERS = {name for name in REQUEST_FIELDS if field_type(name) is int}
+BYTES = "application/octet-stream"
 JSON_NAMES = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
 
-async def read_body(request: Request, settings: WebSettings) -> bytes:
+async def read_fields(request: Request, settings: WebSettings) -> bytes:
     """Return a JSON body, within the limits of size and time.
 
     Raises
     ------
     Refusal
-        408, 413, 415, or 499 when the client disconnects.
+        As `_read`, and 415.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _content_type(request)
     if kind != JSON:
         raise Refusal(
             415, f"the body must be sent as Content-Type: {JSON}, got {kind[:100] or 'none'}"
         )
     limit = settings.body_max_bytes
+    return await _read(request, limit, settings.read_timeout_s, way_out="shorten the prompt")
+
+
+async def read_sound(request: Request, settings: WebSettings) -> bytes:
+    """Return a body that is a sound file, within the limits of size and time.
+
+    Raises
+    ------
+    Refusal
+        As `_read`, and 415.
+    """
+    kind = _content_type(request)
+    if not kind.startswith("audio/") and kind != BYTES:
+        raise Refusal(
+            415,
+            "the body must be a WAV, FLAC, MP3 or Ogg file, sent as Content-Type: audio/wav, "
+            f"audio/flac, audio/mpeg, audio/ogg or {BYTES}, got {kind[:100] or 'none'}",
+        )
+    limit, way_out = settings.source_max_bytes, "send less of the sound, or as FLAC or MP3"
+    return await _read(request, limit, settings.source_timeout_s, way_out=way_out)
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _read(request: Request, limit: int, timeout_s: float, *, way_out: str) -> bytes:
+    """Return a body of at most so many bytes that arrives in time.
+
+    Raises
+    ------
+    Refusal
+        408, 413, or 499 when the client disconnects.
+    """
     # The connection stays open, so that a client that is still sending receives the response.
-    too_large = Refusal(413, f"the body may have {limit:,} bytes, got more; shorten the prompt")
+    too_large = Refusal(413, f"the body may have {limit:,} bytes, got more; {way_out}")
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limit:
         raise too_large
-    body = b""
+    body = bytearray()
     try:
-        async with asyncio.timeout(settings.read_timeout_s):
+        async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:
                     raise too_large
     except TimeoutError:
-        seconds = f"{settings.read_timeout_s:g} s"
+        seconds = f"{timeout_s:g} s"
         close = {"Connection": "close"}
         raise Refusal(408, f"the body did not arrive within {seconds}", close) from None
     except ClientDisconnect:
         raise Refusal(499, "the client disconnected while sending its request") from None
-    return body
+    return bytes(body)
 
 
 def parse_fields(body: bytes) -> dict[str, Any]:

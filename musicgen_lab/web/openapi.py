@@ -64,6 +64,12 @@ _PROPERTIES: dict[str, Any] = {
     },
     "elapsed_s": {"type": "number", "description": "Seconds it took to make, waiting excluded."},
     "provenance": {"type": "object", "description": "Engine, device, precision and versions."},
+    "codes_base64": {
+        "type": ["string", "null"],
+        "contentEncoding": "base64",
+        "description": "The codes of the clip as a NumPy file, which POST /sources takes to "
+        "continue it; null where they are not known.",
+    },
 }
 _CLIP = _object(list(_PROPERTIES), _PROPERTIES)
 _SOUNDS = ("audio/wav", "audio/x-wav", "audio/flac", "audio/mpeg", "audio/mp3", "audio/ogg")
@@ -160,6 +166,48 @@ GENERATE: dict[str, Any] = {
     },
 }
 
+SOURCES: dict[str, Any] = {
+    "summary": "Send a sound to begin clips with",
+    "description": "The body is a WAV, FLAC, MP3 or Ogg file with 1 or 2 channels and 0.1 to 600 "
+    "seconds, or the codes of a clip. Send the digest that is answered as `begin_with` of any "
+    f"number of requests. A sound is kept for {WebSettings.jobs_kept_s / 60:g} minutes after its "
+    "last use, less if many are sent; send it again when a request is answered 404.",
+    "responses": {
+        201: _json(
+            "The sound is kept.",
+            _object(
+                ["begin_with", "duration", "sample_rate", "channels"],
+                {
+                    "begin_with": {"type": "string", "description": "SHA-256 of the body."},
+                    "duration": {"type": "number", "description": "In seconds."},
+                    "sample_rate": {
+                        "type": ["integer", "null"],
+                        "description": "In Hz; null for codes.",
+                    },
+                    "channels": {"type": ["integer", "null"], "description": "Null for codes."},
+                },
+            ),
+        ),
+        401: _NO_KEY,
+        408: _refusal("The body did not arrive in time."),
+        413: _refusal("The body is too large; /models says how large it may be."),
+        415: _refusal("The body is not sent as a sound."),
+        421: _WRONG_HOST,
+        422: _refusal("The body cannot be begun with: no sound, cut short, silent or too long."),
+        429: _refusal("Too many sounds are being received.", retry=True),
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": dict.fromkeys(
+                ("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "application/octet-stream"),
+                _SOUND,
+            ),
+        },
+        **_KEY,
+    },
+}
+
 _JOB_REFUSALS: dict[int | str, Any] = {
     401: _NO_KEY,
     404: _refusal("There is no such job."),
@@ -238,15 +286,17 @@ READY: dict[str, Any] = {
 MODELS: dict[str, Any] = {
     "summary": "Available models",
     "description": "Names with revisions, the default first; the tokens in a codebook of each, or "
-    "2,048 where that is not known; the format of responses, and the longest clip.",
+    "2,048 where that is not known; the format of responses, the longest clip, and the "
+    "largest sound to begin with.",
     "responses": {
         200: _json(
             "The models.",
             _object(
-                ["format", "models", "codebook_sizes", "duration_max_s"],
+                ["format", "models", "codebook_sizes", "duration_max_s", "source_max_bytes"],
                 {
                     "format": {"type": "integer"},
                     "duration_max_s": {"type": "number", "description": "In seconds."},
+                    "source_max_bytes": {"type": "integer", "description": "Of POST /sources."},
                     "models": {"type": "array", "items": {"type": "string"}},
                     "codebook_sizes": {
                         "type": "object",

@@ -193,6 +193,7 @@ def _in_ascii(text: str) -> str:
 
 def clip_body(clip: Clip, sample_format: SampleFormat, warnings: Sequence[str]) -> dict[str, Any]:
     """Return a clip as the fields of the documented JSON answer."""
+    codes = clip.codes_bytes()
     return {
         "audio_base64": base64.b64encode(clip.wav_bytes(sample_format)).decode("ascii"),
         "sample_rate": clip.sample_rate,
@@ -202,6 +203,7 @@ def clip_body(clip: Clip, sample_format: SampleFormat, warnings: Sequence[str]) 
         "warnings": [*warnings, *sound_warnings(clip, "audio/wav", sample_format)],
         "elapsed_s": round(clip.elapsed_s, 6),
         "provenance": asdict(clip.provenance),
+        "codes_base64": None if codes is None else base64.b64encode(codes).decode("ascii"),
     }
 
 

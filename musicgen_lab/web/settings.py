@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,9 +10,9 @@ from urllib.parse import urlsplit
 
 from musicgen_lab.backends.api_key import read_api_key
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.request import WINDOW_S
+from musicgen_lab.request import DURATION_MAX_S, DURATION_MIN_S, WINDOW_S
 
-ALLOWED_ORIGINS = "MUSICGEN_ALLOWED_ORIGINS"
+ALLOWED_ORIGINS, DURATION_MAX = "MUSICGEN_ALLOWED_ORIGINS", "MUSICGEN_DURATION_MAX"
 KIB = 1024  # bytes
 
 
@@ -38,8 +39,12 @@ class WebSettings:
         How long a client may take to send the head of a request, and then its body.
     body_max_bytes : int
         Larger bodies are answered 413.
+    source_timeout_s : float
+        How long a client may take to send a sound to begin with.
+    source_max_bytes : int
+        Larger ones are answered 413.
     duration_max_s : float
-        The longest clip that clients may ask for, in seconds.
+        The longest clip that clients may ask for, in seconds; at most 300.
     waiting_max : int
         Requests that may wait beyond those being made before the answer is 429.
     jobs_kept_s : float
@@ -58,6 +63,8 @@ class WebSettings:
     answer_within_s: float | None = None
     read_timeout_s: float = 20.0
     body_max_bytes: int = 64 * KIB
+    source_timeout_s: float = 120.0
+    source_max_bytes: int = 25 * KIB**2
     duration_max_s: float = WINDOW_S
     waiting_max: int = 256
     jobs_kept_s: float = 3600.0
@@ -66,17 +73,43 @@ class WebSettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> WebSettings:
-        """Read the key and the allowed origins from the environment.
+        """Read the key, the allowed origins and the longest clip from the environment.
 
         The key is in MUSICGEN_API_KEY, or in the file that MUSICGEN_API_KEY_FILE names, so that
-        it is in no command line; MUSICGEN_ALLOWED_ORIGINS is separated by commas.
+        it is in no command line; MUSICGEN_ALLOWED_ORIGINS is separated by commas;
+        MUSICGEN_DURATION_MAX is in seconds.
 
         Raises
         ------
         InvalidRequest
             When one of them is invalid.
         """
-        return cls(api_key=read_api_key(environment), allowed_origins=read_origins(environment))
+        return cls(
+            api_key=read_api_key(environment),
+            allowed_origins=read_origins(environment),
+            duration_max_s=read_duration_max(environment),
+        )
+
+
+def read_duration_max(environment: Mapping[str, str] = os.environ) -> float:
+    """Return the longest clip in seconds, from MUSICGEN_DURATION_MAX.
+
+    Raises
+    ------
+    InvalidRequest
+        When it is no length that clips can have.
+    """
+    text = environment.get(DURATION_MAX, f"{WINDOW_S:g}")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not DURATION_MIN_S <= seconds <= DURATION_MAX_S:
+        raise InvalidRequest(
+            f"{DURATION_MAX} must be a number from {DURATION_MIN_S:g} to {DURATION_MAX_S:g} "
+            f"seconds, got {text!r}"
+        )
+    return seconds
 
 
 def read_origins(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:

@@ -1,5 +1,8 @@
 """`lab.connect("http://…")`: a sweep over real HTTP gives what the backend itself gives."""
 
+import asyncio
+import json
+import logging
 import socket
 import threading
 import time
@@ -23,6 +26,7 @@ from tests.support.demo_engine import open_demo
 from tests.support.serving import running, serving
 from tests.support.sine_engine import SineEngine, sine_worker
 from tests.support.sines import MODEL, sine_clip
+from tests.support.sources import hum
 
 
 def make(backend, **fields):
@@ -415,3 +419,41 @@ def test_a_key_is_not_sent_unencrypted_to_another_machine_unless_that_is_allowed
         connect(elsewhere, **options, plain_http=True)
     monkeypatch.setenv("MUSICGEN_KEY_ADDRESS", elsewhere)
     connect(elsewhere, api_key="sesame")
+
+
+def sounds_sent(caplog):
+    lines = [json.loads(record.message) for record in caplog.records]
+    return [line["status"] for line in lines if line["path"] == "/sources"]
+
+
+def test_clips_that_continue_a_sound_are_those_of_the_backend_and_it_is_sent_once(
+    connect, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO, "musicgen_lab.service")
+    sweep = Sweep(prompt="x", begin_with=[hum(), hum(frequency_hz=300)], seed=range(4), duration=3)
+    with serving(sine_worker()) as address:
+        results = sweep.run(connect(address), tmp_path / "run", progress=False)
+    assert sounds_sent(caplog) == [201, 201]
+    for key, request in zip(results.frame["key"], sweep.requests, strict=True):
+        made = sine_clip(request.with_model(MODEL))
+        np.testing.assert_array_equal(results.clip(key).samples, made.samples)
+
+
+def test_a_sound_is_sent_again_to_a_service_that_no_longer_has_it(connect, caplog):
+    caplog.set_level(logging.INFO, "musicgen_lab.service")
+    with serving(sine_worker()) as address:
+        backend = connect(address)
+        backend._sent_sources[hum().digest] = asyncio.Lock()  # it was, before a restart
+        assert isinstance(make(backend, begin_with=hum(), duration=3), Clip)
+    assert sounds_sent(caplog) == [201]
+
+
+def test_what_a_service_would_refuse_is_refused_before_anything_is_sent(connect):
+    with serving(sine_worker(), settings=WebSettings(source_max_bytes=1000)) as address:
+        backend = connect(address)
+        with pytest.raises(InvalidRequest, match=r"at most the 30 s that 127.* makes, got 31"):
+            make(backend, duration=31)
+        with pytest.raises(InvalidRequest, match=r"hum.wav has 128,044 bytes, and .* takes 1,000"):
+            make(backend, begin_with=hum(), duration=3)
+    with serving(sine_worker(), settings=WebSettings(duration_max_s=60)) as address:
+        assert make(connect(address), duration=60).duration_s == 60

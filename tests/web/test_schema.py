@@ -10,6 +10,9 @@ from tests.support.sine_engine import SineEngine, sine_worker
 from tests.support.sines import sine_clip
 
 schemathesis = pytest.importorskip("schemathesis")
+positive_data_acceptance = pytest.importorskip(
+    "schemathesis.specs.openapi.checks"
+).positive_data_acceptance
 
 
 class ShortSines(SineEngine):
@@ -35,7 +38,9 @@ schema = schemathesis.pytest.from_fixture("api")
 @schema.parametrize()
 @settings(max_examples=60, deadline=None)
 def test_every_generated_request_is_answered_as_documented(case):
-    case.call_and_validate()
+    # A schema cannot say which bytes are a sound: all others are answered 422.
+    is_sound = case.path == "/sources"
+    case.call_and_validate(excluded_checks=[positive_data_acceptance] if is_sound else [])
 
 
 def test_the_document_has_descriptions_ranges_defaults_and_examples(api):

@@ -39,3 +39,12 @@ def test_origins_are_separated_by_commas_and_must_be_origins():
     for wrong in ("*", "a.example", "https://a.example/page"):
         with pytest.raises(InvalidRequest, match=name):
             WebSettings.from_environment({name: wrong})
+
+
+def test_the_longest_clip_is_30_s_unless_the_environment_says_another_that_can_be_made():
+    name = "MUSICGEN_DURATION_MAX"
+    assert WebSettings.from_environment({}).duration_max_s == 30
+    assert WebSettings.from_environment({name: "120"}).duration_max_s == 120
+    for wrong in ("", "long", "0.5", "301", "nan"):
+        with pytest.raises(InvalidRequest, match=rf"{name} must be a number from 1 to 300 seconds"):
+            WebSettings.from_environment({name: wrong})
