@@ -575,6 +575,19 @@ class Results:
 
         return plot_curves(self.table, features)
 
+    def plot_drift(self) -> Drawing:
+        """Plot how clips of over 30 s change from window to window (`figures.drift.plot_drift`).
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/long")  # doctest: +SKIP
+        >>> drawing = results.plot_drift()  # doctest: +SKIP
+        """
+        from musicgen_lab.figures.drift import plot_drift
+
+        return plot_drift(self.table)
+
     def plot_map(
         self, colour_by: str | None = None, features: Sequence[str] | None = None
     ) -> Drawing:

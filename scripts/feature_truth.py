@@ -10,11 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import getdoc
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from musicgen_lab.analysis.drift import (
+    DRIFT_FEATURES,
+    DRIFTS,
+    drifts,
+    measure_windows,
+    seam_times_s,
+)
 from musicgen_lab.analysis.features import FEATURES, measure
 from musicgen_lab.analysis.pitch import PITCH_CLASSES
 from musicgen_lab.analysis.rhythm import onset_times_s
@@ -31,6 +39,7 @@ from musicgen_lab.demo.composition import (
 )
 from musicgen_lab.demo.instruments import FRAME_SAMPLES, SAMPLE_RATE, play_drum, play_note
 from musicgen_lab.demo.synthesiser import play
+from musicgen_lab.formatting import signed
 
 PAGE = Path(__file__).parents[1] / "docs" / "features.md"
 DURATION_S = 8.0
@@ -307,26 +316,73 @@ def truth_rows() -> Iterator[tuple[str, str, str, str]]:
         yield "Repetition", name, f"{value:.2f}", ""
 
 
+def steady_music(duration_s: float, *, instrument: str = "piano", tempo_bpm: float = 100) -> Array:
+    """Return eighth notes of a chord, the same from beginning to end, (n,)."""
+    frames = round(60 / tempo_bpm / 2 * SAMPLE_RATE / FRAME_SAMPLES)
+    notes = [
+        Note(number * frames, frames, instrument, (60, 64, 67, 72)[number % 4], 0.8)
+        for number in range(int(duration_s * SAMPLE_RATE / FRAME_SAMPLES / frames))
+    ]
+    return play(notes, round(duration_s * SAMPLE_RATE), bright=True)
+
+
+def drift_rows() -> Iterator[tuple[str, str, str, str]]:
+    """Return rows for the drift of two minutes of music that change at the seam at 84 s."""
+    steady = steady_music(120)
+    until = 84 * SAMPLE_RATE
+    quiet = np.concatenate([steady[:until], steady[until:] * 10 ** (-6 / 20)])
+    faster = np.concatenate([steady[:until], steady_music(36, tempo_bpm=125)])
+    flute = np.concatenate([steady[:until], steady_music(36, instrument="flute")])
+    for name, reference, samples in (
+        ("loudness_drift_lu", "two minutes that stay: 0", steady),
+        ("loudness_drift_lu", "turned down by 6 dB at 84 s", quiet),
+        ("brightness_drift_hz", "two minutes that stay: 0", steady),
+        ("tempo_drift_bpm", "two minutes that stay: 0", steady),
+        ("tempo_drift_bpm", "100 BPM, from 84 s on 125", faster),
+        ("timbre_drift_db", "two minutes that stay: 0", steady),
+        ("timbre_drift_db", "piano, from 84 s on flute", flute),
+    ):
+        windows = measure_windows(samples[np.newaxis], SAMPLE_RATE, seam_times_s(120, 18))
+        drift = drifts(windows)[name] + 0.0
+        feature = DRIFT_FEATURES[name]
+        measured = f"{signed(drift, 1 if abs(drift) >= 0.05 else 2)} {feature.unit}"
+        yield feature.label, reference, measured, ""
+
+
 def feature_sections() -> str:
     """Return what every feature is, as Markdown: its docstring under its label."""
-    parts = []
-    for name, feature in FEATURES.items():
-        paragraphs = [
-            " ".join(one.split()) for one in (getdoc(feature.measure) or "").split("\n\n")
-        ]
-        heads = ("Known truth:", "Limits:", "Source:")
-        for head in heads:
-            paragraphs = [one.replace(head, f"**{head}**", 1) for one in paragraphs]
-        by_default = ", by default in a report" if feature.default else ""
-        parts.append(f"### {feature.label}\n\n`{name}`, {feature.unit}{by_default}\n")
-        parts += [f"{paragraph}\n" for paragraph in paragraphs]
-    return "\n".join(parts)
+    return "\n".join(
+        _section(
+            name,
+            feature.label,
+            f"{feature.unit}{', by default in a report' if feature.default else ''}",
+            feature.measure,
+        )
+        for name, feature in FEATURES.items()
+    )
+
+
+def drift_sections() -> str:
+    """Return what every drift feature of long clips is, as Markdown."""
+    return "\n".join(
+        _section(name, feature.label, feature.unit, DRIFTS[name])
+        for name, feature in DRIFT_FEATURES.items()
+    )
+
+
+def _section(name: str, label: str, unit: str, measure: object) -> str:
+    paragraphs = [" ".join(one.split()) for one in (getdoc(measure) or "").split("\n\n")]
+    for head in ("Known truth:", "Limits:", "Source:"):
+        paragraphs = [one.replace(head, f"**{head}**", 1) for one in paragraphs]
+    return "\n".join(
+        [f"### {label}\n\n`{name}`, {unit}\n", *(f"{paragraph}\n" for paragraph in paragraphs)]
+    )
 
 
 def page() -> str:
     """Return docs/features.md."""
     rows = []
-    for row in truth_rows():
+    for row in chain(truth_rows(), drift_rows()):
         rows.append(f"| {' | '.join(row)} |")
         print(rows[-1], flush=True)
     table = "\n".join(rows)
@@ -348,7 +404,15 @@ and key are known. They are not recordings: results on dense mixes and voices wi
 
 ## Every feature
 
-{feature_sections()}"""
+{feature_sections()}
+## Drift of long clips
+
+A clip of over 30 s is made in windows of 30 s, and each is measured by itself: what it adds to the
+clip. These features compare the last window with the first, and are NaN for clips of up to 30 s.
+`results.plot_drift()` draws all windows, and a report has them under "Long clips". They are named
+like any feature in `effects`, `summary`, `plot_heatmap` and a report's `features`.
+
+{drift_sections()}"""
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from types import MappingProxyType
 import numpy as np
 
 from musicgen_lab.analysis import levels, pitch, rhythm, structure, timbre
+from musicgen_lab.analysis.drift import DRIFT_FEATURES
 from musicgen_lab.analysis.registry import REGISTERED, Feature, RunFeature, Value
 from musicgen_lab.analysis.sound import Sound
 from musicgen_lab.analysis.spectrogram import Array
@@ -74,6 +75,7 @@ RUN_FEATURES: Mapping[str, RunFeature] = MappingProxyType(
                 "1 to 10",
                 "How clean and well made it sounds, predicted by Audiobox Aesthetics.",
             ),
+            *DRIFT_FEATURES.values(),
         )
     }
 )

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from musicgen_lab.analysis.spectrogram import FLOOR_DB, HOP_S, N_MELS, MelSpectrogram, hz_to_mel
-from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.runs.run_table import RunTable, seams_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOUR_MAP = "magma"  # perceptually uniform, also in greyscale and for colour-blind readers
 LEVEL_RANGE_DB = 80.0
 PICTURE_WIDTH, PICTURE_HEIGHT = 480, 192
+TICKS_HZ = (500, 1000, 2000, 4000, 8000, 16000)
 
 
 class MelPictures:
@@ -97,3 +103,19 @@ def share_scale(a: MelPictures, b: MelPictures) -> None:
         pictures.level_limits_db = (low_db, high_db)
     a.duration_s = b.duration_s = max(a.duration_s, b.duration_s)
     a.mel_limits = b.mel_limits = max(a.mel_limits, b.mel_limits, key=lambda limits: limits[1])
+
+
+def label_mel_axes(axes: Axes, duration_s: float, highest_hz: float) -> None:
+    """Give a single spectrogram its limits, and labels in kHz on the mel scale."""
+    axes.set_xlim(0, duration_s)
+    axes.set_ylim(0, float(hz_to_mel(np.array(highest_hz))))
+    ticks = [hz for hz in TICKS_HZ if hz < highest_hz]
+    axes.set_yticks(hz_to_mel(np.array(ticks, float)), [f"{hz / 1000:g}" for hz in ticks])
+    axes.set_ylabel("kHz, mel scale")
+    axes.spines[:].set_visible(True)
+
+
+def mark_seams(axes: Axes, record: Mapping[str, Any]) -> None:
+    """Mark where the windows of a row's clip join, on its spectrogram."""
+    for at_s in seams_of(record):
+        axes.axvline(at_s, color="#ffffff", linestyle=":", linewidth=1)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from musicgen_lab.analysis.features import FEATURES, NUMBERS, chosen_features, measure
-from musicgen_lab.analysis.spectrogram import MelSpectrogram, hz_to_mel, mel_spectrogram_db
+from musicgen_lab.analysis.spectrogram import MelSpectrogram, mel_spectrogram_db
 from musicgen_lab.figures.drawing import Drawing, lab_style
-from musicgen_lab.figures.mel_pictures import COLOUR_MAP, LEVEL_RANGE_DB
+from musicgen_lab.figures.mel_pictures import COLOUR_MAP, LEVEL_RANGE_DB, label_mel_axes
 from musicgen_lab.formatting import FieldLabels, decimals_for, signed, value
 from musicgen_lab.request import SWEEP_ORDER
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 DIFFERENCE_MAP = "berlin"  # diverging from black, distinguishable for colour-blind readers
 DIFFERENCE_RANGE_DB = 40.0
-FREQUENCIES_HZ = (500, 1000, 2000, 4000, 8000, 16000)
 WIDTH_IN, PANEL_IN, TABLE_ROW_IN = 8.2, 1.9, 0.24
 TABLE_COLUMNS = (0.0, 0.64, 0.82, 1.0)
 
@@ -78,7 +77,7 @@ def plot_pair(a: Clip, b: Clip, features: Sequence[str] | None = None) -> Drawin
     panels[2].set_title("B − A: red where B is louder")
     panels[2].set_xlabel("Time (s)")
     for axes in panels:
-        _scale(axes, duration_s, max(a.sample_rate, b.sample_rate) / 2)
+        label_mel_axes(axes, duration_s, max(a.sample_rate, b.sample_rate) / 2)
     _write_table(table, rows)
     return Drawing(figure, _alt(names, rows))
 
@@ -158,16 +157,6 @@ def _draw(
         axes.text(0.5, 0.5, "nothing to draw", transform=axes.transAxes, ha="center")
         return
     axes.imshow(mel.level_db, cmap=colours, clim=limits, extent=mel.extent)
-
-
-def _scale(axes: Axes, duration_s: float, nyquist_hz: float) -> None:
-    """Give a spectrogram the axes of both clips."""
-    axes.set_xlim(0, duration_s)
-    axes.set_ylim(0, float(hz_to_mel(np.array(nyquist_hz))))
-    ticks = [hz for hz in FREQUENCIES_HZ if hz < nyquist_hz]
-    axes.set_yticks(hz_to_mel(np.array(ticks, float)), [f"{hz / 1000:g}" for hz in ticks])
-    axes.set_ylabel("kHz, mel scale")
-    axes.spines[:].set_visible(True)
 
 
 def _write_table(axes: Axes, rows: Sequence[Row]) -> None:

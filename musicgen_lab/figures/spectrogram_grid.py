@@ -12,7 +12,7 @@ from musicgen_lab.analysis.spectrogram import hz_to_mel
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import MUTED, NOTHING, Drawing, lab_style
 from musicgen_lab.figures.facets import Facet, FacetGrid, clip_grids, matching
-from musicgen_lab.figures.mel_pictures import COLOUR_MAP, LEVEL_RANGE_DB, MelPictures
+from musicgen_lab.figures.mel_pictures import COLOUR_MAP, LEVEL_RANGE_DB, MelPictures, mark_seams
 from musicgen_lab.formatting import describe
 from musicgen_lab.runs.run_table import RunTable, distinct_values
 
@@ -31,8 +31,9 @@ def plot_spectrograms(
 
     Temperature goes down and cfg_coef across where they are swept; otherwise the next swept fields
     do, see `figures.facets.clip_grids`. Failed clips are hatched, silent ones are marked, and the
-    facets of missing ones are blank. All share their axes: time in seconds, frequency in kHz on the
-    mel scale, level in dB re full scale.
+    facets of missing ones are blank. Dotted lines are seams, where the windows of a clip of over
+    30 s join. All share their axes: time in seconds, frequency in kHz on the mel scale, level in dB
+    re full scale.
 
     Parameters
     ----------
@@ -147,6 +148,7 @@ def _draw_facet(
     if mel is not None:
         axes.imshow(mel.level_db, cmap=COLOUR_MAP, vmin=low_db, vmax=high_db, extent=mel.extent)
         axes.set_xlim(0, pictures.duration_s)
+        mark_seams(axes, record)
     axes.set_facecolor("none")
     if status == "silent":
         _note(axes, "silent", size)

@@ -7,15 +7,23 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from musicgen_lab.analysis.drift import DRIFT_FEATURES
 from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.curves import plot_curves
+from musicgen_lab.figures.drift import long_clips, plot_drift
 from musicgen_lab.figures.effects import plot_effects
 from musicgen_lab.figures.facets import clip_grids
 from musicgen_lab.figures.heatmap import Heatmaps
 from musicgen_lab.figures.mel_pictures import MelPictures
 from musicgen_lab.figures.spectrogram_grid import draw_grid
-from musicgen_lab.formatting import format_value, mid_sentence, value_with_unit
+from musicgen_lab.formatting import (
+    decimals_for,
+    format_value,
+    mid_sentence,
+    signed,
+    value_with_unit,
+)
 from musicgen_lab.listening.grid import nothing_to_hear
 from musicgen_lab.report.sentences import find
 from musicgen_lab.request import SWEEP_ORDER
@@ -289,6 +297,35 @@ def _varying(table: RunTable, names: Sequence[str]) -> tuple[list[str], list[str
     return [name for name in names if not values[name].empty and name not in alike], notes
 
 
+def drift_figure(table: RunTable) -> HTML:
+    """Return a figure of the windows of long clips, under its own heading; nothing without any.
+
+    Parameters
+    ----------
+    table : RunTable
+
+    Returns
+    -------
+    IPython.display.HTML
+    """
+    if not long_clips(table):
+        return _figures([])
+    frame = with_run_features(table, DRIFT_FEATURES).frame
+    texts = []
+    for name, feature in DRIFT_FEATURES.items():
+        values = frame[name].dropna()
+        if len(values):
+            decimals = decimals_for((0.0, max(abs(values.mean()), values.std(ddof=0))))
+            text = signed(values.mean(), decimals, plus=name != "timbre_drift_db")
+            if len(values) > 1:
+                text += f" ± {values.std():.{decimals}f}"
+            texts.append(f"{mid_sentence(feature.label)} {text} {feature.unit}")
+    clips = int(frame[list(DRIFT_FEATURES)].notna().any(axis=1).sum())
+    over = f" over {clips} clips (mean ± standard deviation)" if clips > 1 else ""
+    note = f"From the first window to the last{over}: {', '.join(texts) or 'no value'}."
+    return _figures([("Windows over time", plot_drift(table))], [note], heading="Long clips")
+
+
 def effects_figure(table: RunTable, features: Sequence[str] | None = None) -> HTML:
     """Return a figure of the effects of every swept parameter with their intervals.
 
@@ -318,6 +355,13 @@ def _figures(
     notes: Sequence[str] = (),
     *,
     side_by_side: bool = False,
+    heading: str = "",
 ) -> HTML:
     """Return figures, each with its name for screen readers, and notes below them."""
-    return show("report/figures.html.j2", drawings=drawings, notes=notes, side_by_side=side_by_side)
+    return show(
+        "report/figures.html.j2",
+        drawings=drawings,
+        notes=notes,
+        side_by_side=side_by_side,
+        heading=heading,
+    )

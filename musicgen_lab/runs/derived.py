@@ -1,8 +1,9 @@
 """Measurements of a run's clips besides their features, cached in the run folder.
 
 Signatures, from which distances are computed, are in `signatures.npz`. What comes from models is in
-`text_similarity.json`, `clap_embeddings.json` and `aesthetics.json`. The files can be deleted:
-missing values are measured again.
+`text_similarity.json`, `clap_embeddings.json` and `aesthetics.json`, and what is measured of the
+windows of long clips in `windows.json`. The files can be deleted: missing values are measured
+again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from musicgen_lab.analysis.aesthetics import SCORES, Aesthetics
 from musicgen_lab.analysis.distances import SIGNATURE_VERSION
+from musicgen_lab.analysis.drift import WINDOWS_VERSION, WindowValues, measure_windows
 from musicgen_lab.analysis.perceptual import Clap
 from musicgen_lab.analysis.spectrogram import N_MELS, Array
 from musicgen_lab.clip import decode_audio
@@ -30,8 +32,9 @@ from musicgen_lab.runs.run_folder import (
     EMBEDDINGS_FILE,
     SIGNATURES_FILE,
     SIMILARITIES_FILE,
+    WINDOWS_FILE,
 )
-from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.runs.run_table import RunTable, seams_of
 
 MAX_BYTES = 1_000_000_000  # of a file: a million clips
 
@@ -66,11 +69,11 @@ def text_similarities(table: RunTable, source: str) -> list[float]:
     ModelUnavailable
         As `perceptual.Clap`.
     """
-    values = _model_outputs(
+    values = _stored_outputs(
         table,
         lambda name: Clap(name).similarity,
         source=source,
-        columns=["prompt"],
+        arguments=[[row["prompt"]] for row in table.records],
         file=SIMILARITIES_FILE,
     )
     return [float("nan") if value is None else value for value in values]
@@ -95,7 +98,7 @@ def clap_embeddings(table: RunTable, source: str) -> Array:
         clap = Clap(name)
         return lambda samples, sample_rate: clap.embed_sound(samples, sample_rate).tolist()
 
-    values = _model_outputs(table, load, source=source, file=EMBEDDINGS_FILE)
+    values = _stored_outputs(table, load, source=source, file=EMBEDDINGS_FILE)
     size = next((len(value) for value in values if value is not None), 1)
     absent = [float("nan")] * size
     return np.array([absent if value is None else value for value in values], float)
@@ -111,7 +114,7 @@ def aesthetic_scores(table: RunTable, source: str) -> dict[str, list[float]]:
     ModelUnavailable
         As `aesthetics.Aesthetics`.
     """
-    values = _model_outputs(
+    values = _stored_outputs(
         table, lambda name: Aesthetics(name).scores, source=source, file=AESTHETICS_FILE
     )
     return {
@@ -120,29 +123,47 @@ def aesthetic_scores(table: RunTable, source: str) -> dict[str, list[float]]:
     }
 
 
-def _model_outputs(
+def window_values(table: RunTable) -> list[list[WindowValues]]:
+    """Return the measures of each window of every row's clip; none of a clip with one window.
+
+    Where the windows join is known from the request; see `analysis.drift`.
+    """
+    seams_s = [seams_of(record) if record["status"] == "ok" else [] for record in table.records]
+    values = _stored_outputs(
+        table,
+        lambda _: measure_windows,
+        source=f"windows {WINDOWS_VERSION}",
+        arguments=[[seams] if seams else None for seams in seams_s],
+        file=WINDOWS_FILE,
+    )
+    return [windows or [] for windows in values]
+
+
+def _stored_outputs(
     table: RunTable,
     load: Callable[[str], Callable[..., Any]],
     *,
     source: str,
-    columns: Sequence[str] = (),
+    arguments: Sequence[Sequence[Any] | None] | None = None,
     file: str,
 ) -> list[Any]:
-    """Return a model's output for every row's clip; None where there is no clip.
+    """Return what a model gives, or a measure, for every row's clip; None where there is no clip.
 
     Parameters
     ----------
     table : RunTable
     load : callable
-        From the name of a model to a function of (samples, sample rate, the row's `columns`) whose
+        From the name of a model to a function of (samples, sample rate, the row's arguments) whose
         result JSON can hold. Called only where an output is missing.
     source : str
-        The name of the model.
-    columns : sequence of str
-        Columns that the model takes together with the samples.
+        The name of the model, or of the measure.
+    arguments : sequence of sequence, optional
+        What the function takes besides the samples, for each row, and None for rows without an
+        output; nothing besides them if not given.
     file : str
-        The file in the run folder that keeps outputs by model, checksum and `columns`.
+        The file in the run folder that keeps outputs by model, checksum and arguments.
     """
+    arguments = [()] * len(table.records) if arguments is None else arguments
     path = table.folder / file
     stored: dict[str, Any] = {}
     with contextlib.suppress(
@@ -150,21 +171,21 @@ def _model_outputs(
     ):  # missing or damaged: measured again
         stored = json.loads(read_file(path, root=table.folder, max_bytes=MAX_BYTES))
     keys = [
-        json.dumps([source, row["audio_sha256"], *(row[name] for name in columns)])
-        if row["status"] == "ok"
+        json.dumps([source, row["audio_sha256"], *given])
+        if row["status"] == "ok" and given is not None
         else None
-        for row in table.records
+        for row, given in zip(table.records, arguments, strict=True)
     ]
     new = {
-        key: row
-        for key, row in zip(keys, table.records, strict=True)
-        if key is not None and key not in stored
+        key: (row["path"], given)
+        for key, row, given in zip(keys, table.records, arguments, strict=True)
+        if key is not None and given is not None and key not in stored
     }
     if new:
         model = load(source)
-        for key, row in new.items():
-            samples, sample_rate = decode_audio((table.folder / row["path"]).read_bytes())
-            stored[key] = model(samples, sample_rate, *(row[name] for name in columns))
+        for key, (path_in_run, given) in new.items():
+            samples, sample_rate = decode_audio((table.folder / path_in_run).read_bytes())
+            stored[key] = model(samples, sample_rate, *given)
         # A read-only folder is not an error: the values are just not cached.
         with contextlib.suppress(RunFolderUnwritable):
             write_atomically(path, json.dumps(stored, indent=0).encode())

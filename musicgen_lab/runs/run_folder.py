@@ -52,7 +52,7 @@ MANIFEST_MAX_BYTES = 1_000_000_000  # a million requests with prompts of hundred
 CLIPS, ANSWERS, SET_ASIDE, SOURCES = "clips", "answers", "set-aside", "sources"
 SIGNATURES_FILE = "signatures.npz"
 SIMILARITIES_FILE, EMBEDDINGS_FILE = "text_similarity.json", "clap_embeddings.json"
-AESTHETICS_FILE = "aesthetics.json"
+AESTHETICS_FILE, WINDOWS_FILE = "aesthetics.json", "windows.json"
 DERIVED = (
     "results.parquet",
     "report.html",
@@ -62,6 +62,7 @@ DERIVED = (
     SIMILARITIES_FILE,
     EMBEDDINGS_FILE,
     AESTHETICS_FILE,
+    WINDOWS_FILE,
 )
 """What may be in a run folder besides the clips; all of it can be regenerated."""
 

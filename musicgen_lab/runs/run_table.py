@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from musicgen_lab.analysis.drift import seam_times_s
 from musicgen_lab.analysis.spectrogram import WINDOW_S, MelSpectrogram, mel_spectrogram_db
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.formatting import FieldLabels
@@ -250,3 +251,12 @@ def request_of(record: Mapping[str, Any]) -> GenerationRequest:
     """
     fields = {name: record[name] for name in REQUEST_FIELDS}
     return GenerationRequest(**{**fields, "begin_with": fields["begin_with"] or None})
+
+
+def seams_of(record: Mapping[str, Any]) -> list[float]:
+    """Return where the windows of a row's clip join, in seconds from the start of its sound."""
+    duration_s = record["duration"]
+    is_cut = bool(record["begin_with"]) and not record["include_start"]
+    left_out_s = duration_s - record["duration_s"] if is_cut else 0.0
+    seams_s = (at_s - left_out_s for at_s in seam_times_s(duration_s, record["extend_stride"]))
+    return [at_s for at_s in seams_s if at_s > 0]

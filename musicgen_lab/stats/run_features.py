@@ -1,4 +1,4 @@
-"""Features that a clip has as part of a run: diversity over seeds, and what models say of it."""
+"""Features that a clip has as part of a run: diversity over seeds, drift, and what models say."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from functools import reduce
 import numpy as np
 
 from musicgen_lab.analysis.aesthetics import AESTHETICS
+from musicgen_lab.analysis.drift import DRIFT_FEATURES, drifts
 from musicgen_lab.analysis.features import RUN_FEATURES
 from musicgen_lab.analysis.perceptual import CLAP
 from musicgen_lab.analysis.spectrogram import Array
-from musicgen_lab.runs.derived import aesthetic_scores, text_similarities
+from musicgen_lab.runs.derived import aesthetic_scores, text_similarities, window_values
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.distances import clip_distances
 
@@ -39,7 +40,7 @@ def with_run_features(table: RunTable, names: Iterable[str]) -> RunTable:
 
 
 def _with(table: RunTable, name: str) -> RunTable:
-    if name in table.frame:  # the aesthetic scores come together
+    if name in table.frame:  # aesthetic scores come together, and so do drifts
         return table
     if name == "diversity_db":
         cells = table.frame.groupby(table.cell_fields, dropna=False).ngroup()
@@ -47,6 +48,9 @@ def _with(table: RunTable, name: str) -> RunTable:
         return table.with_columns(diversity_db=seed_diversity(distances, np.asarray(cells, float)))
     if name == "text_similarity":
         return table.with_columns(text_similarity=text_similarities(table, CLAP))
+    if name in DRIFT_FEATURES:
+        rows = [drifts(windows) for windows in window_values(table)]
+        return table.with_columns(**{drift: [row[drift] for row in rows] for drift in rows[0]})
     return table.with_columns(**aesthetic_scores(table, AESTHETICS))
 
 
