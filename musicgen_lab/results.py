@@ -14,8 +14,11 @@ from musicgen_lab.runs.run_table import RunTable
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
+    from ipywidgets import VBox
 
     from musicgen_lab.figures.drawing import Drawing
+    from musicgen_lab.listening.blind.session import Mode
+    from musicgen_lab.stats.preferences import PreferenceStudy
     from musicgen_lab.stats.study_tables import StudyTables
 
 
@@ -498,6 +501,75 @@ class Results:
         from musicgen_lab.listening.grid import listen
 
         return listen(self.table, features=features, matched=matched)
+
+    @packages_needed("listening")
+    def listen_blind(self, listener: str = "listener", mode: Mode = "pairs") -> VBox:
+        """Ask which clips are better without telling which they are (`listening.blind`).
+
+        The same test as `musicgen-lab listen`; answers are appended to the run folder as they are
+        given, and a later one of the same listener goes on where the last one ended.
+
+        Parameters
+        ----------
+        listener : str
+            Who listens.
+        mode : {"pairs", "abx", "rate"}
+            Which of two clips is preferred, whether a parameter can be heard, or ratings from 0 to
+            100 of quality and of fit to the prompt.
+
+        Returns
+        -------
+        ipywidgets.VBox
+
+        Raises
+        ------
+        InvalidRequest
+            When the run has nothing to compare.
+        RunFolderUnwritable
+            When answers cannot be written.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> widget = results.listen_blind("Ada", "abx")
+        """
+        from musicgen_lab.listening.blind.session import BlindSession
+        from musicgen_lab.listening.blind.widget import blind_widget
+
+        return blind_widget(BlindSession(self.table, listener, mode))
+
+    def answers(self) -> pd.DataFrame:
+        """Return what listeners answered in blind tests, one row per answer.
+
+        Columns are the fields of `musicgen_lab.runs.answers`: `listener`, `kind`, the keys of the
+        clips, `choice`, `quality`, `fit`, `comment` and others.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> len(results.answers())
+        0
+        """
+        return self.preferences().answers.copy()
+
+    def preferences(self) -> PreferenceStudy:
+        """Return what blind tests say of the parameters (`stats.preferences`).
+
+        Its `effects` say how parameters change what is preferred and how it is rated, `features()`
+        which features go with being preferred, `abx` whether parameters can be heard, and
+        `listeners` how consistent each listener is.
+
+        Examples
+        --------
+        >>> import musicgen_lab as lab
+        >>> results = lab.Results.open("runs/guitar")
+        >>> effects = results.preferences().effects
+        """
+        from musicgen_lab.stats.preferences import PreferenceStudy
+
+        return PreferenceStudy.of(self.table)
 
     def plot_spectrograms(self, **fixed: Any) -> Drawing:
         """Plot all spectrograms on one scale (`figures.spectrogram_grid.plot_spectrograms`).

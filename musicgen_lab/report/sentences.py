@@ -172,11 +172,11 @@ def inconclusive_sentences(table: pd.DataFrame) -> list[str]:
         labels = _labels(untested[untested["note"] == note]["feature"])
         if labels:
             verb = verb if len(labels) == 1 else {"has": "have", "is": "are"}[verb]
-            sentences.append(f"{_capital(_list(labels, 'and'))} {verb} {rest}.")
+            sentences.append(f"{_capital(listed(labels, 'and'))} {verb} {rest}.")
     other = untested[~untested["note"].isin([NO_VALUE, ALL_SAME])]
     for _, rows in other.groupby(["parameter", "note"], sort=False):
         parameter, note = rows[["parameter", "note"]].iloc[0]
-        names = _list(_labels(rows["feature"]), "or")
+        names = listed(_labels(rows["feature"]), "or")
         sentences.append(f"Of {parameter} and {names} nothing can be said: {note}.")
     for _, rows in table[table["p_value"].notna()].groupby("parameter", sort=False):
         parameter = rows["parameter"].iloc[0]
@@ -186,7 +186,7 @@ def inconclusive_sentences(table: pd.DataFrame) -> list[str]:
                 f"No effect of {parameter} on any of {len(rows)} features is significant."
             )
         elif labels:
-            sentences.append(f"Whether {parameter} changes {_list(labels, 'or')} is inconclusive.")
+            sentences.append(f"Whether {parameter} changes {listed(labels, 'or')} is inconclusive.")
     return sentences
 
 
@@ -219,5 +219,8 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _list(words: Sequence[str], last: str) -> str:
+def listed(words: Sequence[str], last: str) -> str:
+    """Return words with commas, and with a conjunction before the last one; "" of none."""
+    if not words:
+        return ""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"

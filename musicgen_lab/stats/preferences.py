@@ -46,12 +46,15 @@ class Liking:
     ----------
     value : np.ndarray [shape=(clips,)]
         NaN for clips that nobody judged.
+    listeners : tuple of str
+        Who judged them.
     by_listener : np.ndarray [shape=(listeners, clips)]
         What each listener adds to the values: less the mean of all.
     answers : int
     """
 
     value: Array
+    listeners: tuple[str, ...]
     by_listener: Array
     answers: int
 
@@ -139,7 +142,7 @@ class PreferenceStudy:
         random = StudyTables.of(self.table).is_random_design
         parts = []
         for measure, liking in self.liking.items():
-            listeners = len(liking.by_listener)
+            listeners = len(liking.listeners)
             general = listeners >= FEWEST_LISTENERS and not random
             parameters = [
                 name for name in self.table.parameters if (measure, name) != (PREFERENCE, "prompt")
@@ -270,7 +273,7 @@ class PreferenceStudy:
         compared = np.isin(recordings, pairs)
         value = np.where(compared, strengths.value[recordings], np.nan)
         by_listener = np.where(compared, strengths.by_rater[:, recordings], 0.0)
-        return Liking(value, by_listener, len(answers))
+        return Liking(value, tuple(listeners), by_listener, len(answers))
 
     def _mean_rating(self, rated: Sequence[tuple[str, str, float]]) -> Liking:
         """Return the mean ratings of clips, each listener's less their own mean."""
@@ -283,7 +286,8 @@ class PreferenceStudy:
         means = means.sub(means.mean(axis=1), axis=0).reindex(columns=range(recordings.max() + 1))
         value = means.mean().to_numpy(float)
         parts = ((means - means.mean()) / means.count()).fillna(0).to_numpy(float)
-        return Liking(value[recordings], parts[:, recordings], len(rated))
+        listeners = tuple(map(str, means.index))
+        return Liking(value[recordings], listeners, parts[:, recordings], len(rated))
 
     def _recordings(self) -> tuple[Array, dict[str, int]]:
         """Number the recordings of the table's clips: by row, and by key."""

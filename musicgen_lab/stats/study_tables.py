@@ -161,5 +161,9 @@ def significant(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the significant rows of a table, by ascending p-value."""
     if table.empty:
         return []
-    rows = table[table["significant"]].sort_values("p_adjusted", kind="stable")
-    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+    return rows_of(table[table["significant"]].sort_values("p_adjusted", kind="stable"))
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table, each by column."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

@@ -11,6 +11,7 @@ from musicgen_lab.analysis.sound import Sound
 from musicgen_lab.clip import decode_audio
 from musicgen_lab.listening.blind.session import REPEAT_EVERY, BlindSession
 from musicgen_lab.listening.blind.sounds import equal_sounds
+from musicgen_lab.listening.blind.widget import blind_widget
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.run_table import RunTable
 from tests.support.report_runs import beats, make_run
@@ -230,3 +231,54 @@ def test_what_cannot_be_listened_to_is_refused_before_the_first_question(tmp_pat
     (one.folder / "answers").write_text("in the way")
     with pytest.raises(RunFolderUnwritable):
         BlindSession(one, "Ada", "rate")
+
+
+def pressed(widget, name):
+    """Press a widget's button."""
+    _, *_, choices, _ = widget.children
+    (button,) = (button for button in choices.children if button.description == name)
+    button.click()
+
+
+@pytest.mark.parametrize(
+    ("mode", "button", "field", "value"),
+    [
+        ("pairs", "No difference", "choice", "none"),
+        ("abx", "X is like B", "choice", "b"),
+        ("rate", "Next", "quality", 50),
+        ("rate", "Skip", "fit", None),
+    ],
+)
+def test_in_a_notebook_a_press_answers_and_shows_the_next_question(
+    table, mode, button, field, value
+):
+    session = BlindSession(table, "Ada <3", mode)
+    widget = blind_widget(session)
+    shown = widget.children[0].value
+    assert shown.count("<audio controls") == {"pairs": 2, "abx": 3, "rate": 1}[mode]
+    assert not [key for key in table.rows["key"] if key in shown]
+    widget.children[-1].value = "too quiet"
+    pressed(widget, button)
+    (answer,) = table.run.answers.read()
+    assert (getattr(answer, field), answer.comment) == (value, "too quiet")
+    assert widget.children[0].value != shown
+    assert widget.children[0].value.startswith("<p>Ada &lt;3: 1 answers so far.</p>")
+    assert widget.children[-1].value == ""
+
+
+def test_in_a_notebook_an_answer_that_cannot_be_written_is_asked_again(table):
+    session = BlindSession(table, "Ada")
+    widget = blind_widget(session)
+    (table.folder / "answers" / "ada.jsonl").unlink()
+    (table.folder / "answers" / "ada.jsonl").mkdir()
+    pressed(widget, "Prefer A")
+    assert "cannot write to" in widget.children[0].value
+    assert session.answered == 0
+
+
+def test_in_a_notebook_the_last_question_is_followed_by_thanks(tmp_path):
+    widget = blind_widget(
+        BlindSession(RunTable.open(make_run(tmp_path / "run", seed=[0, 1])), "Ada")
+    )
+    pressed(widget, "Prefer B")
+    assert "All questions are answered" in widget.children[0].value

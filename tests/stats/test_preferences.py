@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
@@ -13,6 +11,7 @@ from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.bradley_terry import Design, Strengths
 from musicgen_lab.stats.preferences import PreferenceStudy
 from scripts.simulate_preferences import ALPHA, Setting, false_claims, power
+from tests.support.listeners import answer, compare
 from tests.support.report_runs import make_run
 
 TEMPERATURES, CFG_COEFS, SEEDS = [0.7, 1.0, 1.3], [1, 3], [0, 1, 2, 3]
@@ -29,24 +28,6 @@ def run(tmp_path):
         duration=1,
     )
     return RunTable.open(folder).run
-
-
-def answer(kind, *, listener="Ada", **fields):
-    return kind(id=secrets.token_hex(16), listener=listener, session="0" * 32, **fields)
-
-
-def compare(run, listeners, taste, *, answers=80, seed=0):
-    """Let listeners compare clips at random; `taste` gives the strength of a clip's record."""
-    rng = np.random.default_rng(seed)
-    records = RunTable.of(run).rows.to_dict("records")
-    own = rng.normal(size=len(records)) * 0.5
-    for listener in listeners:
-        for _ in range(answers):
-            a, b = rng.choice(len(records), 2, replace=False)
-            heard = taste(records[a]) - taste(records[b]) + own[a] - own[b] + rng.logistic()
-            choice = "none" if abs(heard) < 0.3 else "a" if heard > 0 else "b"
-            keys = {"a": records[a]["key"], "b": records[b]["key"]}
-            run.answers.append(answer(PairAnswer, listener=listener, choice=choice, **keys))
 
 
 def cool(record):

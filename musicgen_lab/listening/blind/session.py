@@ -30,6 +30,7 @@ from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.bradley_terry import Design
 from musicgen_lab.stats.designs import is_ordered
 from musicgen_lab.stats.preferences import clips_of, is_skipped
+from musicgen_lab.stats.study_tables import rows_of
 
 Mode = Literal["pairs", "abx", "rate"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -109,10 +110,7 @@ class BlindSession:
         rows = table.rows
         made = rows[(rows["status"] == "ok") & (rows["frames"] > 0)]
         heard_once = made.drop_duplicates(["prompt", "audio_sha256"])
-        self._clips: list[dict[str, Any]] = [
-            {str(name): value for name, value in record.items()}
-            for record in (made if mode == "abx" else heard_once).to_dict("records")
-        ]
+        self._clips = rows_of(made if mode == "abx" else heard_once)
         self._check_comparable()
         table.run.answers.check_writable(listener)
         kinds = {"pairs": PairAnswer, "abx": AbxAnswer, "rate": RatingAnswer}
