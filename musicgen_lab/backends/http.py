@@ -8,15 +8,16 @@ import math
 import os
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from musicgen_lab.backends.api_key import KEY_ADDRESS, is_loopback, keys_are_for, read_api_key
 from musicgen_lab.backends.event_loop import EventLoop
+from musicgen_lab.backends.events import read_chunk, read_events
 from musicgen_lab.backends.submitting import (
     LOST,
     RETRY_AFTER_S,
@@ -24,13 +25,16 @@ from musicgen_lab.backends.submitting import (
     Result,
     RetryLater,
     generate_by_submitting,
+    of_one_request,
     resolve_served,
+    stream_by_submitting,
 )
 from musicgen_lab.backends.wire import FORMAT, check_format, unpack
 from musicgen_lab.clip import Clip, Failure, checked
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.request import MODEL_MAX_CHARACTERS, TOP_K_MAX, WINDOW_S, GenerationRequest
 from musicgen_lab.source import SOURCE_MAX_BYTES, Source
+from musicgen_lab.streaming import OnChunk, SoundChunk
 
 if TYPE_CHECKING:
     import httpx2
@@ -52,6 +56,8 @@ JOB_ID_MAX_CHARACTERS = 200
 MODELS_MAX = 100  # that a service may serve
 MALFORMED = (ArithmeticError, KeyError, TypeError, ValueError)  # what reading a body may raise
 EXACT = {"sample_format": "FLOAT"}
+EVENTS = "text/event-stream"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,10 @@ class _Served:
 @dataclass
 class _Making:
     request: GenerationRequest
-    report: Callable[[float], None] | None  # takes seconds of audio
+    report: Callable[[float], None] | None = None  # takes seconds of audio
+    on_chunk: OnChunk | None = None
     reported_s: float = 0.0
+    sent: int = 0  # samples per channel that `on_chunk` got
 
     def tell(self, job: dict[str, Any]) -> None:
         """Report the audio made since the last report; audio that is made again counts once."""
@@ -216,9 +224,34 @@ class HttpBackend:
         """Return the tokens in a codebook of a served model, or the most that any model has."""
         return self._ask_once().codebook_sizes.get(model, TOP_K_MAX)
 
-    def submit(self, request: GenerationRequest) -> Future[Result]:
-        """Send a resolved request; cancelling the future cancels it at the service too."""
-        return self._start(request, None)
+    def submit(self, request: GenerationRequest, on_chunk: OnChunk | None = None) -> Future[Result]:
+        """Send a resolved request; cancelling the future cancels it at the service too.
+
+        Parameters
+        ----------
+        request : GenerationRequest
+        on_chunk : callable, optional
+            Called with the clip's sound, part by part, in this backend's thread.
+        """
+        return self._loop.start(self._make(_Making(request, on_chunk=on_chunk)))
+
+    def stream(self, request: GenerationRequest) -> Generator[SoundChunk]:
+        """Yield the sound of a request while it is made, as in `Streams`."""
+        return of_one_request(self.stream_all([request]))
+
+    def stream_all(
+        self, requests: Sequence[GenerationRequest]
+    ) -> Generator[tuple[int, SoundChunk | Failure]]:
+        """Yield the sound of several requests while they are made, as in `Streams`."""
+        return self._stream([self.resolve(request) for request in requests])
+
+    def _stream(
+        self, resolved: Sequence[GenerationRequest]
+    ) -> Generator[tuple[int, SoundChunk | Failure]]:
+        try:
+            yield from stream_by_submitting(self.submit, resolved)
+        finally:
+            self._loop.settle(2 * CANCEL_S)
 
     def generate(
         self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
@@ -227,7 +260,9 @@ class HttpBackend:
         events: queue.SimpleQueue[Future[Result] | float] = queue.SimpleQueue()
         try:
             yield from generate_by_submitting(
-                lambda request: self._start(request, events.put if on_progress else None),
+                lambda request: self._loop.start(
+                    self._make(_Making(request, events.put if on_progress else None))
+                ),
                 requests,
                 at_once=self._at_once,
                 on_progress=on_progress,
@@ -245,11 +280,6 @@ class HttpBackend:
         self._loop.cancel_all()
         self._loop.settle(2 * CANCEL_S)
         self._loop.wait(self._client.aclose())
-
-    def _start(
-        self, request: GenerationRequest, report: Callable[[float], None] | None
-    ) -> Future[Result]:
-        return self._loop.start(self._make(_Making(request, report)))
 
     def _ask_once(self) -> _Served:
         """Return what the service serves; it is asked once."""
@@ -326,7 +356,12 @@ class HttpBackend:
                 await asyncio.sleep(error.retry_after_s)
                 continue
             lost += 1
-            if isinstance(result, Clip) or result.error_type not in LOST_HERE or lost == TRIES:
+            if (
+                isinstance(result, Clip)
+                or result.error_type not in LOST_HERE
+                or lost == TRIES
+                or making.sent  # sound that was heard cannot begin again
+            ):
                 return result
 
     async def _try(self, making: _Making) -> Result:
@@ -339,7 +374,13 @@ class HttpBackend:
         httpx2.TransportError
             When the connection is lost.
         """
-        posting = asyncio.ensure_future(self._post_with_source(making.request))
+        if making.on_chunk is not None:
+            heard = await self._with_source(making.request, lambda: self._hear(making))
+            if isinstance(heard, Clip | Failure):
+                return heard
+            return self._read(heard, making.request)
+        request = making.request
+        posting = asyncio.ensure_future(self._with_source(request, lambda: self._post(request)))
         try:
             answer = await asyncio.shield(posting)
             if answer.status_code == 202:
@@ -348,6 +389,36 @@ class HttpBackend:
             await asyncio.shield(self._withdraw(posting))
             raise
         return self._read(answer, making.request)
+
+    async def _hear(self, making: _Making) -> httpx2.Response | Result:
+        """Send a request once and hand on its sound; return what ends it, or a refusal."""
+        return await self._exchange(
+            lambda answer: self._hand_on(answer, making),
+            "POST",
+            "/generate_endpoint",
+            json=making.request.model_dump(),
+            params={"stream": "1", **EXACT},
+            headers={"Accept": EVENTS},
+        )
+
+    async def _hand_on(self, answer: httpx2.Response, making: _Making) -> httpx2.Response | Result:
+        import httpx2
+
+        kind = answer.headers.get("content-type", "").partition(";")[0]
+        if answer.status_code != 200 or kind != EVENTS or making.on_chunk is None:
+            return await self._receive(answer)
+        async for name, body in read_events(answer.aiter_bytes(), ANSWER_MAX_BYTES):
+            if name == "done":
+                return self._read_clip(body, making.request)
+            if name == "failed":
+                kind = str(body.get("error_type"))
+                message = str(body.get("message") or body.get("detail"))
+                return checked(Failure(making.request, kind, message))
+            if name == "sound":
+                chunk = read_chunk(body, making.request, making.sent)
+                making.sent += chunk.samples.shape[1]
+                making.on_chunk(chunk)
+        raise httpx2.RemoteProtocolError("the events ended before the clip")
 
     async def _withdraw(self, posting: asyncio.Future[httpx2.Response]) -> None:
         """Cancel the job that a request started or is about to start."""
@@ -425,11 +496,27 @@ class HttpBackend:
             raise ValueError("202 without the id of a job")
         return f"/generate_endpoint/{quote(job_id, safe='')}"
 
-    async def _post_with_source(self, request: GenerationRequest) -> httpx2.Response:
-        """Send a request, and before it what it begins with, unless the service has that."""
+    async def _with_source(
+        self, request: GenerationRequest, post: Callable[[], Awaitable[T]]
+    ) -> T | httpx2.Response:
+        """Send a request, and before it what it begins with, unless the service has that.
+
+        Parameters
+        ----------
+        request : GenerationRequest
+        post : async callable
+            Sends the request alone.
+
+        Returns
+        -------
+        T or httpx2.Response
+            What `post` returns, or the response that refuses the source.
+        """
+        import httpx2
+
         source = request.begin_with
         if source is None:
-            return await self._post(request)
+            return await post()
         first = source.digest not in self._sent_sources
         sending = self._sent_sources.setdefault(source.digest, asyncio.Lock())
         async with sending:  # others wait for the one that sends it
@@ -437,12 +524,17 @@ class HttpBackend:
         if refused is not None:
             self._sent_sources.pop(source.digest, None)
             return refused
-        answer = await self._post(request)
-        if answer.status_code != 404 or _read_json(answer).get("field") != "begin_with":
+        answer = await post()
+        refused_source = (
+            isinstance(answer, httpx2.Response)
+            and answer.status_code == 404
+            and _read_json(answer).get("field") == "begin_with"
+        )
+        if not refused_source:
             return answer
         async with sending:  # the service was started again, or has dropped it
             refused = await self._send_source(source)
-        return refused or await self._post(request)
+        return refused or await post()
 
     async def _send_source(self, source: Source) -> httpx2.Response | None:
         """Send a sound; return the service's answer if it is refused."""
@@ -474,13 +566,29 @@ class HttpBackend:
         return answer
 
     async def _send(self, method: str, url: str, **options: Any) -> httpx2.Response:
-        """Send, and retry where no connection was established, so that nothing was sent."""
+        """Send, and return the response with its body."""
+        return await self._exchange(self._receive, method, url, **options)
+
+    async def _exchange(
+        self,
+        receive: Callable[[httpx2.Response], Awaitable[T]],
+        method: str,
+        url: str,
+        **options: Any,
+    ) -> T:
+        """Send, retrying where no connection was established, so that nothing was sent.
+
+        Returns
+        -------
+        T
+            What `receive` makes of the response, whose body is not read yet.
+        """
         import httpx2
 
         for attempt in range(CONNECT_ATTEMPTS):
             try:
                 async with self._client.stream(method, url, **options) as answer:
-                    return await self._receive(answer)
+                    return await receive(answer)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
                 if attempt + 1 == CONNECT_ATTEMPTS:
                     raise BackendUnavailable(
