@@ -27,6 +27,7 @@ CHANNELS_MAX = 2
 SAMPLE_RATE_MIN_HZ, SAMPLE_RATE_MAX_HZ = 8_000, 192_000
 LENGTH_TOLERANCE_S = 0.1  # a few of the codec's frames: models make whole ones
 PROMPT_UNREAD = "prompt_unread"  # the detail that names what a text encoder does not know
+BEGIN_CONVERTED = "begin_with_converted"  # how the sound to begin with was converted
 CODEC = "codec"  # the detail that identifies the codec of a clip's codes
 MESSAGE_MAX_CHARACTERS = 2000
 NAME_MAX_CHARACTERS = 200
@@ -83,6 +84,12 @@ class Provenance:
         pydantic.Field(max_length=100),
         AfterValidator(_numbers_where_numbers_are_read),
     ] = field(default_factory=dict)
+
+
+def conversion_note(provenance: Provenance | None) -> str:
+    """Say how the sound that a clip begins with was converted; empty if it was not."""
+    converted = provenance.details.get(BEGIN_CONVERTED) if provenance is not None else None
+    return f"the sound that begin_with gives was {converted}" if converted else ""
 
 
 @dataclass(frozen=True, eq=False)

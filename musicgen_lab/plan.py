@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from musicgen_lab.backends import Backend, KnowsModels
 from musicgen_lab.backends.prices import Cost, Priced
+from musicgen_lab.clip import conversion_note
 from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
 from musicgen_lab.progress import ProgressBar
 from musicgen_lab.request import GenerationRequest
@@ -236,6 +237,7 @@ class Plan:
         ]
         here = isinstance(self.backend, KnowsModels)
         waiting = "opening the model" if here else f"waiting for {self.backend.name}"
+        notes: dict[str, None] = {}
         work = SharedWork(folder, to_make, self.records, replace=self.mismatched == "remake")
         with (
             ProgressBar(to_make, shown=progress and bool(to_make), waiting=waiting) as bar,
@@ -243,6 +245,9 @@ class Plan:
         ):
             for finished in work.make(partial(self.backend.generate, on_progress=bar.advance)):
                 bar.finish(finished.request, failed=finished.record.status == "failed")
+                notes |= {conversion_note(finished.record.provenance): None}
+        for note in filter(None, notes):
+            warnings.warn(note, MusicGenLabWarning, stacklevel=2)
         table = RunTable.of(folder).select(key=[request.key() for request in self.requests])
         _warn_of_equal_sound(table)
         return Results(table, made_here=frozenset(work.made_here))

@@ -30,11 +30,8 @@ from pydantic import (
 
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.formatting import IN_SECONDS
+from musicgen_lab.limits import DURATION_MAX_S, DURATION_MIN_S, WINDOW_S
 from musicgen_lab.source import DIGEST, SOURCE_MAX_S, SOURCE_MIN_S, Source
-
-DURATION_MIN_S, DURATION_MAX_S = 1.0, 300.0
-WINDOW_S = 30.0
-"""What released models were trained on; a longer clip is made in windows of this length."""
 
 EXTEND_STRIDE_MIN_S, EXTEND_STRIDE_MAX_S = 1.0, 29.0
 TEMPERATURE_MAX = 10.0
@@ -306,6 +303,14 @@ class GenerationRequest(BaseModel):
             return
         self.begin_with.check_part(self.begin_at, self.begin_s)
         given_s = self.given_s
+        is_sound = self.begin_with.content is not None and not self.begin_with.is_codes
+        if is_sound and given_s is not None and given_s > WINDOW_S + SOURCE_MIN_S:
+            raise InvalidRequest(
+                f"begin_s must be at most {WINDOW_S:g} seconds of a sound, got {given_s:.4g}; "
+                "choose a part with begin_at and begin_s",
+                field="begin_s",
+                value=given_s,
+            )
         if given_s is not None and self.duration < given_s + SOURCE_MIN_S:
             raise InvalidRequest(
                 f"duration must be longer than the {given_s:.4g} s that begin_with gives, which it "

@@ -18,6 +18,7 @@ Settings are environment variables, read when this file is deployed:
 | MUSICGEN_SCALEDOWN_WINDOW | 120 | seconds that an idle GPU is kept |
 | MUSICGEN_TIMEOUT | 600 | seconds that a clip may take |
 | MUSICGEN_WAITING | 256 | requests that may wait for a GPU; more are answered 429 |
+| MUSICGEN_DURATION_MAX | 30 | longest clip of the web endpoint in seconds, up to 300 |
 | MUSICGEN_ALLOWED_ORIGINS | | origins whose web pages may call the service from a browser |
 | MUSICGEN_MEMORY_SNAPSHOT | 1 | start containers from a snapshot of the imported program |
 | MUSICGEN_SECRET | | Modal secret with MUSICGEN_API_KEY, the key that clients must send |
@@ -98,6 +99,7 @@ web_image = (
 
 volume = modal.Volume.from_name(f"{settings.app}-models", create_if_missing=True)
 jobs = modal.Dict.from_name(f"{settings.app}-jobs", create_if_missing=True)
+sources = modal.Dict.from_name(f"{settings.app}-sources", create_if_missing=True)
 
 
 @app.function(
@@ -178,7 +180,12 @@ class MusicGen:
         log_lines()
         device = "cuda" if settings.gpu else "cpu"
         self.container = ModelContainer(
-            self.model, device=device, fetch=fetch, on_broken=retire, on_room=limit_inputs
+            self.model,
+            device=device,
+            fetch=fetch,
+            read_source=read_source,
+            on_broken=retire,
+            on_room=limit_inputs,
         )
         self.container.load()
 
@@ -214,6 +221,12 @@ async def write_progress(steps_done: int, steps: int) -> None:
 
     job_id = str(modal.current_function_call_id())
     await jobs.put.aio(progress_key(job_id), [steps_done, steps])
+
+
+async def read_source(digest: str) -> bytes | None:
+    """Return the sound or codes that a caller has put into the dict of sources."""
+    content: bytes | None = await sources.get.aio(digest)
+    return content
 
 
 def limit_inputs(clips: int) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from musicgen_lab.backends.gpus import ALIASES, GPUS
-from musicgen_lab.web.settings import read_origins
+from musicgen_lab.limits import WINDOW_S
+from musicgen_lab.web.settings import read_duration_max, read_origins
 
 GPU_LOCK = Path(__file__).with_name("gpu.lock")  # the packages of the GPU image
 WEB_LOCK = Path(__file__).with_name("web.lock")  # and of the web image
@@ -75,6 +76,8 @@ class DeploymentSettings:
         How long a clip may take, in seconds. MUSICGEN_TIMEOUT.
     waiting_max : int
         Requests that may wait beyond those being made; more are answered 429. MUSICGEN_WAITING.
+    duration_max_s : float
+        The longest clip that web clients may ask for, in seconds. MUSICGEN_DURATION_MAX.
     allowed_origins : tuple of str
         Origins whose pages may call the service from a browser, such as "https://example.org".
         MUSICGEN_ALLOWED_ORIGINS, separated by commas.
@@ -100,6 +103,7 @@ class DeploymentSettings:
     scaledown_window_s: int = 120
     timeout_s: int = 600
     waiting_max: int = 256
+    duration_max_s: float = WINDOW_S
     allowed_origins: tuple[str, ...] = ()
     memory_snapshot: bool = True
     secret: str = ""
@@ -158,6 +162,7 @@ class DeploymentSettings:
             scaledown_window_s=number("MUSICGEN_SCALEDOWN_WINDOW", cls.scaledown_window_s, 2, 3600),
             timeout_s=number("MUSICGEN_TIMEOUT", cls.timeout_s, 10, 86400),
             waiting_max=number("MUSICGEN_WAITING", cls.waiting_max, 0, WEB_INPUTS_MAX // 2),
+            duration_max_s=read_duration_max(environment),
             allowed_origins=read_origins(environment),
             memory_snapshot=switch("MUSICGEN_MEMORY_SNAPSHOT", cls.memory_snapshot),
             secret=environment.get("MUSICGEN_SECRET", cls.secret).strip(),
@@ -178,6 +183,7 @@ class DeploymentSettings:
             "MUSICGEN_SCALEDOWN_WINDOW": str(self.scaledown_window_s),
             "MUSICGEN_TIMEOUT": str(self.timeout_s),
             "MUSICGEN_WAITING": str(self.waiting_max),
+            "MUSICGEN_DURATION_MAX": f"{self.duration_max_s:g}",
             "MUSICGEN_ALLOWED_ORIGINS": ",".join(self.allowed_origins),
             "MUSICGEN_MEMORY_SNAPSHOT": str(int(self.memory_snapshot)),
             "MUSICGEN_SECRET": self.secret,

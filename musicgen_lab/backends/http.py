@@ -32,7 +32,8 @@ from musicgen_lab.backends.submitting import (
 from musicgen_lab.backends.wire import FORMAT, check_format, unpack
 from musicgen_lab.clip import Clip, Failure, checked
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
-from musicgen_lab.request import MODEL_MAX_CHARACTERS, TOP_K_MAX, WINDOW_S, GenerationRequest
+from musicgen_lab.limits import WINDOW_S
+from musicgen_lab.request import MODEL_MAX_CHARACTERS, TOP_K_MAX, GenerationRequest
 from musicgen_lab.source import SOURCE_MAX_BYTES, Source
 from musicgen_lab.streaming import OnChunk, SoundChunk
 

@@ -24,6 +24,7 @@ from musicgen_lab.backends.wire import check_format, plain, unpack
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.request import TOP_K_MAX, GenerationRequest
+from musicgen_lab.source import Source
 from musicgen_lab.streaming import OnChunk
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ CANCEL_S = 10.0  # for sending cancellations to Modal
 class ModalBackend:
     """The service that `modal deploy service/app.py` deployed, called by name.
 
+    What clips begin with is sent once, to a dict of the app, which forgets it after a week unused.
     All requests are in flight at once: Modal sends each to a container with free capacity, and adds
     containers. A request whose container is lost is sent again, at most twice; a clip's provenance
     has `containers_lost`. It works inside notebooks.
@@ -86,6 +88,7 @@ class ModalBackend:
         self._loop = EventLoop("modal backend")
         self._known_about, self._require = about, require
         self._models: dict[str, Any] = {}  # by identity: the class with its parameter
+        self._sent_sources: dict[str, asyncio.Future[bool]] = {}  # by digest
 
     @property
     def name(self) -> str:
@@ -191,6 +194,7 @@ class ModalBackend:
         request_id = REQUEST_ID.get()
 
         async def send() -> Any:
+            await self._send_source(request.begin_with)
             model = await self._require_model(str(request.model))
             return await _spawn(model, request, request_id=request_id, report=report)
 
@@ -274,6 +278,7 @@ class ModalBackend:
 
     async def _send(self, request: GenerationRequest, request_id: str) -> Mapping[str, Any]:
         """Send a request and return the response; cancelling this cancels the call too."""
+        await self._send_source(request.begin_with)
         model = await self._require_model(str(request.model))
         call = await _spawn(model, request, request_id=request_id)
         try:
@@ -305,6 +310,27 @@ class ModalBackend:
             details |= {"gpu": gpu, "gpu_s": gpu_s, "cost_usd": usd}
             details["priced_at"] = self._prices.priced_at
         return replace(clip, provenance=replace(made_by, details=details))
+
+    async def _send_source(self, source: Source | None) -> None:
+        """Put what a clip begins with where containers read it; each content once.
+
+        One without content is left to be there already.
+        """
+        if source is None or source.content is None:
+            return
+        if source.digest not in self._sent_sources:
+            import modal
+
+            entries = modal.Dict.from_name(
+                f"{self._app}-sources", environment_name=self._environment, create_if_missing=True
+            )
+            putting = entries.put.aio(source.digest, source.content)
+            self._sent_sources[source.digest] = asyncio.ensure_future(putting)
+        try:
+            await asyncio.shield(self._sent_sources[source.digest])
+        except Exception:
+            self._sent_sources.pop(source.digest, None)  # it is tried again with the next request
+            raise
 
 
 async def _spawn(model: Any, request: GenerationRequest, **options: Any) -> Any:

@@ -10,13 +10,16 @@ import asyncio
 import json
 import logging
 import traceback
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from musicgen_lab.backends.wire import FORMAT, pack, plain
 from musicgen_lab.clip import Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
-from musicgen_lab.request import DURATION_MIN_S, GenerationRequest
+from musicgen_lab.limits import DURATION_MIN_S
+from musicgen_lab.request import GenerationRequest
+from musicgen_lab.source import Source
 
 if TYPE_CHECKING:
     from musicgen_lab.backends.worker import EngineWorker
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 Report: TypeAlias = "Callable[[int, int], Awaitable[None]]"
 REPORT_EVERY_S = 1.0
+SOURCES_KEPT = 8  # in memory
 SAID_OF_FAILURES = ("error_type", "message", "traceback")
 logger = logging.getLogger(__name__)
 
@@ -41,6 +45,8 @@ class ModelContainer:
     fetch : callable
         Puts the model's weights into this container's folder of prepared models; raises
         `ModelUnavailable` if they are not available.
+    read_source : async callable
+        Takes the digest of what a clip begins with; returns its content, None if it is not there.
     on_broken : callable
         Called once the device no longer works: this container should end.
     on_room : callable
@@ -55,11 +61,14 @@ class ModelContainer:
         *,
         device: str,
         fetch: Callable[[str], None],
+        read_source: Callable[[str], Awaitable[bytes | None]],
         on_broken: Callable[[], None],
         on_room: Callable[[int], None],
     ) -> None:
         self._model, self._device, self._fetch = model, device, fetch
         self._on_broken, self._on_room = on_broken, on_room
+        self._read_source = read_source
+        self._sources: OrderedDict[str, Source] = OrderedDict()  # of the last few clips, by digest
         self._capacity: Capacity | None = None
         self._durations_s: list[float] = []  # of the clips in progress
         self._room = 0  # as last reported
@@ -158,13 +167,47 @@ class ModelContainer:
             self._room = room
             self._on_room(room)
 
+    async def _with_source(self, fields: Mapping[str, Any]) -> GenerationRequest:
+        """Return the request of fields, with the content of what it begins with.
+
+        Raises
+        ------
+        InvalidRequest
+            When there is no such content, or it cannot be begun with.
+        """
+        request = GenerationRequest(**fields)
+        if request.begin_with is None:
+            return request
+        digest = request.begin_with.digest
+        if digest not in self._sources:
+            content = await self._read_source(digest)
+            if content is None:
+                raise InvalidRequest(
+                    f"the service has no begin_with {digest[:12]}…; send the request again with "
+                    "the sound",
+                    field="begin_with",
+                    value=digest,
+                )
+            source = await asyncio.to_thread(Source.of_bytes, content, f"begin_with {digest[:12]}…")
+            if source.digest != digest:
+                raise InvalidRequest(
+                    f"begin_with {digest[:12]}… is stored with another content",
+                    field="begin_with",
+                    value=digest,
+                )
+            self._sources[digest] = source
+        self._sources.move_to_end(digest)
+        while len(self._sources) > SOURCES_KEPT:
+            self._sources.popitem(last=False)
+        return GenerationRequest(**{**dict(request), "begin_with": self._sources[digest]})
+
     async def _make(
         self, fields: Mapping[str, Any], line: dict[str, Any], report: Report | None
     ) -> dict[str, Any]:
         try:
             if self._worker is None:
                 raise ModelUnavailable(str(self._error))
-            request = self._worker.resolve(GenerationRequest(**fields))
+            request = self._worker.resolve(await self._with_source(fields))
             line |= {"duration": request.duration, "seed": request.seed}
             making = self._worker.submit(request)
             self._durations_s.append(request.duration)

@@ -32,7 +32,7 @@ def generate(
 ) -> int:
     """Make one clip and write it as a WAV file."""
     from musicgen_lab.backends import KnowsCodebooks, KnowsModels
-    from musicgen_lab.clip import Failure
+    from musicgen_lab.clip import Failure, conversion_note
     from musicgen_lab.progress import ProgressBar
     from musicgen_lab.request import TOP_K_MAX, GenerationRequest, ignored_by_choice
     from musicgen_lab.runs.atomic_io import write_atomically
@@ -62,6 +62,8 @@ def generate(
         bar.finish(request, failed=isinstance(result, Failure))
     if isinstance(result, Failure):
         return fail(f"{result.error_type}: {result.message}", EXIT_SOME_FAILED)
+    if note := conversion_note(result.provenance):
+        warnings.warn(note, MusicGenLabWarning, stacklevel=1)
     write_atomically(out, result.wav_bytes())
     made = f"{result.duration_s:g} s at {result.sample_rate:,} Hz in {result.elapsed_s:.1f} s"
     click.echo(f"{made}, seed {result.request.seed}, {result.request.model}", err=True)

@@ -25,6 +25,7 @@ from musicgen_lab.request import (
 
 Command = Callable[..., Any]
 METAVARS = {"begin_with": "FILE|RUN#KEY"}
+BEGIN_WITH = "Continue a sound: a WAV, FLAC, MP3 or Ogg file, or a clip of a run by its key."
 
 
 def number(text: str) -> int | float | str:
@@ -129,7 +130,7 @@ def request_options(*, many: bool) -> Callable[[Command], Command]:
                     is_flag=True,
                     flag_value=False,
                     default=None,
-                    help=f"Not: {field.description}",
+                    help="Leave the part that --begin-with gave out of the clip.",
                 )(command)
                 continue
             command = click.option(
@@ -162,6 +163,8 @@ def request_options(*, many: bool) -> Callable[[Command], Command]:
 def _help(name: str, *, many: bool) -> str:
     """Describe a field, its limits and its default, from the request's schema."""
     field = GenerationRequest.model_fields[name]
+    if name == "begin_with":
+        return BEGIN_WITH + ("  [repeat it for several]" if many else "")
     notes = []
     if field_type(name) is not str:
         limits = field_schema(name)

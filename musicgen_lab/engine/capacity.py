@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from musicgen_lab.limits import DURATION_MIN_S
 from musicgen_lab.models.config import ModelConfig
-from musicgen_lab.request import DURATION_MIN_S
 
 GIB = 2**30
 GPU_BLOCK_LEN = 64  # steps, or tokens of a prompt

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from musicgen_lab.clip import PROMPT_UNREAD, Clip, Failure, Provenance
+from musicgen_lab.clip import BEGIN_CONVERTED, PROMPT_UNREAD, Clip, Failure, Provenance
 from musicgen_lab.engine.beginnings import Beginnings
 from musicgen_lab.engine.capacity import ROWS_PER_CLIP, Capacity
 from musicgen_lab.engine.clip_state import ClipState
@@ -52,7 +52,6 @@ from musicgen_lab.models.config import ModelConfig
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.streaming import OnChunk
 
-BEGINNING_CONVERTED = "begin_with_converted"  # a detail of a clip's provenance
 STAGGERED_SHARE = 0.5  # of the shortest clip, over which the slots are filled
 
 
@@ -371,7 +370,7 @@ class Engine:
         ]
         notes = {
             PROMPT_UNREAD: ", ".join(dict.fromkeys(unread)),
-            BEGINNING_CONVERTED: self._beginnings.describe(clip.request),
+            BEGIN_CONVERTED: self._beginnings.describe(clip.request),
         }
         details = {name: note for name, note in notes.items() if note}
         return replace(self.provenance, details={**self.provenance.details, **details})

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from musicgen_lab.errors import ModelUnavailable
-from musicgen_lab.request import WINDOW_S
+from musicgen_lab.limits import WINDOW_S
 
 CONFIG_FILE = "config.json"
 LM_FILE = "lm.safetensors"

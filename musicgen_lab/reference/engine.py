@@ -19,9 +19,10 @@ import torch
 
 from musicgen_lab.clip import Clip, Failure, Provenance, Samples
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.limits import WINDOW_S
 from musicgen_lab.models.config import is_model_folder, load_config
 from musicgen_lab.reference.models import open_models
-from musicgen_lab.request import WINDOW_S, GenerationRequest
+from musicgen_lab.request import GenerationRequest
 from musicgen_lab.version import VERSION
 
 _RANDOM_STATE = threading.Lock()  # audiocraft draws from torch's global generator

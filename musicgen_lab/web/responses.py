@@ -14,9 +14,10 @@ import soundfile
 from fastapi import Response
 
 from musicgen_lab.backends.submitting import LOST, RETRY_AFTER_S, Busy, RetryLater
-from musicgen_lab.clip import PROMPT_UNREAD, Clip, Failure
+from musicgen_lab.clip import PROMPT_UNREAD, Clip, Failure, conversion_note
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
-from musicgen_lab.request import DURATION_MAX_S, GenerationRequest, field_schema, short
+from musicgen_lab.limits import DURATION_MAX_S
+from musicgen_lab.request import GenerationRequest, field_schema, short
 from musicgen_lab.request import limit_of as field_limit
 
 JSON = "application/json"
@@ -209,7 +210,8 @@ def clip_body(clip: Clip, sample_format: SampleFormat, warnings: Sequence[str]) 
 
 def sound_warnings(clip: Clip, media_type: str, sample_format: SampleFormat) -> list[str]:
     """Say what of a prompt the model did not understand, and whether an answer is clipped."""
-    warnings = []
+    note = conversion_note(clip.provenance)
+    warnings = [note] if note else []
     unread = clip.provenance.details.get(PROMPT_UNREAD)
     if unread:
         warnings.append(f"the model's text encoder does not know {unread} in the prompt")

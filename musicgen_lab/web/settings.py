@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from musicgen_lab.backends.api_key import read_api_key
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.request import DURATION_MAX_S, DURATION_MIN_S, WINDOW_S
+from musicgen_lab.limits import DURATION_MAX_S, DURATION_MIN_S, WINDOW_S
 
 ALLOWED_ORIGINS, DURATION_MAX = "MUSICGEN_ALLOWED_ORIGINS", "MUSICGEN_DURATION_MAX"
 KIB = 1024  # bytes

@@ -42,6 +42,7 @@ from tests.modal_server.deployed import (
 from tests.modal_server.server import modal_server
 from tests.support.contract import blocks
 from tests.support.environments import base
+from tests.support.sources import hum
 
 Result = api_pb2.GenericResult
 PROMPT = "calm acoustic guitar melody"
@@ -80,6 +81,23 @@ def test_a_clip_made_on_modal_is_sample_for_sample_the_engines_own(backend):
     assert clip.provenance.details["gpu"] == "CPU"
     assert clip.provenance.details["gpu_s"] > 0
     assert clip.provenance.details["cost_usd"] > 0
+
+
+def test_clips_that_continue_a_sound_are_the_engines_own_and_it_is_sent_once(
+    server, backend, tmp_path
+):
+    sweep = Sweep(prompt=PROMPT, begin_with=hum(1.0), duration=2, seed=range(3))
+    results = sweep.run(backend, tmp_path / "run", progress=False)
+    assert list(results.frame["status"]) == ["ok"] * 3, list(results.frame["error"])
+    sources = server.servicer.dicts[server.servicer.named_dicts["musicgen-sources"]]
+    assert len(sources) == 1
+    made = [results.clip(key) for key in results.frame["key"]]
+    engine = Engine.open(EMBEDDED_FOLDER, EngineOptions("cpu"))
+    requests = sweep.plan(backend).requests
+    own = {clip.request.seed: clip for clip in engine.generate(requests)}
+    for clip in made:
+        np.testing.assert_array_equal(clip.samples, own[clip.request.seed].samples)
+        np.testing.assert_array_equal(clip.codes, own[clip.request.seed].codes)
 
 
 def test_one_deployment_serves_several_models_side_by_side(server, backend):

@@ -9,8 +9,8 @@ import pytest
 
 from musicgen_lab.backends.gpus import GPUS
 from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX, capacity_on_gpu
+from musicgen_lab.limits import DURATION_MAX_S
 from musicgen_lab.models.released import released_config
-from musicgen_lab.request import DURATION_MAX_S
 from service.deployment import (
     GPU_LOCK,
     LONGEST_CLIPS,
@@ -95,9 +95,11 @@ def test_the_images_hold_nothing_of_notebooks_of_tests_or_of_the_reference_engin
 
 
 def test_the_containers_get_the_settings_that_were_deployed():
-    given = {"MUSICGEN_MODELS": "a@1, b@2", "MUSICGEN_GPU": "cpu", "MUSICGEN_PROXY_AUTH": "true"}
+    given = {"MUSICGEN_MODELS": "a@1, b@2", "MUSICGEN_GPU": "cpu", "MUSICGEN_PROXY_AUTH": "true",
+             "MUSICGEN_DURATION_MAX": "120"}  # fmt: skip
     settings = DeploymentSettings.from_environment(given)
     assert settings.models == ("a@1", "b@2") and settings.gpu == () and settings.proxy_auth
+    assert settings.duration_max_s == 120
     assert DeploymentSettings.from_environment(settings.environment()) == settings
 
 
@@ -111,7 +113,8 @@ def test_the_containers_get_the_settings_that_were_deployed():
      ("MUSICGEN_MODELS", f"facebook/musicgen-melody@{40 * 'a'}"), ("MUSICGEN_PUBLIC", "yes"),
      ("MUSICGEN_MODELS", f"facebook/musicgen-style@{40 * 'a'}"), ("MUSICGEN_CLIPS_AT_ONCE", "64"),
      ("MUSICGEN_ALLOWED_ORIGINS", "example.org"),
-     ("MUSICGEN_ALLOWED_ORIGINS", "https://a.example?b"), ("MUSICGEN_WAITING", "501")],
+     ("MUSICGEN_ALLOWED_ORIGINS", "https://a.example?b"), ("MUSICGEN_WAITING", "501"),
+     ("MUSICGEN_DURATION_MAX", "301"), ("MUSICGEN_DURATION_MAX", "long")],
 )  # fmt: skip
 def test_a_setting_that_cannot_be_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):
