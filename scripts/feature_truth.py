@@ -1,8 +1,9 @@
 """Measure pieces whose onsets, tempo and key are known, and write docs/features.md.
 
-    uv run scripts/feature_truth.py
+    uv run --with essentia==2.1b6.dev1389 scripts/feature_truth.py
 
-The pieces are played by the synthesiser that the demo model was trained on. Takes a minute.
+The pieces are played by the synthesiser that the demo model was trained on. librosa and
+essentia measure them too, with their defaults. Takes some minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy.signal import resample_poly
 
 from musicgen_lab.analysis.drift import (
     DRIFT_FEATURES,
@@ -224,10 +226,45 @@ def is_tempo(estimated_bpm: object, known_bpm: float) -> bool:
     return isinstance(estimated_bpm, float) and abs(estimated_bpm / known_bpm - 1) < TEMPO_TOLERANCE
 
 
-def truth_rows() -> Iterator[tuple[str, str, str, str]]:
-    """Return (feature, reference, what is measured, librosa's default or the weakest case)."""
+class Essentia:
+    """essentia's onsets, tempo and key, by the algorithms that its tutorial uses.
+
+    They expect 44.1 kHz.
+    """
+
+    def __init__(self) -> None:
+        import essentia
+        from essentia import standard
+
+        essentia.log.infoActive = essentia.log.warningActive = False
+        self._new_onset_rate = standard.OnsetRate  # one finds nothing in a second sound
+        self._tempo = standard.RhythmExtractor2013(method="multifeature")
+        self._key = standard.KeyExtractor()
+
+    def onsets_s(self, samples: Array) -> Array:
+        """Return the times of onsets."""
+        return np.asarray(self._new_onset_rate()(self._resampled(samples))[0])
+
+    def tempo_bpm(self, samples: Array) -> float:
+        """Return the tempo."""
+        return float(self._tempo(self._resampled(samples))[0])
+
+    def key(self, samples: Array) -> str:
+        """Return the key, named as ours are."""
+        tonic, mode, _ = self._key(self._resampled(samples))
+        sharps = {"Ab": "G#", "Bb": "A#", "Db": "C#", "Eb": "D#", "Gb": "F#"}
+        return f"{sharps.get(tonic, tonic)} {mode}"
+
+    @staticmethod
+    def _resampled(samples: Array) -> Array:
+        return resample_poly(samples, 441, 320).astype(np.float32)
+
+
+def truth_rows() -> Iterator[tuple[str, str, str, str, str]]:
+    """Return (feature, reference, what is measured, librosa's default, essentia's)."""
     import librosa
 
+    essentia = Essentia()
     pieces = list(rendered_pieces(81))
     measured = [measure(piece.samples[np.newaxis], SAMPLE_RATE) for piece in pieces]
     estimates = {
@@ -236,6 +273,7 @@ def truth_rows() -> Iterator[tuple[str, str, str, str]]:
             librosa.onset.onset_detect(y=piece.samples, sr=SAMPLE_RATE, units="time")
             for piece in pieces
         ],
+        "essentia": [essentia.onsets_s(piece.samples) for piece in pieces],
     }
     texts = {}
     for who, times in estimates.items():
@@ -259,11 +297,13 @@ def truth_rows() -> Iterator[tuple[str, str, str, str]]:
         len(librosa.onset.onset_detect(y=one, sr=SAMPLE_RATE)) / DURATION_S
         for one in steady.values()
     ]
+    essentias = [len(essentia.onsets_s(one)) / DURATION_S for one in steady.values()]
     yield (
         "Onset rate",
         "noise, pads, fades: none",
         f"{np.mean(rates):.2f} per second, at most {max(rates):.2f}",
         f"{np.mean(theirs):.1f} per second, at most {max(theirs):.1f}",
+        f"{np.mean(essentias):.1f} per second, at most {max(essentias):.1f}",
     )
     drums = list(drum_pieces((70, 80, 90, 100, 110, 120, 128, 140, 150, 160, 174, 180)))
     clicks = list(click_pieces((50, 70, 88, 100, 120, 140, 160, 180, 200, 220)))
@@ -285,11 +325,13 @@ def truth_rows() -> Iterator[tuple[str, str, str, str]]:
             is_tempo(float(librosa.feature.tempo(y=one.samples, sr=SAMPLE_RATE)[0]), one.tempo_bpm)
             for one in group
         ]
+        essentias = [is_tempo(essentia.tempo_bpm(one.samples), one.tempo_bpm) for one in group]
         yield (
             "Tempo",
             f"{name}, within 4%",
             f"{np.mean(right):.0%} right; {np.mean(either):.0%} with the alternative",
             f"{np.mean(theirs):.0%} right",
+            f"{np.mean(essentias):.0%} right",
         )
     random = [measure(one[np.newaxis], SAMPLE_RATE) for one in without_beat(20)]
     none = [np.isnan(values["tempo_bpm"]) for values in [*random, *still.values()]]
@@ -298,22 +340,31 @@ def truth_rows() -> Iterator[tuple[str, str, str, str]]:
         "notes at random times, noise, pads: none",
         f"{np.mean(none):.0%} NaN",
         "names one",
+        "names one",
     )
     right = [value["key_estimate"] == one.key for value, one in zip(measured, pieces, strict=True)]
-    yield "Key", "81 rendered pieces in 6 keys", f"{np.mean(right):.0%} right", "has no key"
+    essentias = [essentia.key(piece.samples) == piece.key for piece in pieces]
+    yield (
+        "Key",
+        "81 rendered pieces in 6 keys",
+        f"{np.mean(right):.0%} right",
+        "has no key",
+        f"{np.mean(essentias):.0%} right",
+    )
     named = [values["key_estimate"] for name, values in still.items() if "noise" in name]
-    yield "Key", "noise: none", f"{sum(key is not None for key in named)} of {len(named)} named", ""
+    count = f"{sum(key is not None for key in named)} of {len(named)} named"
+    yield "Key", "noise: none", count, "has no key", "names one"
     clarity = np.array([value["key_clarity"] for value in measured])
     good, bad = clarity[right], clarity[~np.array(right)]
     share = np.mean(good[:, np.newaxis] > bad)
-    yield "Key clarity", "higher where the key is right", f"in {share:.0%} of the pairs", ""
+    yield "Key clarity", "higher where the key is right", f"in {share:.0%} of the pairs", "", ""
     repeated = {
         name: measure(one[np.newaxis], SAMPLE_RATE)["self_similarity"]
         for name, one in repeating_pieces().items()
     }
     repeated |= {name: values["self_similarity"] for name, values in still.items()}
     for name, value in repeated.items():
-        yield "Repetition", name, f"{value:.2f}", ""
+        yield "Repetition", name, f"{value:.2f}", "", ""
 
 
 def steady_music(duration_s: float, *, instrument: str = "piano", tempo_bpm: float = 100) -> Array:
@@ -326,7 +377,7 @@ def steady_music(duration_s: float, *, instrument: str = "piano", tempo_bpm: flo
     return play(notes, round(duration_s * SAMPLE_RATE), bright=True)
 
 
-def drift_rows() -> Iterator[tuple[str, str, str, str]]:
+def drift_rows() -> Iterator[tuple[str, str, str, str, str]]:
     """Return rows for the drift of two minutes of music that change at the seam at 84 s."""
     steady = steady_music(120)
     until = 84 * SAMPLE_RATE
@@ -346,7 +397,7 @@ def drift_rows() -> Iterator[tuple[str, str, str, str]]:
         drift = drifts(windows)[name] + 0.0
         feature = DRIFT_FEATURES[name]
         measured = f"{signed(drift, 1 if abs(drift) >= 0.05 else 2)} {feature.unit}"
-        yield feature.label, reference, measured, ""
+        yield feature.label, reference, measured, "", ""
 
 
 def feature_sections() -> str:
@@ -396,10 +447,11 @@ clip that does not have a feature has NaN: silence has no tempo.
 ## Compared with known truth
 
 Pieces of 8 s, played by the synthesiser that the demo model was trained on, so that onsets, tempo
-and key are known. They are not recordings: results on dense mixes and voices will be worse.
+and key are known. They are not recordings: results on dense mixes and voices will be worse. Beside
+them stand librosa's defaults and essentia 2.1b6's OnsetRate, RhythmExtractor2013 and KeyExtractor.
 
-| Feature | Reference | Measured | librosa's default |
-|---|---|---|---|
+| Feature | Reference | Measured | librosa | essentia |
+|---|---|---|---|---|
 {table}
 
 ## Every feature
