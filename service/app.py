@@ -27,6 +27,8 @@ Settings are environment variables, read when this file is deployed:
 """
 
 import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +205,16 @@ class MusicGen:
         return await self.container.generate(
             request, request_id, write_progress if report else None
         )
+
+    @modal.method()
+    async def stream(
+        self, request: dict[str, Any], request_id: str = ""
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Make one clip, and yield this call's id, the sound while it is made, and the clip."""
+        yield {"call": str(modal.current_function_call_id())}
+        async with aclosing(self.container.stream(request, request_id)) as messages:
+            async for message in messages:
+                yield message
 
     @modal.method()
     async def describe(self) -> dict[str, Any]:

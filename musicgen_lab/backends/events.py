@@ -1,19 +1,10 @@
-"""The events of a service that streams a clip: read within limits, and checked."""
+"""Server-sent events, such as those of a service that streams a clip, read within limits."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
-
-import numpy as np
-import soundfile
-
-from musicgen_lab.clip import decode_audio, shape_fault
-from musicgen_lab.request import GenerationRequest
-from musicgen_lab.streaming import SoundChunk
 
 END = b"\n\n"  # of an event
 
@@ -51,39 +42,3 @@ async def read_events(
                 yield fields.get("event", ""), data
         if len(buffer) > max_bytes:
             raise ValueError(f"an event has more than {max_bytes:,} bytes")
-
-
-def read_chunk(body: dict[str, Any], request: GenerationRequest, sent: int) -> SoundChunk:
-    """Return the chunk in the data of an event.
-
-    Parameters
-    ----------
-    body : dict
-        From a service, which is not trusted.
-    request : GenerationRequest
-        Resolved.
-    sent : int
-        Samples per channel in the chunks before it.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        When it cannot be the next part of the request's clip.
-    """
-    wav = base64.b64decode(body["audio_base64"])
-    try:
-        info = soundfile.info(io.BytesIO(wav))  # before anything is decoded: it may claim any size
-    except soundfile.LibsndfileError as error:
-        raise ValueError(str(error)) from None
-    total, steps_done, steps = (
-        int(body[name]) for name in ("total_samples", "steps_done", "steps")
-    )
-    fault = shape_fault(request, info.channels, total, info.samplerate)
-    if fault is not None:
-        raise ValueError(fault)
-    if sent + info.frames > total or not 0 <= steps_done <= steps:
-        raise ValueError("it has more than the whole clip")
-    samples, sample_rate = decode_audio(wav)
-    if not np.isfinite(samples).all():
-        raise ValueError("its samples are not all finite numbers")
-    return SoundChunk(samples, sample_rate, sent / sample_rate, steps_done, steps, total)

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from musicgen_lab.backends.api_key import KEY_ADDRESS, is_loopback, keys_are_for, read_api_key
 from musicgen_lab.backends.event_loop import EventLoop
-from musicgen_lab.backends.events import read_chunk, read_events
+from musicgen_lab.backends.events import read_events
 from musicgen_lab.backends.submitting import (
     LOST,
     RETRY_AFTER_S,
@@ -29,7 +29,7 @@ from musicgen_lab.backends.submitting import (
     resolve_served,
     stream_by_submitting,
 )
-from musicgen_lab.backends.wire import FORMAT, check_format, unpack
+from musicgen_lab.backends.wire import FORMAT, check_format, unpack, unpack_chunk
 from musicgen_lab.clip import Clip, Failure, checked
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.limits import WINDOW_S
@@ -416,7 +416,8 @@ class HttpBackend:
                 message = str(body.get("message") or body.get("detail"))
                 return checked(Failure(making.request, kind, message))
             if name == "sound":
-                chunk = read_chunk(body, making.request, making.sent)
+                body["wav"] = base64.b64decode(body["audio_base64"])
+                chunk = unpack_chunk(body, making.request, making.sent)
                 making.sent += chunk.samples.shape[1]
                 making.on_chunk(chunk)
         raise httpx2.RemoteProtocolError("the events ended before the clip")

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.backends.estimates import Estimate
@@ -18,14 +27,16 @@ from musicgen_lab.backends.submitting import (
     TRIES,
     Result,
     generate_by_submitting,
+    of_one_request,
     resolve_served,
+    stream_by_submitting,
 )
-from musicgen_lab.backends.wire import check_format, plain, unpack
-from musicgen_lab.clip import Clip
+from musicgen_lab.backends.wire import check_format, plain, unpack, unpack_chunk
+from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.request import TOP_K_MAX, GenerationRequest
 from musicgen_lab.source import Source
-from musicgen_lab.streaming import OnChunk
+from musicgen_lab.streaming import OnChunk, SoundChunk
 
 if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
@@ -122,10 +133,33 @@ class ModalBackend:
     def submit(self, request: GenerationRequest, on_chunk: OnChunk | None = None) -> Future[Result]:
         """Send a resolved request; cancelling the future cancels it on Modal too.
 
-        All of the sound arrives with the clip: `on_chunk` is not called.
+        Parameters
+        ----------
+        request : GenerationRequest
+        on_chunk : callable, optional
+            Called with the clip's sound, part by part, in this backend's thread.
         """
         self._about()  # raises for a service of another format before anything is made
-        return self._loop.start(self._make(request, REQUEST_ID.get()))
+        stream = None if on_chunk is None else _Stream(request, on_chunk)
+        return self._loop.start(self._make(request, REQUEST_ID.get(), stream))
+
+    def stream(self, request: GenerationRequest) -> Generator[SoundChunk]:
+        """Yield the sound of a request while it is made, as in `Streams`."""
+        return of_one_request(self.stream_all([request]))
+
+    def stream_all(
+        self, requests: Sequence[GenerationRequest]
+    ) -> Generator[tuple[int, SoundChunk | Failure]]:
+        """Yield the sound of several requests while they are made, as in `Streams`."""
+        return self._stream([self.resolve(request) for request in requests])
+
+    def _stream(
+        self, resolved: Sequence[GenerationRequest]
+    ) -> Generator[tuple[int, SoundChunk | Failure]]:
+        try:
+            yield from stream_by_submitting(self.submit, resolved)
+        finally:
+            self._loop.settle(CANCEL_S)
 
     def progress(self, future: Future[Result]) -> None:
         """Return None: Modal does not report the progress of a call."""
@@ -265,13 +299,19 @@ class ModalBackend:
             await self._require(identity)
         return await self._model(identity)
 
-    async def _make(self, request: GenerationRequest, request_id: str) -> Result:
+    async def _make(
+        self, request: GenerationRequest, request_id: str, stream: _Stream | None
+    ) -> Result:
         for lost in range(TRIES):
-            result = await self._read(self._send(request, request_id), request)
+            if stream is None:
+                answer = self._send(request, request_id)
+            else:
+                answer = self._hear(stream, request_id)
+            result = await self._read(answer, request)
             if isinstance(result, Clip):
                 return self.add_cost(result, containers_lost=lost)
-            if result.error_type not in LOST:
-                return result
+            if result.error_type not in LOST or (stream is not None and stream.sent):
+                return result  # sound that was heard cannot begin again
             if lost + 1 == TRIES:
                 return replace(result, message=f"{result.message}; this happened {TRIES} times")
         raise AssertionError("the loop returns")
@@ -286,6 +326,25 @@ class ModalBackend:
         except asyncio.CancelledError:
             await asyncio.shield(call.cancel.aio())
             raise
+
+    async def _hear(self, stream: _Stream, request_id: str) -> Mapping[str, Any]:
+        """Send a request, hand on its sound, and return the response that ends it."""
+        await self._send_source(stream.request.begin_with)
+        model = await self._require_model(str(stream.request.model))
+        fields = plain(stream.request.model_dump())
+        messages = model.stream.remote_gen.aio(fields, request_id=request_id)
+        called = asyncio.ensure_future(anext(messages))  # the first one has the id of the call
+        try:
+            await asyncio.shield(called)
+            async for message in messages:
+                if "status" in message:
+                    result: Mapping[str, Any] = message
+                    return result
+                stream.hand_on(message)
+        except asyncio.CancelledError:
+            await asyncio.shield(_cancel_call(called))
+            raise
+        raise ValueError("the stream ended before the clip")
 
     async def _read(
         self, answer: Coroutine[Any, Any, Mapping[str, Any]], request: GenerationRequest
@@ -344,6 +403,31 @@ async def _spawn(model: Any, request: GenerationRequest, **options: Any) -> Any:
         call = await spawning
         await call.cancel.aio()
         raise
+
+
+@dataclass
+class _Stream:
+    """A request whose sound is handed on."""
+
+    request: GenerationRequest
+    on_chunk: OnChunk
+    sent: int = 0  # samples per channel
+
+    def hand_on(self, message: Mapping[str, Any]) -> None:
+        chunk = unpack_chunk(message, self.request, self.sent)
+        self.sent += chunk.samples.shape[1]
+        self.on_chunk(chunk)
+
+
+async def _cancel_call(called: asyncio.Future[Mapping[str, Any]]) -> None:
+    """Cancel the call of a stream, whose id is or will be in its first message."""
+    import modal
+
+    await asyncio.wait([called], timeout=CANCEL_S)
+    if not called.done():
+        called.cancel()
+    elif not called.exception():
+        await modal.FunctionCall.from_id(str(called.result()["call"])).cancel.aio()
 
 
 async def _wait_for(call: Any) -> Mapping[str, Any]:

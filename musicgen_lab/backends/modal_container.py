@@ -11,15 +11,16 @@ import json
 import logging
 import traceback
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from musicgen_lab.backends.wire import FORMAT, pack, plain
+from musicgen_lab.backends.wire import FORMAT, pack, pack_chunk, plain
 from musicgen_lab.clip import Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
 from musicgen_lab.limits import DURATION_MIN_S
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.source import Source
+from musicgen_lab.streaming import OnChunk, SoundChunk
 
 if TYPE_CHECKING:
     from musicgen_lab.backends.worker import EngineWorker
@@ -123,7 +124,11 @@ class ModelContainer:
         return model
 
     async def generate(
-        self, fields: Mapping[str, Any], request_id: str, report: Report | None
+        self,
+        fields: Mapping[str, Any],
+        request_id: str,
+        report: Report | None,
+        on_chunk: OnChunk | None = None,
     ) -> dict[str, Any]:
         """Make one clip.
 
@@ -135,6 +140,8 @@ class ModelContainer:
             The caller's id of this request in its log; empty for none.
         report : async callable or None
             Awaited with the steps done and the total steps, at most once a second.
+        on_chunk : callable, optional
+            Called with the clip's sound, part by part, in the engine's thread.
 
         Returns
         -------
@@ -143,9 +150,39 @@ class ModelContainer:
             exception could only be unpickled by callers that have its class.
         """
         line: dict[str, Any] = {"request_id": request_id, "model": self._model}
-        message = await self._make(fields, line, report)
+        message = await self._make(fields, line, report, on_chunk)
         logger.info(json.dumps(line))
         return message
+
+    async def stream(
+        self, fields: Mapping[str, Any], request_id: str
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """Make one clip and yield its sound meanwhile; its slot is freed when this is closed.
+
+        Parameters
+        ----------
+        fields, request_id
+            As for `generate`.
+
+        Yields
+        ------
+        dict
+            `wire.pack_chunk` of every chunk, and at last what `generate` returns.
+        """
+        loop = asyncio.get_running_loop()
+        chunks: asyncio.Queue[SoundChunk | None] = asyncio.Queue()
+
+        def put(chunk: SoundChunk) -> None:
+            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+
+        making = asyncio.ensure_future(self.generate(fields, request_id, None, put))
+        making.add_done_callback(lambda _: chunks.put_nowait(None))
+        try:
+            while (chunk := await chunks.get()) is not None:
+                yield pack_chunk(chunk)
+            yield making.result()
+        finally:
+            making.cancel()
 
     def describe(self) -> dict[str, Any]:
         """Return the state of this container, or why it cannot serve, as plain values."""
@@ -202,14 +239,18 @@ class ModelContainer:
         return GenerationRequest(**{**dict(request), "begin_with": self._sources[digest]})
 
     async def _make(
-        self, fields: Mapping[str, Any], line: dict[str, Any], report: Report | None
+        self,
+        fields: Mapping[str, Any],
+        line: dict[str, Any],
+        report: Report | None,
+        on_chunk: OnChunk | None,
     ) -> dict[str, Any]:
         try:
             if self._worker is None:
                 raise ModelUnavailable(str(self._error))
             request = self._worker.resolve(await self._with_source(fields))
             line |= {"duration": request.duration, "seed": request.seed}
-            making = self._worker.submit(request)
+            making = self._worker.submit(request, on_chunk)
             self._durations_s.append(request.duration)
             self._tell_room()
             waiting = asyncio.wrap_future(making)

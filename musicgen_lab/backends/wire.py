@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import soundfile
 
 from musicgen_lab.clip import (
@@ -21,11 +22,13 @@ from musicgen_lab.clip import (
     Provenance,
     checked,
     decode_audio,
+    encode_wav,
     shape_fault,
 )
 from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.source import Codes, SourceCodes
+from musicgen_lab.streaming import SoundChunk
 from musicgen_lab.version import VERSION
 
 FORMAT = 1
@@ -153,6 +156,52 @@ def _read_codes(content: bytes | None, lasts_s: float) -> Codes | None:
     if abs(stored.duration_s - lasts_s) > LENGTH_TOLERANCE_S:
         raise ValueError(f"its codes last {stored.duration_s:.4g} s, its sound {lasts_s:.4g} s")
     return stored.codes
+
+
+def pack_chunk(chunk: SoundChunk) -> dict[str, Any]:
+    """Return a chunk as plain values, with its exact samples as a float WAV file's bytes."""
+    return plain(
+        {
+            "wav": encode_wav(chunk.samples, chunk.sample_rate),
+            "steps_done": chunk.steps_done,
+            "steps": chunk.steps,
+            "total_samples": chunk.total_samples,
+        }
+    )
+
+
+def unpack_chunk(message: Mapping[str, Any], request: GenerationRequest, sent: int) -> SoundChunk:
+    """Return the chunk in a message.
+
+    Parameters
+    ----------
+    message : Mapping
+        Made by `pack_chunk`, possibly by an untrusted service.
+    request : GenerationRequest
+        Resolved.
+    sent : int
+        Samples per channel in the chunks before it.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        When it cannot be the next part of the request's clip.
+    """
+    wav, total = message["wav"], int(message["total_samples"])
+    steps_done, steps = int(message["steps_done"]), int(message["steps"])
+    try:
+        info = soundfile.info(io.BytesIO(wav))  # before anything is decoded: it may claim any size
+    except soundfile.LibsndfileError as error:
+        raise ValueError(str(error)) from None
+    fault = shape_fault(request, info.channels, total, info.samplerate)
+    if fault is not None:
+        raise ValueError(fault)
+    if sent + info.frames > total or not 0 <= steps_done <= steps:
+        raise ValueError("it has more than the whole clip")
+    samples, sample_rate = decode_audio(wav)
+    if not np.isfinite(samples).all():
+        raise ValueError("its samples are not all finite numbers")
+    return SoundChunk(samples, sample_rate, sent / sample_rate, steps_done, steps, total)
 
 
 def check_format(format_number: Any) -> None:

@@ -183,6 +183,36 @@ def test_a_request_that_is_cancelled_here_is_cancelled_on_modal_and_frees_its_sl
     assert sent in server.servicer.cancelled
 
 
+def test_a_clip_is_heard_while_it_is_made_on_modal(backend):
+    request = GenerationRequest(prompt=PROMPT, duration=4, seed=3)
+
+    *chunks, last = backend.stream(request)
+
+    assert len(chunks) > 1 and chunks[0].steps_done < chunks[0].steps
+    ends = np.cumsum([chunk.samples.shape[1] for chunk in chunks]) / 32_000
+    assert [chunk.start_s for chunk in chunks] == [0.0, *ends[:-1]]
+    (own,) = Engine.open(EMBEDDED_FOLDER, EngineOptions("cpu")).generate([request])
+    np.testing.assert_array_equal(last.clip.samples, own.samples)
+    assert last.clip.provenance.details["cost_usd"] > 0
+    heard = np.concatenate([chunk.samples for chunk in chunks], axis=1)
+    np.testing.assert_allclose(heard, own.samples, rtol=0, atol=1e-5)
+
+
+def test_a_stream_that_is_closed_here_is_cancelled_on_modal_and_frees_its_slot(server, backend):
+    made = backend.describe()["made"]
+    stream = backend.stream(GenerationRequest(prompt=PROMPT, duration=30, seed=61))
+    next(stream)
+
+    stream.close()
+
+    while backend.describe()["in_flight"]:
+        time.sleep(0.02)
+    assert backend.describe()["made"] == made
+    (sent,) = [i for call in server.servicer.calls.values() for i, (_, given) in call.inputs.items()
+               if is_clip(given) and request_in(given)["seed"] == 61]  # fmt: skip
+    assert sent in server.servicer.cancelled
+
+
 def job_entries():
     return modal.Dict.from_name("musicgen-jobs", create_if_missing=True)
 

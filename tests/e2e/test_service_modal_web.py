@@ -6,10 +6,11 @@ import re
 from urllib.parse import urlsplit
 
 import httpx2
+import numpy as np
 import pytest
 
 from musicgen_lab.backends.http import HttpBackend
-from musicgen_lab.clip import Clip
+from musicgen_lab.clip import Clip, decode_audio
 from musicgen_lab.request import GenerationRequest
 from tests.modal_server.deployed import clips_sent, deploy, is_clip, running_functions
 from tests.modal_server.server import modal_server
@@ -91,6 +92,21 @@ def test_a_client_that_disconnects_frees_its_slot_on_modal(server, address):
     client.close()
     server.wait_until(lambda servicer: delivered[0] in servicer.cancelled)
     server.servicer.on_deliver = None
+
+
+def test_a_clip_is_heard_through_the_web_app_while_it_is_made(server, address):
+    body = {"prompt": "x", "duration": 4, "seed": 9}
+    at_once = httpx2.post(
+        f"{address}/generate_endpoint", json=body, headers={"Accept": "audio/wav"}, timeout=280
+    )
+    with httpx2.stream(
+        "POST", f"{address}/generate_endpoint?stream=1", json=body, timeout=280
+    ) as answer:
+        parts = list(answer.iter_raw())
+
+    assert len(parts) > 1 and answer.headers["content-type"] == "audio/wav"
+    heard, _ = decode_audio(b"".join(parts))
+    np.testing.assert_allclose(heard, decode_audio(at_once.content)[0], rtol=0, atol=2 / 32768)
 
 
 def test_bad_input_is_refused_before_a_gpu_hears_of_it(server, address):

@@ -380,16 +380,23 @@ class Calls(Blobs):
 
     async def FunctionCallGetDataIn(self, stream):
         request = await stream.recv_message()
-        call, sent = self.call(request.function_call_id), request.last_index
-        while True:
-            async with self.changed:
-                await self.changed.wait_for(lambda: len(call.data_in) > sent)  # noqa: B023
-            for chunk in call.data_in[sent:]:
-                await stream.send_message(chunk)
-                sent += 1
+        await self.pass_on(stream, self.call(request.function_call_id).data_in, request.last_index)
 
     async def FunctionCallPutDataOut(self, stream):
         request = await stream.recv_message()
         self.call(request.function_call_id).data_out.extend(request.data_chunks)
         await self.notify()
         await stream.send_message(Empty())
+
+    async def FunctionCallGetDataOut(self, stream):
+        request = await stream.recv_message()
+        await self.pass_on(stream, self.call(request.function_call_id).data_out, request.last_index)
+
+    async def pass_on(self, stream, chunks, sent):
+        """Send the chunks after the first `sent` ones, as they come, until nobody listens."""
+        while True:
+            async with self.changed:
+                await self.changed.wait_for(lambda: len(chunks) > sent)  # noqa: B023
+            for chunk in chunks[sent:]:
+                await stream.send_message(chunk)
+                sent += 1

@@ -60,7 +60,7 @@ def use(server, monkeypatch):
 
 def is_clip(given):
     """Return whether an input asks for a clip."""
-    return given.method_name == "generate"
+    return given.method_name in ("generate", "stream")
 
 
 def clips_sent(server):
@@ -76,6 +76,6 @@ def running_functions(server):
 
 
 def request_in(given):
-    """Return the request that an input to `generate` carries."""
+    """Return the request that an input which asks for a clip carries."""
     (request,), _ = deserialize_data_format(given.args, given.data_format, None)
     return request
