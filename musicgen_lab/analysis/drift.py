@@ -22,7 +22,7 @@ from musicgen_lab.analysis.rhythm import tempo_bpm
 from musicgen_lab.analysis.sound import Sound
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.analysis.timbre import spectral_centroid_hz
-from musicgen_lab.request import WINDOW_S
+from musicgen_lab.limits import WINDOW_S
 
 WINDOWS_VERSION = 1
 """Raised when the measures of windows change, so that stored ones are measured again."""

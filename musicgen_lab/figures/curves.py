@@ -14,6 +14,7 @@ from musicgen_lab.figures.drawing import ACCENT, INK, MUTED, Drawing, add_title,
 from musicgen_lab.formatting import decimals_for, mid_sentence, signed, with_unit
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.designs import is_ordered
+from musicgen_lab.stats.effects import replicates
 from musicgen_lab.stats.study_tables import StudyTables
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def plot_curves(
     title = (
         "One dot for each clip, and a line fitted to them: dashed where it is inconclusive."
         if study.is_random_design
-        else "One dot for each seed, averaged over the other parameters; the line is their mean."
+        else f"One dot for each {replicates(table.replicate, 1)}, averaged over the other "
+        "parameters; the line is their mean."
     )
     add_title(figure, title)
     parts = []
@@ -109,7 +111,7 @@ def _draw_panel(
     x = frame[parameter].astype(float) if ordered else frame[parameter].map(number).astype(float)
     dots = values.dropna()
     if not is_random_design:
-        dots = values.groupby([x.rename("x"), frame["seed"]]).mean().dropna()
+        dots = values.groupby([x.rename("x"), frame[table.replicate]]).mean().dropna()
         x = dots.index.get_level_values("x").to_series(index=dots.index)
     axes.plot(
         x.loc[dots.index], dots, "o", markersize=3.5, color=MUTED, alpha=0.7, markeredgewidth=0

@@ -14,7 +14,7 @@ from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import ACCENT, MUTED, Drawing, add_title, lab_style
 from musicgen_lab.figures.mel_pictures import COLOUR_MAP, MelPictures, label_mel_axes, mark_seams
 from musicgen_lab.formatting import decimals_for, describe, mid_sentence, signed, with_unit
-from musicgen_lab.request import WINDOW_S
+from musicgen_lab.limits import WINDOW_S
 from musicgen_lab.runs.derived import window_values
 from musicgen_lab.runs.run_table import RunTable, seams_of
 

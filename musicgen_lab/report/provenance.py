@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.request import SWEEP_ORDER
+from musicgen_lab.runs.run_folder import SOURCES
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.templating import show
 
@@ -52,6 +53,7 @@ def command(design: Mapping[str, Any], table: RunTable) -> str:
 
     Every value is quoted, since a run folder may be untrusted.
     """
+    design = _with_paths(design, table)
     fields = {name: design["fields"][name] for name in SWEEP_ORDER if name in design["fields"]}
     made_with = [str(model).partition("@")[0] for model in table.frame["model"].dropna()]
     folder = table.folder.resolve().name
@@ -73,11 +75,25 @@ def command(design: Mapping[str, Any], table: RunTable) -> str:
     for name in sorted(fields, key=("prompt", *SWEEP_ORDER).index):
         values = fields[name] if isinstance(fields[name], list | tuple) else [fields[name]]
         option = f"--{name.replace('_', '-')}"
-        if name in ("prompt", "model"):
+        if any(isinstance(value, str) for value in values):
             words += [word for value in values for word in (option, str(value))]
-        else:
+        elif name == "include_start":
+            words += [f"--no-{option[2:]}"] if values == [False] else []
+        elif values != [None]:
             words += [option, ",".join(_number(value) for value in values)]
     return shlex.join([*words, *_engine_options(table.records), "--out", folder, "--report"])
+
+
+def _with_paths(design: Any, table: RunTable) -> Any:
+    """Return a design with the path of the run's own copy in the place of a source's digest."""
+    if isinstance(design, Mapping):
+        return {name: _with_paths(value, table) for name, value in design.items()}
+    if isinstance(design, list):
+        return [_with_paths(value, table) for value in design]
+    if isinstance(design, str) and design in table.run.source_names:
+        path = table.run.source_path(design)
+        return design if path is None else f"{table.folder.resolve().name}/{SOURCES}/{path.name}"
+    return design
 
 
 def _engine_options(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -25,7 +25,7 @@ from musicgen_lab.formatting import (
     value_with_unit,
 )
 from musicgen_lab.listening.grid import nothing_to_hear
-from musicgen_lab.report.sentences import find
+from musicgen_lab.report.sentences import find, source_sentence
 from musicgen_lab.request import SWEEP_ORDER
 from musicgen_lab.runs.frame import FIELD_DEFAULTS
 from musicgen_lab.runs.run_table import RunTable, request_of
@@ -108,6 +108,7 @@ def findings(table: RunTable, features: Sequence[str] | None = None) -> HTML:
             "The probability that any of the effects named here is a false positive is at most "
             f"{ALPHA:.0%} (Holm's correction)."
         )
+    method = " ".join(filter(None, [method, source_sentence(table)]))
     return show(
         "report/findings.html.j2",
         significant=found.significant,
@@ -137,12 +138,13 @@ def _facts(table: RunTable) -> Iterator[dict[str, Any]]:
         values = table.values(name)
         if values == [FIELD_DEFAULTS.get(name)]:
             continue
-        texts = [format_value(name, value, shorten=None) for value in values[:VALUES_SHOWN]]
+        write = table.labels.value if name == "begin_with" else partial(format_value, shorten=None)
+        texts = [write(name, value) for value in values[:VALUES_SHOWN]]
         if name == "prompt" and table.labels.is_numbered:
             numbers = (table.labels.value(name, value).partition(":")[0] for value in values)
             texts = [f"{number}: {text}" for number, text in zip(numbers, texts, strict=False)]
         if len(values) > VALUES_SHOWN:
-            texts = [texts[0], "…", format_value(name, values[-1], shorten=None)]
+            texts = [texts[0], "…", write(name, values[-1])]
         note = ""
         if name in inert:
             note = f"(does nothing: {inert[name]})"

@@ -15,11 +15,13 @@ from musicgen_lab.formatting import (
     with_unit,
 )
 from musicgen_lab.stats.comparison import Comparison
-from musicgen_lab.stats.effects import ALL_SAME, NO_VALUE, SAME_LEVELS
+from musicgen_lab.stats.effects import ALL_SAME, NO_VALUE, SAME_LEVELS, replicates
 from musicgen_lab.stats.study_tables import StudyTables, significant, tested
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from musicgen_lab.runs.run_table import RunTable
 
 
 class Findings(NamedTuple):
@@ -76,7 +78,7 @@ def effect_sentence(effect: Mapping[str, Any], labels: FieldLabels) -> str:
     """
     feature, parameter = NAMED_FEATURES[effect["feature"]], effect["parameter"]
     much, interval = _size(effect)
-    certainty = f"({interval}, {effect['seeds']} seeds)"
+    certainty = f"({interval}, {effect['seeds']} {replicates(effect['replicate'])})"
     first, last = (labels.value(parameter, effect[end]) for end in ("from_level", "to_level"))
     if effect["shape"] == "pair":
         if parameter == "prompt":
@@ -144,7 +146,30 @@ def interaction_sentence(interaction: Mapping[str, Any]) -> str:
     return (
         f"Raising {first} from {start} to {end} moves {mid_sentence(feature.label)} by {at_lowest} "
         f"at {second} {lowest} but by {at_highest} at {highest} (difference {change}, 95% interval "
-        f"{texts[3]} to {texts[4]}, {interaction['seeds']} seeds)."
+        f"{texts[3]} to {texts[4]}, {interaction['seeds']} "
+        f"{replicates(interaction['replicate'])})."
+    )
+
+
+def source_sentence(table: RunTable) -> str:
+    """Say what clips that continue a source are evidence of; empty where there is none.
+
+    Such as "Clips that continue the same source count once: 4 sources are the replicates."
+    """
+    sources = [source for source in table.values("begin_with") if source]
+    if not sources:
+        return ""
+    if len(sources) == 1:
+        name = table.labels.value("begin_with", sources[0])
+        return f"The clips continue one source, {name}: what is found holds for it alone."
+    if table.replicate == "begin_with":
+        return (
+            f"Clips that continue the same source count once: the {len(sources)} sources are the "
+            "replicates."
+        )
+    return (
+        f"The clips continue {len(sources)} sources and are compared within each: what is found "
+        "holds for these."
     )
 
 
@@ -199,7 +224,7 @@ def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[st
         much, interval = _size(row)
         sentences.append(
             f"{NAMED_FEATURES[row['feature']].label} is {more} with {second} than with {first}: by "
-            f"{much} ({interval}, {row['seeds']} seeds)."
+            f"{much} ({interval}, {row['seeds']} {replicates(row['replicate'])})."
         )
     untested = table[table["p_value"].isna()]
     if len(untested) == len(table):

@@ -368,16 +368,20 @@ class RunFolder:
         ----------
         digest : str
         """
-        if digest not in self._sources:
-            for path in (self.path / SOURCES).glob(f"{digest}.*"):
-                try:
-                    content = read_file(path, root=self.path, max_bytes=SOURCE_MAX_BYTES)
-                    source = Source.of_bytes(content, self.source_names.get(digest, path.name))
-                except (OSError, UnreadableFile, InvalidRequest):
-                    continue
-                if source.digest == digest:
-                    self._sources[digest] = source
+        path = self.source_path(digest)
+        if digest not in self._sources and path is not None:
+            try:
+                content = read_file(path, root=self.path, max_bytes=SOURCE_MAX_BYTES)
+                source = Source.of_bytes(content, self.source_names.get(digest, path.name))
+            except (OSError, UnreadableFile, InvalidRequest):
+                return None
+            if source.digest == digest:
+                self._sources[digest] = source
         return self._sources.get(digest)
+
+    def source_path(self, digest: str) -> Path | None:
+        """Return the folder's own copy of what clips begin with; None if it has none."""
+        return next((self.path / SOURCES).glob(f"{digest}.*"), None)
 
     def _keep_source(self, source: Source) -> None:
         """Keep a copy of what clips begin with, so that the run can be resumed from its folder."""

@@ -115,9 +115,21 @@ class RunTable:
         return tuple(name for name in SWEEP_ORDER if counts[name] > 1)
 
     @property
+    def replicate(self) -> str:
+        """The field that numbers the replicates of a cell.
+
+        It is the seed; or `begin_with` where the seed is the same throughout and what clips begin
+        with is not, so that all clips that continue one source count as one replicate. Where
+        nothing else is swept, the sources are what is compared.
+        """
+        others = [name for name in self.swept if name != "begin_with"]
+        by_source = "begin_with" in self.swept and others and "seed" not in others
+        return "begin_with" if by_source else "seed"
+
+    @property
     def parameters(self) -> tuple[str, ...]:
-        """The swept fields that define the cells: all but the seed, whose clips are replicates."""
-        return tuple(name for name in self.swept if name != "seed")
+        """The swept fields that define the cells: all but the replicates' and the seed."""
+        return tuple(name for name in self.swept if name not in ("seed", self.replicate))
 
     @property
     def cell_fields(self) -> list[str]:

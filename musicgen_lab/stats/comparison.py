@@ -64,7 +64,10 @@ class Comparison:
         InvalidRequest
             When no finished clip of one run has its counterpart in the other.
         """
-        only = [{name: set(run.frame[name]) for name in SWEEP_ORDER} for run in (a, b)]
+        only = [
+            {name: {record[name] for record in run.records} for name in SWEEP_ORDER}
+            for run in (a, b)
+        ]
         apart = tuple(
             name
             for name in SWEEP_ORDER
@@ -86,7 +89,10 @@ class Comparison:
                 "compare runs of the same prompts, values and seeds"
             )
         shown = [name for name in same if len({finished[0][place][name] for place in shared}) > 1]
-        labels = FieldLabels.of(list(dict.fromkeys(finished[0][p]["prompt"] for p in shared)))
+        labels = FieldLabels.of(
+            list(dict.fromkeys(finished[0][p]["prompt"] for p in shared)),
+            a.run.source_names | b.run.source_names,
+        )
         pairs = tuple(
             Pair(
                 labels.describe({name: finished[0][place][name] for name in shown})
@@ -104,7 +110,8 @@ class Comparison:
             first, second = (run.folder.resolve().name for run in (self.a, self.b))
             return (first, second) if first != second else ("first run", "second run")
         prompts = [run.frame["prompt"].iloc[0] for run in (self.a, self.b)]
-        labels = FieldLabels.of(list(dict.fromkeys(prompts)))
+        sources = self.a.run.source_names | self.b.run.source_names
+        labels = FieldLabels.of(list(dict.fromkeys(prompts)), sources)
         return tuple(  # type: ignore[return-value]
             labels.describe({name: run.frame[name].iloc[0] for name in self.apart})
             for run in (self.a, self.b)
@@ -138,4 +145,5 @@ class Comparison:
         ]
         both = pd.concat(frames, ignore_index=True)
         cells = [name for name in self.a.parameters if name not in self.apart]
-        return main_effects(both, [RUN], names, varied=cells, alpha=ALPHA)
+        replicate = self.a.replicate
+        return main_effects(both, [RUN], names, varied=cells, alpha=ALPHA, replicate=replicate)

@@ -53,7 +53,8 @@ ALL_SAME = "the feature is the same in all clips"
 SAME_LEVELS = "the feature is the same at every level"
 
 COLUMNS = (
-    "seeds", "clips", "shape", "from_level", "to_level", "peak", "change", "low", "high",
+    "replicate", "seeds", "clips", "shape", "from_level", "to_level", "peak",
+    "change", "low", "high",
     "effect_size", "effect_size_low", "effect_size_high", "p_value",
     "supported",
 )  # fmt: skip
@@ -101,7 +102,7 @@ def main_effects(
 
         ``parameter``, ``feature``
         ``levels``, ``seeds``, ``clips``
-            How many were compared.
+            How many were compared; ``seeds`` counts the values of ``replicate``.
         ``shape``
             "trend", "hump" or "dip" for numbers, "pair" for anything else: what ``change`` is of.
         ``from_level``, ``to_level``, ``peak``
@@ -160,6 +161,8 @@ class ClipBlock:
         Number of the replicate.
     sd : np.ndarray [shape=(features,)]
         Standard deviation of clips within their cells.
+    replicate : str
+        The column that numbers the replicates.
     """
 
     features: tuple[str, ...]
@@ -169,6 +172,7 @@ class ClipBlock:
     level: dict[str, Array]
     seed: Array
     sd: Array
+    replicate: str
 
     @property
     def seeds(self) -> int:
@@ -210,7 +214,14 @@ def clip_blocks(
             within = Residuals.of(clips, indicators(cell), np.zeros(len(rows), int))
             sd = np.sqrt(within.variance[0]) if within.df[0] > 0 else sd
         yield ClipBlock(
-            tuple(features[int(column)] for column in columns), rows, kept, clips, level, seed, sd
+            tuple(features[int(column)] for column in columns),
+            rows,
+            kept,
+            clips,
+            level,
+            seed,
+            sd,
+            replicate,
         )
 
 
@@ -222,24 +233,31 @@ def why_not(block: ClipBlock, *parameters: str) -> str:
         if block.level[parameter].max() == 0:
             return f"all clips with a value have the same {parameter}"
     if block.seeds < FEWEST_SEEDS:
-        seeds = f"{block.seeds} seed{'s' * (block.seeds > 1)}"
+        seeds = f"{block.seeds} {replicates(block.replicate, block.seeds)}"
         return f"{seeds} of each setting, and at least {FEWEST_SEEDS} are needed"
     return ""
 
 
-def why_untested(values: Array, difference: float) -> str:
+def replicates(replicate: str, count: int = 2) -> str:
+    """Return the noun for so many replicates, such as "seeds"."""
+    return {"begin_with": "source"}.get(replicate, replicate) + "s" * (count != 1)
+
+
+def why_untested(values: Array, difference: float, replicate: str = "seed") -> str:
     """Say why a contrast of a feature's values has no p-value."""
     if np.ptp(values) <= ROUNDING * np.max(np.abs(values)):
         return ALL_SAME
     if difference == 0:
         return SAME_LEVELS
-    return "the feature does not vary between seeds, so chance cannot be judged"
+    varied = replicates(replicate)
+    return f"the feature does not vary between {varied}, so chance cannot be judged"
 
 
 def blank(block: ClipBlock, note: str) -> dict[str, Any]:
     """Return the columns of a question that was not tested."""
     empty: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan)
     return empty | {
+        "replicate": block.replicate,
         "seeds": block.seeds,
         "clips": len(block.frame),
         "shape": "",
@@ -442,10 +460,12 @@ def contrast_rows(
     rows = []
     for index, value in enumerate(estimate.value):
         if not tested[index]:
-            rows.append(blank(block, why_untested(block.clips.values[:, index], float(value))))
+            values = block.clips.values[:, index]
+            rows.append(blank(block, why_untested(values, float(value), block.replicate)))
             continue
         rows.append(
             {
+                "replicate": block.replicate,
                 "seeds": block.seeds,
                 "clips": len(block.frame),
                 "change": float(value),

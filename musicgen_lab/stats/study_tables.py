@@ -112,10 +112,19 @@ class StudyTables:
         levels = {name: self.table.values(name) for name in parameters}
         lowest = {name: values[0] for name, values in levels.items()}
         highest = {name: values[-1] for name, values in levels.items()}
-        effects = main_effects(frame, parameters, self.features, alpha=self.alpha)
+        replicate = self.table.replicate
+        effects = main_effects(
+            frame, parameters, self.features, alpha=self.alpha, replicate=replicate
+        )
         pairs = [
             interactions(
-                frame, first, second, self.features, parameters=parameters, alpha=self.alpha
+                frame,
+                first,
+                second,
+                self.features,
+                parameters=parameters,
+                alpha=self.alpha,
+                replicate=replicate,
             ).assign(
                 first_lowest=lowest[first],
                 first_highest=highest[first],

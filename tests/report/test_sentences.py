@@ -44,7 +44,7 @@ def test_a_known_effect_is_said_with_its_interval_and_its_ends(study):
 LABELS = FieldLabels.of(["slow sad piano", "fast drums"])
 BASE = {
     "parameter": "temperature", "from_level": 0.3, "to_level": 1.5, "peak": None, "seeds": 4,
-    "feature": "loudness_lufs", "shape": "trend",
+    "feature": "loudness_lufs", "shape": "trend", "replicate": "seed",
 }  # fmt: skip
 
 
