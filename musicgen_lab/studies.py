@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from musicgen_lab.errors import InvalidRequest, MusicGenLabError
 from musicgen_lab.report.make import check_report_parameters, make_report
 from musicgen_lab.report.sentences import find
-from musicgen_lab.request import REQUEST_FIELDS
+from musicgen_lab.request import REQUEST_FIELDS, short
 from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.runs.run_folder import refuse_run
 from musicgen_lab.runs.run_table import RunTable
@@ -28,6 +28,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 INDEX = "index.html"  # beside the studies' folders
 EFFECTS_SHOWN = 3
 OWN_KEYS = ("name", "title", "report")
+TITLE_MAX_CHARACTERS = 1000
+VALUES_MAX = 1_000_000  # of a file, those behind aliases as often as they are referred to
+DEPTH_MAX = 6  # the file, studies, a study, its report, a parameter, a value
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,11 @@ def read_studies(path: str | Path) -> list[Study]:
         raise InvalidRequest(f"{path} is not YAML: it is not UTF-8 text") from error
     except YAMLError as error:
         raise InvalidRequest(f"{path} is not YAML: {_problem(error)}") from error
+    if _count_values(content, {}) > VALUES_MAX:
+        raise InvalidRequest(
+            f"{path} stands for more than {VALUES_MAX:,} values, or is nested more than "
+            f"{DEPTH_MAX} deep"
+        )
     if not isinstance(content, dict) or set(content) != {"studies"}:
         raise InvalidRequest(f"{path} must hold one key, studies, with a list under it")
     entries = content["studies"]
@@ -111,6 +119,18 @@ def read_studies(path: str | Path) -> list[Study]:
         if names.count(name) > 1:
             raise InvalidRequest(f"two studies are called {name!r}; give each its own name")
     return studies
+
+
+def _count_values(content: Any, known: dict[int, int], depth: int = 1) -> int:
+    """Count the values in lists and mappings; more than `VALUES_MAX` where they are too deep."""
+    if not isinstance(content, dict | list):
+        return 1
+    if depth > DEPTH_MAX:
+        return VALUES_MAX + 1
+    if id(content) not in known:
+        inside = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_count_values(value, known, depth + 1) for value in inside)
+    return known[id(content)]
 
 
 def _problem(error: YAMLError) -> str:
@@ -141,13 +161,25 @@ def _study(entry: Any, number: int) -> Study:
                 f"{', '.join((*OWN_KEYS, *REQUEST_FIELDS))}",
                 field=str(key),
             )
-    parameters = entry.get("report") or {}
-    title = str(entry.get("title") or "")
+    parameters, title = entry.get("report") or {}, entry.get("title") or ""
+    if not isinstance(title, str) or len(title) > TITLE_MAX_CHARACTERS:
+        raise InvalidRequest(
+            f"the title of study {name!r} must be text of at most {TITLE_MAX_CHARACTERS:,} "
+            f"characters, got {short(title)}",
+            field="title",
+        )
     try:
         if not isinstance(parameters, dict):
-            raise InvalidRequest(f"report must be parameters by name, got {parameters!r}")
+            raise InvalidRequest(f"report must be parameters by name, got {short(parameters)}")
         check_report_parameters(parameters)
         fields = {field: value for field, value in entry.items() if field in REQUEST_FIELDS}
+        for field, value in fields.items():
+            values = value if isinstance(value, list) else [value]
+            if any(isinstance(one, dict | list) for one in values):
+                raise InvalidRequest(
+                    f"{field} must be one value or a list of values, got {short(value)}",
+                    field=field,
+                )
         return Study(name, title, Sweep(**fields), parameters)
     except InvalidRequest as error:
         raise InvalidRequest(f"study {name!r}: {error}", field=error.field) from error

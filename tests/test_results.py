@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from shutil import rmtree
 
@@ -194,6 +195,10 @@ def test_text_similarity_is_computed_once(run, tmp_path_factory):
     assert list(found.columns) == ["key", "prompt", "temperature", "seed", "text_similarity"]
     assert found["text_similarity"][:6].between(-1, 1).all()
     assert found["text_similarity"][6:].isna().all()
+    stored = json.loads((run / "text_similarity.json").read_text())
+    for false in ("much", [1], None, 3.0, {}):  # what cannot be is measured again
+        (run / "text_similarity.json").write_text(json.dumps(dict.fromkeys(stored, false)))
+        pd.testing.assert_frame_equal(Results.open(run).text_similarity(source), found)
     rmtree(source)  # what is known needs no model any more
     pd.testing.assert_frame_equal(Results.open(run).text_similarity(source), found)
     with pytest.raises(ModelUnavailable, match="all other features work without it"):
@@ -206,8 +211,10 @@ def test_clips_are_rated_once_by_each_model(run, tmp_path_factory):
     with small_encoder():
         source = make_aesthetics(tmp_path_factory.mktemp("aesthetics"))
         found = Results.open(run).aesthetics(source)
-        (run / "aesthetics.json").write_text("{")  # what is damaged is measured again
-        pd.testing.assert_frame_equal(Results.open(run).aesthetics(source), found)
+        stored = json.loads((run / "aesthetics.json").read_text())
+        for damaged in ("{", json.dumps({key: {"content_enjoyment": 9.0} for key in stored})):
+            (run / "aesthetics.json").write_text(damaged)  # and is measured again
+            pd.testing.assert_frame_equal(Results.open(run).aesthetics(source), found)
     scores = [*SCORES]
     assert list(found.columns) == ["key", "prompt", "temperature", "seed", *scores]
     assert found[scores][:6].notna().all(axis=None)

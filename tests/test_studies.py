@@ -31,6 +31,16 @@ studies:
 """
 
 
+BOMB = f"""
+studies:
+  - report: &a [{"x, " * 500}]
+  - report: &b [{"*a, " * 500}]
+  - name: a
+    prompt: x
+    title: [{"*b, " * 500}]
+"""
+
+
 def write(tmp_path, text):
     path = tmp_path / "studies.yaml"
     path.write_text(text)
@@ -75,7 +85,7 @@ def test_the_index_ranks_by_significant_effects_and_links_to_each_report(ran):
             "studies:\n- {name: a, prompt: x, report: {features: [tempo]}}",
             "unknown feature 'tempo'",
         ),
-        ("studies:\n- {name: a, prompt: x, duration: 45}", "study 'a': duration must be"),
+        ("studies:\n- {name: a, prompt: x, duration: 450}", "study 'a': duration must be"),
         ("studies:\n- {prompt: x}", "study 1 has no name"),
         ("studies:\n- {name: 5, prompt: x}", "study 1 is called 5, which is not text"),
         ("studies:\n- {name: index.html, prompt: x}", "a name becomes a folder beside index.html"),
@@ -83,6 +93,11 @@ def test_the_index_ranks_by_significant_effects_and_links_to_each_report(ran):
         ("studies:\n- {name: a, prompt: x, name: b}", "found duplicate key .name."),
         ("studies:\n- {name: ../x, prompt: x}", "a name becomes a folder"),
         ("studies:\n- {name: a, prompt: x}\n- {name: a, prompt: y}", "two studies are called 'a'"),
+        ("studies:\n- {name: a, prompt: x, title: [y]}", "title of study 'a' must be text"),
+        ("studies:\n- {name: a, prompt: {x: y}}", "prompt must be one value or a list of values"),
+        ("studies:\n- {name: a, prompt: [[x]]}", "prompt must be one value or a list of values"),
+        ("studies: &a [*a]", "stands for more than 1,000,000 values, or is nested more than 6"),
+        (BOMB, "stands for more than 1,000,000 values, or is nested more than 6 deep"),
         ("study:\n- {name: a}", "must hold one key, studies"),
         ("studies: [", "is not YAML"),
         ("? [studies]\n: 1", "must hold one key, studies"),

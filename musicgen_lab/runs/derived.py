@@ -14,13 +14,19 @@ import json
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AfterValidator, Field, TypeAdapter
 
 from musicgen_lab.analysis.aesthetics import SCORES, Aesthetics
 from musicgen_lab.analysis.distances import SIGNATURE_VERSION
-from musicgen_lab.analysis.drift import WINDOWS_VERSION, WindowValues, measure_windows
+from musicgen_lab.analysis.drift import (
+    WINDOW_MEASURES,
+    WINDOWS_VERSION,
+    WindowValues,
+    measure_windows,
+)
 from musicgen_lab.analysis.perceptual import Clap
 from musicgen_lab.analysis.spectrogram import N_MELS, Array
 from musicgen_lab.clip import decode_audio
@@ -37,6 +43,31 @@ from musicgen_lab.runs.run_folder import (
 from musicgen_lab.runs.run_table import RunTable, seams_of
 
 MAX_BYTES = 1_000_000_000  # of a file: a million clips
+EMBEDDING_MAX = 10_000  # numbers; CLAP's has 512
+
+
+def _check_scores(scores: dict[str, float]) -> dict[str, float]:
+    if scores.keys() != SCORES.keys():
+        raise ValueError(f"the scores are {', '.join(SCORES)}")
+    return scores
+
+
+def _check_windows(values: dict[str, float]) -> dict[str, float]:
+    if values.keys() != {"start_s", "end_s", *WINDOW_MEASURES}:
+        raise ValueError(f"the measures of a window are {', '.join(WINDOW_MEASURES)}")
+    return values
+
+
+def _check_cosine(value: float) -> float:
+    if abs(value) > 1.001:  # NaN, of a silent clip, is not
+        raise ValueError("a similarity is from -1 to 1")
+    return value
+
+
+_SIMILARITIES = TypeAdapter(dict[str, Annotated[float, AfterValidator(_check_cosine)]])
+_EMBEDDINGS = TypeAdapter(dict[str, Annotated[list[float], Field(max_length=EMBEDDING_MAX)]])
+_SCORES = TypeAdapter(dict[str, Annotated[dict[str, float], AfterValidator(_check_scores)]])
+_WINDOWS = TypeAdapter(dict[str, list[Annotated[dict[str, float], AfterValidator(_check_windows)]]])
 
 
 def signatures(table: RunTable) -> Array:
@@ -75,6 +106,7 @@ def text_similarities(table: RunTable, source: str) -> list[float]:
         source=source,
         arguments=[[row["prompt"]] for row in table.records],
         file=SIMILARITIES_FILE,
+        schema=_SIMILARITIES,
     )
     return [float("nan") if value is None else value for value in values]
 
@@ -98,7 +130,7 @@ def clap_embeddings(table: RunTable, source: str) -> Array:
         clap = Clap(name)
         return lambda samples, sample_rate: clap.embed_sound(samples, sample_rate).tolist()
 
-    values = _stored_outputs(table, load, source=source, file=EMBEDDINGS_FILE)
+    values = _stored_outputs(table, load, source=source, file=EMBEDDINGS_FILE, schema=_EMBEDDINGS)
     size = next((len(value) for value in values if value is not None), 1)
     absent = [float("nan")] * size
     return np.array([absent if value is None else value for value in values], float)
@@ -115,7 +147,11 @@ def aesthetic_scores(table: RunTable, source: str) -> dict[str, list[float]]:
         As `aesthetics.Aesthetics`.
     """
     values = _stored_outputs(
-        table, lambda name: Aesthetics(name).scores, source=source, file=AESTHETICS_FILE
+        table,
+        lambda name: Aesthetics(name).scores,
+        source=source,
+        file=AESTHETICS_FILE,
+        schema=_SCORES,
     )
     return {
         name: [float("nan") if scores is None else scores[name] for scores in values]
@@ -135,6 +171,7 @@ def window_values(table: RunTable) -> list[list[WindowValues]]:
         source=f"windows {WINDOWS_VERSION}",
         arguments=[[seams] if seams else None for seams in seams_s],
         file=WINDOWS_FILE,
+        schema=_WINDOWS,
     )
     return [windows or [] for windows in values]
 
@@ -146,6 +183,7 @@ def _stored_outputs(
     source: str,
     arguments: Sequence[Sequence[Any] | None] | None = None,
     file: str,
+    schema: TypeAdapter[Any],
 ) -> list[Any]:
     """Return what a model gives, or a measure, for every row's clip; None where there is no clip.
 
@@ -162,14 +200,16 @@ def _stored_outputs(
         output; nothing besides them if not given.
     file : str
         The file in the run folder that keeps outputs by model, checksum and arguments.
+    schema : TypeAdapter
+        Of the file's content.
     """
     arguments = [()] * len(table.records) if arguments is None else arguments
     path = table.folder / file
     stored: dict[str, Any] = {}
-    with contextlib.suppress(
-        OSError, ValueError, RecursionError
-    ):  # missing or damaged: measured again
-        stored = json.loads(read_file(path, root=table.folder, max_bytes=MAX_BYTES))
+    with contextlib.suppress(OSError, ValueError):  # missing or damaged: measured again
+        stored = schema.validate_json(
+            read_file(path, root=table.folder, max_bytes=MAX_BYTES), strict=True
+        )
     keys = [
         json.dumps([source, row["audio_sha256"], *given])
         if row["status"] == "ok" and given is not None
