@@ -38,8 +38,14 @@ def signature(samples: Array, sample_rate: int) -> Array:
         The RMS level of each mel band in dB re full scale, then the share of each pitch class.
         NaN for a clip that is silent, without samples or not finite.
     """
-    sound = Sound(samples, sample_rate)
-    if samples.size == 0 or not np.all(np.isfinite(samples)) or is_silent(sound):
+    if samples.size == 0 or not np.all(np.isfinite(samples)):
+        return np.full(N_MELS + 12, np.nan)
+    return sound_signature(Sound(samples, sample_rate))
+
+
+def sound_signature(sound: Sound) -> Array:
+    """Return the signature of a sound; see `signature`."""
+    if is_silent(sound):
         return np.full(N_MELS + 12, np.nan)
     power = np.mean(10 ** (sound.mel.level_db.astype(np.float64) / 10), axis=1)
     level_db = np.maximum(10 * np.log10(power), FLOOR_DB)

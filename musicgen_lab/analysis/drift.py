@@ -15,8 +15,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from musicgen_lab.analysis.distances import mel_cepstral_distances, signature
-from musicgen_lab.analysis.levels import LOUDNESS_BLOCK_S, LOUDNESS_GATE_LUFS, loudness_lufs
+from musicgen_lab.analysis.distances import mel_cepstral_distances, sound_signature
+from musicgen_lab.analysis.levels import (
+    LOUDNESS_BLOCK_S,
+    LOUDNESS_GATE_LUFS,
+    is_silent,
+    loudness_lufs,
+)
 from musicgen_lab.analysis.registry import REGISTERED, RunFeature
 from musicgen_lab.analysis.rhythm import tempo_bpm
 from musicgen_lab.analysis.sound import Sound
@@ -99,23 +104,21 @@ def measure_windows(
     end_s = samples.shape[1] / sample_rate
     edges_s = [0.0, *(at_s for at_s in seams_s if at_s <= end_s - SHORTEST_S), end_s]
     cuts = [round(at_s * sample_rate) for at_s in edges_s]
-    parts = [samples[:, a:b] for a, b in pairwise(cuts)]
-    signatures = np.array([signature(part, sample_rate) for part in parts])
-    distances_db = mel_cepstral_distances(signatures)[0]
+    sounds = [Sound(samples[:, a:b], sample_rate) for a, b in pairwise(cuts)]
+    distances_db = mel_cepstral_distances(np.array([sound_signature(one) for one in sounds]))[0]
     windows: list[dict[str, float]] = []
-    for index, part in enumerate(parts):
-        sound = Sound(part, sample_rate)
+    for index, sound in enumerate(sounds):
+        silent = is_silent(sound)
         loudness = loudness_lufs(sound)
         if np.isnan(loudness) and sound.duration_s >= LOUDNESS_BLOCK_S:
             loudness = LOUDNESS_GATE_LUFS
-        is_silent = bool(np.isnan(signatures[index]).all())
-        tempo = np.nan if is_silent else tempo_bpm(sound)
+        tempo = np.nan if silent else tempo_bpm(sound)
         windows.append(
             {
                 "start_s": edges_s[index],
                 "end_s": edges_s[index + 1],
                 "loudness_lufs": loudness,
-                "spectral_centroid_hz": np.nan if is_silent else spectral_centroid_hz(sound),
+                "spectral_centroid_hz": np.nan if silent else spectral_centroid_hz(sound),
                 "tempo_bpm": _nearest_octave(tempo, windows[0]["tempo_bpm"]) if windows else tempo,
                 START_DISTANCE: float(distances_db[index]),
             }

@@ -28,6 +28,13 @@ def test_a_encode_preview_has_the_clips_own_level_and_length():
     assert len(content) < 20_000
 
 
+def test_a_preview_of_a_long_clip_is_small_and_players_find_any_moment_of_it():
+    clip = beats(GenerationRequest(prompt="a", duration=300, seed=0))
+    content, _ = encode_preview(clip)
+    assert b"Xing" in content[:200]  # the table of where each hundredth of the clip begins
+    assert len(content) < 300 * 10_000
+
+
 def test_a_preview_is_only_made_quieter_where_it_would_clip():
     clip = beats(GenerationRequest(prompt="a", duration=1, seed=0), gain=10)
     copy, _ = decode(encode_preview(clip)[0])
