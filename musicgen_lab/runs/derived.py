@@ -53,8 +53,9 @@ def _check_scores(scores: dict[str, float]) -> dict[str, float]:
 
 
 def _check_windows(values: dict[str, float]) -> dict[str, float]:
-    if values.keys() != {"start_s", "end_s", *WINDOW_MEASURES}:
-        raise ValueError(f"the measures of a window are {', '.join(WINDOW_MEASURES)}")
+    names = {"start_s", "end_s", *(measure.name for measure in WINDOW_MEASURES)}
+    if values.keys() != names:
+        raise ValueError(f"the measures of a window are {', '.join(sorted(names))}")
     return values
 
 
@@ -64,10 +65,18 @@ def _check_cosine(value: float) -> float:
     return value
 
 
-_SIMILARITIES = TypeAdapter(dict[str, Annotated[float, AfterValidator(_check_cosine)]])
-_EMBEDDINGS = TypeAdapter(dict[str, Annotated[list[float], Field(max_length=EMBEDDING_MAX)]])
-_SCORES = TypeAdapter(dict[str, Annotated[dict[str, float], AfterValidator(_check_scores)]])
-_WINDOWS = TypeAdapter(dict[str, list[Annotated[dict[str, float], AfterValidator(_check_windows)]]])
+_SIMILARITIES: TypeAdapter[Any] = TypeAdapter(
+    dict[str, Annotated[float, AfterValidator(_check_cosine)]]
+)
+_EMBEDDINGS: TypeAdapter[Any] = TypeAdapter(
+    dict[str, Annotated[list[float], Field(max_length=EMBEDDING_MAX)]]
+)
+_SCORES: TypeAdapter[Any] = TypeAdapter(
+    dict[str, Annotated[dict[str, float], AfterValidator(_check_scores)]]
+)
+_WINDOWS: TypeAdapter[Any] = TypeAdapter(
+    dict[str, list[Annotated[dict[str, float], AfterValidator(_check_windows)]]]
+)
 
 
 def signatures(table: RunTable) -> Array:

@@ -10,6 +10,7 @@ from musicgen_lab.figures.drift import plot_drift
 from musicgen_lab.figures.spectrogram_grid import plot_spectrograms
 from musicgen_lab.report.sections import drift_figure
 from musicgen_lab.results import Results
+from musicgen_lab.runs.derived import window_values
 from musicgen_lab.runs.run_table import RunTable
 from tests.support.figure_text import assert_text_is_legible
 from tests.support.report_runs import make_run
@@ -69,6 +70,10 @@ def test_a_report_states_the_drifts_and_a_study_asks_about_them_as_of_any_featur
     assert results.summary("loudness_drift_lu")["n"].tolist() == [2]
 
 
-def test_what_is_measured_of_windows_is_kept_in_the_run_folder(table):
-    plot_drift(table)
+def test_what_is_measured_of_windows_is_kept_in_the_run_folder_and_read_from_there(
+    table, monkeypatch
+):
+    measured = window_values(RunTable.open(table.folder))
     assert (table.folder / "windows.json").exists()
+    monkeypatch.setattr("musicgen_lab.runs.derived.measure_windows", None)
+    np.testing.assert_equal(window_values(RunTable.open(table.folder)), measured)
