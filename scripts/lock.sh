@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Write the locked versions, or with --check say whether they fit pyproject.toml.
 #
-#   requirements.lock   everything: all extras, the tests and the documentation
+#   requirements.lock   everything: all extras, the tests and the documentation, with the checksums
+#                       of their files
 #   pyproject.toml      the same versions as uv's constraint-dependencies, at the end of the file,
 #                       so that `uv run` and `uv sync` install them on a new machine
-#   service/gpu.lock    what the GPU image on Modal holds, at the same versions, with the checksums
-#   service/web.lock    of their files; and the web image
+#   service/gpu.lock    what the GPU image on Modal holds, at the same versions and checksums
+#   service/web.lock    and the web image
 #
 # Versions that are locked already stay, unless pyproject.toml no longer allows them. To move to
 # the newest ones, delete requirements.lock first.
@@ -18,7 +19,8 @@ trap 'rm -r "$new"' EXIT
 
 compile() {  # compile OUTPUT ARGUMENTS..., without the versions that pyproject.toml has now
   (cd "$new" && uv pip compile --quiet --python-version 3.11 \
-    --python-platform x86_64-manylinux_2_28 --no-annotate --no-header -o "$@" >/dev/null)
+    --python-platform x86_64-manylinux_2_28 --no-annotate --no-header --generate-hashes \
+    -o "$@" >/dev/null)
 }
 
 mkdir "$new/service"
@@ -26,12 +28,12 @@ sed "\|^$mark|,\$d" pyproject.toml > "$new/pyproject.toml"
 if [ -f requirements.lock ]; then cp requirements.lock "$new"; fi
 compile requirements.lock pyproject.toml --all-extras --group test --group docs
 for image in gpu web; do
-  compile "service/$image.lock" --group "$image-image" -c requirements.lock --generate-hashes
+  compile "service/$image.lock" --group "$image-image" -c requirements.lock
 done
 {
   echo "$mark: the versions of requirements.lock."
   echo "constraint-dependencies = ["
-  sed 's/.*/    "&",/' "$new/requirements.lock"
+  sed -n 's/^\([^ ]*==[^ ]*\).*/    "\1",/p' "$new/requirements.lock"
   echo "]"
 } >> "$new/pyproject.toml"
 
