@@ -21,6 +21,7 @@ from musicgen_lab.request import TOP_K_MAX, GenerationRequest
 if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
     from musicgen_lab.backends.worker import EngineWorker
+    from musicgen_lab.models.config import ModelConfig
     from musicgen_lab.streaming import SoundChunk
 
 ENGINES = {"lab": ("torch", "transformers"), "audiocraft": ("torch", "audiocraft")}
@@ -258,16 +259,12 @@ class LocalBackend:
             config = self._sources[identity].config()
             if config is None:
                 return None
-            clips = list(group)
             at_once = (
                 AUTO_CLIPS_MAX if self._options.max_clips == "auto" else self._options.max_clips
             )
-            batch = min(len(clips), at_once) if self._engine_name == "lab" else 1
-            steps = sum(clip.new_s for clip in clips) * config.frame_rate / batch
-            rows = sum(clip.rows * (clip.new_s + clip.read_s) for clip in clips) * config.frame_rate
-            total_s += START_S[self._engine_name] + steps * STEP_S * config.layers
-            total_s += rows * config.parameters / PARAMETERS_PER_S
-            total_s += sum(clip.duration for clip in clips) * DECODE_S
+            total_s += START_S[self._engine_name] + estimate_cpu_s(
+                list(group), config, at_once if self._engine_name == "lab" else 1
+            )
         return total_s
 
     def _open(self, source: ModelSource) -> _Engine:
@@ -287,6 +284,25 @@ class LocalBackend:
         from musicgen_lab.engine.engine import Engine
 
         return Engine.open(prepare(source), self._options)
+
+
+def estimate_cpu_s(
+    requests: Sequence[GenerationRequest], config: ModelConfig, at_once: int
+) -> float:
+    """Return the estimated seconds for making clips on a CPU with a model that is open.
+
+    Parameters
+    ----------
+    requests : sequence of GenerationRequest
+    config : ModelConfig
+    at_once : int
+        The most clips in a batch.
+    """
+    batch = max(1, min(len(requests), at_once))
+    steps = sum(clip.new_s for clip in requests) * config.frame_rate / batch
+    rows = sum(clip.rows * (clip.new_s + clip.read_s) for clip in requests) * config.frame_rate
+    decode_s = sum(clip.duration for clip in requests) * DECODE_S
+    return steps * STEP_S * config.layers + rows * config.parameters / PARAMETERS_PER_S + decode_s
 
 
 def _in_seconds(on_progress: OnProgress, source: ModelSource) -> Callable[[int], None]:

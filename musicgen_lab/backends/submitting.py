@@ -102,6 +102,9 @@ class Submits(Protocol):
     def codebook_size(self, model: str) -> int:
         """Return the tokens in a codebook of a served model, or the most that any model has."""
 
+    def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
+        """Return the estimated seconds for making resolved requests, or None if unknown."""
+
     def progress(self, future: Future[Result]) -> tuple[int, int] | None:
         """Return the steps done and the total steps of a submitted request.
 

@@ -75,6 +75,8 @@ class EngineWorker:
         Its model as "name@revision".
     on_broken : callable, optional
         Called once, in the worker's thread, after the device was lost.
+    expect_s : callable, optional
+        Estimates the seconds for requests as long as no step has been measured.
 
     Attributes
     ----------
@@ -90,13 +92,14 @@ class EngineWorker:
         model: str,
         *,
         on_broken: Callable[[], None] | None = None,
+        expect_s: Callable[[Sequence[GenerationRequest]], float | None] = lambda requests: None,
     ) -> None:
         self.max_clips, self.model, self.broken = engine.max_clips, model, False
-        self._engine, self._on_broken = engine, on_broken
+        self._engine, self._on_broken, self._expect_s = engine, on_broken, expect_s
         self._in_flight: dict[Future[Result], _InFlight] = {}
         self._changed = threading.Condition()
         self._closing = self._stopped = False
-        self._busy_s, self._made = 0.0, 0
+        self._busy_s, self._steps, self._made = 0.0, 0, 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -122,10 +125,13 @@ class EngineWorker:
         return self._engine.codebook_size
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
-        """Return the estimated seconds for these requests, from the clips made so far."""
+        """Return the estimated seconds for these requests, from the mean time of a step so far."""
         if not requests:
             return 0.0
-        return self._busy_s / self._made * len(requests) if self._made else None
+        if not self._steps:
+            return self._expect_s(requests)
+        steps = sum(map(self._engine.count_steps, requests))
+        return steps / min(len(requests), self.max_clips) * self._busy_s / self._steps
 
     def submit(self, request: GenerationRequest, on_chunk: OnChunk | None = None) -> Future[Result]:
         """Queue a request, which starts as soon as a slot is free.
@@ -258,6 +264,7 @@ class EngineWorker:
             return [Failure.from_error(making.request, error) for making in in_flight]
         with self._changed:
             self._busy_s += time.perf_counter() - started_s
+            self._steps += 1
             self._made += len(results)
         return results
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import click
 
@@ -45,6 +47,13 @@ from musicgen_lab.errors import BackendUnavailable
     type=Seconds(min=0),
     help="Seconds to finish after SIGTERM.",
 )
+@click.option(
+    "--runs",
+    default="runs",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder in which clips that are kept on the page become run folders.",
+)
 def serve(
     host: str,
     port: int,
@@ -53,8 +62,11 @@ def serve(
     waiting: int,
     timeout: float,
     drain: float,
+    runs: Path,
 ) -> None:
-    """Answer POST /generate_endpoint and GET /health until SIGTERM or Ctrl-C.
+    """Show the live page at /, and answer requests, until SIGTERM or Ctrl-C.
+
+    The page makes clips while you listen. POST /generate_endpoint and GET /health are for programs.
 
     Clients must send a key as a bearer token if MUSICGEN_API_KEY is set, or if
     MUSICGEN_API_KEY_FILE names a file with one. Web pages of the origins in
@@ -71,8 +83,10 @@ def serve(
     from musicgen_lab.models.locate import locate
 
     source = locate(model)  # a wrong name is reported before torch is imported
+    from musicgen_lab.backends.local import estimate_cpu_s
     from musicgen_lab.backends.worker import EngineWorker
     from musicgen_lab.engine.engine import Engine
+    from musicgen_lab.live.page import add_live_page
     from musicgen_lab.web.server import serve as serve_backend
     from musicgen_lab.web.settings import WebSettings
 
@@ -84,5 +98,14 @@ def serve(
     # cores, and OpenMP would let them sleep between operations, at 50 us each time.
     with ThreadPoolExecutor(1) as opening:
         engine = opening.submit(Engine.open, folder, options).result()
-    worker = EngineWorker(engine, source.identity)
-    serve_backend(worker, host=host, port=port, settings=settings)
+    config, is_cpu = source.config(), engine.provenance.device == "cpu"
+    worker = EngineWorker(
+        engine,
+        source.identity,
+        expect_s=lambda requests: (
+            estimate_cpu_s(requests, config, engine.max_clips) if config and is_cpu else None
+        ),
+    )
+    serve_backend(
+        worker, host=host, port=port, settings=settings, extend=partial(add_live_page, runs=runs)
+    )

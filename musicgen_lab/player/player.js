@@ -34,6 +34,7 @@ class ClipPlayer extends HTMLElement {
     this.media.removeAttribute?.("controls");
     this.length = Number(this.dataset.length);
     this.peaks = Float32Array.from(atob(this.dataset.peaks ?? ""), (byte) => byte.charCodeAt(0) / 255);
+    this.peak = Math.max(0, ...this.peaks);
     this.playhead = element("i", "playhead");
     this.waveform = element("div", "waveform");
     this.timeline = element("div", "timeline");
@@ -50,18 +51,23 @@ class ClipPlayer extends HTMLElement {
     for (const name of ["play", "pause", "timeupdate", "seeking", "ended"])
       this.media.addEventListener(name, () => this.show());
     this.media.addEventListener("play", () => pauseOthers(this.media));
+    tellKeys(this.root);
     this.show();
   }
 
+  get root() { return this.closest(".listening"); }
   /** The seconds from one edge of the picture to the other. */
-  get scale() { return Number(this.closest(".listening")?.dataset.duration) || this.length || 1; }
+  get scale() { return Number(this.root.dataset.duration) || this.length || 1; }
+  /** The level that is as high as a waveform's half: the highest of all clips of the page. */
+  get level() { return Math.max(...players(this).map((player) => player.peak ?? 0)) || 1; }
   get playing() { return !this.media.paused; }
   get at() { return this.media.ended ? 0 : this.media.currentTime; }
 
   /** Show what there is of a clip that is being made. */
   grow(peaks, length) {
-    this.peaks = peaks;
-    this.length = length;
+    const peak = Math.max(0, ...peaks), isHighest = peak > this.level;
+    Object.assign(this, { peaks, peak, length });
+    if (isHighest) for (const { wave } of players(this)) wave?.setOptions({ maxPeak: peak });
     if (this.wave) this.wave.load("", [peaks], length).catch(() => {});
     else if (this.isVisible) this.draw();
     this.show();
@@ -72,13 +78,13 @@ class ClipPlayer extends HTMLElement {
     this.wave = WaveSurfer.create({
       container: this.waveform, media: this.media, peaks: [this.peaks], duration: this.length,
       height: 32, interact: false, cursorWidth: 0, hideScrollbar: true, cspNonce: NONCE,
-      maxPeak: 1, ...this.colours(),
+      normalize: true, maxPeak: this.level, ...this.colours(),
     });
   }
 
   colours() {
     const ink = (of) => getComputedStyle(of).color;
-    return { waveColor: ink(this.waveform), progressColor: ink(this.timeline) };
+    return { waveColor: ink(this.waveform), progressColor: ink(this.playhead) };
   }
 
   show() {
@@ -140,7 +146,7 @@ class Comparison {
   static #all = new WeakMap();
 
   static of(player) {
-    const root = player.closest(".listening") ?? document.body;
+    const { root } = player;
     if (!Comparison.#all.has(root)) Comparison.#all.set(root, new Comparison(root));
     return Comparison.#all.get(root);
   }
@@ -198,7 +204,18 @@ class Comparison {
   }
 }
 
-const players = (inside) => [...(inside.closest(".listening") ?? document).querySelectorAll("clip-player")];
+const players = ({ root }) => [...root.querySelectorAll("clip-player")];
+
+/** Say once on a page which keys a player has. */
+const tellKeys = (root) => {
+  if (root.querySelector(".listening-keys")) return;
+  const key = (name) => element("kbd", "", name);
+  root.querySelector(".listening-scroll, .listening-list").before(element("p", "listening-keys", [
+    "On a player, the space bar plays, ", key("←"), " and ", key("→"), " move by a second, ",
+    key("↑"), " and ", key("↓"), " go to another clip at the same moment. ", key("A"),
+    " chooses a clip to compare, and ", key("X"), " switches between the two that are chosen.",
+  ]));
+};
 
 /** Pause every sound of the page but one. */
 const pauseOthers = (media) => {

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.request import SWEEP_ORDER
-from musicgen_lab.runs.run_folder import SOURCES
+from musicgen_lab.runs.run_folder import SOURCES, RunFolder
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.templating import show
 
@@ -43,34 +43,30 @@ def provenance(table: RunTable) -> HTML:
             for name, label in FACTS.items()
             if (values := _distinct(made, name))
         ],
-        name=f"How to make {table.folder.resolve().name} again",
-        commands="\n\n".join(command(sweep["design"], table) for sweep in table.sweeps),
+        name=f"How to make {table.run.path.resolve().name} again",
+        commands="\n\n".join(
+            command(sweep["design"], table.records, table.run) for sweep in table.sweeps
+        ),
     )
 
 
-def command(design: Mapping[str, Any], table: RunTable) -> str:
+def command(design: Mapping[str, Any], records: Sequence[Mapping[str, Any]], run: RunFolder) -> str:
     """Return the code that reproduces a design: a command for a grid, Python for others.
 
     Every value is quoted, since a run folder may be untrusted.
+
+    Parameters
+    ----------
+    design : Mapping
+        As recorded in a run folder.
+    records : sequence of Mapping
+        Of its clips: `status`, `model`, `engine`, `device` and `dtype` are read.
+    run : RunFolder
     """
-    design = _with_paths(design, table)
-    fields = {name: design["fields"][name] for name in SWEEP_ORDER if name in design["fields"]}
-    made_with = [str(model).partition("@")[0] for model in table.frame["model"].dropna()]
-    folder = table.folder.resolve().name
     if design["kind"] != "grid":
-        given = {name: _python(value) for name, value in fields.items()}
-        if design["kind"] == "sample":
-            given = {name: repr(design[name]) for name in ("seed", "replicates")} | given
-        maker, first = ("sample", "n") if design["kind"] == "sample" else ("from_rows", "rows")
-        arguments = [repr(design[first]), *(f"{name}={text}" for name, text in given.items())]
-        # Another field would change the points, so the model is the backend's.
-        model = "" if "model" in fields or not made_with else f":{made_with[0]}"
-        return (
-            "import musicgen_lab as lab\n\n"
-            f"sweep = lab.Sweep.{maker}({', '.join(arguments)})\n"
-            f"sweep.run(lab.connect({f'local{model}'!r}), {folder!r})"
-        )
-    fields.setdefault("model", made_with[:1])
+        return python_code(design, records, run)
+    fields = _fields(design, run)
+    fields.setdefault("model", _models(records)[:1])
     words = ["musicgen-lab", "sweep"]
     for name in sorted(fields, key=("prompt", *SWEEP_ORDER).index):
         values = fields[name] if isinstance(fields[name], list | tuple) else [fields[name]]
@@ -81,18 +77,53 @@ def command(design: Mapping[str, Any], table: RunTable) -> str:
             words += [f"--no-{option[2:]}"] if values == [False] else []
         elif values != [None]:
             words += [option, ",".join(_number(value) for value in values)]
-    return shlex.join([*words, *_engine_options(table.records), "--out", folder, "--report"])
+    out = ["--out", run.path.resolve().name, "--report"]
+    return shlex.join([*words, *_engine_options(records), *out])
 
 
-def _with_paths(design: Any, table: RunTable) -> Any:
+def python_code(
+    design: Mapping[str, Any], records: Sequence[Mapping[str, Any]], run: RunFolder
+) -> str:
+    """Return the Python that reproduces a design; parameters are those of `command`."""
+    fields = _fields(design, run)
+    # Another field would change the points of a sample, so the model is the backend's.
+    made_with = _models(records)
+    model = "" if "model" in fields or not made_with else f":{made_with[0]}"
+    is_sampled = design["kind"] == "sample"
+    given = {name: _python(value, is_sampled=is_sampled) for name, value in fields.items()}
+    if is_sampled:
+        given = {name: repr(design[name]) for name in ("seed", "replicates")} | given
+    first = {"grid": None, "sample": "n", "rows": "rows"}[design["kind"]]
+    arguments = [repr(_with_paths(design[first], run))] if first else []
+    arguments += [f"{name}={text}" for name, text in given.items()]
+    maker = {"grid": "", "sample": ".sample", "rows": ".from_rows"}[design["kind"]]
+    return (
+        "import musicgen_lab as lab\n\n"
+        f"sweep = lab.Sweep{maker}({', '.join(arguments)})\n"
+        f"sweep.run(lab.connect({f'local{model}'!r}), {run.path.resolve().name!r})"
+    )
+
+
+def _fields(design: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
+    fields = _with_paths(design["fields"], run)
+    return {name: fields[name] for name in SWEEP_ORDER if name in fields}
+
+
+def _models(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the model of every record that has one, without its revision."""
+    models = [record["model"] for record in records]
+    return [str(model).partition("@")[0] for model in models if isinstance(model, str)]
+
+
+def _with_paths(design: Any, run: RunFolder) -> Any:
     """Return a design with the path of the run's own copy in the place of a source's digest."""
     if isinstance(design, Mapping):
-        return {name: _with_paths(value, table) for name, value in design.items()}
+        return {name: _with_paths(value, run) for name, value in design.items()}
     if isinstance(design, list):
-        return [_with_paths(value, table) for value in design]
-    if isinstance(design, str) and design in table.run.source_names:
-        path = table.run.source_path(design)
-        return design if path is None else f"{table.folder.resolve().name}/{SOURCES}/{path.name}"
+        return [_with_paths(value, run) for value in design]
+    if isinstance(design, str) and design in run.source_names:
+        path = run.source_path(design)
+        return design if path is None else f"{run.path.resolve().name}/{SOURCES}/{path.name}"
     return design
 
 
@@ -118,7 +149,9 @@ def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(value)
 
 
-def _python(value: Any) -> str:
-    """Format a design's field as Python; ranges are lists in JSON."""
-    is_range = isinstance(value, list) and len(value) == 2 and not isinstance(value[0], str)
-    return repr(tuple(value)) if is_range else repr(value)
+def _python(value: Any, *, is_sampled: bool) -> str:
+    """Format a design's field as Python; the ranges of a sample are lists in JSON."""
+    if is_sampled and isinstance(value, list) and len(value) == 2 and not isinstance(value[0], str):
+        return repr(tuple(value))
+    is_single = isinstance(value, list) and len(value) == 1
+    return repr(value[0] if is_single else value)

@@ -28,7 +28,7 @@ from musicgen_lab.source import DIGEST, Source
 from musicgen_lab.version import VERSION
 from musicgen_lab.web.access import HostCheck, SurplusCheck, check_key, check_may_wake
 from musicgen_lab.web.admission import Admission
-from musicgen_lab.web.body import parse_fields, read_fields, read_sound
+from musicgen_lab.web.body import check_fields, parse_object, read_fields, read_sound
 from musicgen_lab.web.metrics import Metrics
 from musicgen_lab.web.openapi import (
     CANCEL,
@@ -94,7 +94,8 @@ def create_app(
     Returns
     -------
     FastAPI
-        An ASGI app. `app.state` has the backend, which the caller must close, and the settings.
+        An ASGI app. `app.state` has the backend, which the caller must close, the settings, the
+        admission, the models, and `resolve`, which makes a request of a body's fields.
     """
     chosen = settings or WebSettings.from_environment()
     kept = jobs or LocalJobs(
@@ -106,12 +107,27 @@ def create_app(
     admission = Admission(backend, kept, chosen.waiting_max)
     metrics, sources = Metrics(admission), SourceStore(chosen)
     models = list(served or [str(backend.resolve(GenerationRequest(prompt="any")).model)])
+
+    def resolve(fields: dict[str, Any]) -> GenerationRequest:
+        """Return the request of these fields, or refuse them with 404 or 422."""
+        put_source(fields, sources)
+        try:
+            wanted = resolve_served(GenerationRequest(**fields), models)
+            check_duration(wanted, chosen)
+        except InvalidRequest as error:
+            raise refuse_field(error, chosen.duration_max_s) from None
+        except ModelUnavailable as error:
+            raise Refusal(422, str(error), field="model", limit={"enum": models}) from None
+        return wanted
+
     app = FastAPI(
         title="MusicGen Lab",
         version=VERSION,
         description="Music from a text description, by MusicGen.",
     )
     app.state.backend, app.state.settings = backend, chosen
+    app.state.admission, app.state.models = admission, models
+    app.state.resolve = resolve
     if chosen.hosts:
         app.add_middleware(HostCheck, hosts=chosen.hosts)
     app.add_middleware(SurplusCheck)
@@ -149,15 +165,8 @@ def create_app(
         check_key(request, chosen)
         accept = request.headers.get("accept", "")
         media_type = choose_media_type(accept, tuple(STREAMED) if stream else CLIP_TYPES)
-        fields = parse_fields(await read_fields(request, chosen))
-        put_source(fields, sources)
-        try:
-            wanted = resolve_served(GenerationRequest(**fields), models)
-            check_duration(wanted, chosen)
-        except InvalidRequest as error:
-            raise refuse_field(error, chosen.duration_max_s) from None
-        except ModelUnavailable as error:
-            raise Refusal(422, str(error), field="model", limit={"enum": models}) from None
+        fields = check_fields(parse_object(await read_fields(request, chosen)))
+        wanted = resolve(fields)
         warnings = ignored_by_choice(wanted, fields, backend.codebook_size(str(wanted.model)))
         request.state.log |= {"duration": wanted.duration, "seed": wanted.seed}
         if stream:

@@ -87,8 +87,8 @@ async def _read(request: Request, limit: int, timeout_s: float, *, way_out: str)
     return bytes(body)
 
 
-def parse_fields(body: bytes) -> dict[str, Any]:
-    """Return the fields of a body, with unchecked values.
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that a body is.
 
     Raises
     ------
@@ -105,6 +105,17 @@ def parse_fields(body: bytes) -> dict[str, Any]:
         raise Refusal(
             422, f"the body must be a JSON object of fields, got {given}", field=None, limit=None
         )
+    return fields
+
+
+def check_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a request; their values are checked by the request itself.
+
+    Raises
+    ------
+    Refusal
+        422 when one is unknown.
+    """
     for name in fields.keys() - set(REQUEST_FIELDS):
         raise refuse_field(unknown_field(name[:100]))
     for name in INTEGERS & fields.keys():  # JSON has one number type: 250.0 is an integer

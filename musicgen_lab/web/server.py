@@ -8,10 +8,12 @@ import signal
 import socket
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from musicgen_lab.backends.api_key import API_KEY, is_loopback
 from musicgen_lab.backends.submitting import Closing, EngineLost, Submits
@@ -31,6 +33,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     settings: WebSettings | None = None,
+    extend: Callable[[FastAPI], None] | None = None,
 ) -> None:
     """Answer requests until SIGTERM or Ctrl-C.
 
@@ -48,6 +51,8 @@ def serve(
     port : int
         0 takes a free one, which is printed.
     settings : WebSettings, optional
+    extend : callable, optional
+        Adds pages to the app.
 
     Raises
     ------
@@ -66,8 +71,11 @@ def serve(
             stacklevel=2,
         )
     listening = listening_socket(host, port)
+    app = create_app(backend, settings=chosen)
+    if extend is not None:
+        extend(app)
     config = uvicorn.Config(
-        create_app(backend, settings=chosen),
+        app,
         http=LimitedConnection,
         ws="none",
         access_log=False,

@@ -24,7 +24,7 @@ from musicgen_lab import (
 )
 from musicgen_lab.errors import MusicGenLabWarning
 from musicgen_lab.listening.grid import listening_grid
-from musicgen_lab.report.provenance import command
+from musicgen_lab.report.provenance import command, python_code
 from musicgen_lab.report.sections import heading, spectrogram_figures
 from musicgen_lab.report.tables import clip_table
 from musicgen_lab.runs.run_table import RunTable
@@ -260,15 +260,15 @@ def test_the_command_has_every_digit_and_says_how_the_clips_were_made(tmp_path):
     fields = {"prompt": "a", "duration": 1, "cfg_coef": 3.3333333, "seed": [123456789, 4294967295]}
     table = Sweep(**fields).run(SineBackend(), tmp_path, progress=False).table
     (design,) = (asked["design"] for asked in table.sweeps)
-    assert "--cfg-coef 3.3333333 --seed 123456789,4294967295" in command(design, table)
+    assert "--cfg-coef 3.3333333 --seed 123456789,4294967295" in again(design, table)
     for way, option in [
         (("audiocraft 1.3.0", "cpu", "float32"), " --engine audiocraft "),
         (("musicgen-lab 1", "cpu", "bfloat16"), " --dtype bfloat16 "),
         (("musicgen-lab 1", "cuda (NVIDIA A10)", "float32"), " --dtype float32 "),
     ]:
-        assert option in command(design, made_by(table, way))
+        assert option in again(design, made_by(table, way))
     default = made_by(table, ("musicgen-lab 1", "cpu", "float32"))
-    assert not re.search("--engine|--dtype", command(design, default))
+    assert not re.search("--engine|--dtype", again(design, default))
 
 
 def test_what_a_strangers_run_says_is_quoted_in_the_commands(tmp_path):
@@ -276,10 +276,14 @@ def test_what_a_strangers_run_says_is_quoted_in_the_commands(tmp_path):
     table = Sweep(**fields).run(SineBackend(), tmp_path / "a; touch y", progress=False).table
     (design,) = (asked["design"] for asked in table.sweeps)
     hostile = made_by(table, ("musicgen-lab 1", "cpu", "float16; touch z"))
-    words = shlex.split(command(design, hostile))
+    words = shlex.split(again(design, hostile))
     assert {"a; touch x", "a; touch y", "float16; touch z"} <= set(words)
     drawn = design | {"kind": "sample", "n": "4); print(1", "seed": 7, "replicates": 1}
-    assert "Sweep.sample('4); print(1', " in command(drawn, table)
+    assert "Sweep.sample('4); print(1', " in again(drawn, table)
+
+
+def again(design, table):
+    return command(design, table.records, table.run)
 
 
 def made_by(table, way):
@@ -299,16 +303,25 @@ def test_a_random_design_is_made_again_by_the_same_lines_of_python(tmp_path):
     sweep = Sweep.sample(4, prompt="a", seed=7, duration=1, temperature=(0.5, 1.5))
     table = sweep.run(SineBackend(), tmp_path, progress=False).table
     (design,) = (asked["design"] for asked in table.sweeps)
-    again = command(design, table).splitlines()[2].partition(" = ")[2]
-    assert eval(again, {"lab": musicgen_lab}).requests == sweep.requests
+    code = again(design, table).splitlines()[2].partition(" = ")[2]
+    assert eval(code, {"lab": musicgen_lab}).requests == sweep.requests
+
+
+def test_a_grid_is_made_again_by_the_lines_of_python_too(tmp_path):
+    sweep = Sweep(prompt="a 'b'", duration=1, temperature=[0.5, 1.5], cfg_coef=[1, 3, 5], seed=7)
+    table = sweep.run(SineBackend(), tmp_path, progress=False).table
+    code = python_code(table.sweeps[0]["design"], table.records, table.run)
+    assert "temperature=[0.5, 1.5], cfg_coef=[1, 3, 5], seed=7" in code
+    line = code.splitlines()[2].partition(" = ")[2]
+    assert eval(line, {"lab": musicgen_lab}).requests == sweep.requests
 
 
 def test_rows_are_made_again_by_the_same_lines_of_python(tmp_path):
     rows = [{"prompt": "a", "cfg_coef": 3.0}, {"prompt": "b", "top_k": 50}]
     sweep = Sweep.from_rows(rows, duration=1, seed=[0, 1])
     table = sweep.run(SineBackend(), tmp_path, progress=False).table
-    again = command(table.sweeps[0]["design"], table).splitlines()[2].partition(" = ")[2]
-    assert eval(again, {"lab": musicgen_lab}).requests == sweep.requests
+    code = again(table.sweeps[0]["design"], table).splitlines()[2].partition(" = ")[2]
+    assert eval(code, {"lab": musicgen_lab}).requests == sweep.requests
 
 
 @pytest.mark.parametrize("name", ["titel", "run_folder", "level_range"])

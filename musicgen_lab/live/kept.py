@@ -1,0 +1,237 @@
+"""Kept clips: the run folder that clips of the live page become, its report and its zip file."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import secrets
+import zipfile
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.responses import FileResponse
+
+from musicgen_lab.clip import Clip
+from musicgen_lab.errors import InvalidRequest, RunFolderUnwritable
+from musicgen_lab.live.recent_clips import RecentClips
+from musicgen_lab.report.provenance import command, python_code
+from musicgen_lab.request import REQUEST_FIELDS, GenerationRequest
+from musicgen_lab.runs.interpreter import (
+    NEUTRAL_FOLDER,
+    interpreter_command,
+    interpreter_environment,
+)
+from musicgen_lab.runs.run_folder import RunFolder
+from musicgen_lab.sweep import Sweep
+from musicgen_lab.web.responses import Refusal, json_response, refuse_field
+
+# A report contains its scripts and styles; it is shown without rights to the service.
+REPORT_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "media-src data:; sandbox allow-scripts"
+)
+STATE_WITHIN_S = 20  # as long as a report's state is waited for
+ReadRequests = Callable[[Request], Awaitable[list[dict[str, Any]]]]
+
+
+@dataclass(eq=False)
+class KeptRun:
+    """A run folder of kept clips, and its report.
+
+    Attributes
+    ----------
+    folder : Path
+    report : str
+        "making", "made" or "failed".
+    detail : str
+        Why it failed.
+    ended : asyncio.Event
+        Set when it is not being made any more.
+    """
+
+    folder: Path
+    report: str = "making"
+    detail: str = ""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def add_kept_runs(
+    app: FastAPI, runs: Path, clips: RecentClips, read_requests: ReadRequests
+) -> None:
+    """Add the endpoints that keep clips.
+
+    Parameters
+    ----------
+    app : FastAPI
+    runs : Path
+        The folder of the run folders.
+    clips : RecentClips
+        The clips that can be kept.
+    read_requests : callable
+        Returns the fields of every request in a request's body.
+    """
+    kept: dict[str, KeptRun] = {}  # by an address that nobody can guess: a link carries no key
+    tasks: set[asyncio.Task[None]] = set()
+    reporting = asyncio.Lock()
+
+    @app.post("/live/kept", include_in_schema=False)
+    async def keep(request: Request) -> Response:
+        wanted = [app.state.resolve(fields) for fields in await read_requests(request)]
+        chosen = [clips.get(one.key()) for one in wanted]
+        missing = chosen.count(None)
+        if missing:
+            raise Refusal(
+                409, f"{missing} of these clips are not in memory any more; make them again first"
+            )
+        folder = runs.absolute() / f"live-{datetime.now():%Y-%m-%d-%H%M%S}-{secrets.token_hex(2)}"
+        try:
+            run, design = await asyncio.to_thread(store, folder, [clip for clip in chosen if clip])
+        except InvalidRequest as error:
+            raise refuse_field(error) from None
+        except RunFolderUnwritable as error:
+            raise Refusal(507, str(error)) from error
+        name = secrets.token_urlsafe(16)
+        kept[name] = KeptRun(folder)
+        task = asyncio.create_task(make_report(kept[name], reporting))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        made = [describe(clip) for clip in chosen if clip]
+        return json_response(
+            {
+                "folder": str(folder),
+                "command": command(design, made, run) if design["kind"] == "grid" else "",
+                "python": python_code(design, made, run),
+                "state": f"live/kept/{name}",
+                "report": f"live/kept/{name}/report.html",
+                "zip": f"live/kept/{name}/{folder.name}.zip",
+            }
+        )
+
+    def find(name: str) -> KeptRun:
+        if name not in kept:
+            raise Refusal(404, "nothing is kept at this address, or the service was restarted")
+        return kept[name]
+
+    @app.get("/live/kept/{name}", include_in_schema=False)
+    async def state(name: str) -> Response:
+        run = find(name)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(run.ended.wait(), STATE_WITHIN_S)
+        return json_response({"report": run.report, "detail": run.detail})
+
+    @app.get("/live/kept/{name}/report.html", include_in_schema=False)
+    async def report(name: str) -> Response:
+        run = find(name)
+        if run.report != "made":
+            raise Refusal(404, "the report has not been made yet")
+        headers = {"Content-Security-Policy": REPORT_POLICY, "X-Content-Type-Options": "nosniff"}
+        return FileResponse(run.folder / "report.html", headers=headers)
+
+    @app.get("/live/kept/{name}/{file}.zip", include_in_schema=False)
+    async def zipped(name: str, file: str) -> Response:
+        run = find(name)
+        content = await asyncio.to_thread(zip_run, run.folder)
+        headers = {"Content-Disposition": f'attachment; filename="{run.folder.name}.zip"'}
+        return Response(content, headers=headers, media_type="application/zip")
+
+
+def store(folder: Path, clips: Sequence[Clip]) -> tuple[RunFolder, dict[str, Any]]:
+    """Write a run folder of clips, and return it with its design.
+
+    Raises
+    ------
+    InvalidRequest
+        When the clips differ in a field that has no effect on them.
+    RunFolderUnwritable
+    """
+    sweep = as_sweep([clip.request for clip in clips])
+    run = RunFolder(folder)
+    run.create()
+    run.add_sweep(sweep.design, [clip.request for clip in clips])
+    for clip in clips:
+        run.put(clip)
+    return run, sweep.design
+
+
+def as_sweep(requests: Sequence[GenerationRequest]) -> Sweep:
+    """Return the sweep of these requests: a grid if they are one, or else their rows.
+
+    Fields that have their default in all requests, and a model that all share, are left out.
+    """
+    fields = [_plain_fields(request) for request in requests]
+    values = {name: list(dict.fromkeys(one[name] for one in fields)) for name in fields[0]}
+    defaults = {name: field.default for name, field in GenerationRequest.model_fields.items()}
+    values = {
+        name: given
+        for name, given in values.items()
+        if len(given) > 1 or (name != "model" and given != [defaults[name]])
+    }
+    if math.prod(map(len, values.values())) == len(set(requests)):
+        return Sweep(**values)  # type: ignore[arg-type]
+    common = {name: given[0] for name, given in values.items() if len(given) == 1}
+    rows = [{name: one[name] for name in values if name not in common} for one in fields]
+    return Sweep.from_rows(rows, **common)  # type: ignore[arg-type]
+
+
+def _plain_fields(request: GenerationRequest) -> dict[str, Any]:
+    fields = {name: getattr(request, name) for name in REQUEST_FIELDS}
+    return fields | {"model": str(request.model).partition("@")[0]}
+
+
+def describe(clip: Clip) -> dict[str, Any]:
+    """Return what the code that makes a clip again is written from."""
+    made_by = clip.provenance
+    return {
+        "status": "ok",
+        "model": clip.request.model,
+        "engine": made_by.engine,
+        "device": made_by.device,
+        "dtype": made_by.dtype,
+    }
+
+
+async def make_report(run: KeptRun, reporting: asyncio.Lock) -> None:
+    """Make the report of a run in a process of its own, one at a time."""
+    arguments = ("-m", "musicgen_lab", "report", str(run.folder), "--self-contained")
+    async with reporting:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *interpreter_command(*arguments, "--format", "html"),
+                env=interpreter_environment(),
+                cwd=NEUTRAL_FOLDER,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            run.report, run.detail = "failed", str(error)
+            run.ended.set()
+            return
+        try:
+            _, errors = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+    lines = errors.decode(errors="replace").strip().splitlines()
+    made = process.returncode == 0
+    run.detail = "" if made else (lines[-1] if lines else f"status {process.returncode}")
+    run.report = "made" if made else "failed"
+    run.ended.set()
+
+
+def zip_run(folder: Path) -> bytes:
+    """Return a run folder, without what is hidden in it, as a zip file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path in sorted(folder.rglob("*")):
+            inside = path.relative_to(folder)
+            if path.is_file() and not path.is_symlink() and not inside.name.startswith("."):
+                archive.write(path, Path(folder.name) / inside)
+    return buffer.getvalue()

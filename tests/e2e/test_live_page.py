@@ -1,0 +1,327 @@
+"""The live page in a real browser, over the embedded model."""
+
+from __future__ import annotations
+
+import contextlib
+from urllib.parse import urlencode
+
+import httpx2
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from musicgen_lab.web.settings import WebSettings
+from tests.e2e.browser import DESKTOP, PHONE, chromium
+from tests.support.demo_engine import open_demo
+from tests.support.live import live_service
+from tests.support.sine_engine import sine_worker
+
+GRID = {"down": "temperature:0.7,1,1.3", "across": "cfg_coef:1,3,5"}
+SHORT = {"prompt": "calm guitar", "duration": 1, "seed": 7}
+SLOW_MS = 120_000
+DONE = "() => [...document.querySelectorAll('.cell')].every(it => it.innerText.includes('keep'))"
+DONE_ONCE = DONE.replace("every", "some")  # where there may be no cell yet
+SOUNDING = "() => document.querySelector('clip-player')?.media.duration > 0"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    worker = open_demo(max_clips=9)
+    with live_service(worker, tmp_path_factory.mktemp("runs")) as address:
+        yield address, worker
+
+
+@pytest.fixture
+def open_live(browser, service):
+    """Return a function that opens the page with values; faults of all pages fail the test."""
+    pages, faults = [], []
+
+    def note(line):
+        if line.type == "error" and not line.text.startswith("Failed to load resource"):
+            faults.append(line.text)
+
+    def open_it(values, viewport=DESKTOP, scheme="light", address=service[0], bypass_csp=False):
+        page = browser.new_page(viewport=viewport, color_scheme=scheme, bypass_csp=bypass_csp)
+        page.set_default_timeout(SLOW_MS)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", note)
+        pages.append(page)
+        page.goto(f"{address}/#{urlencode(values)}")
+        return page
+
+    yield open_it
+    for page in pages:
+        page.close()
+    assert faults == []
+
+
+def planned(page):
+    """Return what the page says of the clips that it would make."""
+    page.wait_for_selector("#plan:not(:empty)")
+    return page.locator("#plan").inner_text()
+
+
+def make(page):
+    planned(page)
+    page.get_by_role("button", name="Make", exact=True).click()
+
+
+def wait_until_free(worker):
+    with worker._changed:
+        assert worker._changed.wait_for(lambda: not worker._in_flight, timeout=60)
+
+
+def worse_than_minor(page):
+    return [
+        f"{violation['id']}: {violation['help']}: {violation['nodes'][0]['html'][:160]}"
+        for violation in Axe().run(page).response["violations"]
+        if violation["impact"] in ("moderate", "serious", "critical")
+    ]
+
+
+def media(page, expression, number=0):
+    return page.evaluate(f"() => document.querySelectorAll('clip-player')[{number}].{expression}")
+
+
+@pytest.mark.parametrize(
+    ("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"]
+)
+def test_a_grid_is_made_and_fits_the_screen_and_is_accessible(open_live, viewport, scheme):
+    page = open_live(SHORT | GRID, viewport, scheme, bypass_csp=True)  # for axe's own styles
+    assert planned(page).startswith("9 clips, 9 s of sound, ")
+    assert worse_than_minor(page) == []
+    make(page)
+    page.wait_for_function(DONE)
+    assert page.locator(".listening-grid figure").count() == 9
+    assert page.locator("th b").all_inner_texts() == ["1", "3", "5", "0.7", "1", "1.3"]
+    lengths = page.evaluate(
+        "() => [...document.querySelectorAll('clip-player')].map(it => it.media.duration)"
+    )
+    assert lengths == pytest.approx([1.0] * 9)
+    width, window = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert width <= window
+    assert worse_than_minor(page) == []
+
+
+def test_every_knob_has_the_limits_and_the_default_of_the_services_document(open_live, service):
+    document = httpx2.get(f"{service[0]}/openapi.json").json()
+    schemas = document["components"]["schemas"]["GenerationRequest"]["properties"]
+    page = open_live({"prompt": "a"})
+    planned(page)
+    knobs = page.evaluate(
+        """() => [...document.querySelectorAll(".knob > input[type=number]")].map(
+            it => [it.name, Number(it.value), Number(it.min), Number(it.max)])"""
+    )
+    names = [name for name, *_ in knobs]
+    assert names[:5] == ["duration", "temperature", "top_k", "top_p", "cfg_coef"]
+    for name, *values in knobs:
+        schema = schemas[name]
+        assert values == [schema[limit] for limit in ("default", "minimum", "maximum")]
+        assert page.locator(f"#about-{name}").text_content() == schema["description"]
+
+
+def test_a_clip_sounds_and_is_drawn_before_it_is_finished(open_live, service):
+    page = open_live(SHORT | {"duration": 30})
+    make(page)
+    page.wait_for_function(SOUNDING)
+    page.get_by_role("button", name="Play the clip").press(" ")
+    page.wait_for_function("() => document.querySelector('clip-player').media.currentTime > 0.3")
+    assert media(page, "media.complete") is False
+    pixels = page.evaluate(
+        """() => { const canvas = document.querySelector(".cell canvas");
+            const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, 1).data;
+            return [data[3], data[4 * (canvas.width - 1) + 3]]; }"""
+    )
+    assert pixels == [255, 0]  # drawn at the start, and not yet at the end
+    assert page.locator(".cell .state").inner_text().startswith("step ")
+    page.get_by_role("button", name="Stop").click()
+    wait_until_free(service[1])
+
+
+def test_stop_frees_the_rows_and_what_was_made_stays(open_live, service):
+    page = open_live(SHORT | GRID | {"duration": 30})
+    make(page)
+    page.wait_for_function(SOUNDING)
+    assert service[1].describe()["in_flight"] == 9
+    page.get_by_role("button", name="Stop").click()
+    wait_until_free(service[1])
+    assert page.locator(".cell .state").all_inner_texts() == ["stopped"] * 9
+    assert media(page, "media.duration") > 0
+    assert page.get_by_role("button", name="Stop").is_disabled()
+
+
+def test_leaving_the_page_frees_the_rows(open_live, service):
+    page = open_live(SHORT | {"duration": 30})
+    make(page)
+    page.wait_for_function(SOUNDING)
+    page.goto("about:blank")
+    wait_until_free(service[1])
+
+
+def test_changed_values_make_only_the_cells_that_are_new(open_live, service):
+    page = open_live(SHORT | GRID)
+    make(page)
+    page.wait_for_function(DONE)
+    made = service[1].describe()["made"]
+    page.get_by_label("Values").last.fill("1, 3, 8")
+    page.wait_for_function("() => document.querySelector('#plan').innerText.includes('9 clips')")
+    page.get_by_role("button", name="Make", exact=True).click()
+    page.wait_for_function(DONE)
+    assert service[1].describe()["made"] == made + 3
+    assert page.locator("th[scope=col] b").all_inner_texts() == ["1", "3", "8"]
+
+
+def test_one_cell_is_made_again_alone_with_another_seed(open_live, service):
+    page = open_live(SHORT | GRID)
+    make(page)
+    page.wait_for_function(DONE)
+    made = service[1].describe()["made"]
+    page.get_by_role("button", name="Another seed").nth(4).click()
+    page.wait_for_function(
+        "() => !document.querySelectorAll('.cell')[4].innerText.includes('seed 7')"
+    )
+    page.wait_for_function(DONE)
+    assert service[1].describe()["made"] == made + 1
+    assert page.locator(".cell").nth(3).inner_text().count("seed 7") == 1
+
+
+def test_a_knob_that_is_turned_makes_the_clip_at_once(open_live, service):
+    page = open_live(SHORT | {"at-once": ""})
+    page.wait_for_function(DONE_ONCE)
+    made = service[1].describe()["made"]
+    page.get_by_label("temperature, slider").press("ArrowRight")
+    value = page.get_by_label("temperature", exact=True).input_value()
+    assert float(value) > 1 and f"temperature={value}" in page.url
+    page.wait_for_function(
+        "() => document.querySelector('.cell .state').innerText.startsWith('step')"
+    )
+    page.wait_for_function(DONE_ONCE)
+    assert service[1].describe()["made"] == made + 1
+
+
+def test_the_address_opens_the_same_page(open_live):
+    page = open_live(SHORT | GRID)
+    planned(page)
+    page.get_by_label("Prompt", exact=True).fill("a <b>drum</b> & bass?")
+    page.get_by_label("top_k", exact=True).fill("50")
+    other = open_live({})
+    other.goto("about:blank")
+    other.goto(page.url)
+    planned(other)
+    assert other.get_by_label("Prompt", exact=True).input_value() == "a <b>drum</b> & bass?"
+    assert other.get_by_label("top_k", exact=True).input_value() == "50"
+    assert other.get_by_label("Seed", exact=True).input_value() == "7"
+    assert other.get_by_label("Values").first.input_value() == "0.7,1,1.3"
+
+
+def test_a_value_outside_its_limits_is_named_at_its_input(open_live):
+    page = open_live(SHORT | {"duration": 1})
+    planned(page)
+    page.get_by_label("duration", exact=True).fill("4000")
+    page.wait_for_selector("#problem:not(:empty)")
+    assert page.get_by_role("alert").inner_text().startswith("duration must be a number from 1 to")
+    assert page.get_by_label("duration", exact=True).get_attribute("aria-invalid") == "true"
+    assert page.get_by_role("button", name="Make", exact=True).is_disabled()
+
+
+def test_everything_works_by_keyboard_alone(open_live):
+    page = open_live(SHORT | {"down": "temperature:0.7,1.3"})
+    planned(page)
+    page.get_by_label("Prompt", exact=True).focus()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => document.activeElement.id") == "make":
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_function(DONE)
+    page.get_by_role("button", name="Play temperature 0.7").focus()
+    page.keyboard.press("a")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("a")
+    page.keyboard.press(" ")
+    page.wait_for_function("() => !document.querySelectorAll('clip-player')[1].media.paused")
+    page.keyboard.press("x")
+    page.wait_for_function("() => !document.querySelectorAll('clip-player')[0].media.paused")
+    assert media(page, "media.paused", 1) is True
+
+
+def test_loudness_matching_changes_what_is_heard_and_nothing_else(open_live):
+    page = open_live(SHORT)
+    make(page)
+    page.wait_for_function(DONE)
+    page.get_by_label("loudness-matched").check()
+    gain_db = media(page, "media.gainDb")
+    assert gain_db != 0
+    page.get_by_label("as made").check()
+    assert media(page, "media.gainDb") == 0
+
+
+def test_eighty_one_cells_have_a_picture_and_a_sound_each(open_live, service):
+    nine = ",".join(map(str, range(1, 10)))
+    page = open_live(SHORT | {"down": f"seed:{nine}", "across": f"cfg_coef:{nine}"})
+    assert planned(page).startswith("81 clips")
+    make(page)
+    page.wait_for_function(DONE, timeout=4 * SLOW_MS)
+    lengths = page.evaluate(
+        "() => [...document.querySelectorAll('clip-player')].map(it => it.media.duration)"
+    )
+    assert lengths == pytest.approx([1.0] * 81)
+    width, window = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert width <= window
+    page.get_by_role("button", name="Play seed 9").last.press(" ")
+    page.wait_for_function("() => [...document.querySelectorAll('clip-player')].at(-1).at > 0.1")
+
+
+def test_two_tabs_make_their_clips_beside_each_other(open_live):
+    pages = [open_live(SHORT | {"seed": seed, "duration": 2}) for seed in (1, 2)]
+    for page in pages:
+        make(page)
+    for page, seed in zip(pages, (1, 2), strict=True):
+        page.wait_for_function(DONE)
+        assert page.locator(".cell .state").inner_text() == f"seed {seed}"
+
+
+def test_a_service_that_is_gone_is_said_and_what_was_made_stays(open_live):
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(live_service(open_demo(max_clips=2)))
+        page = open_live(SHORT | {"duration": 30}, address=address)
+        make(page)
+        page.wait_for_function(SOUNDING)
+    page.wait_for_selector(".cell.failed")
+    heard_s = media(page, "media.duration")
+    assert 0 < heard_s < 30
+    page.get_by_role("button", name="Make", exact=True).click()
+    page.wait_for_function(
+        "() => document.querySelector('#problem').innerText.includes('cannot be reached')"
+    )
+
+
+def test_clips_are_kept_and_their_report_is_opened(open_live):
+    page = open_live(SHORT | {"across": "cfg_coef:1,3"})
+    make(page)
+    page.wait_for_function(DONE)
+    page.get_by_label("keep").first.uncheck()
+    page.get_by_label("keep").first.check()
+    page.get_by_role("button", name="Keep 2 clips").click()
+    assert "--cfg-coef 1,3" in page.get_by_role("region", name="Command").inner_text()
+    assert "lab.Sweep(" in page.get_by_role("region", name="Python").inner_text()
+    report = page.get_by_role("link", name="Open the report")
+    report.wait_for(timeout=3 * SLOW_MS)
+    page.goto(report.evaluate("link => link.href"))
+    assert page.locator("clip-player").count() == 2
+    page.evaluate("() => { document.querySelector('audio').muted = true; }")
+    page.locator(".play").first.press("ArrowRight")
+    page.wait_for_function("() => document.querySelector('audio').currentTime > 0.9")
+
+
+def test_a_service_with_a_key_asks_for_it(open_live):
+    with live_service(sine_worker(), settings=WebSettings(api_key="secret")) as address:
+        page = open_live(SHORT, address=address)
+        page.get_by_label("This service has a key").fill("secret")
+        page.get_by_role("button", name="Use it").click()
+        assert planned(page).startswith("1 clip")

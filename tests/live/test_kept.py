@@ -1,0 +1,127 @@
+"""Clips of the live page that are kept become a run folder like any other."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import zipfile
+
+import httpx2
+import numpy as np
+import pytest
+
+import musicgen_lab as lab
+from musicgen_lab.clip import Clip
+from musicgen_lab.live.kept import as_sweep
+from musicgen_lab.live.recent_clips import RecentClips
+from musicgen_lab.request import GenerationRequest
+from tests.support.live import live_service
+from tests.support.sine_engine import sine_worker
+from tests.support.sines import PROVENANCE, sine_clip
+
+FIELDS = {"prompt": "calm 'guitar'", "duration": 1, "seed": 7}
+GRID = [{"temperature": t, "cfg_coef": c} for t in (0.7, 1.3) for c in (1, 3)]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    with (
+        live_service(sine_worker(), runs) as address,
+        httpx2.Client(base_url=address, timeout=60) as client,
+    ):
+        yield client
+
+
+def make(service, cells):
+    """Make clips, and return the body that keeps them."""
+    lines = service.post("/live/clips", json={"fields": FIELDS, "cells": cells}).text.splitlines()
+    events = map(json.loads, lines)
+    return {"cells": [event["request"] for event in events if event["type"] == "started"]}
+
+
+def test_a_grid_is_kept_with_its_clips_as_they_were_made(service):
+    kept = service.post("/live/kept", json=make(service, GRID)).json()
+    results = lab.Results.open(kept["folder"])
+    assert results.swept == ("temperature", "cfg_coef")
+    assert list(results.frame["status"]) == ["ok"] * 4
+    for key in results.frame["key"]:
+        clip = results.clip(key)
+        np.testing.assert_array_equal(clip.samples, sine_clip(clip.request).samples)
+
+
+def test_the_command_and_the_python_make_the_same_clips_again(service):
+    body = make(service, GRID)
+    kept = service.post("/live/kept", json=body).json()
+    words = shlex.split(kept["command"])
+    assert words[:4] == ["musicgen-lab", "sweep", "--prompt", "calm 'guitar'"]
+    assert "--temperature 0.7,1.3 --cfg-coef 1,3 --seed 7" in " ".join(words)
+    sweep = eval(kept["python"].splitlines()[2].partition(" = ")[2], {"lab": lab})
+    assert {r.with_model("sines@1") for r in sweep.requests} == {
+        GenerationRequest(**cell) for cell in body["cells"]
+    }
+
+
+def test_any_set_of_cells_is_kept_as_its_rows(service):
+    kept = service.post("/live/kept", json=make(service, [*GRID[:2], {"temperature": 0.9}])).json()
+    assert kept["command"] == "" and "Sweep.from_rows([" in kept["python"]
+    assert len(lab.Results.open(kept["folder"]).frame) == 3
+
+
+def test_a_kept_run_is_downloaded_as_a_zip_file(service, tmp_path):
+    kept = service.post("/live/kept", json=make(service, GRID[:2])).json()
+    answer = service.get(f"/{kept['zip']}")
+    zipfile.ZipFile(io.BytesIO(answer.content)).extractall(tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{folder.name}.zip"'
+    assert len(lab.Results.open(folder).frame) == 2
+
+
+def test_its_report_is_made_and_shown_without_rights_to_the_service(service):
+    kept = service.post("/live/kept", json=make(service, GRID[:2])).json()
+    state = service.get(f"/{kept['state']}").json()
+    while state["report"] == "making":  # it is answered when that has changed, or after a while
+        state = service.get(f"/{kept['state']}").json()
+    assert state == {"report": "made", "detail": ""}
+    report = service.get(f"/{kept['report']}")
+    assert "calm &#39;guitar&#39;" in report.text or "calm 'guitar'" in report.text
+    assert "sandbox allow-scripts" in report.headers["Content-Security-Policy"]
+    for path in (kept["state"], kept["report"]):
+        assert service.get("/" + path.replace("kept/", "kept/other")).status_code == 404
+
+
+def test_what_was_not_made_here_cannot_be_kept(service):
+    cells = [{**FIELDS, "temperature": 1.9}, {**FIELDS, "temperature": 1.8}]
+    answer = service.post("/live/kept", json={"cells": cells})
+    assert (
+        answer.status_code == 409
+        and "2 of these clips are not in memory" in answer.json()["detail"]
+    )
+
+
+def test_a_field_that_did_nothing_is_named_when_it_is_kept(service):
+    body = make(service, [{"top_p": 0.9, "top_k": 10}, {"top_p": 0.9, "top_k": 20}])
+    answer = service.post("/live/kept", json=body)
+    assert answer.status_code == 422 and answer.json()["field"] == "top_k"
+
+
+def test_values_that_are_defaults_are_not_part_of_the_sweep():
+    requests = [
+        GenerationRequest(prompt="a", seed=s, model="demo@1", temperature=t)
+        for s in (1, 2)
+        for t in (0.5, 1)
+    ]
+    sweep = as_sweep(requests)
+    assert set(sweep.design["fields"]) == {"prompt", "temperature", "seed"}
+    assert [request.with_model("demo@1") for request in sweep.requests] == sorted(
+        requests, key=lambda request: (request.temperature, request.seed)
+    )
+
+
+def test_the_oldest_clips_are_forgotten_beyond_the_limit():
+    requests = [GenerationRequest(prompt="a", seed=n) for n in range(3)]
+    recent = RecentClips(bytes_max=800)
+    for request in [*requests, requests[2]]:
+        recent.add(Clip(request, np.zeros((1, 100), np.float32), 8000, PROVENANCE, 0.1))
+    assert [recent.get(request.key()) is not None for request in requests] == [False, True, True]

@@ -1,0 +1,67 @@
+"""The files of the live page, as a browser gets them."""
+
+from __future__ import annotations
+
+import re
+
+import httpx2
+import pytest
+from bs4 import BeautifulSoup
+
+from tests.support.live import live_service
+from tests.support.sine_engine import sine_worker
+
+
+@pytest.fixture(scope="module")
+def service():
+    with live_service(sine_worker()) as address, httpx2.Client(base_url=address) as client:
+        yield client
+
+
+def files_of(service):
+    page = service.get("/").text
+    names = re.findall(r'(?:href|src)="(live/[^"]+)"', page)
+    scripts = {name for name in names if name.endswith(".js")}
+    while True:  # and those that scripts import
+        text = "".join(service.get(f"/{name}").text for name in scripts)
+        more = {f"live/{name}" for name in re.findall(r'from "\./([a-z]+\.js)"', text)} - scripts
+        if not more:
+            return [*{*names, *scripts}]
+        scripts |= more
+
+
+def test_the_whole_page_has_less_than_300_kilobytes(service):
+    sizes = {name: len(service.get(f"/{name}").content) for name in files_of(service)}
+    assert {"live/live.js", "live/sound.js", "live/player.js", "live/player.css"} <= set(sizes)
+    assert sum(sizes.values()) + len(service.get("/").content) < 300_000
+
+
+def test_only_its_own_scripts_run_and_it_is_in_no_frame(service):
+    answer = service.get("/")
+    page = BeautifulSoup(answer.text, "html.parser")
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'; script-src 'self';" in policy and "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy and "form-action 'none'" in policy
+    assert all(script["src"].startswith("live/") for script in page("script"))
+    assert not page("style") and not page.find(style=True)
+    nonce = page.find("script", nonce=True)["nonce"]
+    assert f"'nonce-{nonce}'" in policy and f"'nonce-{nonce}'" not in service.get("/").headers[
+        "Content-Security-Policy"
+    ]  # fmt: skip
+
+
+def test_files_have_their_types_and_there_are_no_others(service):
+    for name in files_of(service):
+        answer = service.get(f"/{name}")
+        kind = "text/javascript" if name.endswith(".js") else "text/css"
+        assert answer.headers["Content-Type"] == f"{kind}; charset=utf-8"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    for name in ("live.html", "..%2fpage.py", "other.js"):
+        assert service.get(f"/live/{name}").status_code == 404
+
+
+def test_where_nothing_can_be_kept_the_page_is_told_so(service, tmp_path):
+    assert service.get("/live/about").json() == {"models": ["sines@1"], "keep": False}
+    assert service.post("/live/kept", json={}).status_code in (404, 405)
+    with live_service(sine_worker(), tmp_path) as address:
+        assert httpx2.get(f"{address}/live/about").json()["keep"] is True
