@@ -100,9 +100,10 @@ def as_html(output: NotebookNode) -> str:
 def http_reference() -> str:
     """Write the service's OpenAPI document as Markdown."""
     nobody = cast(Any, SimpleNamespace(submit=None, progress=None))  # routes, no requests
-    app = create_app(nobody, settings=WebSettings(), served=[MODEL])
+    settings = WebSettings()
+    app = create_app(nobody, settings=settings, served=[MODEL])
     template = Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    api = document(app, [MODEL])
+    api = document(app, [MODEL], settings)
     return template.from_string(HTTP_TEMPLATE.read_text(encoding="utf-8")).render(
         paths=api["paths"], request=api["components"]["schemas"]["GenerationRequest"]
     )

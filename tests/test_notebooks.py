@@ -75,7 +75,7 @@ MISTAKES = {
     "temperaturs = [0.7]": "no parameter 'temperaturs' (did you mean temperatures?)",
     'temperatures = "0.7, 1.0"': "temperature must be a number from 0 to 10, got '0.7, 1.0'",
     "cfg_coefs = []": "cfg_coef needs at least one value",
-    "duration = 45": "duration must be a number from 1 to 30 seconds, got 45",
+    "duration = 345": "duration must be a number from 1 to 300 seconds, got 345",
     'backend_url = "cloud"': "no backend is called 'cloud'",
 }
 

@@ -8,6 +8,7 @@ from bs4 import BeautifulSoup
 from musicgen_lab import InvalidRequest
 from musicgen_lab.studies import read_studies, run_studies, write_index
 from tests.support.sines import SineBackend
+from tests.support.sources import hum
 
 GOOD = """
 studies:
@@ -123,3 +124,24 @@ def test_the_folder_of_a_run_is_refused_for_studies(tmp_path):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InvalidRequest, match=r"cannot read .*nowhere\.yaml"):
         read_studies(tmp_path / "nowhere.yaml")
+
+
+def test_a_study_may_continue_a_sound_and_mix_prompts(tmp_path):
+    (tmp_path / "hum.wav").write_bytes(hum().content)
+    text = f"""
+studies:
+  - name: on
+    prompt: drums
+    prompt_b: piano
+    mix: [0.25, 0.75]
+    negative_prompt: noise
+    begin_with: {tmp_path / "hum.wav"}
+    begin_s: 1.5
+    include_start: false
+    duration: 40
+    extend_stride: 12
+"""
+    (study,) = read_studies(write(tmp_path, text))
+    assert study.sweep.swept == ("mix",)
+    assert {request.begin_with for request in study.sweep.requests} == {hum()}
+    assert not study.sweep.requests[0].include_start

@@ -15,6 +15,7 @@ from musicgen_lab.clip import Clip, Failure, Provenance
 from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX
 from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
+from musicgen_lab.models.codec_identity import read_codec_identity
 from musicgen_lab.models.locate import EMBEDDED, ModelSource, locate
 from musicgen_lab.request import TOP_K_MAX, GenerationRequest
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
     from musicgen_lab.backends.worker import EngineWorker
     from musicgen_lab.models.config import ModelConfig
+    from musicgen_lab.source import Source
     from musicgen_lab.streaming import SoundChunk
 
 ENGINES = {"lab": ("torch", "transformers"), "audiocraft": ("torch", "audiocraft")}
@@ -104,6 +106,7 @@ class LocalBackend:
         self._engine_name = engine
         self._default = locate(model)
         self._sources = {self._default.identity: self._default}
+        self._checked: set[tuple[str, str]] = set()  # models and codes that belong together
         self._open_engine: tuple[str, _Engine] | None = None
         self._lent: dict[str, tuple[EngineWorker, int]] = {}  # by identity, with their streams
         self._lending = threading.Lock()
@@ -114,14 +117,42 @@ class LocalBackend:
         return f"local ({self._engine_name} engine)"
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
-        """Return the request with its model's revision; the default model if it names none."""
+        """Return the request with its model's revision; the default model if it names none.
+
+        Raises
+        ------
+        ModelUnavailable
+            When there is no such model.
+        InvalidRequest
+            When it begins with the codes of another codec than the model's.
+        """
         if request.model is None:
-            return request.with_model(self._default.identity)
-        if request.model in self._sources:
-            return request
-        source = locate(request.model)
-        self._sources[source.identity] = source
-        return request.with_model(source.identity)
+            request = request.with_model(self._default.identity)
+        elif request.model not in self._sources:
+            source = locate(request.model)
+            self._sources[source.identity] = source
+            request = request.with_model(source.identity)
+        if request.begin_with is not None:
+            self._check_codec(str(request.model), request.begin_with)
+        return request
+
+    def _check_codec(self, model: str, begin_with: Source) -> None:
+        """Raise for codes of another codec; nothing is known of a model that is to be prepared."""
+        if not begin_with.is_codes or (model, begin_with.digest) in self._checked:
+            return
+        folder, config = self._sources[model].prepared, self._sources[model].config()
+        if folder is None or config is None:
+            return
+        stored, codec = begin_with.codes(), read_codec_identity(folder, config)
+        if stored.codec != codec or len(stored.codes) != config.codebooks:
+            raise InvalidRequest(
+                f"{begin_with.name} has {len(stored.codes)} codebooks of the codec {stored.codec}, "
+                f"and {model.partition('@')[0]} has {config.codebooks} of {codec}; begin with the "
+                "clip's sound, its .wav in the run folder",
+                field="begin_with",
+                value=begin_with.digest,
+            )
+        self._checked.add((model, begin_with.digest))
 
     def codebook_size(self, model: str) -> int:
         """Return the tokens in a codebook of a resolved model, or the most that any model has."""

@@ -52,12 +52,19 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             )
         rows.append(
             {
-                name: text.strip() if field_type(name) is str else number(text.strip())
+                name: _value(name, text.strip())
                 for name, text in cells.items()
                 if text and text.strip()
             }
         )
     return rows
+
+
+def _value(name: str, text: str) -> Any:
+    """Return a cell's value; what is none of its field's stays text, which the request rejects."""
+    if field_type(name) is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    return text if field_type(name) is str else number(text)
 
 
 def _read(path: Path) -> str:

@@ -11,7 +11,6 @@ kernels are selected by the clip's own length, and 25 clips need no more memory 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +28,8 @@ from musicgen_lab.engine.seanet import (
 )
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.checkpoint import Checkpoint, TensorReader
+from musicgen_lab.models.codec_identity import identify_codebooks
 from musicgen_lab.models.config import WEIGHTS_FILE, load_part_config
-
-IDENTITY_DIGITS = 16
 
 
 class CodecFiles:
@@ -143,7 +141,7 @@ class Codec:
                 f"{files.folder} has codebooks of {tables.shape[1]} codes, but the language model "
                 f"makes {card}"
             )
-        self.identity = hashlib.sha256(tables.numpy().tobytes()).hexdigest()[:IDENTITY_DIGITS]
+        self.identity = identify_codebooks(tables.numpy())
         self._tables = tables.to(device)  # (K, card, D)
         self._before, self._after = before.to(device), after.to(device)
         self._before_context, self._after_context = context_frames(before), context_frames(after)

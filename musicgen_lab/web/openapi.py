@@ -168,6 +168,7 @@ GENERATE: dict[str, Any] = {
 
 SOURCES: dict[str, Any] = {
     "summary": "Send a sound to begin clips with",
+    "status_code": 201,
     "description": "The body is a WAV, FLAC, MP3 or Ogg file with 1 or 2 channels and 0.1 to 600 "
     "seconds, or the codes of a clip. Send the digest that is answered as `begin_with` of any "
     f"number of requests. A sound is kept for {WebSettings.jobs_kept_s / 60:g} minutes after its "

@@ -18,9 +18,13 @@ from musicgen_lab import (
     connect,
 )
 from musicgen_lab.backends import Backend
-from musicgen_lab.clip import Provenance
+from musicgen_lab.backends.local import LocalBackend
+from musicgen_lab.clip import CODEC, Provenance
 from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.models.locate import EMBEDDED_FOLDER
+from musicgen_lab.source import Source, SourceCodes
+from musicgen_lab.sweep import Sweep
 from tests.support.reference import needs_audiocraft
 
 
@@ -150,3 +154,30 @@ def test_options_that_make_no_sense_are_refused(options, message):
 def test_the_estimate_grows_with_the_audio(backend):
     one, two = (backend.estimate_s([request(duration=d)]) for d in (10, 20))
     assert 0 < one < two
+
+
+def test_codes_of_another_codec_are_refused_before_a_model_is_opened(monkeypatch):
+    monkeypatch.setattr(LocalBackend, "_open", None)
+    backend = LocalBackend()
+    own = Engine.open(EMBEDDED_FOLDER, EngineOptions("cpu", max_clips=1)).provenance.details[CODEC]
+    for codec, codebooks, is_own in ((own, 4, True), ("another", 4, False), (own, 8, False)):
+        content = SourceCodes(np.zeros((codebooks, 50), np.uint16), codec, 50.0).to_bytes()
+        source = Source.of_bytes(content, "guitar#3fa2")
+        request = GenerationRequest(prompt="x", begin_with=source, duration=2)
+        if is_own:
+            assert backend.resolve(request).begin_with is source
+            continue
+        with pytest.raises(InvalidRequest, match=r"guitar#3fa2 has \d codebooks of the codec"):
+            backend.resolve(request)
+
+
+def test_a_clip_that_continues_another_has_its_codes_and_comes_from_the_folder(tmp_path):
+    backend = LocalBackend(device="cpu")
+    first = Sweep(prompt="calm guitar", duration=1).run(backend, tmp_path / "a", progress=False)
+    key = first.frame["key"][0]
+    sweep = Sweep(prompt="drums", begin_with=f"{tmp_path / 'a'}#{key}", duration=2, seed=[0, 1])
+    results = sweep.run(backend, tmp_path / "b", progress=False)
+    given = first.clip(key).codes
+    for key in results.frame["key"]:
+        np.testing.assert_array_equal(results.clip(key).codes[:, : given.shape[1]], given)
+    assert results.clip(key).duration_s == 2

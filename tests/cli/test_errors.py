@@ -14,9 +14,9 @@ SWEEP_ERRORS = {
         ["--temperature", "warm"],
         "temperature must be a number from 0 to 10, got 'warm'",
     ),
-    "a duration of 45": (
-        ["--duration", "45"],
-        "duration must be a number from 1 to 30 seconds, got 45",
+    "a duration of 345": (
+        ["--duration", "345"],
+        "duration must be a number from 1 to 300 seconds, got 345",
     ),
     "a cfg_coef that is not a number": (
         ["--cfg-coef", "1,nan"],

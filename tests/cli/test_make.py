@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 
 import pytest
+import soundfile
 
 from musicgen_lab import PackageMissing, Results, Sweep, cli
 from tests.support.sines import PreciseSines, SineBackend
+from tests.support.sources import hum
 
 PROMPT = ("--prompt", "piano")
 
@@ -136,3 +138,55 @@ def test_a_device_is_checked_before_it_is_needed(run, tmp_path, option):
     code, _, errors = run("sweep", *PROMPT, "--out", tmp_path, "--plan", *option)
     assert (code, errors.count("\n")) == (2, 1)
     assert f"device must be one of this machine, such as auto or cpu, got '{option[1]}'" in errors
+
+
+def test_a_clip_that_continues_a_sound_is_written_with_it_or_without(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("musicgen_lab.backends.connect", lambda *_, **__: SineBackend())
+    path = tmp_path / "hum.wav"
+    path.write_bytes(hum().content)
+    for options, seconds in (((), 5), (("--no-include-start",), 3.5)):
+        code, output, errors = run(
+            "generate", *PROMPT, "--begin-with", path, "--begin-at", 0.5, "--begin-s", 1.5,
+            "--duration", 5, *options, "--quiet", "--out", tmp_path / "out.wav",
+        )  # fmt: skip
+        assert code == 0, errors
+        assert soundfile.info(output.strip()).duration == pytest.approx(seconds, abs=0.01)
+
+
+def test_sounds_prompts_and_mixes_are_axes_of_a_sweep(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("musicgen_lab.backends.connect", lambda *_, **__: SineBackend())
+    for name, frequency_hz in (("a.wav", 220), ("b.wav", 300)):
+        (tmp_path / name).write_bytes(hum(frequency_hz=frequency_hz).content)
+    code, output, errors = run(
+        "sweep", *PROMPT, "--prompt-b", "drums", "--mix", "0:1:0.5", "--negative-prompt", "noise",
+        "--begin-with", tmp_path / "a.wav", "--begin-with", tmp_path / "b.wav",
+        "--duration", 40, "--extend-stride", "12,18", "--out", tmp_path / "run", "--plan",
+    )  # fmt: skip
+    assert code == 0, errors
+    assert "clips           12\n" in output and "to make         12 (456 s of audio)" in output
+
+
+def test_a_csv_file_may_name_a_sound_in_every_row(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("musicgen_lab.backends.connect", lambda *_, **__: SineBackend())
+    (tmp_path / "a.wav").write_bytes(hum().content)
+    path = tmp_path / "rows.csv"
+    path.write_text(f"prompt,begin_with,include_start\nx,{tmp_path / 'a.wav'},false\ny,,\n")
+    code, _, errors = run("sweep", "--prompt-file", path, "--out", tmp_path / "run", "--quiet")
+    assert code == 0, errors
+    rows = Results.open(tmp_path / "run").table.rows
+    assert list(rows["begin_with"]) == [hum().digest, ""]
+    assert list(rows["include_start"]) == [False, True]
+
+
+@pytest.mark.parametrize("command", ["generate", "sweep"])
+def test_a_sound_that_cannot_be_begun_with_is_one_line_and_opens_nothing(run, tmp_path, command):
+    path = tmp_path / "song.wav"
+    path.write_bytes(b"no sound")
+    out = tmp_path / ("out.wav" if command == "generate" else "run")
+    code, _, errors = run(command, *PROMPT, "--begin-with", path, "--out", out)
+    assert code == 2
+    assert errors == (
+        "error: song.wav holds no sound that can be read; a source is a WAV, FLAC, MP3 or Ogg "
+        "file\n"
+    )
+    assert not out.exists()

@@ -295,10 +295,10 @@ def test_prepare_fills_the_volume_before_the_first_request_does(server):
 
 def test_a_bad_option_is_refused_before_anything_is_started_where_the_package_is(server):
     before = len(server.servicer.calls)
-    command = ["run", "service/app.py", "--prompt", "x", "--duration", "45"]
+    command = ["run", "service/app.py", "--prompt", "x", "--duration", "345"]
     done = run_modal(server, *command, machine=base, **settings())
     assert done.returncode != 0
-    assert "duration must be a number from 1 to 30 seconds, got 45" in done.stdout + done.stderr
+    assert "duration must be a number from 1 to 300 seconds, got 345" in done.stdout + done.stderr
     assert len(server.servicer.calls) == before
 
 
