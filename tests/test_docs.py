@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = (DOCS / "tutorial.md", DOCS / "how-to" / "listening.md", DOCS / "how-to" / "features.md")
+GUIDES = ("listening.md", "features.md", "streaming.md")
+PAGES = (DOCS / "tutorial.md", *(DOCS / "how-to" / guide for guide in GUIDES))
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
@@ -27,6 +28,7 @@ def test_the_python_of_the_tutorial_and_the_guides_runs_in_one_session(tmp_path,
         ):
             exec(compile(make_short(code), page.name, "exec"), names)
     assert names["results"].frame["status"].eq("ok").all()
+    assert names["clip"].request == names["backend"].resolve(names["request"])
     assert names["frame"]["crest_factor_db"].between(0, 60).all()
 
 

@@ -45,6 +45,11 @@ SIZES = ("demo", "small", "medium", "large")
     is_flag=True,
     help="Instead: 25 clips of 1 to 30 s in the lab engine, relative to an always full batch.",
 )
+@click.option(
+    "--stream",
+    is_flag=True,
+    help="Instead: stream the clips, and measure how soon they are heard and if sound runs out.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON per engine.")
 def bench(
     size: str,
@@ -59,6 +64,7 @@ def bench(
     busy: int,
     profile: bool,
     mixed: bool,
+    stream: bool,
     as_json: bool,
 ) -> None:
     """Time engines on the same work, one after another in one run.
@@ -81,6 +87,21 @@ def bench(
         with benchmark.model_of_size(label, folder) as opened:
             cost = measure_mixed(opened, options=options)
         click.echo(json.dumps(asdict(cost)) if as_json else f"{label}: {cost}")
+        click.echo(describe_machine(), err=as_json)
+        return
+    if stream:
+        from musicgen_lab.bench.stream import measure_streams
+
+        with benchmark.model_of_size(label, folder) as opened:
+            heard = measure_streams(
+                opened,
+                clips=clips,
+                grid=_read_grid(grid),
+                seconds=seconds,
+                rounds=rounds,
+                options=options,
+            )
+        click.echo(json.dumps(asdict(heard)) if as_json else f"{label}: {heard}")
         click.echo(describe_machine(), err=as_json)
         return
     if profile:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from musicgen_lab.bench.profile import classify
+from musicgen_lab.bench.stream import Listener
 from musicgen_lab.cli import main
 from tests.support.reference import needs_audiocraft
 
@@ -109,6 +110,29 @@ def test_a_profile_divides_the_time_among_classes_of_kernels():
     assert {"products", "codec", "normalisation", "sampling"} <= classes.keys()
     assert sum(row["share"] for row in classes.values()) == pytest.approx(1.0)
     assert classes["normalisation"]["count"] >= 53 * 3 * 5  # three per layer and step
+
+
+def test_streams_are_described_as_their_listeners_hear_them():
+    done = bench("--stream", "--grid", "2x1", "--rounds", "1", "--json")
+
+    assert done.code == 0, done.err
+    heard = json.loads(done.out)
+    assert (heard["clips"], heard["seconds"]) == (2, 1.0)
+    assert 10 <= heard["first_steps"] <= 25 and heard["chunks"] >= 1
+    assert heard["first_s"] > 0 and heard["realtime"] > 0 and heard["silent_s"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("arrivals_s", "silent_s"),
+    [((0.5, 1.0, 2.0), 0.0), ((0.5, 1.75, 2.0), 0.25), ((0.5, 1.75, 3.0), 0.5)],
+)
+def test_a_listener_waits_when_the_next_chunk_comes_after_the_end_of_the_last(arrivals_s, silent_s):
+    listener = Listener()
+
+    for now_s in arrivals_s:
+        listener.hear(now_s, lasts_s=1.0, steps_done=17)
+
+    assert (listener.first_s, listener.first_steps, listener.silent_s) == (0.5, 17, silent_s)
 
 
 @pytest.mark.parametrize(
