@@ -12,6 +12,8 @@ import io
 import math
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -23,9 +25,11 @@ from musicgen_lab.errors import InvalidRequest
 SOURCE_MAX_BYTES = 100 * 1024**2
 SOURCE_MIN_S, SOURCE_MAX_S = 0.1, 600.0
 SOURCE_CHANNELS_MAX = 2
+SAMPLES_MAX = 60_000_000  # of both channels: 600 s of stereo at 48 kHz, 230 MB when decoded
 RATE_MIN_HZ, RATE_MAX_HZ = 8_000, 192_000
 SILENT_PEAK = 1e-4  # of full scale, -80 dB: there is nothing to continue
 PEAK_S = 0.1  # seconds that each peak is of
+BLOCK_S = 10.0  # seconds that are decoded at once
 SOUND_FORMATS = {"WAV": "wav", "WAVEX": "wav", "FLAC": "flac", "MP3": "mp3", "OGG": "ogg"}
 CODES_SUFFIX = "npz"
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -142,7 +146,7 @@ class Source:
     sample_rate: int | None = field(default=None, compare=False)
     channels: int | None = field(default=None, compare=False)
     suffix: str = field(default="", compare=False, repr=False)
-    peaks: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    peaks: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def of_bytes(cls, content: bytes, name: str = "the source") -> Self:
@@ -174,14 +178,23 @@ class Source:
             except ValueError as error:
                 raise _refuse(name, f"cannot be begun with: {error}") from None
             return cls(digest, content, name, codes.duration_s, suffix=CODES_SUFFIX)
-        samples, sample_rate, suffix = _decode(content, name)
-        block = max(1, round(PEAK_S * sample_rate))
-        starts = np.arange(0, samples.shape[1], block)
-        peaks = np.maximum.reduceat(np.abs(samples).max(axis=0), starts)
-        if peaks.max() < SILENT_PEAK:
-            raise _refuse(name, "is silent, so that there is nothing to continue")
-        duration_s = samples.shape[1] / sample_rate
-        return cls(digest, content, name, duration_s, sample_rate, len(samples), suffix, peaks)
+        with _opened(content, name) as file:
+            peaks, frames = [], 0
+            for block in _blocks(file, name, seconds=PEAK_S):  # never the whole sound at once
+                peaks.append(float(np.abs(block).max()))
+                frames += len(block)
+            if max(peaks) < SILENT_PEAK:
+                raise _refuse(name, "is silent, so that there is nothing to continue")
+            return cls(
+                digest,
+                content,
+                name,
+                duration_s=frames / file.samplerate,
+                sample_rate=file.samplerate,
+                channels=file.channels,
+                suffix=SOUND_FORMATS[file.format],
+                peaks=tuple(peaks),
+            )
 
     @property
     def is_codes(self) -> bool:
@@ -201,8 +214,9 @@ class Source:
         sample_rate : int
             In Hz, of the file: nothing is resampled.
         """
-        samples, sample_rate, _ = _decode(self.read(), self.name)
-        return samples, sample_rate
+        with _opened(self.read(), self.name) as file:
+            samples = np.concatenate(list(_blocks(file, self.name, seconds=BLOCK_S)))
+            return np.ascontiguousarray(samples.T), int(file.samplerate)
 
     def read(self) -> bytes:
         """Return the content.
@@ -253,9 +267,9 @@ class Source:
                 field="begin_s",
                 value=begin_s,
             )
-        if self.peaks is not None:
+        if self.peaks:
             part = self.peaks[int(begin_at / PEAK_S) : math.ceil(end_s / PEAK_S)]
-            if part.max(initial=0.0) < SILENT_PEAK:
+            if max(part, default=0.0) < SILENT_PEAK:
                 raise InvalidRequest(
                     f"{self.name} is silent from {begin_at:g} to {end_s:.4g} s, so that there is "
                     "nothing to continue; choose another part with begin_at and begin_s",
@@ -268,42 +282,37 @@ def _refuse(name: str, fault: str) -> InvalidRequest:
     return InvalidRequest(f"{name} {fault}", field="begin_with", value=name)
 
 
-def _decode(content: bytes, name: str) -> tuple[npt.NDArray[np.float32], int, str]:
-    """Decode an untrusted sound file within the limits, whatever its header claims.
-
-    Returns
-    -------
-    samples : np.ndarray [shape=(channels, n), dtype=float32]
-    sample_rate : int
-        In Hz.
-    suffix : str
-        Of files of its format.
-    """
+@contextmanager
+def _opened(content: bytes, name: str) -> Iterator[Any]:
+    """Open an untrusted sound file of a known format, whose header is within the limits."""
     import soundfile
 
     known = "a source is a WAV, FLAC, MP3 or Ogg file"
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            suffix = SOUND_FORMATS.get(file.format)
-            if suffix is None:
+            if file.format not in SOUND_FORMATS:
                 article = "an" if file.format[0] in "AEIOU" else "a"
                 raise _refuse(name, f"is {article} {file.format} file; {known}")
             _check_header(name, file)
-            declared, rate = file.frames, file.samplerate
-            blocks, frames = [], 0
-            while len(block := file.read(rate * 10, dtype="float32", always_2d=True)):
-                blocks.append(block)
-                frames += len(block)
+            yield file
     except soundfile.SoundFileError:
         raise _refuse(name, f"holds no sound that can be read; {known}") from None
-    if frames < declared:
+
+
+def _blocks(file: Any, name: str, *, seconds: float) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield blocks (n, channels) to the end that the header declares, which must be there."""
+    frames, rate = 0, file.samplerate
+    size = max(1, round(seconds * rate))
+    while len(block := file.read(size, dtype="float32", always_2d=True)):
+        if not np.isfinite(block).all():
+            raise _refuse(name, "has samples that are not finite numbers")
+        frames += len(block)
+        yield block
+    if frames < file.frames:
         raise _refuse(
-            name, f"is cut short: it declares {declared / rate:.4g} s and has {frames / rate:.4g} s"
+            name,
+            f"is cut short: it declares {file.frames / rate:.4g} s and has {frames / rate:.4g} s",
         )
-    samples = np.ascontiguousarray(np.concatenate(blocks).T)
-    if not np.isfinite(samples).all():
-        raise _refuse(name, "has samples that are not finite numbers")
-    return samples, rate, suffix
 
 
 def _check_header(name: str, file: Any) -> None:
@@ -327,6 +336,12 @@ def _check_header(name: str, file: Any) -> None:
         raise _refuse(
             name,
             f"lasts {lasts_s:,.0f} s, more than {SOURCE_MAX_S:g} s; cut out the part to begin with",
+        )
+    if file.frames * file.channels > SAMPLES_MAX:
+        raise _refuse(
+            name,
+            f"has {file.frames * file.channels:,} samples, more than {SAMPLES_MAX:,}; cut out the "
+            "part to begin with, or resample it",
         )
     # libsndfile reads a WAV file to its end, and says where its header declares more than there is.
     lie = re.search(r"^ *data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)

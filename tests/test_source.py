@@ -87,6 +87,13 @@ def test_three_hours_are_refused_by_their_header_before_they_are_decoded(monkeyp
         Source.of_bytes(content, "opera.flac")
 
 
+def test_a_sound_of_more_samples_than_memory_should_hold_is_refused_by_its_header(monkeypatch):
+    content = sound_file(np.zeros((1, 400 * 192_000), np.int16), rate=192_000, format="FLAC")
+    monkeypatch.setattr("soundfile.SoundFile.read", None)
+    with pytest.raises(InvalidRequest, match=r"has 76,800,000 samples, more than 60,000,000"):
+        Source.of_bytes(content, "opera.flac")
+
+
 def test_a_wav_file_that_was_piped_and_does_not_know_its_length_is_read_to_its_end():
     assert Source.of_bytes(lying_wav(2**32 - 1)).duration_s == 2.0
 
