@@ -24,6 +24,7 @@ Settings are environment variables, read when this file is deployed:
 | MUSICGEN_SECRET | | Modal secret with MUSICGEN_API_KEY, the key that clients must send |
 | MUSICGEN_PROXY_AUTH | 0 | 1 makes Modal require Modal-Key and Modal-Secret |
 | MUSICGEN_PUBLIC | 0 | 1 allows a service that had a key to be deployed without one |
+| MUSICGEN_LIVE | 0 | 1 shows the live page at /, for listening in a browser |
 """
 
 import sys
@@ -90,7 +91,7 @@ gpu_image = (
 web_image = (
     base.uv_pip_install(requirements=[str(WEB_LOCK)], extra_options="--no-deps --require-hashes")
     .env({"MUSICGEN_LAB_MODELS": MODELS})
-    .add_local_python_source("musicgen_lab", "service")
+    .add_local_python_source("musicgen_lab", "service", ignore=[*OWN_SOURCE, "**/*.safetensors"])
 )
 
 # ## The weights
@@ -310,6 +311,7 @@ def web() -> Any:
     from musicgen_lab.backends.modal import ModalBackend
     from musicgen_lab.backends.modal_jobs import ModalJobs
     from musicgen_lab.backends.modal_preparation import Preparation
+    from musicgen_lab.live.page import add_live_page
     from musicgen_lab.web.app import create_app
     from musicgen_lab.web.settings import WebSettings
 
@@ -323,9 +325,12 @@ def web() -> Any:
     )
     weights = Preparation(volume, prepare)
     backend = ModalBackend(settings.app, MusicGen, about=about.local(), require=weights.require)
-    return create_app(
+    app = create_app(
         backend, settings=limits, served=settings.models, jobs=ModalJobs(backend, jobs)
     )
+    if settings.live:
+        add_live_page(app)
+    return app
 
 
 # ## From the command line

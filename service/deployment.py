@@ -91,6 +91,8 @@ class DeploymentSettings:
         Whether Modal itself requires Modal-Key and Modal-Secret. MUSICGEN_PROXY_AUTH.
     public : bool
         Whether a service that had a key may be redeployed without one. MUSICGEN_PUBLIC.
+    live : bool
+        Whether the live page is at /, for listening in a browser. MUSICGEN_LIVE.
     """
 
     app: str = "musicgen"
@@ -109,6 +111,7 @@ class DeploymentSettings:
     secret: str = ""
     proxy_auth: bool = False
     public: bool = False
+    live: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> DeploymentSettings:
@@ -168,6 +171,7 @@ class DeploymentSettings:
             secret=environment.get("MUSICGEN_SECRET", cls.secret).strip(),
             proxy_auth=switch("MUSICGEN_PROXY_AUTH", cls.proxy_auth),
             public=switch("MUSICGEN_PUBLIC", cls.public),
+            live=switch("MUSICGEN_LIVE", cls.live),
         )
 
     def environment(self) -> dict[str, str | None]:
@@ -189,6 +193,7 @@ class DeploymentSettings:
             "MUSICGEN_SECRET": self.secret,
             "MUSICGEN_PROXY_AUTH": str(int(self.proxy_auth)),
             "MUSICGEN_PUBLIC": str(int(self.public)),
+            "MUSICGEN_LIVE": str(int(self.live)),
         }
 
     @property

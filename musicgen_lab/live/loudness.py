@@ -6,7 +6,6 @@ import importlib.util
 import math
 
 from musicgen_lab.clip import Clip
-from musicgen_lab.listening.previews import MATCHED_LUFS
 
 
 def matched_gain_db(clip: Clip) -> float | None:
@@ -18,6 +17,7 @@ def matched_gain_db(clip: Clip) -> float | None:
         return None
     from musicgen_lab.analysis.levels import loudness_lufs
     from musicgen_lab.analysis.sound import Sound
+    from musicgen_lab.listening.previews import MATCHED_LUFS
 
     measured = loudness_lufs(Sound(clip.samples, clip.sample_rate))
     return round(MATCHED_LUFS - measured, 2) if math.isfinite(measured) else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import httpx2
 import pytest
@@ -65,3 +67,15 @@ def test_where_nothing_can_be_kept_the_page_is_told_so(service, tmp_path):
     assert service.post("/live/kept", json={}).status_code in (404, 405)
     with live_service(sine_worker(), tmp_path) as address:
         assert httpx2.get(f"{address}/live/about").json()["keep"] is True
+
+
+def test_it_is_shown_on_modal_too_whose_small_image_lacks_most_packages():
+    program = (
+        "import sys, musicgen_lab.live.page; "
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    lacking = {"torch", "pandas", "pyarrow", "filelock", "librosa", "matplotlib", "jinja2"}
+    assert not (lacking | {"PIL", "markupsafe", "papermill"}) & set(done.stdout.split())

@@ -96,10 +96,10 @@ def test_the_images_hold_nothing_of_notebooks_of_tests_or_of_the_reference_engin
 
 def test_the_containers_get_the_settings_that_were_deployed():
     given = {"MUSICGEN_MODELS": "a@1, b@2", "MUSICGEN_GPU": "cpu", "MUSICGEN_PROXY_AUTH": "true",
-             "MUSICGEN_DURATION_MAX": "120"}  # fmt: skip
+             "MUSICGEN_DURATION_MAX": "120", "MUSICGEN_LIVE": "1"}  # fmt: skip
     settings = DeploymentSettings.from_environment(given)
     assert settings.models == ("a@1", "b@2") and settings.gpu == () and settings.proxy_auth
-    assert settings.duration_max_s == 120
+    assert settings.duration_max_s == 120 and settings.live
     assert DeploymentSettings.from_environment(settings.environment()) == settings
 
 

@@ -1,5 +1,7 @@
 // The form: its knobs, limits and defaults come from the service's OpenAPI document, and all of its
 // values are in the page's address.
+import { sendSound } from "./service.js";
+
 const $ = (id) => document.getElementById(id);
 const isNumber = ({ type }) => type === "number" || type === "integer";
 const scalar = (schema) => schema.anyOf?.find(({ type }) => type && type !== "null") ?? schema;
@@ -17,13 +19,15 @@ export class Form extends EventTarget {
     for (const model of models) $("model").append(new Option(model.split("@")[0], model.split("@")[0]));
     const names = Object.keys(this.schema), later = names.slice(names.indexOf("model")); // less used
     for (const [name, of] of Object.entries(this.schema)) {
-      if (OWN.includes(name) || of.default === undefined || of.default === null) continue;
-      if (isNumber(of)) this.#addKnob(name, of, later.includes(name));
+      if (OWN.includes(name)) continue;
+      if (of.default === null && isNumber(of)) this.#addOptional(name, of);
+      else if (of.default === null && of.pattern) this.#addSound(name, of);
+      else if (isNumber(of)) this.#addKnob(name, of, later.includes(name));
       else if (of.type === "string") this.#addText(name, of);
       else if (of.type === "boolean") this.#addSwitch(name, of);
     }
     $("more").hidden = !$("more").querySelector(".knob");
-    const fields = [...this.knobs.keys()].filter((name) => isNumber(this.schema[name]));
+    const fields = [...this.knobs.keys()].filter((name) => isNumber(this.schema[name]) && this.schema[name].default !== null);
     for (const axis of ["down", "across"]) {
       $(axis).append(new Option("nothing", ""), ...[...fields, "seed"].map((name) => new Option(name)));
       $(axis).addEventListener("change", () => this.#suggest(axis));
@@ -43,7 +47,7 @@ export class Form extends EventTarget {
   /** What all clips have in common, and the fields and values that are varied down and across. */
   get request() {
     const fields = { prompt: $("prompt").value, seed: Number($("seed").value), model: $("model").value };
-    for (const [name, { value }] of this.knobs) fields[name] = value();
+    for (const [name, { value }] of this.knobs) if (value() !== undefined) fields[name] = value();
     const axes = ["down", "across"].map((axis) => ({
       field: $(axis).value,
       values: [...new Set(numbers($(`${axis}-values`).value))],
@@ -114,6 +118,30 @@ export class Form extends EventTarget {
     const set = (value) => { input.value = value; show(); };
     set(String(of.default));
     this.#place(name, of, { input, set, value: () => Number(input.value) }, [slider], isExtra);
+  }
+
+  /** A number that may be left out. */
+  #addOptional(name, of) {
+    const input = this.#input(name, { ...of, default: "" }, "number");
+    input.step = "any";
+    const value = () => (input.value === "" ? undefined : Number(input.value));
+    this.#place(name, of, { input, set: (text) => { input.value = text; }, value }, [], true);
+  }
+
+  /** A sound file, which is sent to the service and from then on known by its digest. */
+  #addSound(name, of) {
+    const input = this.#input(name, { ...of, default: "" }, "file");
+    let digest;
+    input.accept = "audio/*";
+    input.addEventListener("change", async () => {
+      digest = undefined;
+      try {
+        if (input.files.length) digest = (await sendSound(input.files[0]))[name];
+        this.#changed();
+      } catch (error) { this.dispatchEvent(new CustomEvent("refused", { detail: error })); }
+    });
+    this.#place(name, of, { input, set: (text) => { digest = text; }, value: () => digest }, [], true);
+    input.parentNode.classList.add("text");
   }
 
   #addText(name, of) {

@@ -103,6 +103,7 @@ class Page {
     this.streams = new Set();
     this.waiting = [];
     form.addEventListener("change", () => this.planSoon());
+    form.addEventListener("refused", ({ detail }) => this.complain(detail));
     $("request").addEventListener("submit", (event) => { event.preventDefault(); this.makeAll(); });
     $("stop").addEventListener("click", () => this.stop());
     $("keep-clips").addEventListener("click", () => this.keep());

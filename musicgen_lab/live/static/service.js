@@ -13,7 +13,7 @@ export const useKey = (key) => sessionStorage.setItem(KEY, key);
 async function call(path, options = {}) {
   const key = sessionStorage.getItem(KEY);
   const headers = {
-    ...(options.body && { "Content-Type": "application/json" }),
+    ...(options.body && { "Content-Type": options.body.type || "application/json" }),
     ...(key && { Authorization: `Bearer ${key}` }),
   };
   const answer = await fetch(path, { ...options, headers, cache: "no-store" });
@@ -24,6 +24,10 @@ async function call(path, options = {}) {
 export const get = async (path) => (await call(path)).json();
 export const post = async (path, body) =>
   (await call(path, { method: "POST", body: JSON.stringify(body) })).json();
+
+/** Send a sound file that clips begin with. */
+export const sendSound = async (file) =>
+  (await call("sources", { method: "POST", body: file.slice(0, file.size, file.type || "audio/wav") })).json();
 
 /** Ask for clips; `onEvent` gets every event. Resolves when all have ended. */
 export async function make(requests, onEvent, signal) {
