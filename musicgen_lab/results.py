@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from musicgen_lab.analysis.aesthetics import AESTHETICS
 from musicgen_lab.analysis.features import numeric_features
+from musicgen_lab.analysis.perceptual import CLAP
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import packages_needed
 from musicgen_lab.runs.run_table import RunTable
@@ -388,7 +390,7 @@ class Results:
 
         return map_coordinates(self.table, features)
 
-    def text_similarity(self, source: str = "laion/larger_clap_music") -> pd.DataFrame:
+    def text_similarity(self, source: str = CLAP) -> pd.DataFrame:
         """Return the similarity between every clip and its prompt, by a CLAP model.
 
         Needs the `perceptual` extra and, the first time, a network; values are kept in the run
@@ -421,9 +423,7 @@ class Results:
         similarities = text_similarities(self.table, source)
         return self._identified().assign(text_similarity=similarities)
 
-    def reference_distance(
-        self, folder: str | Path, source: str = "laion/larger_clap_music"
-    ) -> pd.DataFrame:
+    def reference_distance(self, folder: str | Path, source: str = CLAP) -> pd.DataFrame:
         """Return how far every cell is from a folder of recordings, by a CLAP model.
 
         See `stats.reference_distance.reference_distance`. Needs the `perceptual` extra and, the
@@ -446,7 +446,7 @@ class Results:
 
         return reference_distance(self.table, folder, source)
 
-    def aesthetics(self, source: str = "facebook/audiobox-aesthetics") -> pd.DataFrame:
+    def aesthetics(self, source: str = AESTHETICS) -> pd.DataFrame:
         """Return the predicted ratings of every clip, by Meta's Audiobox Aesthetics.
 
         Needs the `perceptual` extra and, the first time, a network; values are kept in the run

@@ -3,7 +3,7 @@
     uv run python scripts/reliability.py [--kills 100] [--flips 300] [--processes 3] [--clips 60]
 
 It needs no model: the clips are sines. Everything is done in a temporary folder. With 0 a
-kind of harm is left out; several runs with different values of `--seed` add up to one of their total.
+kind of harm is left out; several runs with other values of `--seed` add up to one of their total.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ that takes 1.5 to 2 s.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from dataclasses import dataclass
 
@@ -149,8 +150,9 @@ def power_spectrogram(
     return power, np.fft.rfftfreq(window_n, 1 / sample_rate), centres / sample_rate
 
 
+@functools.lru_cache(maxsize=16)
 def mel_filters(sample_rate: int, bins: int, n_mels: int) -> tuple[Array, Array]:
-    """Return triangular mel bands, each with a peak of one, and their centres in Hz.
+    """Return triangular mel bands, each with a peak of one, and their centres in Hz; not to change.
 
     Returns
     -------
@@ -165,6 +167,8 @@ def mel_filters(sample_rate: int, bins: int, n_mels: int) -> tuple[Array, Array]
             sr=sample_rate, n_fft=2 * (bins - 1), n_mels=n_mels, norm=None
         )
     corners = librosa.mel_frequencies(n_mels + 2, fmax=sample_rate / 2)
+    for shared in (filters, corners):
+        shared.flags.writeable = False
     return filters, corners[1:-1]
 
 

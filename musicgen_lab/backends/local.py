@@ -20,6 +20,8 @@ from musicgen_lab.models.locate import EMBEDDED, ModelSource, locate
 from musicgen_lab.request import TOP_K_MAX, GenerationRequest
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from musicgen_lab.backends import OnProgress
     from musicgen_lab.backends.worker import EngineWorker
     from musicgen_lab.models.config import ModelConfig
@@ -107,6 +109,7 @@ class LocalBackend:
         self._default = locate(model)
         self._sources = {self._default.identity: self._default}
         self._checked: set[tuple[str, str]] = set()  # models and codes that belong together
+        self._tokenizers: dict[str, Tokenizer] = {}  # by identity
         self._open_engine: tuple[str, _Engine] | None = None
         self._lent: dict[str, tuple[EngineWorker, int]] = {}  # by identity, with their streams
         self._lending = threading.Lock()
@@ -174,7 +177,9 @@ class LocalBackend:
             return []
         from musicgen_lab.models.tokenizer import check_prompts, open_tokenizer
 
-        return check_prompts(open_tokenizer(folder), prompts)
+        if model not in self._tokenizers:
+            self._tokenizers[model] = open_tokenizer(folder)
+        return check_prompts(self._tokenizers[model], prompts)
 
     def mismatch(self, provenance: Provenance) -> str | None:
         """Return how a clip was made differently: by another engine, or in another precision."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from musicgen_lab.conversion import text_encoder
-from musicgen_lab.conversion.encodec import rename_weight_norm
+from musicgen_lab.conversion.encodec import read_encodec
 from musicgen_lab.conversion.parts import (
     UNFIT,
     Parts,
@@ -68,23 +68,18 @@ def read_transformers(source: Path) -> Parts:
         _refuse_other_kinds(path, config["decoder"])
         architecture = _architecture(config, state)
         tensors = _rename(state, architecture)
+        codec = read_encodec(config["audio_encoder"], _strip(state, "audio_encoder."))
     except UNFIT as error:
         raise ModelUnavailable(
             f"{source} does not fit its own configuration: {type(error).__name__}: {error}"
         ) from None
     check_all_read(source, state, ignore=(*_PARTS, f"{_DECODER}.embed_positions."))
-    codec_tensors = {
-        rename_weight_norm(name): tensor.float()
-        for name, tensor in _strip(state, "audio_encoder.").items()
-    }
 
     def save_text_encoder(folder: Path) -> None:
         weights = _strip(state, "text_encoder.")
         text_encoder.save_text_encoder(source, config["text_encoder"], weights, folder)
 
-    return Parts(
-        architecture, tensors, config["audio_encoder"], codec_tensors, save_text_encoder, files
-    )
+    return Parts(architecture, tensors, *codec, save_text_encoder, files)
 
 
 def _read_weights(source: Path) -> tuple[TensorReader, list[Path]]:

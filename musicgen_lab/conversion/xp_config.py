@@ -37,10 +37,11 @@ def read_xp_config(text: Any) -> dict[str, Any]:
     if len(text) > TEXT_MAX_CHARACTERS:
         raise ValueError(f"xp.cfg has {len(text):,} characters, more than {TEXT_MAX_CHARACTERS:,}")
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
         if _count_values(node, {}, ()) > VALUES_MAX:
             raise ValueError(f"xp.cfg stands for more than {VALUES_MAX:,} values")
-        config = yaml.safe_load(text)
+        config = loader.construct_document(node)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"xp.cfg is not YAML ({' '.join(str(error).split())[:120]})") from None
     if not isinstance(config, dict):

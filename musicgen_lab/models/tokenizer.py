@@ -121,14 +121,15 @@ def check_prompts(tokenizer: tokenizers.Tokenizer, prompts: Sequence[str]) -> li
     notes: list[str] = []
     by_tokens: dict[tuple[int, ...], str] = {}
     for prompt in prompts:
-        unread = unread_words(tokenizer, prompt)
+        encoding = tokenizer.encode(prompt)
+        unread = _unread_words(tokenizer, prompt, encoding)
         if unread:
             words = ", ".join(unread[:5]) + (", …" if len(unread) > 5 else "")
             notes.append(
                 f"the model's text encoder does not know {words} in the prompt {short(prompt)}; "
                 "describe it in words that the model knows"
             )
-        same = by_tokens.setdefault(tuple(tokenizer.encode(prompt).ids), prompt)
+        same = by_tokens.setdefault(tuple(encoding.ids), prompt)
         if same != prompt:
             raise InvalidRequest(
                 f"the prompts {short(same)} and {short(prompt)} become the same tokens, and so the "
@@ -141,7 +142,12 @@ def check_prompts(tokenizer: tokenizers.Tokenizer, prompts: Sequence[str]) -> li
 
 def unread_words(tokenizer: tokenizers.Tokenizer, prompt: str) -> list[str]:
     """Return the parts of a prompt that become the unknown token, each once."""
-    encoding = tokenizer.encode(prompt)
+    return _unread_words(tokenizer, prompt, tokenizer.encode(prompt))
+
+
+def _unread_words(
+    tokenizer: tokenizers.Tokenizer, prompt: str, encoding: tokenizers.Encoding
+) -> list[str]:
     unknown = tokenizer.token_to_id(UNKNOWN)
     unread = (
         prompt[start:end].strip()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from musicgen_lab.conversion.audiocraft import name_as_audiocraft
+from musicgen_lab.conversion.parts import read_pickle
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.checkpoint import open_checkpoint
 from musicgen_lab.models.config import (
@@ -156,16 +156,12 @@ def _new_lm(config: ModelConfig, text_encoder: Path, device: torch.device) -> An
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read tensors and plain values; reject anything that would execute code."""
-    try:
-        package: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"pretrained"} & package.keys() and not {"xp.cfg", "best_state"} <= package.keys():
-            raise KeyError("no xp.cfg and best_state in it")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    package = read_pickle(path)
+    if "pretrained" not in package and not {"xp.cfg", "best_state"} <= package.keys():
         raise ModelUnavailable(
-            f"{path} is damaged or not an audiocraft checkpoint ({reason[:120]}); fetch it again"
-        ) from error
+            f"{path} is not an audiocraft checkpoint: it has no xp.cfg and best_state; "
+            "fetch it again"
+        )
     return package
 
 

@@ -485,10 +485,14 @@ def conclude(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """Add p-values that are corrected together, and what is significant."""
     if table.empty:
         return table
-    adjusted = holm(table["p_value"].to_numpy(float))
-    supported = table["supported"].astype(bool)
     note = table.pop("note")
-    return table.assign(p_adjusted=adjusted, significant=(adjusted < alpha) & supported, note=note)
+    return with_claims(table, holm(table["p_value"].to_numpy(float)), alpha).assign(note=note)
+
+
+def with_claims(table: pd.DataFrame, adjusted: Array, alpha: float) -> pd.DataFrame:
+    """Return a table with its corrected p-values, and what is significant by them."""
+    supported = table["supported"].astype(bool)
+    return table.assign(p_adjusted=adjusted, significant=(adjusted < alpha) & supported)
 
 
 def holm(p_values: Array) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.designs import is_ordered
-from musicgen_lab.stats.effects import holm, main_effects
+from musicgen_lab.stats.effects import holm, main_effects, with_claims
 from musicgen_lab.stats.interactions import interactions
 from musicgen_lab.stats.run_features import with_run_features
 from musicgen_lab.stats.trends import trends
@@ -138,11 +138,10 @@ class StudyTables:
         crossed = pd.concat(pairs, ignore_index=True)
         p_values = np.concatenate([effects["p_value"], crossed["p_value"]])
         adjusted, adjusted_crossed = np.split(holm(p_values), [len(effects)])
-        effects, crossed = (
-            table.assign(p_adjusted=p, significant=(p < self.alpha) & table["supported"])
-            for table, p in ((effects, adjusted), (crossed, adjusted_crossed))
+        return (
+            with_claims(effects, adjusted, self.alpha),
+            with_claims(crossed, adjusted_crossed, self.alpha),
         )
-        return effects, crossed
 
     @cached_property
     def _crossed(self) -> list[tuple[str, str]]:

@@ -152,10 +152,13 @@ def _melody(path):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (_truncate, "is damaged or not an audiocraft checkpoint"),
-        (lambda path: path.write_bytes(b""), "is damaged or not an audiocraft checkpoint"),
-        (lambda path: path.write_bytes(pickle.dumps(Malicious())), "is damaged or not"),
-        (lambda path: torch.save({"a": 1}, path), "is damaged or not an audiocraft checkpoint"),
+        (_truncate, "is damaged, or holds more than tensors and plain values"),
+        (lambda path: path.write_bytes(b""), "is damaged, or holds more than tensors"),
+        (lambda path: path.write_bytes(pickle.dumps(Malicious())), "nothing of it was executed"),
+        (
+            lambda path: torch.save({"a": 1}, path),
+            "is not an audiocraft checkpoint: it has no xp.cfg",
+        ),
         (_retitle, "does not fit its own configuration"),
         (_melody, "only text models are served, not melody or style"),
     ],
