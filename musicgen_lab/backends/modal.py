@@ -334,17 +334,20 @@ class ModalBackend:
         fields = plain(stream.request.model_dump())
         messages = model.stream.remote_gen.aio(fields, request_id=request_id)
         called = asyncio.ensure_future(anext(messages))  # the first one has the id of the call
+        result: Mapping[str, Any] | None = None
         try:
             await asyncio.shield(called)
             async for message in messages:
                 if "status" in message:
-                    result: Mapping[str, Any] = message
-                    return result
-                stream.hand_on(message)
-        except asyncio.CancelledError:
-            await asyncio.shield(_cancel_call(called))
-            raise
-        raise ValueError("the stream ended before the clip")
+                    result = message
+                else:
+                    stream.hand_on(message)
+        finally:
+            if result is None:
+                await asyncio.shield(_cancel_call(called))
+        if result is None:
+            raise ValueError("the stream ended before the clip")
+        return result
 
     async def _read(
         self, answer: Coroutine[Any, Any, Mapping[str, Any]], request: GenerationRequest

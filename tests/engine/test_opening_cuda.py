@@ -55,6 +55,16 @@ def test_a_clip_among_many_sounds_as_it_does_alone(model):
         assert torch.equal(sound, codec.decode([codes])[0])
 
 
+def test_the_parts_of_a_clip_are_the_clip_within_a_third_of_a_16_bit_step(model):
+    codec, codes = open_codec(model, GPU), draw_codes(model, GPU)[4]
+    decoding = codec.start(codes.shape[1])
+
+    parts = [codec.decode_parts([(decoding, some)])[0] for some in torch.split(codes, 10, dim=1)]
+
+    (whole,) = codec.decode([codes])
+    assert torch.allclose(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-5)
+
+
 def test_the_audio_equals_that_of_the_cpu_without_a_warning(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,0 +1,122 @@
+"""The sound of a running clip is handed out by the engine, whatever clip it is."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.engine import sound_streams
+from musicgen_lab.engine.codec import Codec
+from tests.support.cases import PROMPTS, codes_source, sampled, tokens_of, with_short_windows
+
+LONG = {"duration": 2.75, "extend_stride": 1.0}  # three of the short windows
+
+
+@pytest.fixture(autouse=True)
+def busy_listener(monkeypatch):
+    """A listener who has always played everything: chunks are as short as they can be."""
+    moments = itertools.count(step=1000)
+    monkeypatch.setattr(sound_streams.time, "monotonic", lambda: next(moments))
+
+
+@pytest.fixture(scope="module")
+def short(make_case, tmp_path_factory):
+    """Return a tiny model with windows of 1.2 s, by the name of its architecture."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp(f"{name} in short windows") / "model"
+            made[name] = with_short_windows(make_case(name), folder)
+        return made[name]
+
+    return make
+
+
+def stream(engine, request):
+    """Return the chunks of a request, and its result."""
+    chunks = []
+    engine.add_request(request, chunks.append)
+    while not (results := engine.step()):
+        pass
+    (result,) = results
+    return chunks, result
+
+
+def check(chunks, clip):
+    """Check that chunks follow one another and are the clip within a third of a 16-bit step."""
+    ends = np.cumsum([chunk.samples.shape[1] for chunk in chunks])
+    assert [round(chunk.start_s * 32_000) for chunk in chunks] == [0, *ends[:-1]]
+    assert {chunk.total_samples for chunk in chunks} == {clip.samples.shape[1]}
+    together = np.concatenate([chunk.samples for chunk in chunks], axis=1)
+    np.testing.assert_allclose(together, clip.samples, rtol=0, atol=1e-5)
+
+
+def test_the_chunks_of_a_clip_are_the_clip(case):
+    request = sampled(duration=1.5)
+    (alone,) = case.engine.generate([request])
+
+    chunks, clip = stream(case.engine, request)
+
+    assert len(chunks) >= 5
+    check(chunks, clip)
+    np.testing.assert_array_equal(clip.samples, alone.samples)
+
+
+@pytest.mark.parametrize("name", ["mono", "stereo"])
+def test_a_clip_of_several_windows_is_heard_across_their_seams(short, name):
+    chunks, clip = stream(short(name).engine, sampled(**LONG))
+
+    assert len(chunks) >= 10
+    check(chunks, clip)
+    assert [chunk.steps_done for chunk in chunks] == sorted(chunk.steps_done for chunk in chunks)
+    assert chunks[-1].steps_done == chunks[-1].steps
+
+
+@pytest.mark.parametrize("include_start", [True])
+def test_a_clip_that_begins_with_given_codes_is_heard_with_or_without_them(short, include_start):
+    engine = short("mono").engine
+    given = codes_source(engine, tokens_of(engine, sampled(PROMPTS[2], seed=9))[:, :25])
+
+    chunks, clip = stream(engine, sampled(**LONG, begin_with=given, include_start=include_start))
+
+    assert clip.duration_s == pytest.approx(2.74 if include_start else 2.24)
+    check(chunks, clip)
+    if include_start:  # what was given is heard at once
+        assert chunks[0].steps_done <= 10 and chunks[0].samples.shape[1] >= 0.3 * 32_000
+
+
+def test_a_part_that_cannot_be_decoded_costs_the_stream_and_not_the_clip(mono, monkeypatch):
+    (alone,) = mono.engine.generate([sampled()])
+    monkeypatch.setattr(Codec, "decode_parts", lambda *_: 1 / 0)
+
+    chunks, clip = stream(mono.engine, sampled())
+
+    assert chunks == []
+    np.testing.assert_array_equal(clip.samples, alone.samples)
+
+
+def test_sound_that_is_not_finite_is_never_handed_out(mono, monkeypatch):
+    whole = Codec.decode
+    monkeypatch.setattr(Codec, "decode", lambda *a: [x * torch.nan for x in whole(*a)])
+    parts = Codec.decode_parts
+    monkeypatch.setattr(Codec, "decode_parts", lambda *a: [x * torch.nan for x in parts(*a)])
+
+    chunks, result = stream(mono.engine, sampled())
+
+    assert chunks == []
+    assert isinstance(result, Failure) and "not finite" in result.message
+
+
+def test_an_aborted_clip_is_heard_no_more(mono):
+    chunks = []
+    request_id = mono.engine.add_request(sampled(duration=2.0), chunks.append)
+    while not chunks:
+        mono.engine.step()
+
+    mono.engine.abort(request_id)
+    (clip,) = mono.engine.generate([sampled()])
+
+    assert isinstance(clip, Clip) and len(chunks) == 1
