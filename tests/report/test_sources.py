@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from zlib import crc32
 
 import pytest
 
+from musicgen_lab.report.provenance import command
 from musicgen_lab.report.sentences import find, source_sentence
+from musicgen_lab.runs.sources import open_source
 from musicgen_lab.stats.study_tables import StudyTables
 from musicgen_lab.sweep import Sweep
 from tests.support.sines import SineBackend, sine_clip
@@ -84,3 +87,13 @@ def test_sources_are_compared_where_nothing_else_differs(table_of):
 def test_a_run_without_sources_says_nothing_of_them(tmp_path):
     results = Sweep(prompt="a", duration=1).run(SineBackend(), tmp_path / "run", progress=False)
     assert source_sentence(results.table) == ""
+
+
+def test_the_command_that_makes_a_run_again_names_the_runs_own_copies(table_of, monkeypatch):
+    table = table_of(2, temperature=[0.5, 1.5], prompt_b="b", mix=[0.25, 0.75])
+    words = shlex.split(command(table.sweeps[0]["design"], table.records, table.run))
+    paths = [words[i + 1] for i, word in enumerate(words) if word == "--begin-with"]
+    monkeypatch.chdir(table.folder.parent)
+    assert [open_source(path).digest for path in paths] == table.values("begin_with")
+    assert words[words.index("--prompt-b") + 1] == "b"
+    assert words[words.index("--mix") + 1] == "0.25,0.75"
