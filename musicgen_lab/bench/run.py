@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.bench.table import BenchRow
 from musicgen_lab.engine.options import DEFAULT_OPTIONS, EngineOptions
+from musicgen_lab.engine.windows import count_steps, plan_windows
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.models.config import ModelConfig, load_config
 from musicgen_lab.request import GenerationRequest
@@ -132,7 +133,8 @@ def run(
     grid : (int, int), optional
         Temperatures by guidance coefficients.
     seconds : float
-        Length of every clip.
+        Length of every clip; one longer than the model's window is made in several, and the other
+        engines are timed on one.
     engines : sequence of str
         Of `engines.ENGINE_NAMES`.
     options : EngineOptions
@@ -165,9 +167,9 @@ def run(
     from musicgen_lab.bench import engines as bench_engines
 
     work = make_work(clips, grid, seconds)
-    peer_work = make_work(clips, grid, peer_seconds or seconds)
     with model_of_size(size, model) as folder:
         config = load_config(folder)
+        peer_work = make_work(clips, grid, min(peer_seconds or seconds, config.window_s))
         bandwidth = bench_engines.memory_bandwidth(options.device)
         contestants = []
         for name in engines:
@@ -212,12 +214,14 @@ def _row(
     bandwidth: float,
 ) -> BenchRow:
     engine = contestant.engine
-    steps, timed_steps = (config.count_steps(each[0].duration) for each in (work, timed))
+    windows = plan_windows(config, work[0])
+    steps, timed_steps = count_steps(windows), count_steps(plan_windows(config, timed[0]))
     timed_clips = min(engine.clips_at_once, len(timed))
     scale = len(work) / timed_clips * steps / timed_steps
     total_s = statistics.median(whole for whole, _ in contestant.rounds) * scale
     first_s = statistics.median(first for _, first in contestant.rounds) * steps / timed_steps
-    floor_s = steps * _bytes_per_step(config, engine.dtype, len(work), steps) / bandwidth
+    context = sum(each.steps * (each.start + each.end) / 2 for each in windows) / steps
+    floor_s = steps * _bytes_per_step(config, engine.dtype, len(work), context) / bandwidth
     return BenchRow(
         engine=engine.name,
         size=size,
@@ -236,8 +240,8 @@ def _row(
     )
 
 
-def _bytes_per_step(config: ModelConfig, dtype: str, clips: int, steps: int) -> float:
-    """Return the bytes that a step must read: all weights, and the caches at their mean length.
+def _bytes_per_step(config: ModelConfig, dtype: str, clips: int, context: float) -> float:
+    """Return the bytes that a step must read: all weights, and the caches at a mean length.
 
     The embeddings, of which a step reads a few rows, and the weights for a prompt's keys and values
     are not counted. On the CPU float32 is computed from weights in their stored precision.
@@ -245,7 +249,7 @@ def _bytes_per_step(config: ModelConfig, dtype: str, clips: int, steps: int) -> 
     layer = 6 * config.dim**2 + 2 * config.dim * config.ffn_dim
     parameters = config.layers * layer + config.codebooks * config.card * config.dim
     weights = parameters * min(ITEM_BYTES[config.dtype], ITEM_BYTES[dtype])
-    cache = 2 * clips * 2 * config.layers * config.dim * ITEM_BYTES[dtype] * steps / 2
+    cache = 2 * clips * 2 * config.layers * config.dim * ITEM_BYTES[dtype] * context
     return weights + cache
 
 

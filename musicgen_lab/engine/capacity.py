@@ -65,6 +65,12 @@ class Capacity:
         steps = self.config.count_steps(min(duration_s, self.config.window_s))
         return ROWS_PER_CLIP * self.count_blocks(steps) + self.count_blocks(prompt_tokens)
 
+    def most_clip_blocks(self) -> int:
+        """Return the number of blocks of a clip of three rows, each with a text of usual length."""
+        return ROWS_PER_CLIP_MAX * (
+            self.count_blocks(self.config.max_steps) + self.count_blocks(PROMPT_TOKENS_USUAL)
+        )
+
     def clips(self, duration_s: float, prompt_tokens: int = PROMPT_TOKENS_USUAL) -> int:
         """Return how many clips of a duration fit at once, each with its own prompt."""
         return min(self.blocks // self.clip_blocks(duration_s, prompt_tokens), self.max_clips)
@@ -116,6 +122,7 @@ def plan_capacity(
     enough = max(
         clips * whole.clip_blocks(config.window_s),
         whole.clip_blocks(config.window_s, config.max_steps),  # one of any length and prompt
+        whole.most_clip_blocks(),
     )
     return Capacity(config, clips, min(blocks, enough), block_len)
 

@@ -86,9 +86,10 @@ class ClipState:
         return self.windows[-1].first + self.windows[-1].frames
 
     @property
-    def given_frames(self) -> int:
-        """The frames that were given with the request."""
-        return self.windows[0].first + self.windows[0].given
+    def first_frame(self) -> int:
+        """The first frame of the result: 0, or the one after those that it leaves out."""
+        given = self.windows[0].first + self.windows[0].given
+        return 0 if self.request.include_start else given
 
     @property
     def ends_window(self) -> bool:

@@ -31,6 +31,8 @@ from musicgen_lab.models.checkpoint import Checkpoint, TensorReader
 from musicgen_lab.models.codec_identity import identify_codebooks
 from musicgen_lab.models.config import WEIGHTS_FILE, load_part_config
 
+PART_FRAMES = 1500  # decoded at once: a window of the released models
+
 
 class CodecFiles:
     """A transformers `EncodecModel` folder, opened but not loaded onto a device.
@@ -155,7 +157,7 @@ class Codec:
 
     @torch.inference_mode()
     def decode(self, clips: Sequence[Tensor]) -> list[Tensor]:
-        """Decode clips of any lengths.
+        """Decode clips of any lengths, long ones in parts, in the memory of one part.
 
         Parameters
         ----------
@@ -167,6 +169,22 @@ class Codec:
         list of Tensor
             (channels, n) samples each, float32, on the CPU; equal to those of a clip decoded alone.
         """
+        whole = iter(self._decode_whole([c for c in clips if c.shape[1] <= PART_FRAMES]))
+        return [
+            next(whole) if codes.shape[1] <= PART_FRAMES else self._decode_long(codes)
+            for codes in clips
+        ]
+
+    def _decode_long(self, codes: Tensor) -> Tensor:
+        """Decode one clip part by part: (K, frames) to (channels, n)."""
+        decoding = self.start(codes.shape[1])
+        parts = torch.split(codes, PART_FRAMES, dim=1)
+        return torch.cat([self.decode_parts([(decoding, part)])[0] for part in parts], dim=1)
+
+    def _decode_whole(self, clips: Sequence[Tensor]) -> list[Tensor]:
+        """Decode clips, each in one go."""
+        if not clips:
+            return []
         channels = range(self._channels)
         mono = [codes[channel :: self._channels] for codes in clips for channel in channels]
         with exact_convolutions(self._device):

@@ -351,9 +351,8 @@ class Engine:
         self, clip: ClipState, sound: Tensor, codes: Tensor, *, finite: bool
     ) -> Clip | Failure:
         """Return the result of a clip, without what it began with if that is not wanted."""
-        if not clip.request.include_start:
-            given = clip.given_frames
-            codes, sound = codes[:, given:], sound[:, given * self._codec.samples_per_frame :]
+        first_sample = clip.first_frame * self._codec.samples_per_frame
+        codes, sound = codes[:, clip.first_frame :], sound[:, first_sample:]
         provenance, rate = self._provenance_of(clip), self._codec.sample_rate
         return clip.finish(sound, codes, rate, provenance, finite=finite)
 

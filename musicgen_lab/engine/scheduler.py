@@ -153,6 +153,13 @@ class Scheduler:
         texts, capacity = row_texts(request), self._cache.capacity
         blocks = len(texts) * capacity.count_blocks(steps)
         blocks += sum(self._prompts.missing_blocks(text) for text in {*texts} if text != "")
+        if blocks > capacity.blocks:
+            raise InvalidRequest(
+                f"prompt, prompt_b and negative_prompt need {blocks:,} blocks of memory together, "
+                f"and there are {capacity.blocks:,}; shorten them, or raise max_clips",
+                field="prompt",
+                value=request.prompt,
+            )
         rows = len(texts) + sum(len(clip.rows) for clip in self.running)
         if blocks > self._cache.free_blocks or rows > capacity.max_rows:
             return None

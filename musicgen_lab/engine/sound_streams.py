@@ -90,7 +90,8 @@ class SoundStreams:
         if frames == clip.frames:
             return frames
         new_s = (self.codec.decodable(decoding, frames) - decoding.decoded) / self.codec.frame_rate
-        if new_s < CHUNK_S or stream.ahead_s(decoding.decoded / self.codec.frame_rate) >= AHEAD_S:
+        handed_out_s = (decoding.decoded - clip.first_frame) / self.codec.frame_rate
+        if new_s < CHUNK_S or stream.ahead_s(handed_out_s) >= AHEAD_S:
             return None
         return frames
 
@@ -108,13 +109,17 @@ class SoundStreams:
             if not torch.isfinite(sound).all():
                 self.remove([clip.request_id])  # the clip fails in the end
                 continue
+            missing = max(clip.first_frame - start, 0)  # frames that are decoded, but not wanted
+            samples = sound[:, missing * self.codec.samples_per_frame :]
+            if not samples.shape[1]:
+                continue
             chunk = SoundChunk(
-                samples=sound.numpy(),
+                samples=samples.numpy(),
                 sample_rate=self.codec.sample_rate,
-                start_s=start / self.codec.frame_rate,
+                start_s=(start + missing - clip.first_frame) / self.codec.frame_rate,
                 steps_done=clip.steps_done,
                 steps=clip.steps,
-                total_samples=clip.frames * self.codec.samples_per_frame,
+                total_samples=(clip.frames - clip.first_frame) * self.codec.samples_per_frame,
             )
             if stream.first_s is None:
                 stream.first_s = time.monotonic()

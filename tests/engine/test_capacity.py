@@ -62,7 +62,7 @@ def test_one_clip_of_any_length_and_prompt_must_fit():
 
     assert plan_capacity(LARGE, needed, dtype_bytes=2).max_clips > 0
     assert plan_capacity(LARGE, needed - 1, dtype_bytes=2).max_clips == 0
-    assert plan_capacity(LARGE, 10 * needed, dtype_bytes=2, max_clips=1).blocks == 72
+    assert plan_capacity(LARGE, 10 * needed, dtype_bytes=2, max_clips=1).blocks == 75
 
 
 def test_counting_needs_no_torch():
@@ -77,3 +77,10 @@ def test_a_clip_longer_than_a_window_takes_the_memory_of_one():
     capacity = plan_capacity(LARGE, 10**12, dtype_bytes=2)
 
     assert capacity.clip_blocks(300.0) == capacity.clip_blocks(LARGE.window_s)
+
+
+def test_one_clip_of_two_prompts_and_a_negative_one_fits_wherever_memory_allows():
+    capacity = plan_capacity(LARGE, 10**12, dtype_bytes=2, max_clips=1)
+
+    assert capacity.max_rows == 3
+    assert capacity.blocks >= 3 * (24 + 1)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from musicgen_lab.engine import codec as codec_module
 from musicgen_lab.engine.codec import Codec, CodecFiles
 from musicgen_lab.engine.codec_lstm import (
     FIXED_CLIPS,
@@ -133,6 +134,20 @@ def test_an_lstm_carries_its_state_from_one_part_to_the_next(kind):
 
 def first_states(clips, width, layers):
     return [LstmState.first(layers, width, torch.device("cpu")) for _ in range(clips)]
+
+
+def test_a_long_clip_is_decoded_in_parts_and_sounds_as_it_does_in_one_go(codec, mono, monkeypatch):
+    config = load_config(mono.folder)
+    shape = (config.codebooks, 100)
+    codes = torch.randint(config.card, shape, generator=torch.Generator().manual_seed(1))
+    (whole,) = codec.decode([codes])
+    monkeypatch.setattr(codec_module, "PART_FRAMES", 40)
+
+    short, long = codec.decode([codes[:, :30], codes])
+
+    assert torch.equal(short, codec.decode([codes[:, :30]])[0])
+    assert long.shape == whole.shape
+    assert (long - whole).abs().max() < 1e-5
 
 
 @torch.inference_mode()

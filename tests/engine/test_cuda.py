@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
+from musicgen_lab.engine import decode_state
 from musicgen_lab.engine.attention import attend
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.engine.rows import AttentionSpans
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.source import Source, SourceCodes
 from tests.engine.test_attention import BLOCK_LEN, BLOCK_TABLES, CONTEXT_LENS, drawn, spans_of
 
 pytest.importorskip("triton", reason="triton comes with torch on Linux only")
@@ -35,6 +37,27 @@ REQUESTS = [
         ]
     )
 ]
+
+
+def beginning(frames=25):
+    """Return random codes to begin with."""
+    codes = torch.randint(512, (4, frames), generator=torch.Generator().manual_seed(0)).numpy()
+    codec = open_engine("float32", max_clips=1).provenance.details["codec"]
+    return Source.of_bytes(SourceCodes(codes.astype(np.uint16), codec, 50.0).to_bytes())
+
+
+def unusual_requests():
+    """Return clips of several windows, of given codes, of three rows, and with a second text."""
+    source = beginning()
+    fields = [
+        {"duration": 31, "extend_stride": 18},
+        {"duration": 2, "begin_with": source},
+        {"duration": 31.5, "begin_with": source, "extend_stride": 29},
+        {"duration": 2, "prompt_b": "drums", "mix": 0.4},
+        {"duration": 1.5, "negative_prompt": LONG},
+        {"duration": 1, "cfg_coef": 1, "prompt_b": "drums", "mix": 0.5},
+    ]
+    return [GenerationRequest(prompt="piano", seed=20 + i, **each) for i, each in enumerate(fields)]
 
 
 def open_engine(dtype, *, device="cuda", max_clips=4, cuda_graphs=True):
@@ -157,3 +180,81 @@ def test_a_clip_alone_is_the_same_in_a_grid(dtype):
     for request in grid[::6]:
         alone = made(engine, [request])
         assert np.array_equal(alone[request.seed], together[request.seed])
+
+
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_windows_given_codes_and_more_prompts_are_the_same_in_company(dtype, cuda_graphs):
+    requests = unusual_requests()
+    engine = open_engine(dtype, max_clips=8, cuda_graphs=cuda_graphs)
+    company = [*REQUESTS[:3], *requests[::-1]]  # 20 rows where 16 fit: some join late
+
+    alone = {seed: clip for r in requests for seed, clip in made(engine, [r]).items()}
+    together = made(engine, company)
+
+    assert len(together) == len(company)
+    for seed, samples in alone.items():
+        assert np.array_equal(together[seed], samples)
+
+
+def test_a_recorded_step_makes_the_same_windows_and_mixes():
+    requests = unusual_requests()
+
+    recorded, expected = (
+        made(open_engine("bfloat16", cuda_graphs=cuda_graphs), requests)
+        for cuda_graphs in (True, False)
+    )
+
+    assert recorded.keys() == expected.keys()
+    for seed, samples in recorded.items():
+        assert np.array_equal(samples, expected[seed])
+
+
+def test_greedy_clips_of_windows_given_codes_and_mixes_are_those_of_the_cpu_in_float32():
+    requests = [
+        GenerationRequest(**{**dict(request), "temperature": 0, "duration": 2})
+        for request in unusual_requests()[1:]
+    ]
+
+    on_cpu, on_gpu = (
+        {c.request.seed: c.codes for c in open_engine("float32", device=d).generate(requests)}
+        for d in ("cpu", "cuda")
+    )
+
+    for seed, codes in on_gpu.items():
+        assert np.array_equal(codes, on_cpu[seed])
+
+
+def test_a_long_clip_begins_with_the_clip_of_one_window():
+    engine = open_engine("bfloat16")
+    short, long = (
+        GenerationRequest(prompt="piano", seed=3, duration=duration) for duration in (30, 50)
+    )
+
+    codes = {c.request.duration: c.codes for c in engine.generate([short, long])}
+
+    assert np.array_equal(codes[50][:, :1500], codes[30])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 1e-4), ("float16", 2e-2), ("bfloat16", 1e-1)]
+)
+def test_steps_at_once_differ_from_single_ones_by_rounding_alone(dtype, tolerance, monkeypatch):
+    """The logits after 300 given steps, relative to their spread."""
+    request = GenerationRequest(prompt="piano", seed=1, duration=10, begin_with=beginning(300))
+
+    @torch.inference_mode()
+    def logits_after_given_steps(engine):
+        engine.add_request(request)
+        engine._schedule()
+        state = engine._state
+        state.set_clips(engine._scheduler.running)
+        return engine.transformer.step(state._batch.rows, engine._cache.tensor).cpu()
+
+    engine, other = (open_engine(dtype, max_clips=1, cuda_graphs=False) for _ in range(2))
+    at_once = logits_after_given_steps(engine)
+    monkeypatch.setattr(decode_state, "PREFILL_STEPS", 1)
+    monkeypatch.setattr(other.transformer, "prefill", other.transformer.step)
+    single = logits_after_given_steps(other)
+
+    assert (at_once - single).abs().max() <= tolerance * single.std()

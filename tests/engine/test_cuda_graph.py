@@ -15,6 +15,7 @@ from musicgen_lab.engine.decode_state import DecodeState
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.source import Source
 
 LONG = "a long piano piece, " * 20
 REQUESTS = [
@@ -118,6 +119,37 @@ def test_clips_that_start_and_finish_at_different_steps_are_the_same_with_a_reco
     assert made.keys() == expected.keys()
     for seed, samples in made.items():
         assert np.allclose(samples, expected[seed], atol=1e-4)
+
+
+def test_clips_of_three_rows_and_of_given_codes_are_the_same_with_a_recorded_step(
+    open_engine, recordings
+):
+    engine = open_engine(record=False)
+    (first,) = engine.generate([GenerationRequest(prompt="piano", duration=1, seed=9)])
+    source = Source.of_bytes(first.codes_bytes())
+    requests = [
+        *REQUESTS[1:3],
+        GenerationRequest(prompt="piano", duration=1, seed=5, prompt_b="drums", mix=0.3),
+        GenerationRequest(prompt="piano", duration=1.3, seed=6, begin_with=source, begin_s=0.6),
+        GenerationRequest(prompt="drums", duration=1.2, seed=7, negative_prompt=LONG),
+    ]
+    expected = {c.request.seed: c.samples for c in engine.generate(requests)}
+
+    made = {c.request.seed: c.samples for c in open_engine(record=True).generate(requests)}
+
+    assert made.keys() == expected.keys()
+    for seed, samples in made.items():
+        assert np.allclose(samples, expected[seed], atol=1e-4)
+
+
+def test_clips_that_mix_have_recordings_of_their_own(open_engine, recordings):
+    engine = open_engine(record=True)
+    mixed = GenerationRequest(prompt="piano", duration=1, seed=5, prompt_b="drums", mix=0.3)
+
+    list(engine.generate([REQUESTS[1], mixed]))
+
+    rows = [padding.rows for padding in engine._state._recorded._recordings]
+    assert rows == [6, 2]  # those of 3 clips, then of the one that is left
 
 
 def test_a_step_is_recorded_once_for_one_clip_and_once_for_more(open_engine, recordings):
