@@ -294,7 +294,8 @@ def test_clips_that_mix_wait_for_rows_where_few_clips_fit(mono_short, alone, max
 
 def test_texts_that_never_fit_together_are_refused(mono):
     engine = Engine.open(mono.folder, EngineOptions("cpu", "float32", 1))
-    texts = {name: f"{name} x " * 450 for name in ("prompt", "prompt_b", "negative_prompt")}
+    names = ("prompt", "prompt_b", "negative_prompt")
+    texts = {name: "x " * (600 + index) for index, name in enumerate(names)}
     request = sampled(duration=30, mix=0.5).model_copy(update=texts)
 
     (failure,) = engine.generate([request])

@@ -30,6 +30,7 @@ from musicgen_lab.models.library_noise import quiet
 
 RATIOS = [8, 5, 4, 4]  # the released codec's strides
 DIMENSION, FILTERS = 16, 4
+ENCODER_GAIN = 150.0  # so that different sounds have different codes
 TEXT = "condition_provider.conditioners.description.t5"
 
 
@@ -136,7 +137,8 @@ def _codec_state(lstm: int, n_q: int, card: int) -> Iterator[tuple[str, Tensor]]
     if lstm:
         index += 1
         yield from _lstm(f"encoder.model.{index}", widest, lstm)
-    yield from _convolution(f"encoder.model.{index + 2}.conv.conv", (DIMENSION, widest, 7))
+    last = f"encoder.model.{index + 2}.conv.conv"
+    yield from _convolution(last, (DIMENSION, widest, 7), gain=ENCODER_GAIN)
 
     index = 0
     yield from _convolution("decoder.model.0.conv.conv", (widest, DIMENSION, 7))
