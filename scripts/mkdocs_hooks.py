@@ -29,7 +29,11 @@ from musicgen_lab.web.settings import WebSettings
 ROOT = Path(__file__).parents[1]
 MODEL = "facebook/musicgen-large@REVISION"  # that of the documented deployment
 HTTP_TEMPLATE = Path(__file__).with_name("http_reference.md.j2")
-RUN_HERE = ("explore", "temperature_cfg")  # the third one needs a deployment on Modal
+RUN_HERE = (
+    "explore",
+    "temperature_cfg",
+    "blind_listening",
+)  # the other one needs a deployment on Modal
 WIDGET = "application/vnd.jupyter.widget-view+json"  # progress bars
 outputs: dict[str, str] = {}  # placeholder in a page's Markdown -> HTML
 

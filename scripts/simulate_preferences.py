@@ -176,7 +176,8 @@ SETTINGS = (
     Setting((3, 3), 6, 1, 60, side=1.0),
     Setting((3, 3), 6, 1, 60, no_difference=2.0),
     Setting((3, 3), 6, 1, 60, active=False),
-    *(Setting((2,), seeds, 1, 40) for seeds in (4, 8)),
+    Setting((2,), 4, 1, 28),
+    Setting((2,), 8, 1, 60),
     Setting((2, 2, 2), 4, 1, 60),
     Setting((3, 3), 6, 2, 40),
     *(
@@ -184,7 +185,7 @@ SETTINGS = (
         for listeners in (3, 5)
         for tastes in (0.0, 1.0)
     ),
-    Setting((2,), 6, 3, 30, tastes=2.0),
+    Setting((2,), 4, 3, 28, tastes=2.0),
 )
 
 POWERS = (

@@ -64,6 +64,16 @@ def test_the_study_runs_with_one_temperature_and_features_as_text(tmp_path):
     assert "tests were performed, of 2 features" in said
 
 
+def test_blind_listening_finds_the_taste_of_simulated_listeners(tmp_path):
+    given = {**TINY, "seeds": 3, "listeners": 3, "answers": 30, "taste": -8.0}
+    given["run_folder"] = str(tmp_path / "run")
+    said = texts(run_notebook(NOTEBOOKS / "blind_listening.ipynb", tmp_path, given))
+    assert "Listeners prefer a lower temperature: a clip at 0.7 is preferred to one at 1.3" in said
+    assert "90 answers of 3 listeners" in said
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Listeners prefer a lower temperature" in report
+
+
 @pytest.fixture
 def shell():
     """What runs cells, in this process and in a history of its own."""
@@ -80,7 +90,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("name", ["explore", "temperature_cfg", "remote_modal"])
+@pytest.mark.parametrize("name", ["blind_listening", "explore", "temperature_cfg", "remote_modal"])
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistaken_parameter_ends_the_notebook_in_its_first_cell(shell, name, mistake):
     defaults, first, *_ = (
