@@ -223,8 +223,8 @@ def _scope(study: PreferenceStudy) -> Iterator[str]:
     effects = study.effects
     if not effects.empty and not effects["general"].all():
         yield (
-            "With fewer than three listeners, and for random designs, claims are of these "
-            "listeners alone."
+            f"With fewer than {FEWEST_LISTENERS} listeners, and for random designs, claims are of "
+            "these listeners alone."
         )
 
 

@@ -2,7 +2,7 @@
 
 Answers become values of clips: the strength of a clip in comparisons (`bradley_terry`), and its
 mean ratings. The effects of the parameters on them are tested as those on any feature are
-(`effects`): seeds are the replicates. From three listeners on, listeners are replicates too: the
+(`effects`): seeds are the replicates. From five listeners on, listeners are replicates too: the
 variance between them is added, so that what is significant may be said of such listeners; of fewer
 it is said for these ones alone. `scripts/simulate_preferences.py` simulates the rates of false
 claims.
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 PREFERENCE, QUALITY, FIT = "preference", "quality", "fit"
 MEASURES = (PREFERENCE, QUALITY, FIT)
-FEWEST_LISTENERS = 3
-"""With fewer listeners, claims are of these listeners alone."""
+FEWEST_LISTENERS = 5
+"""With fewer listeners, claims are of these alone: so few tell little of how others differ."""
 
 SCORES = {"a": 1.0, "none": 0.5, "b": 0.0}
 

@@ -15,7 +15,7 @@ from musicgen_lab.results import Results
 from musicgen_lab.stats.study_tables import ALPHA
 from tests.support.report_runs import make_run
 
-LISTENERS = ("Ada", "Bo", "Cy", "Di")
+LISTENERS = ("Ada", "Bo", "Cy", "Di", "Ed")
 
 
 def make_results(folder):
@@ -38,7 +38,7 @@ def test_the_taste_of_listeners_is_found_by_parameter_direction_and_size(tmp_pat
     assert row["significant"] and row["general"]
     assert row["low"] < -4.0 * 0.6 < row["high"] < 0
     assert not effects.loc["cfg_coef", "significant"]
-    assert len(results.answers()) == 160
+    assert len(results.answers()) == 200
     assert set(results.preferences().listeners["repeats"]) == {5}
 
 

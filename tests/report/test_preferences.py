@@ -112,9 +112,10 @@ def test_of_a_run_that_nobody_listened_to_there_is_no_section(run):
 
 
 def test_the_section_says_what_was_preferred_by_whom_and_how_sure_that_is(run):
-    compare(run, ["Ada <b>", "Bo", "Cy"], lambda record: -6 * record["temperature"])
+    names = ["Ada <b>", "Bo", "Cy", "Di", "Ed"]
+    compare(run, names, lambda record: -6 * record["temperature"])
     said = words(preferences(RunTable.of(run), ["spectral_centroid_hz"]))
-    assert said.startswith("Blind listening 240 answers of 3 listeners, who did not know which")
+    assert said.startswith("Blind listening 400 answers of 5 listeners, who did not know which")
     assert "Listeners prefer a lower temperature: a clip at 0.7 is preferred to one at 1.3" in said
     assert "Whether cfg_coef changes what is preferred is inconclusive." in said
     assert "2 tests were performed." in said
