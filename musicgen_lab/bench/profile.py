@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from musicgen_lab.models.library_noise import quiet
@@ -31,7 +32,8 @@ class KernelClass:
     ----------
     name : str
     seconds : float
-        The device's time on a GPU; otherwise the time of all threads that ran operators.
+        On a GPU the device's time, where kernels overlap that of the one that started first;
+        otherwise the time of all threads that ran operators.
     share : float
         Of the sum of all classes, 0 to 1.
     count : int
@@ -64,14 +66,43 @@ def profile(work: Callable[[], object], device: torch.device) -> list[KernelClas
     with quiet(), torch.profiler.profile(activities=[activity], acc_events=True) as profiler:
         work()
     totals: dict[str, tuple[float, int]] = {}
-    for event in profiler.key_averages():
-        spent_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        name = classify(event.key)
+    for kernel, spent_us, calls in _kernel_times(profiler) if on_gpu else _operator_times(profiler):
+        name = classify(kernel)
         seconds, count = totals.get(name, (0.0, 0))
-        totals[name] = seconds + spent_us / 1e6, count + event.count
+        totals[name] = seconds + spent_us / 1e6, count + calls
     whole_s = sum(seconds for seconds, _ in totals.values()) or 1.0
     classes = [KernelClass(n, s, s / whole_s, count) for n, (s, count) in totals.items()]
     return sorted(classes, key=lambda each: -each.seconds)
+
+
+def _operator_times(profiler: torch.profiler.profile) -> Iterator[tuple[str, float, int]]:
+    for operator in profiler.key_averages():
+        yield operator.key, operator.self_cpu_time_total, operator.count
+
+
+def _kernel_times(profiler: torch.profiler.profile) -> Iterator[tuple[str, float, int]]:
+    kernels = [e for e in profiler.events() if e.device_type == DeviceType.CUDA]
+    kernels.sort(key=lambda kernel: kernel.time_range.start)
+    spans = [(kernel.time_range.start, kernel.time_range.end) for kernel in kernels]
+    for kernel, spent_us in zip(kernels, exclusive_times(spans), strict=True):
+        yield kernel.name, spent_us, 1
+
+
+def exclusive_times(spans: Iterable[tuple[float, float]]) -> Iterator[float]:
+    """Yield how long each span lasts after all earlier ones have ended.
+
+    A kernel that was started before the previous one ended waits for it (programmatic dependent
+    launch), and that time is not its own.
+
+    Parameters
+    ----------
+    spans : iterable of (float, float)
+        Starts and ends, ordered by starts.
+    """
+    busy_until = float("-inf")
+    for start, end in spans:
+        yield max(end - max(start, busy_until), 0.0)
+        busy_until = max(end, busy_until)
 
 
 def classify(kernel: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from musicgen_lab.bench.profile import classify
+from musicgen_lab.bench.profile import classify, exclusive_times
 from musicgen_lab.bench.stream import Listener
 from musicgen_lab.cli import main
 from tests.support.reference import needs_audiocraft
@@ -133,6 +133,12 @@ def test_a_listener_waits_when_the_next_chunk_comes_after_the_end_of_the_last(ar
         listener.hear(now_s, lasts_s=1.0, steps_done=17)
 
     assert (listener.first_s, listener.first_steps, listener.silent_s) == (0.5, 17, silent_s)
+
+
+def test_the_time_for_which_a_kernel_waits_for_an_earlier_one_is_not_counted_twice():
+    spans = [(0, 10), (2, 13), (4, 12), (20, 25)]
+
+    assert list(exclusive_times(spans)) == [10, 3, 0, 5]
 
 
 @pytest.mark.parametrize(

@@ -19,21 +19,23 @@ def begin():
     torch.set_num_threads(1)
 
 
-def attend(qkv, cache, block_tables, context_lens, segments):
+def attend(qkv, cache, block_tables, context_lens, sharers=1):
     """Attention, and the cache after it."""
     from musicgen_lab.engine.kernels.attention import Attention
 
     cache = cache.clone()
     rows, heads, size = len(context_lens), cache.shape[2], cache.shape[4]
-    attention = Attention(rows, heads, size, CPU, segments=segments)
-    return attention(qkv, cache, AttentionSpans(block_tables, context_lens)), cache
+    attention = Attention(rows, heads, size, CPU)
+    return attention(qkv, cache, AttentionSpans(block_tables, context_lens), sharers), cache
 
 
 def multiply(x, weight, bias=None, tiles=None, gelu=False):
     """A product of rows."""
-    from musicgen_lab.engine.kernels.linear import SplitLinear, Tiles
+    from musicgen_lab.engine.kernels.linear import SplitLinear, cut
 
-    tiles = tiles and Tiles(*tiles)
+    if tiles:
+        block_n, block_k, splits = tiles
+        tiles = cut(weight.shape[1], block_n=block_n, block_k=block_k, splits=splits)
     return SplitLinear(weight, bias, gelu=gelu, tiles=tiles)(x)
 
 

@@ -71,20 +71,36 @@ def made(engine, requests):
     return {clip.request.seed: clip.samples for clip in engine.generate(requests)}
 
 
-@pytest.mark.parametrize("segments", [1, 4])
 @pytest.mark.parametrize("size", [40, 64])
-def test_attention_is_that_of_the_cpu(size, segments):
+def test_attention_is_that_of_the_cpu(size):
     qkv, cache = drawn(5, 3, 4, size), drawn(2, 10, 4, BLOCK_LEN, size, seed=1)
     cache[:, BLOCK_TABLES[0][0], :, CONTEXT_LENS[0] :] = float("nan")  # what lies beyond
     spans, on_gpu = spans_of(), cache.cuda()
 
     assert triton_works(GPU)
-    attention = Attention(5, 4, size, GPU, segments=segments)
+    attention = Attention(5, 4, size, GPU)
     spans_on_gpu = AttentionSpans(spans.block_tables.cuda(), spans.context_lens.cuda())
     attended = attention(qkv.flatten(1)[None].cuda(), on_gpu, spans_on_gpu)
 
     assert torch.allclose(attended.cpu(), attend(qkv, cache, spans).flatten(1), atol=1e-6)
     assert torch.equal(on_gpu.cpu().nan_to_num(), cache.nan_to_num())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_row_attends_with_the_same_bits_alone_and_in_any_number_of_programs(dtype):
+    lens = torch.tensor([1, 200, 256, 257, 800, 1503], device=GPU)
+    tables = torch.arange(6 * 24, device=GPU).view(6, 24)
+    qkv = drawn(2, 6, 3 * 4 * 64).to(GPU)
+    cache = drawn(2, 6 * 24, 4, BLOCK_LEN, 64, seed=1).to(GPU, dtype)
+    attention = Attention(6, 4, 64, GPU)
+
+    together = attention(qkv, cache, AttentionSpans(tables, lens), sharers=1)
+
+    for row in range(6):
+        alone = AttentionSpans(tables[[row]], lens[[row]])
+        for sharers in (1, 2, 4, 8):
+            attended = attention(qkv[:, [row]].contiguous(), cache, alone, sharers)
+            assert torch.equal(attended[0], together[row])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

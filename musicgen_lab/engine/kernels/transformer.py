@@ -17,7 +17,7 @@ from torch import Tensor
 
 from musicgen_lab.engine.attention import Attend, store
 from musicgen_lab.engine.capacity import ROWS_PER_CLIP_MAX
-from musicgen_lab.engine.kernels.attention import Attention, choose_segments
+from musicgen_lab.engine.kernels.attention import Attention
 from musicgen_lab.engine.kernels.linear import SplitLinear
 from musicgen_lab.engine.kernels.norm import Norm, add_and_normalise, embed
 from musicgen_lab.engine.positions import sinusoidal_positions
@@ -95,8 +95,7 @@ class TritonStep:
         self._next_norms.append(weights.norm("out_norm"))
         # A clip that mixes prompts may be alone where two rows are the most otherwise.
         shape = (max(rows, ROWS_PER_CLIP_MAX), config.heads, config.head_dim, device)
-        self._attend = Attention(*shape, segments=choose_segments(rows, config.heads))
-        self._attend_prompt = Attention(*shape)  # whose keys are few
+        self._attend = Attention(*shape)
         self._attend_stored = Attention(*shape, dependent=False)  # keys that were just written
 
     def __call__(self, rows: StepRows, cache: Tensor) -> Tensor:
@@ -136,7 +135,7 @@ class TritonStep:
             if prompted:
                 normed = add_and_normalise(added, x, layer.cross_norm)
                 query = layer.cross_q(normed[:prompted])
-                attended = self._attend_prompt(query, cache[index], rows.prompt_spans)
+                attended = self._attend(query, cache[index], rows.prompt_spans)
                 added = layer.cross_out(attended)
             normed = add_and_normalise(added, x, layer.ffn_norm)
             hidden = layer.ffn_in(normed, normed.dtype)[0]
