@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from musicgen_lab.models.library_noise import quiet
@@ -81,7 +80,8 @@ def _operator_times(profiler: torch.profiler.profile) -> Iterator[tuple[str, flo
 
 
 def _kernel_times(profiler: torch.profiler.profile) -> Iterator[tuple[str, float, int]]:
-    kernels = [e for e in profiler.events() if e.device_type == DeviceType.CUDA]
+    events = profiler.events()  # type: ignore[no-untyped-call]
+    kernels = [event for event in events if event.device_type.name == "CUDA"]
     kernels.sort(key=lambda kernel: kernel.time_range.start)
     spans = [(kernel.time_range.start, kernel.time_range.end) for kernel in kernels]
     for kernel, spent_us in zip(kernels, exclusive_times(spans), strict=True):
