@@ -27,11 +27,18 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 NOT_SERVED = re.compile(r"musicgen-.*(melody|style)")  # conditioned on sound, not on text alone
 
 CPU = "CPU"
-CLIPS_MAX = 32  # of the engine
+CLIPS_MAX = 64  # of the engine
 CLIPS_ON_CPU = 8
 LONGEST_CLIPS: Mapping[str, Mapping[str, int]] = {
-    "small": dict.fromkeys(GPUS, CLIPS_MAX),
-    "medium": {**dict.fromkeys(GPUS, CLIPS_MAX), "T4": 8, "L4": 16, "A10": 16},
+    "small": {**dict.fromkeys(GPUS, CLIPS_MAX), "T4": 34, "L4": 58, "A10": 58},
+    "medium": {
+        **dict.fromkeys(GPUS, CLIPS_MAX),
+        "T4": 8,
+        "L4": 16,
+        "A10": 16,
+        "L40S": 41,
+        "A100-40GB": 35,
+    },
     "large": {
         **dict.fromkeys(GPUS, CLIPS_MAX),
         "T4": 4,
@@ -39,6 +46,8 @@ LONGEST_CLIPS: Mapping[str, Mapping[str, int]] = {
         "A10": 10,
         "L40S": 28,
         "A100-40GB": 24,
+        "A100-80GB": 57,
+        "H100": 57,
     },
 }
 """Clips of 30 s that a GPU holds at once, by the model's size, as `engine.capacity` counts them.

@@ -20,7 +20,8 @@ GPU_BLOCK_LEN = 64  # steps, or tokens of a prompt
 ROWS_PER_CLIP = 2  # with the prompt and without it
 ROWS_PER_CLIP_MAX = 3  # of two prompts that are mixed
 PROMPT_TOKENS_USUAL = 64  # what most prompts stay under
-AUTO_CLIPS_MAX = 32
+AUTO_CLIPS_MAX = 32  # on a CPU
+AUTO_CLIPS_MAX_GPU = 64  # where more clips at once take less time each
 
 # What is needed beside the language model's weights and the cache:
 CONTEXT_BYTES = int(0.6 * GIB)  # CUDA's, with the kernels of torch, cuBLAS and cuDNN
@@ -93,6 +94,7 @@ def plan_capacity(
     dtype_bytes: int,
     block_len: int = GPU_BLOCK_LEN,
     max_clips: int | Literal["auto"] = "auto",
+    auto_clips: int = AUTO_CLIPS_MAX_GPU,
 ) -> Capacity:
     """Divide memory into blocks: as many as fit, but no more than the longest clips need.
 
@@ -106,7 +108,9 @@ def plan_capacity(
     block_len : int
         Steps in a block.
     max_clips : int or "auto"
-        The most clips made at once, if as many of the shortest fit; "auto" is 32.
+        The most clips made at once, if as many of the shortest fit.
+    auto_clips : int
+        What "auto" is.
 
     Returns
     -------
@@ -118,7 +122,7 @@ def plan_capacity(
     if whole.clips(config.window_s, config.max_steps) < 1:
         return Capacity(config, 0, 0, block_len)
     fitting = whole.clips(DURATION_MIN_S)
-    clips = min(fitting, AUTO_CLIPS_MAX) if max_clips == "auto" else min(fitting, max_clips)
+    clips = min(fitting, auto_clips if max_clips == "auto" else max_clips)
     enough = max(
         clips * whole.clip_blocks(config.window_s),
         whole.clip_blocks(config.window_s, config.max_steps),  # one of any length and prompt

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 
 from musicgen_lab.engine.capacity import (
+    AUTO_CLIPS_MAX,
+    AUTO_CLIPS_MAX_GPU,
     BESIDE_BYTES,
     CACHE_SHARE,
     GPU_BLOCK_LEN,
@@ -142,7 +144,8 @@ def choose_capacity(
     Parameters
     ----------
     max_clips : int or "auto"
-        The most clips made at once; "auto" takes as many as fit, at most 32.
+        The most clips made at once; "auto" takes as many as fit, at most 64 on a GPU and 32
+        elsewhere.
     config, device, dtype
         The model, not yet loaded, its device and its precision.
 
@@ -155,12 +158,18 @@ def choose_capacity(
     weights = weight_bytes(config, 2 if halves else dtype.itemsize)
     dtype_bytes, free = cache_dtype(device, dtype).itemsize, free_bytes(device)
     if device.type == "cuda":
-        block_len = GPU_BLOCK_LEN
+        block_len, auto_clips = GPU_BLOCK_LEN, AUTO_CLIPS_MAX_GPU
         cache_bytes = int((free - weights - BESIDE_BYTES) * CACHE_SHARE)
     else:
-        block_len, cache_bytes = CPU_BLOCK_LEN, int((free - weights) * _HEADROOM)
+        block_len, auto_clips = CPU_BLOCK_LEN, AUTO_CLIPS_MAX
+        cache_bytes = int((free - weights) * _HEADROOM)
     plan = functools.partial(
-        plan_capacity, config, cache_bytes, dtype_bytes=dtype_bytes, block_len=block_len
+        plan_capacity,
+        config,
+        cache_bytes,
+        dtype_bytes=dtype_bytes,
+        block_len=block_len,
+        auto_clips=auto_clips,
     )
     whole = plan()
     size = whole.clip_blocks(config.window_s) * block_bytes(config, dtype_bytes, block_len)

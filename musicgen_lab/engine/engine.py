@@ -233,10 +233,11 @@ class Engine:
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Clip | Failure]:
         """Make a clip or a failure of every request, in the order of finishing.
 
-        Several threads may call it at once: their requests share the batch. Where there are more
-        requests than slots, the first ones start one after another over half the length of the
-        shortest: clips of equal length then finish one after another too, and whoever stops early
-        keeps what is finished.
+        Several threads may call it at once: their requests share the batch. On a CPU, where there
+        are more requests than slots, the first ones start one after another over half the length
+        of the shortest: clips of equal length then finish one after another too, and whoever stops
+        early keeps what is finished. On a GPU a round takes seconds, and nothing is worth half of
+        one.
 
         Parameters
         ----------
@@ -248,7 +249,7 @@ class Engine:
         first = list(itertools.islice(source, self.max_clips + 1))
         source = itertools.chain(first, source)
         stagger = 0.0  # steps between two starts
-        if len(first) > self.max_clips:
+        if len(first) > self.max_clips and self.transformer.device.type != "cuda":
             shortest = min(self.count_steps(request) for request in first)
             stagger = STAGGERED_SHARE * shortest / self.max_clips
         started = steps = 0

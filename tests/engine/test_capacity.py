@@ -6,7 +6,7 @@ import sys
 
 from musicgen_lab.backends.gpus import GPUS
 from musicgen_lab.engine.capacity import (
-    AUTO_CLIPS_MAX,
+    AUTO_CLIPS_MAX_GPU,
     block_bytes,
     capacity_on_gpu,
     plan_capacity,
@@ -43,9 +43,9 @@ def test_blocks_hold_the_keys_and_values_of_both_rows_and_of_the_prompt():
 def test_no_more_is_taken_than_the_longest_clips_need():
     capacity = plan_capacity(LARGE, 10**12, dtype_bytes=2)
 
-    assert capacity.max_clips == AUTO_CLIPS_MAX
-    assert capacity.clips(30.0) == AUTO_CLIPS_MAX
-    assert capacity.blocks == AUTO_CLIPS_MAX * capacity.clip_blocks(30.0)
+    assert capacity.max_clips == AUTO_CLIPS_MAX_GPU
+    assert capacity.clips(30.0) == AUTO_CLIPS_MAX_GPU
+    assert capacity.blocks == AUTO_CLIPS_MAX_GPU * capacity.clip_blocks(30.0)
 
 
 def test_memory_for_few_long_clips_is_shared_by_more_short_ones():

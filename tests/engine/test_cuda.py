@@ -179,6 +179,24 @@ def test_a_clip_is_the_same_joining_late(dtype):
         assert np.array_equal(clip.samples, alone[clip.request.seed])
 
 
+def test_clips_of_several_windows_and_prompts_are_the_same_alone_and_together():
+    """Windows begin with many given steps at once, and mixed prompts take a third row."""
+    requests = [
+        GenerationRequest(prompt="piano", duration=31, extend_stride=18, seed=0),
+        GenerationRequest(prompt="piano", negative_prompt="drums", duration=2, seed=1),
+        GenerationRequest(prompt="piano", prompt_b="drums", mix=0.5, duration=2, seed=2),
+        GenerationRequest(prompt="drums", prompt_b="flute", mix=0.2, duration=30, seed=3),
+    ]
+    engine = open_engine("bfloat16")
+
+    alone = {seed: clip for r in requests for seed, clip in made(engine, [r]).items()}
+    together = made(engine, requests[::-1])
+
+    assert together.keys() == alone.keys() == {0, 1, 2, 3}
+    for seed, samples in together.items():
+        assert np.array_equal(samples, alone[seed])
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_clip_alone_is_the_same_in_a_grid(dtype):
     """In one of another number of rows, whose products are padded to other sizes."""

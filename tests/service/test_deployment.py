@@ -8,7 +8,7 @@ import grimp
 import pytest
 
 from musicgen_lab.backends.gpus import GPUS
-from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX, capacity_on_gpu
+from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX_GPU, capacity_on_gpu
 from musicgen_lab.limits import DURATION_MAX_S
 from musicgen_lab.models.released import released_config
 from service.deployment import (
@@ -45,7 +45,7 @@ def test_clips_at_once_are_the_longest_clips_that_fit_by_the_engines_capacity():
 def test_modal_adds_containers_by_the_smallest_gpu_and_a_container_may_take_more():
     settings = DeploymentSettings.from_environment({"MUSICGEN_GPU": "A10,A100"})
     assert settings.clips_by_gpu == {MUSICGEN_LARGE: {"A10": 10, "A100": 24}}
-    assert (settings.clips_least, settings.clips_most) == (10, AUTO_CLIPS_MAX)
+    assert (settings.clips_least, settings.clips_most) == (10, AUTO_CLIPS_MAX_GPU)
     settings = DeploymentSettings.from_environment({"MUSICGEN_CLIPS_AT_ONCE": "5"})
     assert (settings.clips_least, settings.clips_most) == (5, 5)
 
@@ -111,7 +111,7 @@ def test_the_containers_get_the_settings_that_were_deployed():
      ("MUSICGEN_GPU", "A10,cpu"),
      ("MUSICGEN_MODELS", "facebook/musicgen-large@main"), ("MUSICGEN_APP", "My App"),
      ("MUSICGEN_MODELS", f"facebook/musicgen-melody@{40 * 'a'}"), ("MUSICGEN_PUBLIC", "yes"),
-     ("MUSICGEN_MODELS", f"facebook/musicgen-style@{40 * 'a'}"), ("MUSICGEN_CLIPS_AT_ONCE", "64"),
+     ("MUSICGEN_MODELS", f"facebook/musicgen-style@{40 * 'a'}"), ("MUSICGEN_CLIPS_AT_ONCE", "65"),
      ("MUSICGEN_ALLOWED_ORIGINS", "example.org"),
      ("MUSICGEN_ALLOWED_ORIGINS", "https://a.example?b"), ("MUSICGEN_WAITING", "501"),
      ("MUSICGEN_DURATION_MAX", "301"), ("MUSICGEN_DURATION_MAX", "long")],
