@@ -25,7 +25,7 @@ def attend(qkv, cache, block_tables, context_lens, sharers=1):
 
     cache = cache.clone()
     rows, heads, size = len(context_lens), cache.shape[2], cache.shape[4]
-    attention = Attention(rows, heads, size, CPU)
+    attention = Attention(rows, heads, size, block_tables.shape[1] * cache.shape[3], CPU)
     return attention(qkv, cache, AttentionSpans(block_tables, context_lens), sharers), cache
 
 

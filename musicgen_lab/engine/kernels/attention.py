@@ -29,17 +29,14 @@ from musicgen_lab.engine.rows import AttentionSpans
 
 KEYS = 16
 SEGMENT_LEN = 64  # keys
-_PROGRAMS = 512  # enough to fill a GPU
-_SHARERS_MAX = 8  # of the segments of one row and head
+SHARERS = 8  # programs of one row and head, where there are few
+_PROGRAMS = 1024  # enough to fill a GPU
 _WARPS = 1
 
 
-def choose_sharers(rows: int, heads: int, segments: int) -> int:
+def choose_sharers(rows: int, heads: int) -> int:
     """Return how many programs share a row and head, so that few rows also fill a GPU."""
-    sharers = 1
-    while sharers < min(segments, _SHARERS_MAX) and 2 * sharers * rows * heads <= _PROGRAMS:
-        sharers *= 2
-    return sharers
+    return SHARERS if rows * heads * SHARERS <= _PROGRAMS else 1
 
 
 class Attention:
@@ -49,15 +46,25 @@ class Attention:
     ----------
     rows, heads, head_dim : int
         The most rows of which several programs may share one, and the shape of each row.
+    steps : int
+        The longest context.
     device : torch.device
     dependent : bool
         Whether a call may start before the kernel before it ends, which must not write any keys.
     """
 
     def __init__(
-        self, rows: int, heads: int, head_dim: int, device: torch.device, *, dependent: bool = True
+        self,
+        rows: int,
+        heads: int,
+        head_dim: int,
+        steps: int,
+        device: torch.device,
+        *,
+        dependent: bool = True,
     ) -> None:
         self._heads, self._head_dim = heads, head_dim
+        self._segments = triton.next_power_of_2(triton.cdiv(steps, SEGMENT_LEN))
         # The number of finished programs, which the last one resets to 0.
         self._finished = torch.zeros(rows, heads, dtype=torch.int32, device=device)
         self._dependent = dependent and has_dependent_launch(device)
@@ -86,13 +93,11 @@ class Attention:
         """
         splits, rows, columns = qkv.shape
         width, size = self._heads * self._head_dim, triton.next_power_of_2(self._head_dim)
-        longest = spans.block_tables.shape[1] * cache.shape[3]
-        segments = triton.next_power_of_2(triton.cdiv(longest, SEGMENT_LEN))
         if rows > len(self._finished):
             sharers = 1
-        sharers = sharers or choose_sharers(rows, self._heads, segments)
+        sharers = sharers or choose_sharers(rows, self._heads)
         out = torch.empty(rows, width, device=qkv.device, dtype=cache.dtype)
-        parts = (rows, self._heads, segments, size + 2) if segments > 1 else (0,)
+        parts = (rows, self._heads, self._segments, size + 2)
         attend_rows[self._heads, rows, sharers](
             qkv,
             cache[0],
@@ -112,7 +117,7 @@ class Attention:
             SIZE=size,
             KEYS=KEYS,
             SEGMENT_LEN=SEGMENT_LEN,
-            SEGMENTS=segments,
+            SEGMENTS=self._segments,
             BLOCK_LEN=cache.shape[3],
             SHARERS=sharers,
             DEPENDENT=self._dependent,

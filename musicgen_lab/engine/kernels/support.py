@@ -26,7 +26,7 @@ def triton_works(device: torch.device) -> bool:
         cache = torch.ones(2, 1, 1, 1, 64, device=device)
         spans = AttentionSpans(zero[:, None], zero + 1)
         with torch.cuda.device(device):
-            Attention(1, 1, 64, device)(cache[:1, 0, 0], cache, spans)
+            Attention(1, 1, 64, 1, device)(cache[:1, 0, 0], cache, spans)
     except torch.OutOfMemoryError:  # says nothing about the kernel
         raise
     except Exception as error:  # of compilers or drivers, of any type

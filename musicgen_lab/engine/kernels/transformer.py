@@ -94,9 +94,11 @@ class TritonStep:
         self._next_norms = [layer.self_norm for layer in self._layers[1:]]
         self._next_norms.append(weights.norm("out_norm"))
         # A clip that mixes prompts may be alone where two rows are the most otherwise.
-        shape = (max(rows, ROWS_PER_CLIP_MAX), config.heads, config.head_dim, device)
-        self._attend = Attention(*shape)
-        self._attend_stored = Attention(*shape, dependent=False)  # keys that were just written
+        shape = (max(rows, ROWS_PER_CLIP_MAX), config.heads, config.head_dim, config.max_steps)
+        self._attend = Attention(*shape, device)
+        self._attend_stored = Attention(
+            *shape, device, dependent=False
+        )  # keys that were just written
 
     def __call__(self, rows: StepRows, cache: Tensor) -> Tensor:
         """Run a step, see `Transformer.step`; the logits are valid until the next one."""
