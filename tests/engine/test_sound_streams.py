@@ -75,7 +75,7 @@ def test_a_clip_of_several_windows_is_heard_across_their_seams(short, name):
     assert chunks[-1].steps_done == chunks[-1].steps
 
 
-@pytest.mark.parametrize("include_start", [True])
+@pytest.mark.parametrize("include_start", [True, False])
 def test_a_clip_that_begins_with_given_codes_is_heard_with_or_without_them(short, include_start):
     engine = short("mono").engine
     given = codes_source(engine, tokens_of(engine, sampled(PROMPTS[2], seed=9))[:, :25])

@@ -38,6 +38,9 @@ class HeldBackend:
     def resolve(self, request):
         return request.with_model(MODEL)
 
+    def codebook_size(self, model):
+        return 2048
+
     def progress(self, future):
         return None
 
