@@ -66,6 +66,18 @@ def test_its_tokens_are_the_references_for_all_parameters(draw_as_gpus_do):
     assert torch.cat(same).double().mean() >= EQUAL_SHARE
 
 
+def test_the_tokens_of_two_mixed_prompts_are_the_references(draw_as_gpus_do):
+    requests = [
+        {**fields, "prompt_b": "y", "mix": mix}
+        for fields, mix in zip(LATTICE[::7], itertools.cycle([0.0, 0.3, 0.9, 1.0]), strict=False)
+    ]
+    case = SamplingCase(requests, logits_of(3 * len(requests)))
+
+    ((tokens, *_),) = draw_as_gpus_do([case])
+
+    assert torch.equal(tokens, draw_tokens(*case.tensors()))
+
+
 @pytest.mark.parametrize("steps_done", [0, 2, 50, 52])
 def test_codebooks_without_a_code_get_the_special_token(draw_as_gpus_do, steps_done):
     case = SamplingCase(LATTICE[:3], logits_of(6), steps_done=steps_done)
@@ -89,8 +101,9 @@ def test_a_clip_that_is_not_finite_is_seen_and_harms_no_other(draw_as_gpus_do):
     assert (tokens < 200).all()
 
 
+@pytest.mark.parametrize("mixing", [True, False])
 @pytest.mark.parametrize("capability", [80, 86, 90])  # A100; A10, A40; H100, H200
-def test_it_compiles_for_gpus_that_are_not_here(capability, tmp_path, monkeypatch):
+def test_it_compiles_for_gpus_that_are_not_here(capability, mixing, tmp_path, monkeypatch):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -109,6 +122,8 @@ def test_it_compiles_for_gpus_that_are_not_here(capability, tmp_path, monkeypatc
         **dict.fromkeys(("card", "slot_stride"), "i32"),
     }
     constants = {"CARD": 2048, "HIGHEST": HIGHEST_BIT, "UNKNOWN": UNKNOWN}
+    if not mixing:
+        constants |= {"rows_mixed": None, "shares": None}
     types |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(
         fn=draw_clip,
