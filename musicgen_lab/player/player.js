@@ -17,13 +17,18 @@ const element = (tag, className, content = []) => {
 
 class ClipPlayer extends HTMLElement {
   connectedCallback() {
+    if (!this.isConnected) return;
+    if (document.readyState === "loading") { // what is inside it may be yet to come
+      document.addEventListener("DOMContentLoaded", () => this.connectedCallback(), { once: true });
+      return;
+    }
     if (!this.button) this.build();
     visible.observe(this);
   }
 
   disconnectedCallback() {
     visible.unobserve(this);
-    this.media.pause();
+    this.media?.pause();
     this.wave?.destroy();
     this.wave = undefined;
   }

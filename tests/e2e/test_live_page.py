@@ -149,9 +149,11 @@ def test_stop_frees_the_rows_and_what_was_made_stays(open_live, service):
     page = open_live(SHORT | GRID | {"duration": 30})
     make(page)
     page.wait_for_function(SOUNDING)
+    made = service[1].describe()["made"]
     assert service[1].describe()["in_flight"] == 9
     page.get_by_role("button", name="Stop").click()
     wait_until_free(service[1])
+    assert service[1].describe()["made"] == made  # they were given up, not finished
     assert page.locator(".cell .state").all_inner_texts() == ["stopped"] * 9
     assert media(page, "media.duration") > 0
     assert page.get_by_role("button", name="Stop").is_disabled()
@@ -161,8 +163,10 @@ def test_leaving_the_page_frees_the_rows(open_live, service):
     page = open_live(SHORT | {"duration": 30})
     make(page)
     page.wait_for_function(SOUNDING)
+    made = service[1].describe()["made"]
     page.goto("about:blank")
     wait_until_free(service[1])
+    assert service[1].describe()["made"] == made
 
 
 def test_changed_values_make_only_the_cells_that_are_new(open_live, service):

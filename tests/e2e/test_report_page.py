@@ -6,6 +6,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from musicgen_lab import make_report
+from musicgen_lab.listening.grid import listen
+from musicgen_lab.runs.run_table import RunTable
 from tests.e2e.browser import DESKTOP, PHONE, chromium, open_page, show_everything
 from tests.support.report_runs import make_run
 
@@ -361,3 +363,17 @@ def test_a_grid_of_nine_columns_fits_the_screen_and_scrolls_by_itself_on_a_phone
         sizes = page.locator(".play").evaluate_all("all => all.map(it => it.clientWidth)")
         assert len(sizes) == 18 and min(sizes) >= 80
         page.close()
+
+
+def test_players_of_a_notebook_work_beside_a_module_loader(browser, tmp_path):
+    shown = listen(RunTable.open(make_run(tmp_path / "run", seed=[0, 1]))).data
+    loader = "<script>window.define = Object.assign(() => {}, {amd: {}})</script>"
+    (tmp_path / "page.html").write_text(f"<!DOCTYPE html>{loader}{shown}{shown}", encoding="utf-8")
+    page = open_page(browser, tmp_path / "page.html", DESKTOP, "light")
+    page.evaluate("document.querySelectorAll('audio').forEach(it => { it.muted = true; })")
+    assert page.locator("clip-player .play").count() == 4
+    page.locator(".play").nth(1).press("ArrowRight")
+    page.wait_for_function("document.querySelectorAll('audio')[1].currentTime > 0.5")
+    page.wait_for_function("document.querySelectorAll('clip-player')[1].wave")
+    assert page.faults == []
+    page.close()

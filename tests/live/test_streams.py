@@ -89,8 +89,10 @@ def test_a_client_that_leaves_frees_its_rows(demo):
         lines = answer.iter_lines()
         while '"sound"' not in next(lines):
             pass
+        made = demo.worker.describe()["made"]
         assert demo.worker.describe()["in_flight"] == 3
     wait_until_free(demo.worker)
+    assert demo.worker.describe()["made"] == made  # they were given up, not finished
 
 
 def test_one_cell_can_be_cancelled_while_the_others_go_on(demo):
