@@ -55,3 +55,13 @@ def step(config, tensors, tokens, spans, prompt_spans, cache):
     take_step = TritonStep(model_config, tensors, device=CPU, dtype=torch.float32, rows=5)
     rows = StepRows(tokens, AttentionSpans(*spans), AttentionSpans(*prompt_spans))
     return take_step(rows, cache), cache
+
+
+def prefill(config, tensors, tokens, spans, prompt_spans, cache):
+    """The cache after steps of a model that are taken at once."""
+    from musicgen_lab.engine.kernels.transformer import TritonStep
+
+    cache, model_config = cache.clone(), ModelConfig.model_validate_json(config)
+    steps = TritonStep(model_config, tensors, device=CPU, dtype=torch.float32, rows=5)
+    steps.prefill(StepRows(tokens, AttentionSpans(*spans), AttentionSpans(*prompt_spans)), cache)
+    return cache

@@ -254,3 +254,17 @@ def test_the_kernels_compile_for_gpus_that_are_not_here(
 
         assert len(compiled.asm["cubin"]) > 1000
         assert compiled.metadata.shared <= shared_kib * 1024
+
+
+def test_steps_at_once_write_the_keys_and_values_of_torchs(run, weights):
+    """Five steps of one sequence, each of which attends to the ones before it."""
+    config, spans = CONFIG.model_dump_json(), (torch.tensor([[3]] * 5), torch.arange(1, 6))
+    prompt_spans = (torch.tensor([[8]] * 5), torch.full((5,), 7))
+
+    written = run(interpreted.prefill, config, weights, TOKENS, spans, prompt_spans, CACHE)
+
+    cache = CACHE.clone()
+    steps = TorchStep(CONFIG, weights, device=torch.device("cpu"), dtype=torch.float32, rows=5)
+    steps.prefill(StepRows(TOKENS, AttentionSpans(*spans), AttentionSpans(*prompt_spans)), cache)
+    assert not torch.allclose(cache, CACHE)
+    assert torch.allclose(written, cache, atol=1e-5)
