@@ -179,20 +179,24 @@ def test_a_clip_that_fails_before_its_first_sound_is_refused_as_ever(client):
         assert answer.json()["error_type"] == "MemoryError"
 
 
-def test_a_clip_that_fails_later_ends_its_file_in_the_middle_and_is_logged(client, caplog):
+def test_a_clip_that_fails_later_ends_its_file_in_the_middle_and_is_logged(caplog):
     caplog.set_level(logging.INFO, LOGGER)
-    with pytest.raises(httpx2.RemoteProtocolError, match="incomplete chunked read"):
+    with (
+        serving(sine_worker()) as address,  # which ends when all lines are written
+        httpx2.Client(base_url=address) as client,
+        pytest.raises(httpx2.RemoteProtocolError, match="incomplete chunked read"),
+    ):
         post(client, prompt="fail in the middle")
     line = json.loads(caplog.messages[-1])
     assert line["status"] == 200 and line["streamed_s"] == 1.0
     assert (line["error"], line["message"]) == ("MemoryError", "no room for it")
 
 
-def test_a_clip_that_fails_later_ends_its_events_with_the_error(client, caplog):
+def test_a_clip_that_fails_later_ends_its_events_with_the_error(caplog):
     caplog.set_level(logging.INFO, LOGGER)
-    (first, _), (last, body) = events_of(
-        post(client, prompt="fail in the middle", headers=EVENTS).text
-    )
+    with serving(sine_worker()) as address, httpx2.Client(base_url=address) as client:
+        text = post(client, prompt="fail in the middle", headers=EVENTS).text
+    (first, _), (last, body) = events_of(text)
     assert (first, last) == ("sound", "failed")
     assert body["error_type"] == "MemoryError" and "no room for it" in body["detail"]
     assert json.loads(caplog.messages[-1])["error"] == "MemoryError"
