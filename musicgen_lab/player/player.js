@@ -215,7 +215,7 @@ const players = ({ root }) => [...root.querySelectorAll("clip-player")];
 const tellKeys = (root) => {
   if (root.querySelector(".listening-keys")) return;
   const key = (name) => element("kbd", "", name);
-  root.querySelector(".listening-scroll, .listening-list").before(element("p", "listening-keys", [
+  root.querySelector("h3, .listening-scroll, .listening-list").before(element("p", "listening-keys", [
     "On a player, the space bar plays, ", key("←"), " and ", key("→"), " move by a second, ",
     key("↑"), " and ", key("↓"), " go to another clip at the same moment. ", key("A"),
     " chooses a clip to compare, and ", key("X"), " switches between the two that are chosen.",
