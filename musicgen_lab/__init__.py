@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     from musicgen_lab.streaming import ClipFailed, SoundChunk
     from musicgen_lab.sweep import Sweep
 
-# Threads of OpenMP that wait for each other spin for milliseconds before they sleep. Where another
-# program wants the processor they keep it from the thread they wait for, and a clip takes several
-# times as long; with a spin shorter than the gaps within a step, so does a clip on an idle machine
-# (docs/performance.md). The runtime reads this when torch loads it; a setting of the user's own is
-# left alone.
+# Threads of OpenMP that wait for each other spin before they sleep. On an idle machine a spin that
+# is shorter than the gaps within a step makes it twice as slow; on a busy one a spinning thread
+# keeps the processor from the thread that it waits for (docs/performance.md). The runtime reads
+# this when torch loads it; a setting of the user's own is left alone.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-    os.environ["GOMP_SPINCOUNT"] = "30000"
+    _load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    _is_busy = _load > 1.5 * (os.cpu_count() or 1)
+    os.environ["GOMP_SPINCOUNT"] = "0" if _is_busy else "30000"
 
 # Imported when first used, so that `import musicgen_lab` costs next to nothing.
 _HOMES = {

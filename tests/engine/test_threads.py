@@ -50,7 +50,9 @@ with event.install_listener("numba:compile", Compilations()):
 print(json.dumps(sorted(set(compiled))))
 """
 READ_SPIN = """
-import json, os
+import json, os, sys
+load = float(sys.argv[1])
+os.getloadavg = lambda: (load * os.cpu_count(), 0.0, 0.0)
 import musicgen_lab
 
 names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
@@ -76,15 +78,18 @@ def test_a_limit_of_one_thread_is_still_in_force_after_a_clip(arguments, environ
 
 
 @pytest.mark.parametrize(
-    ("environment", "spin"),
+    ("load", "environment", "spin"),
     [
-        ({}, {"GOMP_SPINCOUNT": "30000"}),
-        ({"GOMP_SPINCOUNT": "5"}, {"GOMP_SPINCOUNT": "5"}),
-        ({"OMP_WAIT_POLICY": "PASSIVE"}, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        ("0.5", {}, {"GOMP_SPINCOUNT": "30000"}),
+        ("2", {}, {"GOMP_SPINCOUNT": "0"}),
+        ("2", {"GOMP_SPINCOUNT": "5"}, {"GOMP_SPINCOUNT": "5"}),
+        ("2", {"OMP_WAIT_POLICY": "PASSIVE"}, {"OMP_WAIT_POLICY": "PASSIVE"}),
     ],
 )
-def test_waiting_threads_spin_for_a_bounded_time_unless_the_user_says_otherwise(environment, spin):
-    assert run(READ_SPIN, **environment) == spin
+def test_waiting_threads_spin_only_on_an_idle_machine_unless_the_user_says_otherwise(
+    load, environment, spin
+):
+    assert run(READ_SPIN, load, **environment) == spin
 
 
 def test_the_kernel_is_compiled_by_one_process_at_a_time(tmp_path):
