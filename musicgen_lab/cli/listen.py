@@ -53,7 +53,8 @@ def listen(run: Path, listener: str, mode: str, port: int) -> None:
     session = BlindSession(RunTable.open(run), listener, cast(Mode, mode))
     before = session.answered
     serve(session, port=port)
+    added = session.answered - before
     click.echo(
-        f"{session.answered - before} answers of {listener} were added to "
+        f"{added} answer{'s' * (added != 1)} of {listener} added to "
         f"{session.table.run.answers.folder}; musicgen-lab report {run} shows what they say"
     )

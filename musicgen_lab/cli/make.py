@@ -113,7 +113,8 @@ def sweep(
     """Make every combination of the given values; run it again to resume.
 
     An option takes several values separated by commas, repeated, or as a range: 0:8 is the whole
-    numbers 0 to 7, 0.5:0.9:0.1 is 0.5, 0.6, 0.7, 0.8, 0.9.
+    numbers 0 to 7, 0.5:0.9:0.1 is 0.5, 0.6, 0.7, 0.8, 0.9. Ends with the path of the run folder, or
+    of its report.
     """
     backend = open_backend()
     plan = _sweep(fields, prompt_file).plan(backend, out, mismatched=mismatched or "keep")

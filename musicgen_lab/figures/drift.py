@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musicgen_lab.analysis.drift import WINDOW_MEASURES, WindowMeasure, WindowValues
+from musicgen_lab.analysis.drift import (
+    SHORTEST_S,
+    WINDOW_MEASURES,
+    WindowMeasure,
+    WindowValues,
+)
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import ACCENT, MUTED, Drawing, add_title, lab_style
@@ -87,14 +92,15 @@ def plot_drift(table: RunTable) -> Drawing:
     Raises
     ------
     InvalidRequest
-        When no clip is longer than 30 s.
+        When no clip is longer than 35 s.
     """
     from matplotlib.figure import Figure
 
     groups = long_clips(table)
     if not groups:
         raise InvalidRequest(
-            f"no clip in {table.folder} has more than the {WINDOW_S:g} s of one window; "
+            f"no clip in {table.folder} is long enough for two windows to compare, over "
+            f"{WINDOW_S + SHORTEST_S:g} s; "
             "plot_curves draws the others",
             field="results",
         )

@@ -9,6 +9,7 @@ from musicgen_lab.analysis.features import NAMED_FEATURES
 from musicgen_lab.formatting import FieldLabels, mid_sentence, signed
 from musicgen_lab.report.sentences import listed
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.effects import replicates
 from musicgen_lab.stats.preferences import FEWEST_LISTENERS, PREFERENCE, PreferenceStudy
 from musicgen_lab.stats.study_tables import ALPHA, rows_of, significant, tested
 from musicgen_lab.templating import show
@@ -57,8 +58,8 @@ def _lead(study: PreferenceStudy) -> str:
     who = names[0] if len(names) == 1 else f"{len(names)} listeners"
     answers = f"{len(study.given)} answer{'s' * (len(study.given) > 1)}"
     return (
-        f"{answers} of {who}, who did not know which clips they heard; clips were equally loud and "
-        "equally long, in random order."
+        f"{answers} of {who}, who did not know which clips they heard; compared "
+        "clips were equally loud and equally long, in random order."
     )
 
 
@@ -177,7 +178,7 @@ def abx_sentence(row: Mapping[str, Any]) -> str:
         )
         return f"{start}: {count}. X was one of the two clips, so this does not say what was heard."
     if row["significant"]:
-        return f"Between its ends, {parameter} can be heard: {count}."
+        return f"A difference in {parameter} can be heard: {count}."
     return f"Whether {parameter} can be heard is inconclusive: {count}."
 
 
@@ -204,7 +205,8 @@ def _shares(row: Mapping[str, Any], *, towards: bool) -> tuple[str, str, str]:
 
 def _basis(row: Mapping[str, Any]) -> str:
     who = f" of {row['listeners']} listeners" if row["listeners"] > 1 else ""
-    return f"{row['answers']} answers{who}, {row['seeds']} seeds"
+    noun = replicates(row["replicate"], row["seeds"])
+    return f"{row['answers']} answers{who}, {row['seeds']} {noun}"
 
 
 def _inconclusive(study: PreferenceStudy) -> Iterator[str]:
@@ -232,12 +234,17 @@ def _method(study: PreferenceStudy) -> str:
     count = tested(study.effects)
     if not count:
         return ""
+    witnesses = (
+        ""
+        if "rho" in study.effects
+        else f"; {replicates(study.table.replicate)}, and from {FEWEST_LISTENERS} on listeners, "
+        "are the replicates"
+    )
     test = "1 test was" if count == 1 else f"{count} tests were"
     return (
         f"{test} performed. The probability that any of the effects named here is a false positive "
         f"is at most {ALPHA:.0%} (Holm's correction). Preferences are strengths of the "
-        "Bradley-Terry model, in which “no difference” is half a win of each clip; seeds, and from "
-        f"{FEWEST_LISTENERS} on listeners, are the replicates."
+        f"Bradley-Terry model, in which “no difference” is half a win of each clip{witnesses}."
     )
 
 

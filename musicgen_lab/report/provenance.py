@@ -63,7 +63,12 @@ def command(design: Mapping[str, Any], records: Sequence[Mapping[str, Any]], run
         Of its clips: `status`, `model`, `engine`, `device` and `dtype` are read.
     run : RunFolder
     """
-    if design["kind"] != "grid":
+    lists = [values for values in design["fields"].values() if isinstance(values, list)]
+    has_no_option = any(
+        len(values) > 1 and any(value is None or isinstance(value, bool) for value in values)
+        for values in lists
+    )
+    if design["kind"] != "grid" or has_no_option:
         return python_code(design, records, run)
     fields = _fields(design, run)
     fields.setdefault("model", _models(records)[:1])

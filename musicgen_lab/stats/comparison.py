@@ -144,6 +144,7 @@ class Comparison:
             for index, (run, side) in enumerate(((self.a, "a"), (self.b, "b")))
         ]
         both = pd.concat(frames, ignore_index=True)
-        cells = [name for name in self.a.parameters if name not in self.apart]
-        replicate = self.a.replicate
+        by_source = "begin_with" in self.a.swept and "seed" not in self.a.swept
+        replicate = "begin_with" if by_source else "seed"
+        cells = [name for name in self.a.parameters if name not in (*self.apart, replicate)]
         return main_effects(both, [RUN], names, varied=cells, alpha=ALPHA, replicate=replicate)

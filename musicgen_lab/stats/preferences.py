@@ -49,14 +49,17 @@ class Liking:
     listeners : tuple of str
         Who judged them.
     by_listener : np.ndarray [shape=(listeners, clips)]
-        What each listener adds to the values: less the mean of all.
+        What each listener adds to the values.
     answers : int
+    active : int
+        How many listeners gave at least a quarter as many answers as the one who gave most.
     """
 
     value: Array
     listeners: tuple[str, ...]
     by_listener: Array
     answers: int
+    active: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,7 @@ class PreferenceStudy:
 
     @classmethod
     def of(cls, table: RunTable) -> PreferenceStudy:
-        """Read the answers in a run's folder; those about clips that are not in the table are none.
+        """Read the answers in a run's folder, except those about clips that are not in the table.
 
         Parameters
         ----------
@@ -143,7 +146,7 @@ class PreferenceStudy:
         parts = []
         for measure, liking in self.liking.items():
             listeners = len(liking.listeners)
-            general = listeners >= FEWEST_LISTENERS and not random
+            general = liking.active >= FEWEST_LISTENERS and not random
             parameters = [
                 name for name in self.table.parameters if (measure, name) != (PREFERENCE, "prompt")
             ]
@@ -159,6 +162,7 @@ class PreferenceStudy:
                     [measure],
                     varied=others,
                     alpha=ALPHA,
+                    replicate=self.table.replicate,
                     by_rater=liking.by_listener if general else None,
                 )
             )
@@ -257,23 +261,26 @@ class PreferenceStudy:
         if table.empty:
             return table
         adjusted = holm(table["p_value"].to_numpy())
-        return table.assign(p_adjusted=adjusted, significant=adjusted < ALPHA)
+        heard = (adjusted < ALPHA) & (table["low"] > 0.5)  # the interval is two-sided
+        return table.assign(p_adjusted=adjusted, significant=heard)
 
     def _preference(self, answers: Sequence[PairAnswer]) -> Liking:
         """Return the strengths of clips; equal recordings are one."""
         recordings, number = self._recordings()
         pairs = np.array([[number[answer.a], number[answer.b]] for answer in answers])
         listeners = list(dict.fromkeys(answer.listener for answer in answers))
+        raters = np.array([listeners.index(answer.listener) for answer in answers])
         strengths = Strengths.fit(
             pairs,
             np.array([SCORES[answer.choice] for answer in answers]),
             int(recordings.max()) + 1,
-            np.array([listeners.index(answer.listener) for answer in answers]),
+            raters,
         )
         compared = np.isin(recordings, pairs)
         value = np.where(compared, strengths.value[recordings], np.nan)
         by_listener = np.where(compared, strengths.by_rater[:, recordings], 0.0)
-        return Liking(value, tuple(listeners), by_listener, len(answers))
+        active = _count_active(np.bincount(raters))
+        return Liking(value, tuple(listeners), by_listener, len(answers), active)
 
     def _mean_rating(self, rated: Sequence[tuple[str, str, float]]) -> Liking:
         """Return the mean ratings of clips, each listener's less their own mean."""
@@ -285,9 +292,12 @@ class PreferenceStudy:
         means = frame.groupby(["listener", "clip"], sort=False)["rating"].mean().unstack()
         means = means.sub(means.mean(axis=1), axis=0).reindex(columns=range(recordings.max() + 1))
         value = means.mean().to_numpy(float)
-        parts = ((means - means.mean()) / means.count()).fillna(0).to_numpy(float)
+        # Where listeners judged other clips, their differences count as differences in taste.
+        parts = (means / means.count()).fillna(0).to_numpy(float)
+        parts = parts - parts.mean(axis=0)
         listeners = tuple(map(str, means.index))
-        return Liking(value[recordings], listeners, parts[:, recordings], len(rated))
+        active = _count_active(frame["listener"].value_counts().to_numpy())
+        return Liking(value[recordings], listeners, parts[:, recordings], len(rated), active)
 
     def _recordings(self) -> tuple[Array, dict[str, int]]:
         """Number the recordings of the table's clips: by row, and by key."""
@@ -328,6 +338,11 @@ class PreferenceStudy:
             "rated_again": len(changes),
             "rating_change": float(np.mean(changes)) if changes else np.nan,
         }
+
+
+def _count_active(answers: np.ndarray[Any, Any]) -> int:
+    """Return how many of the counts are at least a quarter of the largest."""
+    return int(np.sum(answers >= answers.max() / 4))
 
 
 def clips_of(answer: Answer) -> Iterator[str]:

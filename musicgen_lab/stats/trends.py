@@ -54,13 +54,13 @@ def trends(
 
     values = frame[list(features)].astype("Float64").astype(float)
     points = values.groupby([frame[name] for name in parameters], dropna=False)
-    by_point, count = points.mean(), points.count().sum()
+    by_point = points.mean()
     levels = by_point.index.to_frame(index=False)
     mean = levels.join(by_point.reset_index(drop=True))
     rows = [
         {"parameter": parameter, "feature": feature}
         | _over_points(mean, parameter, feature, alpha, resamples, seed)
-        | {"clips": int(count[feature])}
+        | {"clips": int(values.loc[frame[parameter].notna(), feature].count())}
         for parameter in parameters
         if is_ordered(frame[parameter])
         for feature in features

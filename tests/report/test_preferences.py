@@ -21,7 +21,7 @@ from tests.support.report_runs import make_run
 LABELS = FieldLabels.of(["calm guitar"])
 BASE = {
     "parameter": "temperature", "feature": "preference", "shape": "trend", "from_level": 0.7,
-    "to_level": 1.3, "peak": None, "answers": 240, "listeners": 3, "seeds": 4,
+    "to_level": 1.3, "peak": None, "answers": 240, "listeners": 3, "seeds": 4, "replicate": "seed",
 }  # fmt: skip
 PREFERENCES = [
     (
@@ -81,7 +81,7 @@ def test_whether_something_is_heard_is_said_with_its_count():
     row = {"parameter": "temperature", "same_clip": False, "correct": 38, "trials": 50}
     row |= {"share": 0.76, "low": 0.618, "high": 0.869, "significant": True}
     count = "X was assigned correctly in 38 of 50 trials (76%, 95% interval 62% to 87%; guessing"
-    assert abx_sentence(row).startswith(f"Between its ends, temperature can be heard: {count}")
+    assert abx_sentence(row).startswith(f"A difference in temperature can be heard: {count}")
     unsure = abx_sentence(row | {"significant": False})
     assert unsure.startswith("Whether temperature can be heard is inconclusive: X was")
     same = abx_sentence(row | {"same_clip": True})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from musicgen_lab.errors import InvalidRequest, RunFolderUnwritable
+from musicgen_lab.errors import InvalidRequest, MusicGenLabError, RunFolderUnwritable
 from musicgen_lab.listening.blind.session import BlindSession, Trial
 from musicgen_lab.listening.blind.sounds import equal_sounds
 from musicgen_lab.runs.answers import COMMENT_MAX_CHARACTERS
@@ -54,7 +55,7 @@ def create_app(session: BlindSession) -> Starlette:
         return FileResponse(PAGE / FILES[request.url.path], headers=HEADERS)
 
     def trial(request: Request) -> Response:
-        return _json(shown.trial())
+        return answered(shown.trial)
 
     def sound(request: Request) -> Response:
         content = shown.sound(request.path_params["name"])
@@ -83,12 +84,18 @@ def create_app(session: BlindSession) -> Starlette:
 
     def answer_with(fields: dict[str, Any]) -> Response:
         given = {name: fields[name] for name in ANSWER_FIELDS if name in fields}
+        return answered(lambda: shown.answer(str(fields.get("trial")), given))
+
+    def answered(view: Callable[[], dict[str, Any]]) -> Response:
         try:
-            return _json(shown.answer(str(fields.get("trial")), given))
+            return _json(view())
         except InvalidRequest as error:
             return _json({"detail": str(error), "field": error.field}, 422)
         except RunFolderUnwritable as error:
             return _json({"detail": str(error), "field": None}, 507)
+        except (KeyError, OSError, MusicGenLabError) as error:
+            detail = f"a clip cannot be read ({error}); end with Ctrl-C and start again"
+            return _json({"detail": detail, "field": None}, 500)
 
     return Starlette(
         routes=[

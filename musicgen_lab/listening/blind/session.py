@@ -176,7 +176,7 @@ class BlindSession:
                 value=trial_id,
             )
         common = {
-            "id": secrets.token_hex(16),
+            "id": trial.id,  # the same if it has to be given again, so that it counts once
             "listener": self.listener,
             "session": self.id,
             "repeats": trial.repeats,

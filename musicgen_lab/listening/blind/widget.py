@@ -84,7 +84,15 @@ def blind_widget(session: BlindSession) -> VBox:
                 name: ipywidgets.IntSlider(value=50, min=0, max=100, description=name)
                 for name in ("quality", "fit")
             }
-            rate = ipywidgets.Button(description="Next")
+            rate = ipywidgets.Button(description="Next", disabled=True)
+            moved: set[str] = set()
+
+            def move(change: dict[str, Any]) -> None:
+                moved.add(change["owner"].description)
+                rate.disabled = len(moved) < len(scales)
+
+            for scale in scales.values():
+                scale.observe(move, "value")
             rate.on_click(lambda _: send(**{name: one.value for name, one in scales.items()}))
             rows += [*scales.values()]
             choices = [rate, button("Skip", quality=None, fit=None)]

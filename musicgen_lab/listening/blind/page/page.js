@@ -229,7 +229,7 @@ $("trial").addEventListener("submit", (event) => {
   }
 });
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || !trial?.trial) return;
+  if (event.repeat || event.ctrlKey || event.altKey || event.metaKey || !trial?.trial) return;
   if (event.target.matches("textarea, summary")) return;
   const pressed = event.key.toLowerCase();
   if (pressed === " ") {
