@@ -15,6 +15,7 @@ from musicgen_lab.figures.drawing import INK, MUTED, NOTHING, Drawing, add_title
 from musicgen_lab.figures.facets import Facet, FacetGrid, cell_grids, matching
 from musicgen_lab.formatting import decimals_for, mid_sentence, signed
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.stats.effects import replicates
 from musicgen_lab.stats.run_features import with_run_features
 
 if TYPE_CHECKING:
@@ -128,10 +129,11 @@ class ColourScale:
 
 @dataclass(frozen=True)
 class CellGrid:
-    """The cells of a grid, row by row, and their layout."""
+    """The cells of a grid, row by row, their layout, and what repeats a cell, such as "seeds"."""
 
     facets: FacetGrid
     cells: tuple[Cell, ...]
+    repeats: str
 
     @property
     def most(self) -> int:
@@ -200,7 +202,11 @@ class Heatmaps:
             )
         table = with_run_features(table, [feature])
         self.grids = tuple(
-            CellGrid(grid, tuple(Cell.of(facet, feature) for facet in grid.facets))
+            CellGrid(
+                grid,
+                tuple(Cell.of(facet, feature) for facet in grid.facets),
+                replicates(table.replicate),
+            )
             for grid in cell_grids(table)
         )
         self._feature = NAMED_FEATURES[feature]
@@ -235,7 +241,7 @@ class Heatmaps:
             if around:
                 bar.set_ticks([scale.low], labels=[signed(scale.low, decimals)])
             if any(cell.n and scale.is_pale(cell) for cell in grid.cells):
-                title += "; pale where the spread of the seeds explains the difference"
+                title += f"; pale where the spread of the {grid.repeats} explains the difference"
         for cell in grid.cells:
             if scale is not None and cell.status == "ok":
                 _draw_cell(axes, cell, _cell_lines(cell, grid, decimals), scale)
@@ -256,7 +262,7 @@ def _what(grid: CellGrid) -> str:
         return "one clip in each cell"
     counts = {cell.n for cell in grid.cells if cell.status == "ok"}
     unless = "" if len(counts) == 1 else " unless said"
-    return f"mean ± standard deviation over seeds; n = {grid.most}{unless}"
+    return f"mean ± standard deviation over {grid.repeats}; n = {grid.most}{unless}"
 
 
 def _label(axes: Axes, facets: FacetGrid) -> None:

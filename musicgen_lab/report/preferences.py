@@ -160,7 +160,7 @@ def _trend_sentence(row: Mapping[str, Any], study: PreferenceStudy) -> str:
 def abx_sentence(row: Mapping[str, Any]) -> str:
     """Say in a sentence whether a parameter can be heard.
 
-    Such as "Between its ends, temperature can be heard: X was assigned correctly in 38 of 50 trials
+    Such as "A difference in temperature can be heard: X was assigned correctly in 38 of 50 trials
     (76%, 95% interval 62% to 87%; guessing gives 50%)."
     """
     count = (

@@ -104,6 +104,13 @@ def test_of_one_listener_it_is_said_for_that_one_alone(run):
     assert study.listener_names == ["Ada"]
 
 
+def test_it_is_not_said_of_listeners_in_general_where_one_gave_nearly_all_answers(run):
+    compare(run, ["Ada"], cool, answers=80)
+    compare(run, ["Bo", "Cy", "Di", "Ed"], cool, answers=2, seed=1)
+    row = PreferenceStudy.of(RunTable.of(run)).effects.set_index("parameter").loc["temperature"]
+    assert (row["listeners"], row["general"]) == (5, False)
+
+
 def test_ratings_are_compared_within_listeners(run):
     """One uses the upper end of the scale and one the lower; both rate cool clips higher."""
     rng = np.random.default_rng(0)
