@@ -36,7 +36,10 @@ async def read_events(
             searched = 0
             fields = dict(line.partition(": ")[::2] for line in lines)
             if "data" in fields:  # others are comments, which keep a connection alive
-                data = json.loads(fields["data"])
+                try:
+                    data = json.loads(fields["data"])
+                except RecursionError:
+                    raise ValueError("the data of an event is nested too deeply") from None
                 if not isinstance(data, dict):
                     raise ValueError("the data of an event is not an object")
                 yield fields.get("event", ""), data

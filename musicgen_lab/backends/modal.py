@@ -429,7 +429,7 @@ async def _cancel_call(called: asyncio.Future[Mapping[str, Any]]) -> None:
     await asyncio.wait([called], timeout=CANCEL_S)
     if not called.done():
         called.cancel()
-    elif not called.exception():
+    elif not called.cancelled() and not called.exception():
         await modal.FunctionCall.from_id(str(called.result()["call"])).cancel.aio()
 
 

@@ -23,6 +23,7 @@ from musicgen_lab.web.metrics import Metrics
 from musicgen_lab.web.responses import Refusal
 
 REQUEST_ID = "X-Request-Id"
+KEPT = re.compile(r"(?<=^/live/kept/)[^/]+")  # it works without the key
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 logger = logging.getLogger("musicgen_lab.service")
 
@@ -31,7 +32,8 @@ class RequestLog:
     """ASGI middleware. It logs no headers, bodies or queries: they may contain secrets.
 
     A `Refusal` becomes a response here. An unexpected error is answered 500 with the id only; the
-    errors behind responses of 500 or more are logged with their tracebacks, and only logged.
+    errors behind responses of 500 or more are logged with their tracebacks, and only logged. The
+    random part of an address that works without the key is left out.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -48,7 +50,7 @@ class RequestLog:
         line: dict[str, Any] = {
             "request_id": request_id,
             "method": scope["method"],
-            "path": scope["path"],
+            "path": KEPT.sub("…", scope["path"]),
             "status": None,
         }
         submitting.REQUEST_ID.set(request_id)
@@ -70,10 +72,12 @@ class RequestLog:
                     "detail": refusal.detail,
                     **describe_error(refusal.failure, refusal.__cause__),
                 }
+            if line["status"] is not None:  # part of an answer is out already
+                raise
             await refusal.response(request_id)(scope, receive, send_with_id)
         except Exception as error:
             line |= describe_error(None, error)
-            if line["status"] is not None:  # part of an answer is out already
+            if line["status"] is not None:
                 raise
             failed = Refusal(500, "the service failed on this request; report its id to the owner")
             await failed.response(request_id)(scope, receive, send_with_id)

@@ -27,6 +27,7 @@ from musicgen_lab.web.admission import Admission
 from musicgen_lab.web.request_log import describe_error
 from musicgen_lab.web.responses import (
     EVENTS,
+    Refusal,
     SampleFormat,
     clip_body,
     refuse_failure,
@@ -291,6 +292,9 @@ async def job_events(
         Returns a later one.
     describe : callable
         Returns an event's data.
+
+    A job that cannot be looked at for now (503) is looked at again; one that cannot be at all ends
+    the events with one of the name "failed".
     """
     shown: tuple[str, int | None] | None = None
     while True:
@@ -302,4 +306,10 @@ async def job_events(
         if not running:
             return
         await asyncio.sleep(JOB_POLL_S)
-        status = await look()
+        try:
+            status = await look()
+        except Refusal as refusal:
+            if refusal.status == 503:
+                continue
+            yield encode_event("failed", {"detail": refusal.detail, **refusal.fields})
+            return

@@ -66,10 +66,11 @@ async def in_time(awaited: asyncio.Future[T], request: Request, settings: WebSet
     finally:
         leaving.cancel()
     if early:
+        change = "without stream, " if "stream" in request.query_params else ""
         raise Refusal(
             503,
             f"the clip was not made within {limit_s:g} s, as long as a call may last here; "
-            f"send it with the header Prefer: {RESPOND_ASYNC} and come back for it",
+            f"send it {change}with the header Prefer: {RESPOND_ASYNC} and come back for it",
             {"Retry-After": str(RETRY_AFTER_S)},
         )
     raise Refusal(

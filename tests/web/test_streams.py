@@ -1,5 +1,6 @@
 """Clips are answered while they are made, over real HTTP."""
 
+import asyncio
 import base64
 import io
 import json
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from musicgen_lab.backends.jobs import JobStatus
 from musicgen_lab.clip import decode_audio
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.web.responses import Refusal
 from musicgen_lab.web.settings import WebSettings
+from musicgen_lab.web.streams import job_events
 from tests.support.demo_engine import open_demo
 from tests.support.serving import serving
 from tests.support.sine_engine import SineEngine, sine_worker
@@ -300,6 +304,26 @@ def test_a_jobs_progress_is_told_as_events_until_it_has_ended(demo):
     assert {kind for kind, _ in progress} == {"progress"}
     steps = [body["steps_done"] for _, body in progress]
     assert steps == sorted(set(steps)) and done["steps_done"] == done["steps"]
+
+
+def test_a_job_that_is_gone_ends_its_events_and_one_that_is_away_is_looked_at_again():
+    answers = [Refusal(503, "away"), JobStatus("running", 7, 9), Refusal(410, "it has expired")]
+
+    async def look():
+        answer = answers.pop(0)
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
+
+    async def collect():
+        events = job_events(JobStatus("running", 3, 9), look, lambda it: {"at": it.steps_done})
+        return [part async for part in events]
+
+    assert events_of(b"".join(asyncio.run(collect())).decode()) == [
+        ("progress", {"at": 3}),
+        ("progress", {"at": 7}),
+        ("failed", {"detail": "it has expired"}),
+    ]
 
 
 def test_an_unknown_job_has_no_events(client):
