@@ -159,6 +159,13 @@ class DeploymentSettings:
                 f"becomes part of the web address, got {app!r}"
             )
         gpu = words("MUSICGEN_GPU", cls.gpu)
+        proxy_auth = switch("MUSICGEN_PROXY_AUTH", cls.proxy_auth)
+        live = switch("MUSICGEN_LIVE", cls.live)
+        if live and proxy_auth:
+            raise ValueError(
+                "MUSICGEN_LIVE must be 0 with MUSICGEN_PROXY_AUTH=1, got 1: no browser sends "
+                "Modal-Key and Modal-Secret; use MUSICGEN_SECRET for a live page with a key"
+            )
         return cls(
             app=app,
             models=_check_models(words("MUSICGEN_MODELS", cls.models)),
@@ -178,9 +185,9 @@ class DeploymentSettings:
             allowed_origins=read_origins(environment),
             memory_snapshot=switch("MUSICGEN_MEMORY_SNAPSHOT", cls.memory_snapshot),
             secret=environment.get("MUSICGEN_SECRET", cls.secret).strip(),
-            proxy_auth=switch("MUSICGEN_PROXY_AUTH", cls.proxy_auth),
+            proxy_auth=proxy_auth,
             public=switch("MUSICGEN_PUBLIC", cls.public),
-            live=switch("MUSICGEN_LIVE", cls.live),
+            live=live,
         )
 
     def environment(self) -> dict[str, str | None]:

@@ -95,11 +95,19 @@ def test_the_images_hold_nothing_of_notebooks_of_tests_or_of_the_reference_engin
 
 
 def test_the_containers_get_the_settings_that_were_deployed():
-    given = {"MUSICGEN_MODELS": "a@1, b@2", "MUSICGEN_GPU": "cpu", "MUSICGEN_PROXY_AUTH": "true",
+    given = {"MUSICGEN_MODELS": "a@1, b@2", "MUSICGEN_GPU": "cpu", "MUSICGEN_SECRET": "key",
              "MUSICGEN_DURATION_MAX": "120", "MUSICGEN_LIVE": "1"}  # fmt: skip
     settings = DeploymentSettings.from_environment(given)
-    assert settings.models == ("a@1", "b@2") and settings.gpu == () and settings.proxy_auth
+    assert settings.models == ("a@1", "b@2") and settings.gpu == () and settings.access == "key"
     assert settings.duration_max_s == 120 and settings.live
+    assert DeploymentSettings.from_environment(settings.environment()) == settings
+
+
+def test_a_live_page_that_no_browser_could_open_is_refused():
+    with pytest.raises(ValueError, match="MUSICGEN_LIVE must be 0 with MUSICGEN_PROXY_AUTH=1"):
+        DeploymentSettings.from_environment({"MUSICGEN_LIVE": "1", "MUSICGEN_PROXY_AUTH": "1"})
+    settings = DeploymentSettings.from_environment({"MUSICGEN_PROXY_AUTH": "1"})
+    assert settings.access == "proxy"
     assert DeploymentSettings.from_environment(settings.environment()) == settings
 
 
