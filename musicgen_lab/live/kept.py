@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import math
 import secrets
+import tempfile
 import zipfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
 
 from musicgen_lab.clip import Clip
@@ -136,9 +137,13 @@ def add_kept_runs(
     @app.get("/live/kept/{name}/{file}.zip", include_in_schema=False)
     async def zipped(name: str, file: str) -> Response:
         run = find(name)
-        content = await asyncio.to_thread(zip_run, run.folder)
-        headers = {"Content-Disposition": f'attachment; filename="{run.folder.name}.zip"'}
-        return Response(content, headers=headers, media_type="application/zip")
+        path = await asyncio.to_thread(zip_run, run.folder)
+        return FileResponse(
+            path,
+            filename=f"{run.folder.name}.zip",
+            media_type="application/zip",
+            background=BackgroundTask(path.unlink),
+        )
 
 
 def store(folder: Path, clips: Sequence[Clip]) -> tuple[RunFolder, dict[str, Any]]:
@@ -226,12 +231,16 @@ async def make_report(run: KeptRun, reporting: asyncio.Lock) -> None:
     run.ended.set()
 
 
-def zip_run(folder: Path) -> bytes:
-    """Return a run folder, without what is hidden in it, as a zip file."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for path in sorted(folder.rglob("*")):
-            inside = path.relative_to(folder)
-            if path.is_file() and not path.is_symlink() and not inside.name.startswith("."):
-                archive.write(path, Path(folder.name) / inside)
-    return buffer.getvalue()
+def zip_run(folder: Path) -> Path:
+    """Write a run folder, without what is hidden in it, to a new temporary zip file."""
+    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
+        try:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+                for path in sorted(folder.rglob("*")):
+                    inside = path.relative_to(folder)
+                    if path.is_file() and not path.is_symlink() and not inside.name.startswith("."):
+                        archive.write(path, Path(folder.name) / inside)
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+    return Path(file.name)

@@ -8,12 +8,17 @@ import math
 from musicgen_lab.clip import Clip
 
 
+def can_match() -> bool:
+    """Return whether loudness can be measured: the web image on Modal lacks the package."""
+    return importlib.util.find_spec("pyloudnorm") is not None
+
+
 def matched_gain_db(clip: Clip) -> float | None:
     """Return the gain to the loudness of matched copies; None where it cannot be measured.
 
-    Silence has no loudness, and the web image on Modal lacks the package that measures it.
+    Silence has no loudness.
     """
-    if importlib.util.find_spec("pyloudnorm") is None:
+    if not can_match():
         return None
     from musicgen_lab.analysis.levels import loudness_lufs
     from musicgen_lab.analysis.sound import Sound

@@ -13,7 +13,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from musicgen_lab.live.recent_clips import RecentClips
+from musicgen_lab.live.loudness import can_match
+from musicgen_lab.live.recent_clips import BYTES_MAX, RecentClips
 from musicgen_lab.live.streams import EventStream, LiveStreams
 from musicgen_lab.player import player_script, player_style
 from musicgen_lab.request import GenerationRequest, ignored_by_choice
@@ -39,7 +40,7 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
         The folder in which kept clips become run folders; without it nothing can be kept.
     """
     backend, settings, models = app.state.backend, app.state.settings, app.state.models
-    clips = RecentClips()
+    clips = RecentClips(0 if runs is None else BYTES_MAX)
     streams = LiveStreams(backend, app.state.admission, clips)
     files = {name: _reader(STATIC / name) for name in ("live.css", *_script_names())} | {
         "page.css": _reader(PAGE_STYLE),
@@ -60,7 +61,7 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
 
     @app.get("/live/about", include_in_schema=False)
     async def about() -> Response:
-        return json_response({"models": models, "keep": runs is not None})
+        return json_response({"models": models, "keep": runs is not None, "match": can_match()})
 
     @app.post("/live/plan", include_in_schema=False)
     async def plan(request: Request) -> Response:
@@ -69,7 +70,9 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
         warnings = [
             warning
             for one, fields in zip(wanted, cells, strict=True)
-            for warning in ignored_by_choice(one, _not_default(fields))
+            for warning in ignored_by_choice(
+                one, _not_default(fields), backend.codebook_size(str(one.model))
+            )
         ]
         return json_response(
             {

@@ -57,9 +57,11 @@ class LiveStreams:
         try:
             for request in requests:
                 stream.add(request, self._admission)
-        except BackendUnavailable as error:
+        except BaseException as error:
             stream.close()
-            raise refuse_unavailable(error) from error
+            if isinstance(error, BackendUnavailable):
+                raise refuse_unavailable(error) from error
+            raise
         self._open[stream.id] = stream
         return stream
 
@@ -93,7 +95,7 @@ class LiveStream:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, SoundChunk | Future[Result]]] = asyncio.Queue()
         self._requests: list[GenerationRequest] = []
-        self._futures: list[Future[Result]] = []
+        self._futures: dict[int, Future[Result]] = {}  # of the cells that have not ended
         self._sent: list[int] = []  # samples per channel of each clip
         self._steps: list[tuple[int, int] | None] = []  # as last reported
 
@@ -111,20 +113,20 @@ class LiveStream:
 
         future = admission.submit(request, put)
         self._requests.append(request)
-        self._futures.append(future)
+        self._futures[cell] = future
         self._sent.append(0)
         self._steps.append(None)
         future.add_done_callback(put)
 
     def cancel(self, cell: int) -> None:
         """Cancel a clip, which frees its slot; nothing happens if it has ended."""
-        if 0 <= cell < len(self._futures):
+        if cell in self._futures:
             self._futures[cell].cancel()
 
     def close(self) -> None:
         """Cancel all clips that have not ended."""
         self._on_close(self.id, None)
-        for future in self._futures:
+        for future in list(self._futures.values()):
             future.cancel()
 
     async def events(self) -> AsyncIterator[Event]:
@@ -136,8 +138,7 @@ class LiveStream:
         yield {"type": "stream", "id": self.id}
         for cell, request in enumerate(self._requests):
             yield {"type": "started", "cell": cell, "request": request.model_dump(mode="json")}
-        in_flight = len(self._futures)
-        while in_flight:
+        while self._futures:
             try:
                 cell, item = await asyncio.wait_for(self._events.get(), PROGRESS_EVERY_S)
             except TimeoutError:
@@ -149,14 +150,14 @@ class LiveStream:
                 self._steps[cell] = (item.steps_done, item.steps)
                 yield self._progress_of(cell)
                 continue
-            in_flight -= 1
+            del self._futures[cell]
             for event in await self._ended(cell, item):
                 yield event
         yield {"type": "end"}
 
     def _progress(self) -> Iterator[Event]:
         """Yield the progress of the cells in which there is some."""
-        for cell, future in enumerate(self._futures):
+        for cell, future in self._futures.items():
             steps = None if future.done() else self._backend.progress(future)
             if steps is not None and steps[0] and steps != self._steps[cell]:
                 self._steps[cell] = steps

@@ -62,9 +62,9 @@ class ClipPlayer extends HTMLElement {
 
   get root() { return this.closest(".listening"); }
   /** The seconds from one edge of the picture to the other. */
-  get scale() { return Number(this.root.dataset.duration) || this.length || 1; }
+  get scale() { return Number(this.root?.dataset.duration) || this.length || 1; }
   /** The level that is as high as a waveform's half: the highest of all clips of the page. */
-  get level() { return Math.max(...players(this).map((player) => player.peak ?? 0)) || 1; }
+  get level() { return Math.max(0, ...players(this).map((player) => player.peak ?? 0)) || 1; }
   get playing() { return !this.media.paused; }
   get at() { return this.media.ended ? 0 : this.media.currentTime; }
 
@@ -79,7 +79,7 @@ class ClipPlayer extends HTMLElement {
   }
 
   draw() {
-    if (this.wave || !this.peaks.length) return;
+    if (this.wave || !this.isConnected || !this.peaks.length) return;
     this.wave = WaveSurfer.create({
       container: this.waveform, media: this.media, peaks: [this.peaks], duration: this.length,
       height: 32, interact: false, cursorWidth: 0, hideScrollbar: true, cspNonce: NONCE,
@@ -209,7 +209,7 @@ class Comparison {
   }
 }
 
-const players = ({ root }) => [...root.querySelectorAll("clip-player")];
+const players = ({ root }) => [...(root?.querySelectorAll("clip-player") ?? [])]; // none once it is off the page
 
 /** Say once on a page which keys a player has. */
 const tellKeys = (root) => {

@@ -198,6 +198,9 @@ def test_one_cell_is_made_again_alone_with_another_seed(open_live, service):
 
 def test_a_knob_that_is_turned_makes_the_clip_at_once(open_live, service):
     page = open_live(SHORT | {"at-once": ""})
+    planned(page)
+    assert page.locator(".cell").count() == 0  # an address makes nothing by itself
+    page.get_by_role("button", name="Make", exact=True).click()
     page.wait_for_function(DONE_ONCE)
     made = service[1].describe()["made"]
     page.get_by_label("temperature, slider").press("ArrowRight")
@@ -222,7 +225,42 @@ def test_the_address_opens_the_same_page(open_live):
     assert other.get_by_label("Prompt", exact=True).input_value() == "a <b>drum</b> & bass?"
     assert other.get_by_label("top_k", exact=True).input_value() == "50"
     assert other.get_by_label("Seed", exact=True).input_value() == "7"
-    assert other.get_by_label("Values").first.input_value() == "0.7,1,1.3"
+    assert other.get_by_label("Values down").input_value() == "0.7,1,1.3"
+
+
+def test_another_address_in_the_same_tab_resets_what_it_does_not_have(open_live, service):
+    page = open_live(SHORT | {"down": "temperature:1,2", "top_k": 50, "begin_with": "0" * 64})
+    page.wait_for_selector("#problem:not(:empty)")  # nobody sent this sound
+    page.goto(f"{service[0]}/#{urlencode(SHORT)}")
+    page.wait_for_function("() => document.querySelector('#plan').innerText.startsWith('1 clip')")
+    assert page.get_by_label("top_k", exact=True).input_value() == "250"
+    page.get_by_label("top_p", exact=True).fill("0.5")
+    page.wait_for_function("() => location.hash.includes('top_p=0.5')")
+    assert "begin_with" not in page.evaluate("location.hash")
+
+
+def test_values_that_are_emptied_are_asked_for_and_the_grid_stays(open_live):
+    page = open_live(SHORT | {"across": "cfg_coef:1,3"})
+    make(page)
+    page.wait_for_function(DONE)
+    page.get_by_label("Values across").fill("")
+    page.wait_for_selector("#problem:not(:empty)")
+    assert page.get_by_role("alert").inner_text() == (
+        "Type the values of cfg_coef, separated by commas."
+    )
+    assert page.get_by_label("Values across").get_attribute("aria-invalid") == "true"
+    assert page.get_by_role("button", name="Make", exact=True).is_disabled()
+    assert page.locator(".cell").count() == 2
+
+
+def test_a_number_that_is_emptied_is_its_default_and_an_emptied_seed_is_drawn(open_live):
+    page = open_live(SHORT | {"duration": 2, "seed": 0})
+    planned(page)
+    page.get_by_label("duration", exact=True).fill("")
+    page.get_by_label("Seed", exact=True).fill("")
+    page.get_by_label("Seed", exact=True).press("Tab")
+    assert int(page.get_by_label("Seed", exact=True).input_value()) > 0
+    page.wait_for_function("() => document.querySelector('#plan').innerText.includes(', 8 s of')")
 
 
 def test_a_clip_goes_on_from_a_sound_file(open_live, tmp_path):
@@ -238,6 +276,9 @@ def test_a_clip_goes_on_from_a_sound_file(open_live, tmp_path):
     (tmp_path / "text.wav").write_text("no sound")
     page.get_by_label("begin_with", exact=True).set_input_files(tmp_path / "text.wav")
     page.wait_for_selector("#problem:not(:empty)")
+    assert page.get_by_label("begin_with", exact=True).input_value() == ""
+    assert "begin_with" not in page.evaluate("location.hash")
+    assert page.get_by_role("button", name="Make", exact=True).is_enabled()
 
 
 def test_a_value_outside_its_limits_is_named_at_its_input(open_live):
@@ -344,5 +385,5 @@ def test_a_service_with_a_key_asks_for_it(open_live):
     with live_service(sine_worker(), settings=WebSettings(api_key="secret")) as address:
         page = open_live(SHORT, address=address)
         page.get_by_label("This service has a key").fill("secret")
-        page.get_by_role("button", name="Use it").click()
+        page.get_by_label("This service has a key").press("Enter")
         assert planned(page).startswith("1 clip")

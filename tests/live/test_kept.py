@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import shlex
 import zipfile
 
@@ -89,6 +90,15 @@ def test_its_report_is_made_and_shown_without_rights_to_the_service(service):
     assert "sandbox allow-scripts" in report.headers["Content-Security-Policy"]
     for path in (kept["state"], kept["report"]):
         assert service.get("/" + path.replace("kept/", "kept/other")).status_code == 404
+
+
+def test_an_address_that_works_without_the_key_is_not_logged(service, caplog):
+    caplog.set_level(logging.INFO, "musicgen_lab.service")
+    kept = service.post("/live/kept", json=make(service, GRID[:1])).json()
+    assert service.get(f"/{kept['zip']}").status_code == 200
+    paths = [json.loads(line)["path"] for line in caplog.messages]
+    assert paths[-1].startswith("/live/kept/…/live-")
+    assert kept["state"].rpartition("/")[2] not in caplog.text
 
 
 def test_what_was_not_made_here_cannot_be_kept(service):

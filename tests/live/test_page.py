@@ -63,7 +63,8 @@ def test_files_have_their_types_and_there_are_no_others(service):
 
 
 def test_where_nothing_can_be_kept_the_page_is_told_so(service, tmp_path):
-    assert service.get("/live/about").json() == {"models": ["sines@1"], "keep": False}
+    about = service.get("/live/about").json()
+    assert about == {"models": ["sines@1"], "keep": False, "match": True}
     assert service.post("/live/kept", json={}).status_code in (404, 405)
     with live_service(sine_worker(), tmp_path) as address:
         assert httpx2.get(f"{address}/live/about").json()["keep"] is True

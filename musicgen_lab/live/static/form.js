@@ -8,6 +8,8 @@ const scalar = (schema) => schema.anyOf?.find(({ type }) => type && type !== "nu
 const OWN = ["prompt", "seed", "model"]; // with an input of their own in the page
 
 export class Form extends EventTarget {
+  #sending; // the sound file that is on its way to the service
+
   constructor(schema, models) {
     super();
     this.schema = Object.fromEntries(
@@ -33,12 +35,14 @@ export class Form extends EventTarget {
       $(axis).addEventListener("change", () => this.#suggest(axis));
     }
     $("draw").addEventListener("click", () => { this.drawSeed(); this.#changed(); });
-    $("request").addEventListener("input", () => this.#changed());
+    $("seed").addEventListener("change", () => { if (!$("seed").value) { this.drawSeed(); this.#changed(); } });
+    $("request").addEventListener("input", ({ target }) => { if (target.id !== "key") this.#changed(); });
     this.read(new URLSearchParams(location.hash.slice(1)));
   }
 
   get isSeedNew() { return $("new-seed").checked; }
-  get atOnce() { return $("at-once").checked; }
+  get atOnce() { return $("at-once").checked && $("seed").value !== ""; }
+  get isSending() { return this.#sending !== undefined; }
 
   newSeed() { return crypto.getRandomValues(new Uint32Array(1))[0] % (this.schema.seed.maximum + 1); }
 
@@ -62,15 +66,17 @@ export class Form extends EventTarget {
     const blamed = axis ? $(`${axis}-values`) : inputs[field] ?? this.knobs.get(field)?.input;
     for (const input of $("request").querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
     blamed?.setAttribute("aria-invalid", "true");
+    const details = blamed?.closest("details");
+    if (details) details.open = true;
   }
 
-  /** Take values from an address. */
+  /** Take values from an address; what it does not have gets its default. */
   read(address) {
-    for (const name of ["prompt", "seed", "model"]) if (address.has(name)) $(name).value = address.get(name);
+    for (const name of ["prompt", "seed", "model"]) $(name).value = address.get(name) ?? "";
     if (!$("model").value) $("model").selectedIndex = 0;
     if (!$("prompt").value) $("prompt").value = this.schema.prompt.examples?.[0] ?? "";
     if (!$("seed").value) this.drawSeed();
-    for (const [name, { set }] of this.knobs) if (address.has(name)) set(address.get(name));
+    for (const [name, { set }] of this.knobs) set(address.get(name) ?? String(this.schema[name].default ?? ""));
     for (const axis of ["down", "across"]) {
       const [field, values] = (address.get(axis) ?? "").split(":");
       $(axis).value = field;
@@ -89,7 +95,7 @@ export class Form extends EventTarget {
     for (const axis of ["down", "across"])
       if ($(axis).value) address.set(axis, `${$(axis).value}:${numbers($(`${axis}-values`).value)}`);
     if (this.isSeedNew) address.set("new-seed", "");
-    if (this.atOnce) address.set("at-once", "");
+    if ($("at-once").checked) address.set("at-once", "");
     history.replaceState(null, "", `#${address}`);
   }
 
@@ -115,9 +121,10 @@ export class Form extends EventTarget {
       slider.setAttribute("aria-valuetext", input.value);
     });
     input.addEventListener("input", show);
-    const set = (value) => { input.value = value; show(); };
+    const set = (text) => { input.value = text; show(); };
+    const value = () => (input.value === "" ? of.default : Number(input.value));
     set(String(of.default));
-    this.#place(name, of, { input, set, value: () => Number(input.value) }, [slider], isExtra);
+    this.#place(name, of, { input, set, value }, [slider], isExtra);
   }
 
   /** A number that may be left out. */
@@ -133,14 +140,30 @@ export class Form extends EventTarget {
     const input = this.#input(name, { ...of, default: "" }, "file");
     let digest;
     input.accept = "audio/*";
+    const set = (text) => {
+      this.#sending = undefined;
+      digest = text || undefined;
+      input.value = "";
+    };
     input.addEventListener("change", async () => {
+      const [file] = input.files;
       digest = undefined;
+      this.#sending = file;
+      this.#changed();
+      if (!file) return;
       try {
-        if (input.files.length) digest = (await sendSound(input.files[0]))[name];
+        const sent = await sendSound(file);
+        if (this.#sending !== file) return; // another one was chosen since
+        this.#sending = undefined;
+        digest = sent[name];
         this.#changed();
-      } catch (error) { this.dispatchEvent(new CustomEvent("refused", { detail: error })); }
+      } catch (error) {
+        if (this.#sending !== file) return;
+        set("");
+        this.dispatchEvent(new CustomEvent("refused", { detail: error }));
+      }
     });
-    this.#place(name, of, { input, set: (text) => { digest = text; }, value: () => digest }, [], true);
+    this.#place(name, of, { input, set, value: () => digest }, [], true);
     input.parentNode.classList.add("text");
   }
 

@@ -36,6 +36,7 @@ class Cell {
     this.again.setAttribute("aria-label", `Another seed: make ${label} again`);
     this.again.addEventListener("click", () => page.remake(this));
     this.chosen = Object.assign(element("input"), { type: "checkbox", checked: true });
+    this.chosen.setAttribute("aria-label", `keep ${label}`);
     this.chosen.addEventListener("change", () => page.showKeep());
     this.keep = element("label", "", [this.chosen, " keep"]);
     this.actions = element("span", "actions", [this.again, this.keep]);
@@ -63,7 +64,7 @@ class Cell {
       page.matchLoudness(this);
       this.drawSoon();
     }
-    if (event.type === "failed") Object.assign(this, { state: "failed", problem: event.detail });
+    if (event.type === "failed") this.fail(event.detail);
     this.show();
   }
 
@@ -78,6 +79,8 @@ class Cell {
   fail(problem) {
     if (!this.isUnderWay) return;
     Object.assign(this, { state: "failed", problem });
+    this.sound.complete = true; // there is no more of it
+    this.drawSoon();
     this.show();
   }
 
@@ -102,15 +105,15 @@ class Page {
     this.cells = new Map(); // by signature of the request
     this.streams = new Set();
     this.waiting = [];
-    form.addEventListener("change", () => this.planSoon());
-    form.addEventListener("refused", ({ detail }) => this.complain(detail));
+    form.addEventListener("change", () => { this.changed = true; this.planSoon(); });
+    form.addEventListener("refused", ({ detail }) => this.refuse(detail));
     $("request").addEventListener("submit", (event) => { event.preventDefault(); this.makeAll(); });
     $("stop").addEventListener("click", () => this.stop());
     $("keep-clips").addEventListener("click", () => this.keep());
     document.addEventListener("change", ({ target }) => {
       if (target.name === "loudness") for (const cell of this.cells.values()) this.matchLoudness(cell);
     });
-    addEventListener("hashchange", () => { form.read(new URLSearchParams(location.hash.slice(1))); this.planSoon(); });
+    addEventListener("hashchange", () => { this.changed = false; form.read(new URLSearchParams(location.hash.slice(1))); this.planSoon(); });
     this.planSoon();
   }
 
@@ -127,23 +130,30 @@ class Page {
 
   planSoon() {
     clearTimeout(this.planning);
+    if (this.form.isSending) $("make").disabled = true;
     this.planning = setTimeout(() => this.plan(), PLAN_AFTER_MS);
   }
 
   /** Say how many clips there will be and how long they take, or what is wrong. */
   async plan() {
-    const { all } = this.layout();
-    const text = JSON.stringify(all);
-    this.planned = text;
+    clearTimeout(this.planning);
+    const { down, across, all } = this.layout(), empty = [down, across].find(({ values }) => !values.length);
+    const turn = this.turn = Symbol();
     try {
+      if (this.form.isSending) {
+        $("plan").textContent = "The sound file is being sent.";
+        return;
+      }
+      if (empty) throw new Refused(422, { detail: `Type the values of ${empty.field}, separated by commas.`, field: empty.field });
       const plan = await post("live/plan", requestsOf(all));
-      if (this.planned !== text) return; // there is a newer one
+      if (this.turn !== turn) return; // there is a newer one
       const time = plan.estimate_s === null ? "the time is unknown until a clip is made" : `about ${words(plan.estimate_s)}`;
       $("plan").textContent = `${plural(plan.clips, "clip")}, ${Number(plan.audio_s.toFixed(1))} s of sound, ${time}.`;
       this.say([...new Set(plan.warnings)].join(" "));
       $("make").disabled = false;
-      if (this.form.atOnce) this.makeAll();
+      if (this.form.atOnce && this.changed) this.makeAll(); // never because an address says so
     } catch (error) {
+      if (this.turn !== turn) return;
       $("plan").textContent = "";
       $("make").disabled = error instanceof Refused && error.status === 422;
       this.complain(error);
@@ -154,6 +164,8 @@ class Page {
   makeAll() {
     if (this.form.isSeedNew) { this.form.drawSeed(); this.form.write(); }
     const layout = this.layout();
+    if (this.form.isSending || !layout.all.length) return;
+    this.changed = false;
     const scale = Math.max(...layout.all.map(({ fields }) => fields.duration));
     if (scale !== this.scale) this.cells = this.dropped([]);
     this.scale = scale;
@@ -177,7 +189,9 @@ class Page {
 
   cancel(cell) {
     this.waiting = this.waiting.filter((other) => other !== cell);
-    if (cell.isUnderWay && cell.stream) cancel(cell.stream, cell.number);
+    if (!cell.isUnderWay) return;
+    cell.unwanted = true;
+    if (cell.stream) cancel(cell.stream, cell.number);
   }
 
   /** Make one cell alone, with another seed. */
@@ -192,8 +206,9 @@ class Page {
   }
 
   start(cells) {
+    if (cells.length) this.say("");
     for (let cell of cells) {
-      if (cell.sound.duration) { // a clip that was broken off begins anew
+      if (cell.state === "failed") { // a clip that was broken off begins anew
         const fresh = new Cell(cell.fields, cell.label, cell.canvas.width, this.scale);
         cell.figure.replaceWith(fresh.figure);
         this.cells.set(signature(cell.fields), fresh);
@@ -213,7 +228,6 @@ class Page {
     const cells = this.waiting.splice(0), stop = new AbortController();
     this.streams.add(stop);
     $("stop").disabled = false;
-    this.say("");
     try {
       await make(requestsOf(cells), (event) => this.take(event, cells), stop.signal);
     } catch (error) {
@@ -227,8 +241,10 @@ class Page {
   }
 
   take(event, cells) {
-    if (event.type === "stream") for (const [number, cell] of cells.entries()) Object.assign(cell, { number, stream: event.id });
-    else if (event.type !== "end") cells[event.cell].take(event);
+    if (event.type === "stream") for (const [number, cell] of cells.entries()) {
+      Object.assign(cell, { number, stream: event.id });
+      if (cell.unwanted) cancel(event.id, number);
+    } else if (event.type !== "end") cells[event.cell].take(event);
     if (event.type === "clip") this.showKeep();
   }
 
@@ -260,7 +276,8 @@ class Page {
       grid.setAttribute("role", "region");
       grid.setAttribute("aria-label", `Clips: ${down.field} down, ${across.field} across`);
     } else grid = element("ul", "listening-list", rows.flat().map((cell) => element("li", "", figure(cell))));
-    section.replaceChildren(loudness(section), grid, ...section.querySelectorAll(".comparison"));
+    const [keys, comparison] = [".listening-keys", ".comparison"].map((name) => section.querySelectorAll(name));
+    section.replaceChildren(...(this.canMatch ? [loudness(section)] : []), ...keys, grid, ...comparison);
   }
 
   matchLoudness(cell) {
@@ -306,6 +323,13 @@ class Page {
     else place.replaceChildren(report === "made" ? link("Open the report", run.report) : `There is no report: ${detail}.`, ".");
   }
 
+  /** Say that something cannot be taken; the rest of the form stays as it is. */
+  async refuse(problem) {
+    this.changed = false;
+    await this.plan();
+    this.complain(problem);
+  }
+
   say(text) { $("problem").textContent = text; this.form.blame(""); }
 
   complain(error) {
@@ -342,12 +366,17 @@ function loudness(section) {
 let page;
 async function open() {
   try {
-    const [document, { models, keep }] = await Promise.all([get("openapi.json"), get("live/about")]);
+    const [document, { models, keep, match }] = await Promise.all([get("openapi.json"), get("live/about")]);
     page = new Page(new Form(document.components.schemas.GenerationRequest, models));
-    page.canKeep = keep;
+    Object.assign(page, { canKeep: keep, canMatch: match });
   } catch (error) {
     $("problem").textContent = `The page could not be set up: ${error.message}`;
   }
 }
+$("key").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault();
+  $("use-key").click();
+});
 $("use-key").addEventListener("click", () => { useKey($("key").value); $("key-question").hidden = true; page.planSoon(); });
 open();

@@ -27,7 +27,7 @@ export const post = async (path, body) =>
 
 /** Send a sound file that clips begin with. */
 export const sendSound = async (file) =>
-  (await call("sources", { method: "POST", body: file.slice(0, file.size, file.type || "audio/wav") })).json();
+  (await call("sources", { method: "POST", body: file.slice(0, file.size, "application/octet-stream") })).json();
 
 /** Ask for clips; `onEvent` gets every event. Resolves when all have ended. */
 export async function make(requests, onEvent, signal) {
