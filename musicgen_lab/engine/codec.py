@@ -12,7 +12,7 @@ kernels are selected by the clip's own length, and 25 clips need no more memory 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,7 +46,7 @@ class CodecFiles:
     folder : Path
     config : CodecConfig
     weights : Checkpoint
-        Including the encoder, which is not used.
+        Of the decoder, and of the encoder that `CodecEncoder` reads.
 
     Raises
     ------
@@ -89,6 +89,10 @@ class Decoding:
     read: int = 0
     ran: int = 0
     decoded: int = 0
+
+    def copy(self) -> Decoding:
+        """Return the same place in the clip, which decoding on from this one leaves as it is."""
+        return replace(self, states=[replace(state) for state in self.states])
 
 
 class Codec:
@@ -176,10 +180,8 @@ class Codec:
         ]
 
     def _decode_long(self, codes: Tensor) -> Tensor:
-        """Decode one clip part by part: (K, frames) to (channels, n)."""
-        decoding = self.start(codes.shape[1])
-        parts = torch.split(codes, PART_FRAMES, dim=1)
-        return torch.cat([self.decode_parts([(decoding, part)])[0] for part in parts], dim=1)
+        """Decode one clip in the memory of one part: (K, frames) to (channels, n)."""
+        return self.decode_parts([(self.start(codes.shape[1]), codes)])[0]
 
     def _decode_whole(self, clips: Sequence[Tensor]) -> list[Tensor]:
         """Decode clips, each in one go."""
@@ -228,7 +230,7 @@ class Codec:
 
     @torch.inference_mode()
     def decode_parts(self, parts: Sequence[tuple[Decoding, Tensor]]) -> list[Tensor]:
-        """Decode as much as the next codes of each clip complete.
+        """Decode as much as the next codes of each clip complete, in the memory of one part.
 
         Together the parts are the whole clip within 1e-5 of full scale, a third of a 16-bit step:
         convolutions add in another order at another length.
@@ -244,6 +246,17 @@ class Codec:
             (channels, m) samples each, float32, on the CPU, that follow those decoded so far; m may
             be 0.
         """
+        pieces = [torch.split(codes, PART_FRAMES, dim=1) for _, codes in parts]
+        sounds: list[list[Tensor]] = [[] for _ in parts]
+        for turn in range(max(map(len, pieces), default=0)):
+            longer = [index for index, split in enumerate(pieces) if turn < len(split)]
+            decoded = self._decode_next([(parts[i][0], pieces[i][turn]) for i in longer])
+            for index, sound in zip(longer, decoded, strict=True):
+                sounds[index].append(sound)
+        return [torch.cat(each, dim=1) for each in sounds]
+
+    def _decode_next(self, parts: Sequence[tuple[Decoding, Tensor]]) -> list[Tensor]:
+        """Decode the next codes of each clip in one go, at most `PART_FRAMES` of them."""
         for decoding, codes in parts:
             decoding.codes = torch.cat([decoding.codes, codes.to(self._device)], dim=1)
             decoding.read += codes.shape[1]

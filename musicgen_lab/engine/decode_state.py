@@ -35,7 +35,7 @@ class TokenTables:
         (slots, S + 1, K) codes in the delay pattern, the special token where the pattern has no
         code, and `UNKNOWN` where one is to be sampled.
     uniforms : Tensor
-        (slots, S, K) of float64 in [0, 1).
+        (slots, S + 1, K) of float64 in [0, 1).
     finite : Tensor
         (slots,) of bool: whether all logits since the clip's start were finite.
     """

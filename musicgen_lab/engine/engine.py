@@ -317,9 +317,9 @@ class Engine:
         self._finished = {i: r for i, r in self._finished.items() if i not in aborted}
         started, failures = self._scheduler.schedule()
         self._finished |= failures
-        self._streams.remove([*aborted, *failures])
         for clip in started:
             self._begin(clip, self._state.start)
+        self._streams.remove([*aborted, *self._finished])
 
     def _begin(self, clip: ClipState, begin: Callable[[ClipState], None]) -> None:
         """Begin a window of a clip, which fails alone if that fails."""

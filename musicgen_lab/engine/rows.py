@@ -29,7 +29,7 @@ class AttentionSpans:
 
 @dataclass(frozen=True)
 class StepRows:
-    """The rows of one step: the conditional ones first, then the unconditional ones.
+    """The rows of one step: those with a text first, then those without one.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class StepRows:
     spans : AttentionSpans
         Self-attention of every row to its own steps, including this one.
     prompt_spans : AttentionSpans
-        Cross-attention to the prompt, for the conditional rows.
+        Cross-attention to the text, for the rows that have one.
     """
 
     tokens: Tensor

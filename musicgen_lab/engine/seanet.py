@@ -1,7 +1,8 @@
 """The layers of EnCodec's decoder (SEANet), built from stored weights.
 
-Only what decoding needs is here: convolutions of stride 1, transposed convolutions, residual
-blocks and codebooks. Importing transformers for it would take longer than making a short clip.
+They are convolutions of stride 1, transposed convolutions, residual blocks and codebooks;
+`codec_encoder` builds the encoder from them too. Importing transformers for them would take longer
+than making a short clip.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +30,16 @@ class _Stream:
         """Return the seconds of sound that a listener since the first chunk has left to play."""
         played_s = 0.0 if self.first_s is None else time.monotonic() - self.first_s
         return handed_out_s - played_s
+
+
+@dataclass(eq=False)
+class _Part:
+    """What is to be decoded of a clip."""
+
+    clip: ClipState
+    stream: _Stream
+    decoding: Decoding
+    codes: Tensor  # (K, n)
 
 
 @dataclass(eq=False)
@@ -70,57 +81,80 @@ class SoundStreams:
 
     def hand_out(self, running: Sequence[ClipState]) -> None:
         """Decode and hand out what is due of the running clips."""
-        due = [
-            (clip, stream, frames)
-            for clip in running
-            if (stream := self._streams.get(clip.request_id)) is not None
-            and (frames := self._due_frames(clip, stream)) is not None
-        ]
-        if due:
-            try:
-                self._decode(due)
-            except Exception:  # the whole clip is decoded in the end, which fails or has the sound
-                self.remove([clip.request_id for clip, _, _ in due])
+        due: list[_Part] = []
+        for clip in running:
+            stream = self._streams.get(clip.request_id)
+            if stream is not None:
+                with self._removed_on_error(clip):
+                    due += self._due(clip, stream)
+        if not due:
+            return
+        started_s = time.perf_counter()
+        starts = [part.decoding.decoded for part in due]
+        sounds = self._decode(due)
+        share_s = (time.perf_counter() - started_s) / len(due)
+        for part, start, sound in zip(due, starts, sounds, strict=True):
+            part.clip.spent_s += share_s
+            with self._removed_on_error(part.clip):
+                if isinstance(sound, Exception):
+                    raise sound
+                self._hand_on(part, start, sound)
 
-    def _due_frames(self, clip: ClipState, stream: _Stream) -> int | None:
-        """Return the frames with codes if a chunk is due; None if none is."""
+    @contextmanager
+    def _removed_on_error(self, clip: ClipState) -> Iterator[None]:
+        """End a clip's stream at an error; the clip is decoded whole in the end, or fails then."""
+        try:
+            yield
+        except Exception:
+            self.remove([clip.request_id])
+
+    def _due(self, clip: ClipState, stream: _Stream) -> list[_Part]:
+        """Return what completes a chunk, if one is due; nothing if none is."""
         if stream.decoding is None:
             stream.decoding = self.codec.start(clip.frames)
         decoding, frames = stream.decoding, self.state.complete_frames(clip)
-        if frames == clip.frames:
-            return frames
-        new_s = (self.codec.decodable(decoding, frames) - decoding.decoded) / self.codec.frame_rate
-        handed_out_s = (decoding.decoded - clip.first_frame) / self.codec.frame_rate
-        if new_s < CHUNK_S or stream.ahead_s(handed_out_s) >= AHEAD_S:
-            return None
-        return frames
+        if frames < clip.frames:
+            rate = self.codec.frame_rate
+            new_s = (self.codec.decodable(decoding, frames) - decoding.decoded) / rate
+            handed_out_s = (decoding.decoded - clip.first_frame) / rate
+            if new_s < CHUNK_S or stream.ahead_s(handed_out_s) >= AHEAD_S:
+                return []
+        return [_Part(clip, stream, decoding, self.state.codes(clip, decoding.read, frames))]
 
-    def _decode(self, due: Sequence[tuple[ClipState, _Stream, int]]) -> None:
-        started_s = time.perf_counter()
-        parts: list[tuple[Decoding, Tensor]] = []
-        for clip, stream, frames in due:
-            assert stream.decoding is not None
-            parts.append((stream.decoding, self.state.codes(clip, stream.decoding.read, frames)))
-        starts = [decoding.decoded for decoding, _ in parts]
-        sounds = self.codec.decode_parts(parts)
-        share_s = (time.perf_counter() - started_s) / len(due)
-        for (clip, stream, _), start, sound in zip(due, starts, sounds, strict=True):
-            clip.spent_s += share_s
-            if not torch.isfinite(sound).all():
-                self.remove([clip.request_id])  # the clip fails in the end
-                continue
-            missing = max(clip.first_frame - start, 0)  # frames that are decoded, but not wanted
-            samples = sound[:, missing * self.codec.samples_per_frame :]
-            if not samples.shape[1]:
-                continue
-            chunk = SoundChunk(
-                samples=samples.numpy(),
-                sample_rate=self.codec.sample_rate,
-                start_s=(start + missing - clip.first_frame) / self.codec.frame_rate,
-                steps_done=clip.steps_done,
-                steps=clip.steps,
-                total_samples=(clip.frames - clip.first_frame) * self.codec.samples_per_frame,
-            )
-            if stream.first_s is None:
-                stream.first_s = time.monotonic()
-            stream.on_chunk(chunk)
+    def _decode(self, due: Sequence[_Part]) -> list[Tensor] | list[Tensor | Exception]:
+        """Decode the parts together; one by one if that fails, so that only some are lost."""
+        before = [part.decoding.copy() for part in due]
+        try:
+            return self.codec.decode_parts([(part.decoding, part.codes) for part in due])
+        except Exception:
+            for part, decoding in zip(due, before, strict=True):
+                part.stream.decoding = part.decoding = decoding
+            return [self._decode_alone(part) for part in due]
+
+    def _decode_alone(self, part: _Part) -> Tensor | Exception:
+        try:
+            return self.codec.decode_parts([(part.decoding, part.codes)])[0]
+        except Exception as error:
+            return error
+
+    def _hand_on(self, part: _Part, start: int, sound: Tensor) -> None:
+        """Hand on the (channels, n) samples of a clip from the frame `start`."""
+        clip, stream = part.clip, part.stream
+        if not torch.isfinite(sound).all():
+            self.remove([clip.request_id])  # the clip fails in the end
+            return
+        missing = max(clip.first_frame - start, 0)  # frames that are decoded, but not wanted
+        samples = sound[:, missing * self.codec.samples_per_frame :]
+        if not samples.shape[1]:
+            return
+        chunk = SoundChunk(
+            samples=samples.numpy(),
+            sample_rate=self.codec.sample_rate,
+            start_s=(start + missing - clip.first_frame) / self.codec.frame_rate,
+            steps_done=clip.steps_done,
+            steps=clip.steps,
+            total_samples=(clip.frames - clip.first_frame) * self.codec.samples_per_frame,
+        )
+        if stream.first_s is None:
+            stream.first_s = time.monotonic()
+        stream.on_chunk(chunk)

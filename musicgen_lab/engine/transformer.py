@@ -6,7 +6,7 @@ and prompts. The result of a row depends on that row alone:
 - linear layers give a row the same bits independent of the other rows;
 - self-attention runs over exactly a row's own context, and cross-attention over exactly its own
   prompt, with keys and values computed once per prompt;
-- unconditional rows (for classifier-free guidance) skip cross-attention: its keys and values would
+- rows without a text (for classifier-free guidance) skip cross-attention: its keys and values would
   be zero (the text is zeroed and there are no biases), and so would its result.
 
 A step uses torch's operations with the layers of `engine.linear` and `engine.attention`

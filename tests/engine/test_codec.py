@@ -202,3 +202,20 @@ def test_cudnn_is_kept_exact_on_a_gpu_and_left_as_it_was():
     assert settings() == before
     with exact_convolutions(torch.device("cpu")):
         assert settings() == before
+
+
+def test_many_codes_at_once_are_decoded_in_the_memory_of_one_part(mono, codec, monkeypatch):
+    monkeypatch.setattr(codec_module, "PART_FRAMES", 40)
+    clips = [random_codes(mono.folder, frames) for frames in (130, 57)]
+    expected = codec.decode(clips)
+    decode_next, frames_at_once = codec._decode_next, []
+
+    def decode_counted(parts):
+        frames_at_once.append([codes.shape[1] for _, codes in parts])
+        return decode_next(parts)
+
+    monkeypatch.setattr(codec, "_decode_next", decode_counted)
+    sounds = codec.decode_parts([(codec.start(codes.shape[1]), codes) for codes in clips])
+
+    assert frames_at_once == [[40, 40], [40, 17], [40], [10]]
+    assert all(torch.equal(*pair) for pair in zip(sounds, expected, strict=True))

@@ -120,3 +120,32 @@ def test_an_aborted_clip_is_heard_no_more(mono):
     (clip,) = mono.engine.generate([sampled()])
 
     assert isinstance(clip, Clip) and len(chunks) == 1
+
+
+def stream_beside(engine, on_chunk):
+    """Return the chunks of a clip that is streamed beside another one."""
+    chunks = []
+    engine.add_request(sampled(duration=1.0), on_chunk)
+    engine.add_request(sampled(duration=1.5), chunks.append)
+    results = []
+    while len(results) < 2:
+        results += engine.step()
+    return chunks, next(clip for clip in results if clip.request.duration == 1.5)
+
+
+def test_a_listener_who_fails_costs_its_own_stream_alone(mono):
+    check(*stream_beside(mono.engine, lambda _: 1 / 0))
+
+
+def test_a_part_that_cannot_be_decoded_costs_its_own_stream_alone(mono, monkeypatch):
+    decode_parts, lost = Codec.decode_parts, []
+
+    def decode_all_but_the_shorter(codec, parts):
+        sounds = decode_parts(codec, parts)  # the places in the clips have moved on when it fails
+        if any(decoding.frames == 50 for decoding, _ in parts):
+            raise MemoryError("no room")
+        return sounds
+
+    monkeypatch.setattr(Codec, "decode_parts", decode_all_but_the_shorter)
+    check(*stream_beside(mono.engine, lost.append))
+    assert lost == []
