@@ -12,7 +12,7 @@ from musicgen_lab.engine.text import TextEncoder
 from musicgen_lab.engine.transformer import Transformer
 from musicgen_lab.errors import InvalidRequest
 
-TEXTS_KEPT = 32
+TEXTS_KEPT = 128  # more than a batch of clips with a prompt each has
 
 
 @dataclass
@@ -67,9 +67,13 @@ class Prompts:
         """Return the blocks with a prompt's keys and values, for one more clip."""
         if prompt not in self._cached:
             keys_values = self.keys_values(prompt)
-            cached = _Cached(self._cache.take(keys_values.shape[3]), clips=0)
-            self._cache.write(cached.blocks, keys_values)
-            self._cached[prompt] = cached
+            blocks = self._cache.take(keys_values.shape[3])
+            try:
+                self._cache.write(blocks, keys_values)
+            except Exception:
+                self._cache.give_back(blocks)
+                raise
+            self._cached[prompt] = _Cached(blocks, clips=0)
         self._cached[prompt].clips += 1
         return self._cached[prompt].blocks
 

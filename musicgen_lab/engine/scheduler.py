@@ -175,8 +175,8 @@ class Scheduler:
             for text in texts:
                 row = ClipRow(text, [])
                 if text != "":
-                    row.text_blocks = self._prompts.acquire(text)
                     row.text_tokens = self._prompts.count_tokens(text)
+                    row.text_blocks = self._prompts.acquire(text)
                 rows.append(row)
         except Exception:
             self._free(rows)

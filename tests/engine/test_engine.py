@@ -1,5 +1,6 @@
 """The loop: requests come and go between steps, and one clip's failure is one clip's failure."""
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -281,3 +282,30 @@ def test_the_callers_random_state_is_untouched(engine):
     before = torch.get_rng_state()
     list(engine.generate([sampled()]))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_stream_of_a_request_that_cannot_start_is_forgotten(engine, monkeypatch):
+    monkeypatch.setattr(engine._state, "start", lambda _: 1 / 0)
+    engine.add_request(sampled(), lambda _: None)
+
+    (failure,) = engine.step()
+
+    assert isinstance(failure, Failure) and not engine._streams._streams
+
+
+@pytest.mark.parametrize("step", ["_prompts.count_tokens", "_cache.write"])
+def test_a_prompt_that_fails_at_any_step_leaves_no_blocks_behind(engine, monkeypatch, step):
+    owner, method = step.split(".")
+    free, calls = engine._cache.free_blocks, itertools.count()
+    target = getattr(engine._scheduler, owner)
+    whole = getattr(target, method)
+
+    def fail_in_the_end(*given):
+        if method == "write" or next(calls):
+            raise MemoryError("no room")
+        return whole(*given)
+
+    monkeypatch.setattr(target, method, fail_in_the_end)
+    (failure,) = engine.generate([sampled()])
+
+    assert failure.message == "no room" and engine._cache.free_blocks == free
