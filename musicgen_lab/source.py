@@ -30,6 +30,7 @@ RATE_MIN_HZ, RATE_MAX_HZ = 8_000, 192_000
 SILENT_PEAK = 1e-4  # of full scale, -80 dB: there is nothing to continue
 PEAK_S = 0.1  # seconds that each peak is of
 BLOCK_S = 10.0  # seconds that are decoded at once
+ROUNDING_S = 1e-6  # that a length which was computed may be off by
 SOUND_FORMATS = {"WAV": "wav", "WAVEX": "wav", "FLAC": "flac", "MP3": "mp3", "OGG": "ogg"}
 CODES_SUFFIX = "npz"
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -37,7 +38,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 CODES_MAX_BYTES = 4_000_000  # of a file: 300 s of 64 codebooks
 CODEBOOKS_MAX = 64
 CODEC_ID_MAX_CHARACTERS = 64
-FRAME_RATE_MAX_HZ = 1000.0
+FRAME_RATE_MIN_HZ, FRAME_RATE_MAX_HZ = 1.0, 1000.0
 
 Codes = npt.NDArray[np.uint16]
 
@@ -86,20 +87,26 @@ class SourceCodes:
             raise ValueError("it is too large to be the codes of a clip")
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > CODES_MAX_BYTES:
-                    raise ValueError("it is too large to be the codes of a clip")
+                size = sum(entry.file_size for entry in archive.infolist())
+        except Exception as error:
+            raise ValueError("it holds no codes of a clip") from error
+        if size > CODES_MAX_BYTES:
+            raise ValueError("it is too large to be the codes of a clip")
+        try:
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 codes, codec, frame_rate = (
                     stored[name] for name in ("codes", "codec", "frame_rate")
                 )
-        except (KeyError, EOFError, OSError, MemoryError, zipfile.BadZipFile) as error:
+        except Exception as error:  # of a damaged archive, which may be any
             raise ValueError("it holds no codes of a clip") from error
+        if not all(isinstance(each, np.ndarray) for each in (codes, codec, frame_rate)):
+            raise ValueError("it holds no codes of a clip")
         is_codes = codes.dtype == np.uint16 and codes.ndim == 2 and codes.size > 0
         is_named = codec.dtype.kind == "U" and 1 <= len(str(codec)) <= CODEC_ID_MAX_CHARACTERS
         is_rate = frame_rate.shape == () and frame_rate.dtype == np.float64
         if not (is_codes and is_named and is_rate and len(codes) <= CODEBOOKS_MAX):
             raise ValueError("it holds no codes of a clip")
-        if not 0 < float(frame_rate) <= FRAME_RATE_MAX_HZ:
+        if not FRAME_RATE_MIN_HZ <= float(frame_rate) <= FRAME_RATE_MAX_HZ:
             raise ValueError(f"its frame rate is {float(frame_rate):g} Hz")
         return cls(codes, str(codec), float(frame_rate))
 
@@ -259,7 +266,7 @@ class Source:
                 value=begin_at,
             )
         end_s = self.duration_s if begin_s is None else begin_at + begin_s
-        if end_s > self.duration_s + PEAK_S:
+        if end_s > self.duration_s + (ROUNDING_S if self.is_codes else PEAK_S):
             raise InvalidRequest(
                 f"begin_s must be at most {self.duration_s - begin_at:.4g} seconds after begin_at "
                 f"{begin_at:g} of {self.name}, which lasts {self.duration_s:.4g} s, got "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -127,6 +128,7 @@ def test_the_codes_of_a_clip_are_a_source_and_come_back_as_they_were():
         {"codes": np.zeros((4, 0), np.uint16), "codec": "c", "frame_rate": 50.0},
         {"codes": np.zeros((4, 10), np.uint16), "codec": "", "frame_rate": 50.0},
         {"codes": np.zeros((4, 10), np.uint16), "codec": "c", "frame_rate": np.nan},
+        {"codes": np.zeros((4, 10), np.uint16), "codec": "c", "frame_rate": 1e-320},
         {"codes": np.array([[{}]]), "codec": "c", "frame_rate": 50.0},
         {"codes": np.zeros((4, 1_000_000), np.uint16), "codec": "c", "frame_rate": 50.0},
     ],
@@ -141,3 +143,39 @@ def test_other_arrays_are_not_the_codes_of_a_clip(arrays):
 def test_the_content_of_a_digest_alone_is_not_known():
     with pytest.raises(InvalidRequest, match=r"the content of begin_with 0{12}… is not known"):
         Source("0" * 64).sound()
+
+
+def archive(content, suffix=".npy"):
+    """Return a zip archive with the same content for every array."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as writer:
+        for name in ("codes", "codec", "frame_rate"):
+            writer.writestr(name + suffix, content)
+    return file.getvalue()
+
+
+def damaged_archive():
+    content = bytearray(archive(bytes(9_000)))
+    at = content.find(b".npy") + 4
+    content[at : at + 8] = b"\xff" * 8  # of the compressed data
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        archive(b"text", suffix=""),
+        archive(b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((("),
+        damaged_archive(),
+    ],
+)
+def test_a_crafted_or_damaged_archive_is_not_the_codes_of_a_clip(content):
+    with pytest.raises(ValueError, match="it holds no codes of a clip"):
+        SourceCodes.from_bytes(content)
+
+
+def test_a_part_of_codes_ends_where_they_end():
+    source = Source.of_bytes(SourceCodes(np.ones((4, 99), np.uint16), "c", 50.0).to_bytes(), "a#1")
+    source.check_part(0, 1.98)
+    with pytest.raises(InvalidRequest, match=r"begin_s must be at most 1\.98 seconds"):
+        source.check_part(0, 2)

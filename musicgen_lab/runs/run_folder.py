@@ -231,7 +231,7 @@ class RunFolder:
             raise unwritable(self.path, error) from error
         if not self.manifest_path.exists() and any(self.store.folder.glob("*.json")):
             self._tell_manifest_lost()
-        for folder in (self.path, self.store.folder, self.path / "listening"):
+        for folder in (self.path, self.store.folder, self.path / SOURCES, self.path / "listening"):
             remove_leftovers(folder)
 
     def copy_to(self, path: str | Path) -> RunFolder:
@@ -474,7 +474,8 @@ class RunFolder:
 
 def printable(name: str) -> str:
     """Return a name that a manifest can hold and a page can show: one line, not too long."""
-    return re.sub(r"[\x00-\x1f]+", " ", name)[:NAME_MAX_CHARACTERS]
+    valid = name.encode("utf-8", "replace").decode()  # a file's name may be no text
+    return re.sub(r"[\x00-\x1f]+", " ", valid)[:NAME_MAX_CHARACTERS]
 
 
 def _identify(keys: Iterable[str]) -> str:

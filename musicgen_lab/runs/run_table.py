@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -266,9 +267,16 @@ def request_of(record: Mapping[str, Any]) -> GenerationRequest:
 
 
 def seams_of(record: Mapping[str, Any]) -> list[float]:
-    """Return where the windows of a row's clip join, in seconds from the start of its sound."""
-    duration_s = record["duration"]
-    is_cut = bool(record["begin_with"]) and not record["include_start"]
-    left_out_s = duration_s - record["duration_s"] if is_cut else 0.0
-    seams_s = (at_s - left_out_s for at_s in seam_times_s(duration_s, record["extend_stride"]))
-    return [at_s for at_s in seams_s if at_s > 0]
+    """Return where the windows of a row's clip join, in seconds from the start of its sound.
+
+    There is none within the part that the clip begins with, where its length is known.
+    """
+    duration_s, begin_s = record["duration"], record["begin_s"]
+    given_s = left_out_s = 0.0
+    if record["begin_with"]:
+        if not record["include_start"]:
+            given_s = left_out_s = duration_s - record["duration_s"]
+        elif begin_s is not None and not math.isnan(begin_s):
+            given_s = begin_s
+    seams_s = seam_times_s(duration_s, record["extend_stride"])
+    return [at_s - left_out_s for at_s in seams_s if at_s > given_s]

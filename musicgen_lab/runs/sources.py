@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from musicgen_lab.errors import InvalidRequest, RunFolderError
-from musicgen_lab.runs.atomic_io import UnreadableFile, read_file
+from musicgen_lab.runs.atomic_io import read_file
 from musicgen_lab.runs.run_folder import RunFolder
 from musicgen_lab.source import DIGEST, SOURCE_MAX_BYTES, Source
 
@@ -42,25 +43,20 @@ def open_source(given: str | Path | Source) -> Source:
     text = str(given)
     if DIGEST.fullmatch(text):
         return Source(text)
-    path = Path(text)
-    folder, separator, key = text.rpartition("#")
-    if separator and not path.exists():
-        return _clip_of_run(folder, key)
     try:
-        real = path.expanduser().resolve(strict=True)
+        path = Path(text).expanduser()
+        folder, separator, key = str(path).rpartition("#")
+        if separator and not os.path.exists(path):  # noqa: PTH110  # False for any invalid path
+            return RunFolder.started(folder).store.source(key)
+        real = path.resolve(strict=True)
         content = read_file(real, root=real.parent, max_bytes=SOURCE_MAX_BYTES)
-    except UnreadableFile as error:
-        raise _cannot_read(text, str(error)) from None
-    except (OSError, RuntimeError) as error:
+    except InvalidRequest:
+        raise
+    except (KeyError, RunFolderError) as error:
+        raise _cannot_read(text, str(error.args[0])) from None
+    except (OSError, RuntimeError, ValueError) as error:  # of a path that no system has, too
         raise _cannot_read(text, getattr(error, "strerror", None) or str(error)) from None
     return Source.of_bytes(content, path.name)
-
-
-def _clip_of_run(folder: str, key: str) -> Source:
-    try:
-        return RunFolder.started(folder).store.source(key)
-    except (KeyError, RunFolderError) as error:
-        raise _cannot_read(f"{folder}#{key}", str(error.args[0])) from None
 
 
 def _cannot_read(given: str, reason: str) -> InvalidRequest:

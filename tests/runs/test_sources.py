@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -14,8 +15,8 @@ from musicgen_lab.clip import CODEC, encode_wav
 from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning, RunFolderError
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.clip_store import ClipStore
-from musicgen_lab.runs.run_folder import RunFolder
-from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.runs.run_folder import RunFolder, printable
+from musicgen_lab.runs.run_table import RunTable, seams_of
 from musicgen_lab.runs.sources import open_source
 from musicgen_lab.source import Source
 from musicgen_lab.sweep import Sweep
@@ -102,6 +103,8 @@ def test_a_record_without_codes_is_written_as_it_always_was(run):
         ("{tmp}/guitar#ffff", "no clip is 'ffff' in"),
         ("{tmp}/guitar#", "cannot begin with"),
         ("{tmp}/nothing#ffff", "nothing does not exist"),
+        ("x" * 300 + "#a", "File name too long"),
+        ("a\0b", "null byte"),
     ],
 )
 def test_what_cannot_be_opened_is_refused_in_one_line(run, tmp_path, given, message):
@@ -188,3 +191,21 @@ def test_a_source_in_a_link_out_of_the_folder_is_not_followed(tmp_path):
     (folder / "sources").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RunFolderError, match="sources is a link that leaves the run folder"):
         RunFolder(folder)
+
+
+def test_the_windows_of_given_codes_have_no_seams():
+    record = {"duration": 60, "duration_s": 60, "extend_stride": 18, "include_start": True}
+    assert seams_of({**record, "begin_with": "", "begin_s": math.nan}) == [30, 48]
+    assert seams_of({**record, "begin_with": "d", "begin_s": 40.0}) == [48]
+    cut = {"begin_with": "d", "begin_s": 40.0, "include_start": False, "duration_s": 20}
+    assert seams_of({**record, **cut}) == [8]
+
+
+def test_a_run_is_opened_below_the_home_folder(run, monkeypatch):
+    run.put(sine_clip(REQUEST))
+    monkeypatch.setenv("HOME", str(run.path.parent))
+    assert open_source(f"~/guitar#{REQUEST.key()[:8]}").name.startswith("guitar#")
+
+
+def test_a_file_whose_name_is_no_text_is_kept_under_one_that_is():
+    assert printable("b\udcff.wav") == "b?.wav"
