@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from musicgen_lab.backends.submitting import of_one_request
 from musicgen_lab.clip import Clip, Failure, Provenance
 from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX
+from musicgen_lab.engine.guidance import row_texts
 from musicgen_lab.engine.options import EngineOptions
+from musicgen_lab.engine.windows import count_steps, plan_windows
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.models.codec_identity import read_codec_identity
 from musicgen_lab.models.locate import EMBEDDED, ModelSource, locate
@@ -279,8 +281,12 @@ class LocalBackend:
     ) -> Iterator[Clip | Failure]:
         """Make clips with one model; it is closed when the next one is opened."""
         engine = self._open(source)
-        engine.on_progress = on_progress and _in_seconds(on_progress, source)
-        yield from engine.generate(requests)
+        report = engine.on_progress = on_progress and _in_seconds(on_progress, source)
+        try:
+            yield from engine.generate(requests)
+        finally:
+            if engine.on_progress is report:  # and not that of a later call
+                engine.on_progress = None
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
         """Estimate from the size of the models and what a step cost on two cores.
@@ -335,10 +341,17 @@ def estimate_cpu_s(
         The most clips in a batch.
     """
     batch = max(1, min(len(requests), at_once))
-    steps = sum(clip.new_s for clip in requests) * config.frame_rate / batch
-    rows = sum(clip.rows * (clip.new_s + clip.read_s) for clip in requests) * config.frame_rate
+    steps = row_steps = 0
+    for clip in requests:
+        try:
+            windows = plan_windows(config, clip, int((clip.given_s or 0.0) * config.frame_rate))
+        except InvalidRequest:  # it is refused when it is made
+            continue
+        steps += count_steps(windows)
+        row_steps += len(row_texts(clip)) * sum(window.end for window in windows)
+    fixed_s = steps / batch * STEP_S * config.layers
     decode_s = sum(clip.duration for clip in requests) * DECODE_S
-    return steps * STEP_S * config.layers + rows * config.parameters / PARAMETERS_PER_S + decode_s
+    return fixed_s + row_steps * config.parameters / PARAMETERS_PER_S + decode_s
 
 
 def _in_seconds(on_progress: OnProgress, source: ModelSource) -> Callable[[int], None]:

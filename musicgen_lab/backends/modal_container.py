@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from musicgen_lab.backends.wire import FORMAT, pack, pack_chunk, plain
 from musicgen_lab.clip import Failure
+from musicgen_lab.engine.capacity import ROWS_PER_CLIP
+from musicgen_lab.engine.guidance import row_texts
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
 from musicgen_lab.limits import DURATION_MIN_S
 from musicgen_lab.request import GenerationRequest
@@ -71,7 +73,7 @@ class ModelContainer:
         self._read_source = read_source
         self._sources: OrderedDict[str, Source] = OrderedDict()  # of the last few clips, by digest
         self._capacity: Capacity | None = None
-        self._durations_s: list[float] = []  # of the clips in progress
+        self._making: list[GenerationRequest] = []  # the clips in progress
         self._room = 0  # as last reported
         self._loaded: Model | None = None
         self._worker: EngineWorker | None = None
@@ -199,7 +201,7 @@ class ModelContainer:
             self._worker.close(drain_s=drain_s)
 
     def _tell_room(self) -> None:
-        room = count_room(self._capacity, self._durations_s) if self._capacity else 1
+        room = count_room(self._capacity, self._making) if self._capacity else 1
         if room != self._room:
             self._room = room
             self._on_room(room)
@@ -251,7 +253,7 @@ class ModelContainer:
             request = self._worker.resolve(await self._with_source(fields))
             line |= {"duration": request.duration, "seed": request.seed}
             making = self._worker.submit(request, on_chunk)
-            self._durations_s.append(request.duration)
+            self._making.append(request)
             self._tell_room()
             waiting = asyncio.wrap_future(making)
             try:
@@ -261,7 +263,7 @@ class ModelContainer:
                 result = await waiting
             finally:
                 making.cancel()  # where Modal cancels this input
-                self._durations_s.remove(request.duration)
+                self._making.remove(request)
                 self._tell_room()
             message = pack(result)
             line |= {"status": message["status"], "elapsed_s": round(result.elapsed_s, 6)}
@@ -276,16 +278,20 @@ class ModelContainer:
         return message
 
 
-def count_room(capacity: Capacity, durations_s: Sequence[float]) -> int:
+def count_room(capacity: Capacity, clips: Sequence[GenerationRequest]) -> int:
     """Return how many clips a container can take without any of them waiting for memory.
 
     Parameters
     ----------
     capacity : Capacity
         Of its engine.
-    durations_s : sequence of float
-        Of the clips in progress, which are counted too.
+    clips : sequence of GenerationRequest
+        Those in progress, which are counted too.
     """
-    blocks = capacity.blocks - sum(map(capacity.clip_blocks, durations_s))
-    longest = max(blocks // capacity.clip_blocks(capacity.config.window_s), 0)
-    return max(min(len(durations_s) + longest, capacity.max_clips), 1)
+    blocks, rows = capacity.blocks, capacity.max_rows
+    for clip in clips:
+        texts = row_texts(clip)
+        blocks -= capacity.clip_blocks(clip.duration, rows=len(texts), texts=len({*texts} - {""}))
+        rows -= len(texts)
+    longest = min(blocks // capacity.clip_blocks(capacity.config.window_s), rows // ROWS_PER_CLIP)
+    return max(min(len(clips) + max(longest, 0), capacity.max_clips), 1)

@@ -61,10 +61,17 @@ class Capacity:
         """Return the number of blocks for a row's steps, or for a prompt's tokens."""
         return math.ceil(steps / self.block_len)
 
-    def clip_blocks(self, duration_s: float, prompt_tokens: int = PROMPT_TOKENS_USUAL) -> int:
-        """Return the number of blocks of a clip: two rows and its prompt."""
+    def clip_blocks(
+        self,
+        duration_s: float,
+        prompt_tokens: int = PROMPT_TOKENS_USUAL,
+        *,
+        rows: int = ROWS_PER_CLIP,
+        texts: int = 1,
+    ) -> int:
+        """Return the number of blocks of a clip: usually two rows and its prompt."""
         steps = self.config.count_steps(min(duration_s, self.config.window_s))
-        return ROWS_PER_CLIP * self.count_blocks(steps) + self.count_blocks(prompt_tokens)
+        return rows * self.count_blocks(steps) + texts * self.count_blocks(prompt_tokens)
 
     def most_clip_blocks(self) -> int:
         """Return the number of blocks of a clip of three rows, each with a text of usual length."""

@@ -18,7 +18,7 @@ from musicgen_lab import (
     connect,
 )
 from musicgen_lab.backends import Backend
-from musicgen_lab.backends.local import LocalBackend
+from musicgen_lab.backends.local import LocalBackend, estimate_cpu_s
 from musicgen_lab.clip import CODEC, Provenance
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.options import EngineOptions
@@ -154,6 +154,27 @@ def test_options_that_make_no_sense_are_refused(options, message):
 def test_the_estimate_grows_with_the_audio(backend):
     one, two = (backend.estimate_s([request(duration=d)]) for d in (10, 20))
     assert 0 < one < two
+
+
+def test_the_estimate_counts_only_the_windows_that_are_made_and_every_row(backend):
+    codes = SourceCodes(np.zeros((4, 290 * 50), np.uint16), "another", 50.0).to_bytes()
+    given = {"begin_with": Source.of_bytes(codes), "duration": 300}
+    config = backend._sources[backend.resolve(request()).model].config()
+    mixed = {"prompt_b": "drums", "mix": 0.5}
+    made, continued, single, two, three = (
+        estimate_cpu_s([request(**fields)], config, 1)
+        for fields in ({"duration": 300}, given, {"cfg_coef": 1}, {}, mixed)
+    )
+    assert continued < made / 4
+    assert three - two == pytest.approx(two - single)
+
+
+def test_progress_is_told_to_the_caller_of_its_own_clips_alone(backend):
+    told = []
+    list(backend.generate([request()], told.append))
+    before = len(told)
+    list(backend.stream(request()))
+    assert len(told) == before > 0
 
 
 def test_codes_of_another_codec_are_refused_before_a_model_is_opened(monkeypatch):
