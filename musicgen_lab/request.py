@@ -7,7 +7,6 @@ import functools
 import hashlib
 import inspect
 import json
-import math
 import re
 import secrets
 import struct
@@ -31,7 +30,7 @@ from pydantic import (
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.formatting import IN_SECONDS
 from musicgen_lab.limits import DURATION_MAX_S, DURATION_MIN_S, WINDOW_S
-from musicgen_lab.source import DIGEST, SOURCE_MAX_S, SOURCE_MIN_S, Source
+from musicgen_lab.source import DIGEST, ROUNDING_S, SOURCE_MAX_S, SOURCE_MIN_S, Source
 
 EXTEND_STRIDE_MIN_S, EXTEND_STRIDE_MAX_S = 1.0, 29.0
 TEMPERATURE_MAX = 10.0
@@ -304,10 +303,10 @@ class GenerationRequest(BaseModel):
         self.begin_with.check_part(self.begin_at, self.begin_s)
         given_s = self.given_s
         is_sound = self.begin_with.content is not None and not self.begin_with.is_codes
-        if is_sound and given_s is not None and given_s > WINDOW_S + SOURCE_MIN_S:
+        if is_sound and given_s is not None and given_s > WINDOW_S + ROUNDING_S:
             raise InvalidRequest(
-                f"begin_s must be at most {WINDOW_S:g} seconds of a sound, got {given_s:.4g}; "
-                "choose a part with begin_at and begin_s",
+                f"begin_s must be at most {WINDOW_S:g} seconds of a sound, got {given_s:.7g}; "
+                f"give a begin_s of {WINDOW_S:g} or less, and begin_at for a later part",
                 field="begin_s",
                 value=given_s,
             )
@@ -334,23 +333,6 @@ class GenerationRequest(BaseModel):
     def new_s(self) -> float:
         """Seconds of sound that the model makes: all but what the clip begins with."""
         return self.duration - (self.given_s or 0.0)
-
-    @property
-    def read_s(self) -> float:
-        """Seconds of codes that are read before the model goes on from them.
-
-        What the clip begins with, and the end of every window that another one follows.
-        """
-        windows = math.ceil(max(self.duration - WINDOW_S, 0.0) / self.extend_stride)
-        return (self.given_s or 0.0) + windows * (WINDOW_S - self.extend_stride)
-
-    @property
-    def rows(self) -> int:
-        """Rows in the model's batch: one a text, where its logits count, and one for guidance."""
-        if self.cfg_coef == 0:
-            return 1
-        is_mixed = 0 < self.mix < 1 and self.prompt_b not in ("", self.prompt)
-        return 1 + is_mixed + (self.cfg_coef != 1)
 
     @property
     def sound_s(self) -> float | None:
@@ -387,7 +369,10 @@ class GenerationRequest(BaseModel):
         >>> GenerationRequest(prompt="jazzy piano solo", seed=0, model="demo@1").key()[:12]
         '95a8a48c8b43'
         """
-        return _key_of(self)
+        if self.begin_with is None:
+            return _key_of(self)
+        digest_only = {"begin_with": Source(self.begin_with.digest)}  # what is cached is kept
+        return _key_of(self.model_copy(update=digest_only))
 
     def with_model(self, model: str) -> GenerationRequest:
         """Return the same request with another model, such as one with its revision.

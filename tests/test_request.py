@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -339,3 +341,19 @@ def test_a_clip_without_its_start_is_shorter_by_what_was_given():
     request = GenerationRequest(prompt="a", begin_with=source, begin_at=0.5, include_start=False)
     assert request.given_s == 1.5 and request.sound_s == 6.5
     assert GenerationRequest(prompt="a", begin_with=source).sound_s == 8
+
+
+def test_more_of_a_sound_than_a_window_is_refused_with_the_way_out():
+    source = hum(duration_s=30.04)
+    with pytest.raises(InvalidRequest, match=r"got 30\.04; give a begin_s of 30 or less"):
+        GenerationRequest(prompt="a", begin_with=source, duration=40)
+    assert GenerationRequest(prompt="a", begin_with=source, begin_s=30, duration=40).given_s == 30
+
+
+def test_a_key_keeps_no_sound_in_memory():
+    source = hum(duration_s=0.5)
+    kept = weakref.ref(source)
+    GenerationRequest(prompt="a", begin_with=source).key()
+    del source
+    gc.collect()
+    assert kept() is None

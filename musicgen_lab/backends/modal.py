@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import (
     Awaitable,
     Callable,
@@ -44,15 +46,16 @@ if TYPE_CHECKING:
 APP, CLASS, ABOUT = "musicgen", "MusicGen", "about"
 POLL_S = 50.0  # timeout of one poll of a call
 CANCEL_S = 10.0  # for sending cancellations to Modal
+RESEND_S = 24 * 3600.0  # age of what clips begin with, which the app forgets after a week
 
 
 class ModalBackend:
     """The service that `modal deploy service/app.py` deployed, called by name.
 
-    What clips begin with is sent once, to a dict of the app, which forgets it after a week unused.
-    All requests are in flight at once: Modal sends each to a container with free capacity, and adds
-    containers. A request whose container is lost is sent again, at most twice; a clip's provenance
-    has `containers_lost`. It works inside notebooks.
+    What clips begin with is sent once a day, to a dict of the app, which forgets it after a week
+    unused. All requests are in flight at once: Modal sends each to a container with free capacity,
+    and adds containers. A request whose container is lost is sent again, at most twice; a clip's
+    provenance has `containers_lost`. It works inside notebooks.
 
     Parameters
     ----------
@@ -99,7 +102,7 @@ class ModalBackend:
         self._loop = EventLoop("modal backend")
         self._known_about, self._require = about, require
         self._models: dict[str, Any] = {}  # by identity: the class with its parameter
-        self._sent_sources: dict[str, asyncio.Future[bool]] = {}  # by digest
+        self._sent_sources: dict[str, tuple[asyncio.Future[bool], float]] = {}  # by digest; when
 
     @property
     def name(self) -> str:
@@ -374,22 +377,23 @@ class ModalBackend:
         return replace(clip, provenance=replace(made_by, details=details))
 
     async def _send_source(self, source: Source | None) -> None:
-        """Put what a clip begins with where containers read it; each content once.
+        """Put what a clip begins with where containers read it; each content once a day.
 
         One without content is left to be there already.
         """
         if source is None or source.content is None:
             return
-        if source.digest not in self._sent_sources:
+        _, sent_s = self._sent_sources.get(source.digest, (None, -math.inf))
+        if time.time() - sent_s > RESEND_S:
             import modal
 
             entries = modal.Dict.from_name(
                 f"{self._app}-sources", environment_name=self._environment, create_if_missing=True
             )
             putting = entries.put.aio(source.digest, source.content)
-            self._sent_sources[source.digest] = asyncio.ensure_future(putting)
+            self._sent_sources[source.digest] = asyncio.ensure_future(putting), time.time()
         try:
-            await asyncio.shield(self._sent_sources[source.digest])
+            await asyncio.shield(self._sent_sources[source.digest][0])
         except Exception:
             self._sent_sources.pop(source.digest, None)  # it is tried again with the next request
             raise

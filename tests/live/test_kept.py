@@ -20,6 +20,7 @@ from musicgen_lab.request import GenerationRequest
 from tests.support.live import live_service
 from tests.support.sine_engine import sine_worker
 from tests.support.sines import PROVENANCE, sine_clip
+from tests.support.sources import hum
 
 FIELDS = {"prompt": "calm 'guitar'", "duration": 1, "seed": 7}
 GRID = [{"temperature": t, "cfg_coef": c} for t in (0.7, 1.3) for c in (1, 3)]
@@ -135,3 +136,6 @@ def test_the_oldest_clips_are_forgotten_beyond_the_limit():
     for request in [*requests, requests[2]]:
         recent.add(Clip(request, np.zeros((1, 100), np.float32), 8000, PROVENANCE, 0.1))
     assert [recent.get(request.key()) is not None for request in requests] == [False, True, True]
+    begun = GenerationRequest(prompt="a", begin_with=hum(duration_s=0.5))
+    recent.add(Clip(begun, np.zeros((1, 100), np.float32), 8000, PROVENANCE, 0.1))
+    assert recent.get(begun.key()) is None  # the sound it begins with counts too
