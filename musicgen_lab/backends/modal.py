@@ -427,13 +427,11 @@ class _Stream:
 
 
 async def _cancel_call(called: asyncio.Future[Mapping[str, Any]]) -> None:
-    """Cancel the call of a stream, whose id is or will be in its first message."""
+    """Cancel the call of a stream as soon as its first message, which has its id, has come."""
     import modal
 
-    await asyncio.wait([called], timeout=CANCEL_S)
-    if not called.done():
-        called.cancel()
-    elif not called.cancelled() and not called.exception():
+    await asyncio.wait([called])
+    if not called.cancelled() and not called.exception():
         await modal.FunctionCall.from_id(str(called.result()["call"])).cancel.aio()
 
 

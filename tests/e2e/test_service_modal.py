@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -211,6 +212,35 @@ def test_a_stream_that_is_closed_here_is_cancelled_on_modal_and_frees_its_slot(s
     (sent,) = [i for call in server.servicer.calls.values() for i, (_, given) in call.inputs.items()
                if is_clip(given) and request_in(given)["seed"] == 61]  # fmt: skip
     assert sent in server.servicer.cancelled
+
+
+def test_a_stream_that_is_given_up_before_it_begins_is_cancelled_on_modal_as_soon_as_it_does(
+    server, backend, monkeypatch
+):
+    monkeypatch.setattr("musicgen_lab.backends.modal.CANCEL_S", 0.1)
+    delivering, gate, sent = threading.Event(), threading.Event(), []
+
+    def hold(input_id, given):
+        if is_clip(given):
+            sent.append(input_id)
+            delivering.set()
+            gate.wait(60)
+
+    made = backend.describe()["made"]
+    server.servicer.on_deliver = hold
+    request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=30, seed=62))
+    future = backend.submit(request, on_chunk=lambda chunk: None)
+    assert delivering.wait(60)
+
+    future.cancel()
+    backend._loop.settle(1.0)  # longer than a cancellation is waited for elsewhere
+    gate.set()
+
+    while sent[0] not in server.servicer.cancelled:
+        assert backend.describe()["made"] == made
+    while backend.describe()["in_flight"]:
+        time.sleep(0.02)
+    assert backend.describe()["made"] == made
 
 
 def job_entries():
