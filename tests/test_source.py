@@ -168,6 +168,7 @@ def damaged_archive():
         archive(b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((("),
         damaged_archive(),
     ],
+    ids=["no arrays", "a damaged header", "damaged data"],
 )
 def test_a_crafted_or_damaged_archive_is_not_the_codes_of_a_clip(content):
     with pytest.raises(ValueError, match="it holds no codes of a clip"):

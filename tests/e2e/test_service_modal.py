@@ -101,6 +101,18 @@ def test_clips_that_continue_a_sound_are_the_engines_own_and_it_is_sent_once(
         np.testing.assert_array_equal(clip.codes, own[clip.request.seed].codes)
 
 
+def test_a_sound_that_the_app_may_have_forgotten_is_sent_again(server, backend, monkeypatch):
+    request = GenerationRequest(prompt=PROMPT, begin_with=hum(1.1), duration=2, seed=0)
+    list(backend.generate([request]))
+    sources = server.servicer.dicts[server.servicer.named_dicts["musicgen-sources"]]
+    sources.clear()
+    list(backend.generate([request]))
+    assert not sources  # it was sent moments ago
+    monkeypatch.setattr("musicgen_lab.backends.modal.RESEND_S", -1.0)
+    list(backend.generate([request]))
+    assert len(sources) == 1
+
+
 def test_one_deployment_serves_several_models_side_by_side(server, backend):
     request = GenerationRequest(prompt=PROMPT, duration=1, seed=3)
     asked = [request.with_model("facebook/musicgen-small"), request]
