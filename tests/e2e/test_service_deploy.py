@@ -65,7 +65,7 @@ def test_the_gpu_class_is_kept_for_two_minutes_and_scales_by_modals_own_means(se
     assert data.autoscaler_settings.max_containers == 4
     assert (data.timeout_secs, data.startup_timeout_secs) == (600, 1800)
     function = data.ranked_functions[0].function
-    assert (function.max_concurrent_inputs, function.target_concurrent_inputs) == (32, 10)
+    assert (function.max_concurrent_inputs, function.target_concurrent_inputs) == (64, 10)
     assert function.checkpointing_enabled
 
 
