@@ -249,10 +249,10 @@ def test_a_clip_that_is_no_sound_is_stored_as_a_failure(tmp_path):
 
 def test_leftovers_of_killed_processes_go_after_an_hour_and_fresh_ones_stay(tmp_path):
     run_two(tmp_path)
-    old = [tmp_path / name / ".old.1.tmp" for name in (".", "clips", "listening")]
+    old = [tmp_path / name / ".old.1.tmp" for name in (".", "clips", "sources", "listening")]
     fresh = tmp_path / ".sweep.json.2.tmp"
-    (tmp_path / "listening").mkdir()
     for path in (*old, fresh):
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"RIFF")
     for path in old:
         os.utime(path, (0, 0))
