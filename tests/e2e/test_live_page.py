@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from musicgen_lab.source import Source
 from musicgen_lab.web.settings import WebSettings
 from tests.e2e.browser import DESKTOP, PHONE, chromium
 from tests.support.demo_engine import open_demo
@@ -156,6 +157,7 @@ def test_stop_frees_the_rows_and_what_was_made_stays(open_live, service):
     assert service[1].describe()["made"] == made  # they were given up, not finished
     assert page.locator(".cell .state").all_inner_texts() == ["stopped"] * 9
     assert media(page, "media.duration") > 0
+    assert media(page, "media.complete") is True  # so that it ends when it is played
     assert page.get_by_role("button", name="Stop").is_disabled()
 
 
@@ -279,6 +281,30 @@ def test_a_clip_goes_on_from_a_sound_file(open_live, tmp_path):
     assert page.get_by_label("begin_with", exact=True).input_value() == ""
     assert "begin_with" not in page.evaluate("location.hash")
     assert page.get_by_role("button", name="Make", exact=True).is_enabled()
+
+
+def test_of_two_sound_files_the_later_choice_counts_and_make_waits_for_it(open_live, tmp_path):
+    page, uploads = open_live(SHORT), []
+    planned(page)
+    page.route(
+        "**/sources", lambda upload: uploads.append(upload)
+    )  # they arrive when the test lets them
+    page.get_by_text("More parameters").click()
+    sounds = [sound_file(sine(hertz, amplitude=0.5, duration_s=0.5)) for hertz in (220, 440)]
+    for number, sound in enumerate(sounds):
+        (tmp_path / f"{number}.wav").write_bytes(sound)
+        with page.expect_request("**/sources"):
+            page.get_by_label("begin_with", exact=True).set_input_files(tmp_path / f"{number}.wav")
+    make_button = page.get_by_role("button", name="Make", exact=True)
+    assert make_button.is_disabled()
+    digest = Source.of_bytes(sounds[1], "a sound").digest
+    for upload in reversed(uploads):
+        with page.expect_response("**/sources") as answer:
+            upload.continue_()
+        answer.value.finished()
+        page.wait_for_function("digest => location.hash.includes(digest)", arg=digest)
+    page.wait_for_selector("#make:enabled")
+    assert f"begin_with={digest}" in page.evaluate("location.hash")
 
 
 def test_a_value_outside_its_limits_is_named_at_its_input(open_live):
