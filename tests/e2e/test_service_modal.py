@@ -102,7 +102,9 @@ def test_clips_that_continue_a_sound_are_the_engines_own_and_it_is_sent_once(
 
 
 def test_a_sound_that_the_app_may_have_forgotten_is_sent_again(server, backend, monkeypatch):
-    request = GenerationRequest(prompt=PROMPT, begin_with=hum(1.1), duration=2, seed=0)
+    request = backend.resolve(
+        GenerationRequest(prompt=PROMPT, begin_with=hum(1.1), duration=2, seed=0)
+    )
     list(backend.generate([request]))
     sources = server.servicer.dicts[server.servicer.named_dicts["musicgen-sources"]]
     sources.clear()
