@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import pytest
 
@@ -30,15 +29,6 @@ def report(tmp_path_factory):
         duration=2,
     )
     return make_report(folder, self_contained=False, progress=False)
-
-
-def pytest_configure():
-    """Set what this process and those that it starts go by, before any of them imports torch."""
-    # Hundreds of processes are started, each of which would compile all that it imports.
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    sys.dont_write_bytecode = False
-    if "PYTEST_XDIST_WORKER" in os.environ:  # several of them share the processor (`pytest -n 2`)
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(optionalhook=True)
