@@ -8,7 +8,7 @@ import math
 import os
 import queue
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,10 +24,9 @@ from musicgen_lab.backends.submitting import (
     TRIES,
     Result,
     RetryLater,
+    SubmittedStreams,
     generate_by_submitting,
-    of_one_request,
     resolve_served,
-    stream_by_submitting,
 )
 from musicgen_lab.backends.wire import FORMAT, check_format, unpack, unpack_chunk
 from musicgen_lab.clip import Clip, Failure, checked
@@ -35,7 +34,7 @@ from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.limits import WINDOW_S
 from musicgen_lab.request import MODEL_MAX_CHARACTERS, TOP_K_MAX, GenerationRequest
 from musicgen_lab.source import SOURCE_MAX_BYTES, Source
-from musicgen_lab.streaming import OnChunk, SoundChunk
+from musicgen_lab.streaming import OnChunk
 
 if TYPE_CHECKING:
     import httpx2
@@ -91,7 +90,7 @@ class _Making:
             self.reported_s = made_s
 
 
-class HttpBackend:
+class HttpBackend(SubmittedStreams):
     """A MusicGen Lab service at a URL: on Modal, or `musicgen-lab serve` anywhere.
 
     A request becomes a job of the service and is polled until it has ended; a service without jobs
@@ -236,23 +235,9 @@ class HttpBackend:
         """
         return self._loop.start(self._make(_Making(request, on_chunk=on_chunk)))
 
-    def stream(self, request: GenerationRequest) -> Generator[SoundChunk]:
-        """Yield the sound of a request while it is made, as in `Streams`."""
-        return of_one_request(self.stream_all([request]))
-
-    def stream_all(
-        self, requests: Sequence[GenerationRequest]
-    ) -> Generator[tuple[int, SoundChunk | Failure]]:
-        """Yield the sound of several requests while they are made, as in `Streams`."""
-        return self._stream([self.resolve(request) for request in requests])
-
-    def _stream(
-        self, resolved: Sequence[GenerationRequest]
-    ) -> Generator[tuple[int, SoundChunk | Failure]]:
-        try:
-            yield from stream_by_submitting(self.submit, resolved)
-        finally:
-            self._loop.settle(2 * CANCEL_S)
+    def settle(self) -> None:
+        """Wait a moment for what was cancelled to be cancelled at the service too."""
+        self._loop.settle(2 * CANCEL_S)
 
     def generate(
         self, requests: Iterable[GenerationRequest], on_progress: OnProgress | None = None
@@ -270,7 +255,7 @@ class HttpBackend:
                 events=events,
             )
         finally:
-            self._loop.settle(2 * CANCEL_S)
+            self.settle()
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
         """Return None: the machine behind the address is unknown."""
@@ -279,7 +264,7 @@ class HttpBackend:
     def close(self, drain_s: float = 0.0) -> None:
         """Cancel all requests in flight, here and at the service, and close every connection."""
         self._loop.cancel_all()
-        self._loop.settle(2 * CANCEL_S)
+        self.settle()
         self._loop.wait(self._client.aclose())
 
     def _ask_once(self) -> _Served:

@@ -9,7 +9,6 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
-    Generator,
     Iterable,
     Iterator,
     Mapping,
@@ -28,17 +27,16 @@ from musicgen_lab.backends.submitting import (
     REQUEST_ID,
     TRIES,
     Result,
+    SubmittedStreams,
     generate_by_submitting,
-    of_one_request,
     resolve_served,
-    stream_by_submitting,
 )
 from musicgen_lab.backends.wire import check_format, plain, unpack, unpack_chunk
-from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.clip import Clip
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.request import TOP_K_MAX, GenerationRequest
 from musicgen_lab.source import Source
-from musicgen_lab.streaming import OnChunk, SoundChunk
+from musicgen_lab.streaming import OnChunk
 
 if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
@@ -49,7 +47,7 @@ CANCEL_S = 10.0  # for sending cancellations to Modal
 RESEND_S = 24 * 3600.0  # age of what clips begin with, which the app forgets after a week
 
 
-class ModalBackend:
+class ModalBackend(SubmittedStreams):
     """The service that `modal deploy service/app.py` deployed, called by name.
 
     What clips begin with is sent once a day, to a dict of the app, which forgets it after a week
@@ -146,23 +144,9 @@ class ModalBackend:
         stream = None if on_chunk is None else _Stream(request, on_chunk)
         return self._loop.start(self._make(request, REQUEST_ID.get(), stream))
 
-    def stream(self, request: GenerationRequest) -> Generator[SoundChunk]:
-        """Yield the sound of a request while it is made, as in `Streams`."""
-        return of_one_request(self.stream_all([request]))
-
-    def stream_all(
-        self, requests: Sequence[GenerationRequest]
-    ) -> Generator[tuple[int, SoundChunk | Failure]]:
-        """Yield the sound of several requests while they are made, as in `Streams`."""
-        return self._stream([self.resolve(request) for request in requests])
-
-    def _stream(
-        self, resolved: Sequence[GenerationRequest]
-    ) -> Generator[tuple[int, SoundChunk | Failure]]:
-        try:
-            yield from stream_by_submitting(self.submit, resolved)
-        finally:
-            self._loop.settle(CANCEL_S)
+    def settle(self) -> None:
+        """Wait a moment for what was cancelled to be cancelled on Modal too."""
+        self._loop.settle(CANCEL_S)
 
     def progress(self, future: Future[Result]) -> None:
         """Return None: Modal does not report the progress of a call."""
@@ -181,7 +165,7 @@ class ModalBackend:
         try:
             yield from generate_by_submitting(self.submit, requests, at_once=self._at_once)
         finally:
-            self._loop.settle(CANCEL_S)
+            self.settle()
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
         """Return the approximate wall-clock seconds with all containers that may start."""
@@ -259,7 +243,7 @@ class ModalBackend:
     def close(self, drain_s: float = 0.0) -> None:
         """Cancel all requests in flight, here and on Modal."""
         self._loop.cancel_all()
-        self._loop.settle(CANCEL_S)
+        self.settle()
 
     def _about(self) -> Mapping[str, Any]:
         """Return the service's description; this starts no GPU."""

@@ -7,6 +7,7 @@ disconnect.
 from __future__ import annotations
 
 import queue
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
@@ -226,6 +227,39 @@ def stream_by_submitting(
     finally:
         for future in futures:
             future.cancel()
+
+
+class SubmittedStreams(ABC):
+    """The `Streams` of a backend that takes requests one at a time, as `Submits` does."""
+
+    @abstractmethod
+    def resolve(self, request: GenerationRequest) -> GenerationRequest:
+        """Return the request with its model named and its revision fixed."""
+
+    @abstractmethod
+    def submit(self, request: GenerationRequest, on_chunk: OnChunk | None = None) -> Future[Result]:
+        """Submit a resolved request; cancelling the future frees its slot."""
+
+    def settle(self) -> None:  # noqa: B027  # most have nothing to wait for
+        """Wait for what the end of a stream cancelled."""
+
+    def stream(self, request: GenerationRequest) -> Generator[SoundChunk]:
+        """Yield the sound of a request while it is made, as in `Streams`."""
+        return of_one_request(self.stream_all([request]))
+
+    def stream_all(
+        self, requests: Sequence[GenerationRequest]
+    ) -> Generator[tuple[int, SoundChunk | Failure]]:
+        """Yield the sound of several requests while they are made, as in `Streams`."""
+        return self._stream([self.resolve(request) for request in requests])
+
+    def _stream(
+        self, resolved: Sequence[GenerationRequest]
+    ) -> Generator[tuple[int, SoundChunk | Failure]]:
+        try:
+            yield from stream_by_submitting(self.submit, resolved)
+        finally:
+            self.settle()
 
 
 def of_one_request(

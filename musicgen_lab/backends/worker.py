@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,14 +18,13 @@ from musicgen_lab.backends.submitting import (
     Closing,
     EngineLost,
     Result,
+    SubmittedStreams,
     generate_by_submitting,
-    of_one_request,
     resolve_served,
-    stream_by_submitting,
 )
 from musicgen_lab.clip import Clip, Failure, Provenance
 from musicgen_lab.request import GenerationRequest
-from musicgen_lab.streaming import OnChunk, SoundChunk
+from musicgen_lab.streaming import OnChunk
 
 
 class SteppedEngine(Protocol):
@@ -61,7 +60,7 @@ class _InFlight:
     steps_done: int = 0  # as last reported: the engine forgets a clip before it is decoded
 
 
-class EngineWorker:
+class EngineWorker(SubmittedStreams):
     """One engine and the thread that steps it. A `Backend` that serves one model.
 
     An error may leave the engine's device unusable. The worker then fails the requests in flight
@@ -179,16 +178,6 @@ class EngineWorker:
     ) -> Iterator[Result]:
         """Make a clip or a failure of every request, in the order of finishing."""
         return generate_by_submitting(self.submit, requests, at_once=self.max_clips)
-
-    def stream(self, request: GenerationRequest) -> Generator[SoundChunk]:
-        """Yield the sound of a request while it is made, as in `Streams`."""
-        return of_one_request(self.stream_all([request]))
-
-    def stream_all(
-        self, requests: Sequence[GenerationRequest]
-    ) -> Generator[tuple[int, SoundChunk | Failure]]:
-        """Yield the sound of several requests while they are made, as in `Streams`."""
-        return stream_by_submitting(self.submit, [self.resolve(request) for request in requests])
 
     def check(self) -> None:
         """Return if a request would be accepted now.
