@@ -21,7 +21,7 @@ from starlette.responses import FileResponse
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import InvalidRequest, RunFolderUnwritable
 from musicgen_lab.live.recent_clips import RecentClips
-from musicgen_lab.report.provenance import command, python_code
+from musicgen_lab.report.provenance import cli_command, python_code
 from musicgen_lab.request import REQUEST_FIELDS, GenerationRequest
 from musicgen_lab.runs.interpreter import (
     NEUTRAL_FOLDER,
@@ -84,15 +84,15 @@ def add_kept_runs(
     @app.post("/live/kept", include_in_schema=False)
     async def keep(request: Request) -> Response:
         wanted = [app.state.resolve(fields) for fields in await read_requests(request)]
-        chosen = [clips.get(one.key()) for one in wanted]
-        missing = chosen.count(None)
+        chosen = [clip for one in wanted if (clip := clips.get(one.key())) is not None]
+        missing = len(wanted) - len(chosen)
         if missing:
             raise Refusal(
                 409, f"{missing} of these clips are not in memory any more; make them again first"
             )
         folder = runs.absolute() / f"live-{datetime.now():%Y-%m-%d-%H%M%S}-{secrets.token_hex(2)}"
         try:
-            run, design = await asyncio.to_thread(store, folder, [clip for clip in chosen if clip])
+            run, design = await asyncio.to_thread(store, folder, chosen)
         except InvalidRequest as error:
             raise refuse_field(error) from None
         except RunFolderUnwritable as error:
@@ -102,11 +102,11 @@ def add_kept_runs(
         task = asyncio.create_task(make_report(kept[name], reporting))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        made = [describe(clip) for clip in chosen if clip]
+        made = [describe(clip) for clip in chosen]
         return json_response(
             {
                 "folder": str(folder),
-                "command": command(design, made, run) if design["kind"] == "grid" else "",
+                "command": cli_command(design, made, run),
                 "python": python_code(design, made, run),
                 "state": f"live/kept/{name}",
                 "report": f"live/kept/{name}/report.html",

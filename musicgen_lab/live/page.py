@@ -15,12 +15,13 @@ from fastapi import FastAPI, Request, Response
 
 from musicgen_lab.live.loudness import can_match
 from musicgen_lab.live.recent_clips import BYTES_MAX, RecentClips
-from musicgen_lab.live.streams import EventStream, LiveStreams
+from musicgen_lab.live.streams import LiveStreams
 from musicgen_lab.player import player_script, player_style
 from musicgen_lab.request import GenerationRequest, ignored_by_choice
 from musicgen_lab.web.access import check_key
 from musicgen_lab.web.body import check_fields, parse_object, read_fields
 from musicgen_lab.web.responses import Refusal, json_response
+from musicgen_lab.web.streams import Streamed
 
 STATIC = Path(__file__).parent / "static"
 PAGE_STYLE = Path(__file__).parents[1] / "report" / "templates" / "page" / "page.css"
@@ -88,7 +89,8 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
         cells = await read_requests(request)
         wanted = [app.state.resolve(fields) for fields in cells]
         request.state.log |= {"clips": len(wanted)}
-        return EventStream(streams.start(wanted))
+        stream = streams.start(wanted)
+        return Streamed(stream.lines(), stream.close, "application/x-ndjson")
 
     @app.delete("/live/clips/{stream}/{cell}", include_in_schema=False)
     async def cancel_clip(request: Request, stream: str, cell: int) -> Response:

@@ -11,8 +11,6 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import numpy as np
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from musicgen_lab.backends.submitting import Result, Submits
 from musicgen_lab.clip import Clip, Failure, Samples
@@ -129,6 +127,11 @@ class LiveStream:
         for future in list(self._futures.values()):
             future.cancel()
 
+    async def lines(self) -> AsyncIterator[str]:
+        """Yield the events of all cells, a line of JSON each."""
+        async for event in self.events():
+            yield f"{json.dumps(event, allow_nan=False)}\n"
+
     async def events(self) -> AsyncIterator[Event]:
         """Yield the events of all cells until each has ended.
 
@@ -203,23 +206,3 @@ class LiveStream:
             "elapsed_s": round(clip.elapsed_s, 3),
             "matched_gain_db": matched_gain_db(clip),
         }
-
-
-class EventStream(StreamingResponse):
-    """A stream's events, a line of JSON each; when the client leaves, its clips are cancelled."""
-
-    def __init__(self, stream: LiveStream) -> None:
-        self._stream = stream
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(self._lines(), headers=headers, media_type="application/x-ndjson")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events until all clips have ended or the client has left."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._stream.close()
-
-    async def _lines(self) -> AsyncIterator[str]:
-        async for event in self._stream.events():
-            yield f"{json.dumps(event, allow_nan=False)}\n"

@@ -51,7 +51,7 @@ def provenance(table: RunTable) -> HTML:
 
 
 def command(design: Mapping[str, Any], records: Sequence[Mapping[str, Any]], run: RunFolder) -> str:
-    """Return the code that reproduces a design: a command for a grid, Python for others.
+    """Return the code that reproduces a design: a command where there is one, else Python.
 
     Every value is quoted, since a run folder may be untrusted.
 
@@ -63,13 +63,24 @@ def command(design: Mapping[str, Any], records: Sequence[Mapping[str, Any]], run
         Of its clips: `status`, `model`, `engine`, `device` and `dtype` are read.
     run : RunFolder
     """
+    return cli_command(design, records, run) or python_code(design, records, run)
+
+
+def cli_command(
+    design: Mapping[str, Any], records: Sequence[Mapping[str, Any]], run: RunFolder
+) -> str:
+    """Return the command that reproduces a design, or "" if options cannot say it.
+
+    They say grids only, without both values of a switch and without a field that is not given for
+    some clips. Parameters are those of `command`.
+    """
     lists = [values for values in design["fields"].values() if isinstance(values, list)]
     has_no_option = any(
         len(values) > 1 and any(value is None or isinstance(value, bool) for value in values)
         for values in lists
     )
     if design["kind"] != "grid" or has_no_option:
-        return python_code(design, records, run)
+        return ""
     fields = _fields(design, run)
     fields.setdefault("model", _models(records)[:1])
     words = ["musicgen-lab", "sweep"]

@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
+from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -92,24 +93,24 @@ class OggEncoder:
 
 
 class Streamed(StreamingResponse):
-    """A response whose clip is cancelled when it ends, however it ends."""
+    """A response that is sent while it is made, and then calls `on_end`, however it ends."""
 
     def __init__(
         self,
-        content: AsyncIterator[bytes],
-        making: Future[Result],
+        content: AsyncIterator[str | bytes],
+        on_end: Callable[[], object],
         media_type: str,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(content, media_type=media_type, headers={**NO_BUFFERING, **headers})
-        self._making = making
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._making.cancel()
+            self._on_end()
 
 
 async def stream_clip(
@@ -177,7 +178,7 @@ async def stream_clip(
         content = _sound(all_chunks, _encoder(first, media_type, sample_format))
     duration_s = first.total_samples / first.sample_rate
     headers = sound_headers(wanted, duration_s, warnings)
-    return Streamed(content, making, media_type=media_type, headers={**NO_BUFFERING, **headers})
+    return Streamed(content, making.cancel, media_type, headers)
 
 
 async def _chunks(events: asyncio.Queue[Event]) -> AsyncIterator[SoundChunk | Failure]:
