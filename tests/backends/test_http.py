@@ -13,7 +13,6 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from musicgen_lab.backends.http import HttpBackend
 from musicgen_lab.backends.submitting import Busy
 from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.clip import Clip, Failure
@@ -33,19 +32,6 @@ def make(backend, **fields):
     request = backend.resolve(GenerationRequest(**{"prompt": "x", "duration": 1, **fields}))
     (result,) = backend.generate([request])
     return result
-
-
-@pytest.fixture
-def connect():
-    opened = []
-
-    def connect(address, **options):
-        opened.append(HttpBackend(address, **options))
-        return opened[-1]
-
-    yield connect
-    for backend in opened:
-        backend.close()
 
 
 def test_a_clip_arrives_sample_for_sample_with_its_provenance(connect):

@@ -8,7 +8,6 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 from musicgen_lab.backends import Streams
-from musicgen_lab.backends.http import HttpBackend
 from musicgen_lab.backends.wire import FORMAT
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import ModelUnavailable
@@ -28,19 +27,6 @@ def ask(seed=0, **fields):
 
 def joined(chunks):
     return np.concatenate([chunk.samples for chunk in chunks], axis=1)
-
-
-@pytest.fixture
-def connect():
-    opened = []
-
-    def connect(address, **options):
-        opened.append(HttpBackend(address, **options))
-        return opened[-1]
-
-    yield connect
-    for backend in opened:
-        backend.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,3 @@
 """The tiny models that the engine's tests share."""
 
-from tests.support.cases import case, make_case, mono, one_thread  # noqa: F401
+from tests.support.cases import case, make_case, make_short, mono, one_thread  # noqa: F401

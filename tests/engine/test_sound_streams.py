@@ -9,7 +9,7 @@ import torch
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.engine import sound_streams
 from musicgen_lab.engine.codec import Codec
-from tests.support.cases import PROMPTS, codes_source, sampled, tokens_of, with_short_windows
+from tests.support.cases import PROMPTS, codes_source, sampled, tokens_of
 
 LONG = {"duration": 2.75, "extend_stride": 1.0}  # three of the short windows
 
@@ -19,20 +19,6 @@ def busy_listener(monkeypatch):
     """A listener who has always played everything: chunks are as short as they can be."""
     moments = itertools.count(step=1000)
     monkeypatch.setattr(sound_streams.time, "monotonic", lambda: next(moments))
-
-
-@pytest.fixture(scope="module")
-def short(make_case, tmp_path_factory):
-    """Return a tiny model with windows of 1.2 s, by the name of its architecture."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            folder = tmp_path_factory.mktemp(f"{name} in short windows") / "model"
-            made[name] = with_short_windows(make_case(name), folder)
-        return made[name]
-
-    return make
 
 
 def stream(engine, request):
@@ -66,8 +52,8 @@ def test_the_chunks_of_a_clip_are_the_clip(case):
 
 
 @pytest.mark.parametrize("name", ["mono", "stereo"])
-def test_a_clip_of_several_windows_is_heard_across_their_seams(short, name):
-    chunks, clip = stream(short(name).engine, sampled(**LONG))
+def test_a_clip_of_several_windows_is_heard_across_their_seams(make_short, name):
+    chunks, clip = stream(make_short(name).engine, sampled(**LONG))
 
     assert len(chunks) >= 10
     check(chunks, clip)
@@ -76,8 +62,10 @@ def test_a_clip_of_several_windows_is_heard_across_their_seams(short, name):
 
 
 @pytest.mark.parametrize("include_start", [True, False])
-def test_a_clip_that_begins_with_given_codes_is_heard_with_or_without_them(short, include_start):
-    engine = short("mono").engine
+def test_a_clip_that_begins_with_given_codes_is_heard_with_or_without_them(
+    make_short, include_start
+):
+    engine = make_short("mono").engine
     given = codes_source(engine, tokens_of(engine, sampled(PROMPTS[2], seed=9))[:, :25])
 
     chunks, clip = stream(engine, sampled(**LONG, begin_with=given, include_start=include_start))

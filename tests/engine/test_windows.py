@@ -21,7 +21,6 @@ from tests.support.cases import (
     greedy,
     sampled,
     tokens_of,
-    with_short_windows,
 )
 from tests.support.reference import needs_audiocraft
 from tests.support.sounds import noise, sine
@@ -29,19 +28,6 @@ from tests.support.sources import sound_file
 
 LONG_S = 2.75  # three windows: 0 to 1.2, 1.0 to 2.2, 2.0 to 2.75 s
 FIELDS = {"duration": LONG_S, "extend_stride": 1.0}
-
-
-@pytest.fixture(scope="module")
-def make_short(make_case, tmp_path_factory):
-    made = {}
-
-    def make(name):
-        if name not in made:
-            folder = tmp_path_factory.mktemp(f"{name} in short windows") / "model"
-            made[name] = with_short_windows(make_case(name), folder)
-        return made[name]
-
-    return make
 
 
 @pytest.fixture(scope="module", params=["mono", "stereo", "deep"])

@@ -75,6 +75,20 @@ def with_short_windows(case: Case, folder: Path) -> Case:
     return Case(case.checkpoint, folder, engine)
 
 
+@pytest.fixture(scope="module")
+def make_short(make_case, tmp_path_factory):
+    """Return a tiny model with windows of 1.2 s, by the name of its architecture."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp(f"{name} in short windows") / "model"
+            made[name] = with_short_windows(make_case(name), folder)
+        return made[name]
+
+    return make
+
+
 def codes_source(engine: Engine, codes: torch.Tensor) -> Source:
     """Return the source of codes (K, frames) of an engine's codec."""
     codec = engine.provenance.details[CODEC]
