@@ -42,7 +42,7 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
     """
     backend, settings, models = app.state.backend, app.state.settings, app.state.models
     clips = RecentClips(0 if runs is None else BYTES_MAX)
-    streams = LiveStreams(backend, app.state.admission, clips)
+    streams = LiveStreams(backend, app.state.admission, clips, timeout_s=settings.timeout_s)
     files = {name: _reader(STATIC / name) for name in ("live.css", *_script_names())} | {
         "page.css": _reader(PAGE_STYLE),
         "player.css": player_style,
@@ -89,7 +89,7 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
         cells = await read_requests(request)
         wanted = [app.state.resolve(fields) for fields in cells]
         request.state.log |= {"clips": len(wanted)}
-        stream = streams.start(wanted)
+        stream = streams.start(wanted, request.state.log)
         return Streamed(stream.lines(), stream.close, "application/x-ndjson")
 
     @app.delete("/live/clips/{stream}/{cell}", include_in_schema=False)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import logging
 
 import httpx2
 import numpy as np
 import pytest
 
+from musicgen_lab.live.recent_clips import RecentClips
+from musicgen_lab.live.streams import LiveStreams
+from musicgen_lab.request import GenerationRequest
+from musicgen_lab.web.app import create_app
+from musicgen_lab.web.responses import Refusal
 from musicgen_lab.web.settings import WebSettings
 from tests.support.demo_engine import open_demo
 from tests.support.live import live_service
 from tests.support.sine_engine import SineEngine, sine_worker
+from tests.support.sines import sine_clip
 
 TWO = {"fields": {"prompt": "calm", "duration": 1, "seed": 7}, "cells": [{"temperature": 0.7}, {}]}
 ENDLESS = {"fields": {"prompt": "calm", "duration": 30}, "cells": [{"seed": n} for n in range(3)]}
@@ -138,6 +146,65 @@ def test_more_clips_than_may_wait_are_refused_and_none_of_them_is_made():
         answer = httpx2.post(f"{address}/live/clips", json=body)
         assert answer.status_code == 429 and answer.headers["Retry-After"]
         wait_until_free(worker)
+
+
+def test_clips_that_are_not_finished_in_time_fail_with_the_limit_and_free_their_rows(caplog):
+    class StuckAfterOne(SineEngine):
+        def step(self):
+            return [] if self.made else super().step()
+
+    caplog.set_level(logging.INFO, "musicgen_lab.service")
+    worker = sine_worker(StuckAfterOne())
+    with live_service(worker, settings=WebSettings(timeout_s=0.3)) as address:
+        body = {"fields": {"prompt": "a"}, "cells": [{"seed": n} for n in range(3)]}
+        events = events_of(httpx2.Client(base_url=address, timeout=60), body)
+        wait_until_free(worker)
+    assert of(events, "clip", 0)
+    for cell in (1, 2):
+        assert of(events, "failed", cell)[0]["detail"].startswith(
+            "no clip was finished within 0.3 s; make fewer or shorter ones"
+        )
+    assert events[-1] == {"type": "end"}
+    line = json.loads(caplog.messages[-1])
+    assert (line["clips"], line["failed"], line["error"]) == (3, 2, "Timeout")
+
+
+def test_sound_is_sent_in_short_parts_by_turns_so_that_no_cell_waits_for_another(service):
+    cells = [{"seed": n} for n in range(3)]
+    events = events_of(service, {"fields": {"prompt": "a", "duration": 4}, "cells": cells})
+    sounds = [event for event in events if event["type"] == "sound"]
+    seconds = [len(base64.b64decode(event["pcm"])) / 2 / event["sample_rate"] for event in sounds]
+    assert max(seconds) <= 0.5
+    for cell in range(3):
+        assert pcm(events, cell).size == 4 * sounds[0]["sample_rate"]
+
+
+def test_sound_that_nobody_reads_is_there_once_and_no_more_is_begun_beyond_a_limit():
+    async def read_late():
+        worker = sine_worker()
+        admission = create_app(worker).state.admission
+        streams = LiveStreams(
+            worker, admission, RecentClips(0), timeout_s=60, unsent_max_bytes=50_000
+        )
+        request = worker.resolve(GenerationRequest(prompt="a", duration=2))
+        clip = sine_clip(request)
+        unread = streams.start([request], {})
+        events = unread.events()
+        await asyncio.wrap_future(unread._cells[0].future)
+        assert unread.unsent_bytes == clip.samples.nbytes  # it came in parts, and then whole
+        with pytest.raises(Refusal, match="sound wait to be read by slow clients") as refused:
+            streams.start([request], {})
+        kinds = [event["type"] async for event in events]
+        size = (refused.value.status, unread.unsent_bytes)
+        unread.close()
+        streams.start([request], {}).close()
+        worker.close()
+        return kinds, size
+
+    kinds, (status, unsent_bytes) = asyncio.run(read_late())
+    assert (status, unsent_bytes) == (429, 0)
+    assert kinds[:2] == ["stream", "started"] and kinds[-2:] == ["clip", "end"]
+    assert kinds.count("sound") == 4
 
 
 def test_a_plan_says_how_many_clips_how_long_and_what_has_no_effect(service):
