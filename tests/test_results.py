@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from shutil import rmtree
 
@@ -13,6 +14,7 @@ import pytest
 from musicgen_lab import InvalidRequest, ModelUnavailable, Results, Sweep
 from musicgen_lab.analysis import features
 from musicgen_lab.analysis.aesthetics import SCORES
+from musicgen_lab.analysis.perceptual import Clap
 from musicgen_lab.request import REQUEST_FIELDS
 from musicgen_lab.runs import measuring
 from tests.support.reference import needs_aesthetics
@@ -52,8 +54,27 @@ def test_pandas_reads_the_saved_frame_and_it_is_the_same(run):
     pd.testing.assert_frame_equal(pd.read_parquet(results.results_path), results.frame)
 
 
-@pytest.mark.parametrize("harm", [lambda p: p.unlink(), lambda p: p.write_bytes(b"PAR1")])
-def test_the_saved_frame_is_rebuilt_when_it_is_gone_or_damaged(run, harm):
+def _replace_by_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _replace_by_link(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b"PAR1"),
+        _replace_by_pipe,
+        _replace_by_link,
+    ],
+    ids=["gone", "damaged", "a pipe", "a link to an endless file"],
+)
+def test_the_saved_frame_is_rebuilt_when_it_is_gone_or_cannot_be_read(run, harm):
     before = Results.open(run).frame
     harm(run / "results.parquet")
     pd.testing.assert_frame_equal(Results.open(run).frame, before)
@@ -203,6 +224,23 @@ def test_text_similarity_is_computed_once(run, tmp_path_factory):
     pd.testing.assert_frame_equal(Results.open(run).text_similarity(source), found)
     with pytest.raises(ModelUnavailable, match="all other features work without it"):
         Results.open(run).text_similarity(source + "/another")
+
+
+def test_what_a_model_said_of_clips_before_ctrl_c_is_kept(run, tmp_path_factory, monkeypatch):
+    source = make_clap(tmp_path_factory.mktemp("clap"))
+    similarity, asked = Clap.similarity, []
+
+    def interrupted(clap, *arguments):
+        asked.append(arguments)
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return similarity(clap, *arguments)
+
+    monkeypatch.setattr(Clap, "similarity", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Results.open(run).text_similarity(source)
+    assert Results.open(run).text_similarity(source)["text_similarity"].notna().sum() == 6
+    assert len(asked) == 5 + 2
 
 
 @needs_aesthetics

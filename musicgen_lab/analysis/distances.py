@@ -138,4 +138,6 @@ def mean_distances(distances: Array, groups: Sequence[int]) -> Array:
 def _pairwise(rows: Array, metric: str) -> Array:
     from scipy.spatial.distance import pdist, squareform
 
-    return np.asarray(squareform(pdist(rows, metric)))
+    distances = squareform(pdist(rows, metric))
+    np.fill_diagonal(distances, np.where(np.isnan(rows).any(axis=1), np.nan, 0))
+    return np.asarray(distances)

@@ -29,7 +29,7 @@ from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.analysis.timbre import spectral_centroid_hz
 from musicgen_lab.limits import WINDOW_S
 
-WINDOWS_VERSION = 1
+WINDOWS_VERSION = 2
 """Raised when the measures of windows change, so that stored ones are measured again."""
 
 SHORTEST_S = 5.0  # a last window that adds less is measured together with the one before

@@ -115,7 +115,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stage(path, content).replace(path)
+        temporary = stage(path, content)
+        try:
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(path.parent, error) from error
 

@@ -232,12 +232,14 @@ def _stored_outputs(
     }
     if new:
         model = load(source)
-        for key, (path_in_run, given) in new.items():
-            samples, sample_rate = decode_audio((table.folder / path_in_run).read_bytes())
-            stored[key] = model(samples, sample_rate, *given)
-        # A read-only folder is not an error: the values are just not cached.
-        with contextlib.suppress(RunFolderUnwritable):
-            write_atomically(path, json.dumps(stored, indent=0).encode())
+        try:
+            for key, (path_in_run, given) in new.items():
+                samples, sample_rate = decode_audio((table.folder / path_in_run).read_bytes())
+                stored[key] = model(samples, sample_rate, *given)
+        finally:  # what was measured before a Ctrl-C is kept
+            # A read-only folder is not an error: the values are just not cached.
+            with contextlib.suppress(RunFolderUnwritable):
+                write_atomically(path, json.dumps(stored, indent=0).encode())
     return [stored[key] if key is not None else None for key in keys]
 
 

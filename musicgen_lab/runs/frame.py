@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.errors import MusicGenLabWarning, RunFolderUnwritable
 from musicgen_lab.request import LATER_DEFAULTS, REQUEST_FIELDS
-from musicgen_lab.runs.atomic_io import read_file, write_atomically
+from musicgen_lab.runs.atomic_io import UnreadableFile, read_file, write_atomically
 from musicgen_lab.runs.clip_store import ClipRecord
 from musicgen_lab.runs.run_folder import RunFolder
 
@@ -41,7 +41,8 @@ def with_features(rows: pd.DataFrame, run: RunFolder) -> pd.DataFrame:
     from musicgen_lab.analysis.features import FEATURES, FEATURES_VERSION
     from musicgen_lab.runs.measuring import measure_files
 
-    known = _measured_before(run)
+    saved = _read_saved(run)
+    known = _measured_before(saved)
     sounds = rows.dropna(subset=["audio_sha256"])
     new = {
         sound: run.path / path
@@ -55,7 +56,7 @@ def with_features(rows: pd.DataFrame, run: RunFolder) -> pd.DataFrame:
     ).astype({name: types[feature.kind] for name, feature in FEATURES.items()})
     frame = pd.concat([rows, measured], axis=1)
     frame.attrs |= {"features_version": FEATURES_VERSION, "sha256": _checksum(_measured(frame))}
-    _save(frame, run)
+    _save(frame, run, saved)
     return frame
 
 
@@ -119,14 +120,21 @@ def _row(record: ClipRecord) -> dict[str, Any]:
     return row
 
 
-def _measured_before(run: RunFolder) -> dict[str, dict[Any, Any]]:
-    """Return the features in the saved frame by the sound's checksum; none if it is out of date."""
+def _read_saved(run: RunFolder) -> bytes:
+    """Return the content of the saved frame; empty where it is missing or cannot be read."""
+    try:
+        return read_file(run.results_path, root=run.path, max_bytes=RESULTS_MAX_BYTES)
+    except (OSError, UnreadableFile):
+        return b""
+
+
+def _measured_before(content: bytes) -> dict[str, dict[Any, Any]]:
+    """Return the features in a saved frame by the sound's checksum; none if it is out of date."""
     import pandas as pd
 
     from musicgen_lab.analysis.features import FEATURES, FEATURES_VERSION
 
     try:
-        content = read_file(run.results_path, root=run.path, max_bytes=RESULTS_MAX_BYTES)
         saved = pd.read_parquet(io.BytesIO(content), columns=["audio_sha256", *FEATURES])
         measured = _measured(saved)
         if saved.attrs.get("features_version") != FEATURES_VERSION:
@@ -151,10 +159,10 @@ def _checksum(measured: Mapping[str, Mapping[Any, Any]]) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
-def _save(frame: pd.DataFrame, run: RunFolder) -> None:
+def _save(frame: pd.DataFrame, run: RunFolder, saved: bytes) -> None:
     content = frame.to_parquet(index=False)
     try:
-        if not run.results_path.exists() or run.results_path.read_bytes() != content:
+        if content != saved:
             write_atomically(run.results_path, content)
     except RunFolderUnwritable as error:
         warnings.warn(

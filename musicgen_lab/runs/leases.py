@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -66,7 +67,8 @@ class Leases:
         with _guard:
             try:
                 if not self._path.exists():  # opening and closing it would drop all locks on it
-                    self._path.touch()
+                    with suppress(FileExistsError):
+                        self._path.open("xb").close()
                 status = self._path.stat()
                 self._id = (os.getpid(), status.st_dev, status.st_ino)
                 if self._id not in _open_files:

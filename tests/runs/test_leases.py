@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from musicgen_lab.errors import RunFolderUnwritable
 from musicgen_lab.runs.leases import Leases
 
 A, B = "a" * 64, "b" * 64
@@ -58,6 +61,14 @@ def test_two_sweeps_in_one_process_exclude_each_other(tmp_path):
         with holder:
             assert taken == "False\n"
             holder.stdin.close()
+
+
+def test_a_file_of_leases_that_is_a_link_is_neither_followed_nor_made_elsewhere(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / ".leases").symlink_to(elsewhere)
+    with pytest.raises(RunFolderUnwritable), Leases(tmp_path):
+        pass
+    assert not elsewhere.exists()
 
 
 def test_giving_up_a_lease_twice_does_not_take_it_from_the_sweep_that_has_it_now(tmp_path):

@@ -261,6 +261,13 @@ def test_leftovers_of_killed_processes_go_after_an_hour_and_fresh_ones_stay(tmp_
     assert fresh.exists()
 
 
+def test_a_file_that_cannot_be_replaced_is_an_error_and_leaves_no_other(tmp_path):
+    (tmp_path / "sweep.json").mkdir()
+    with pytest.raises(RunFolderUnwritable):
+        atomic_io.write_atomically(tmp_path / "sweep.json", b"{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
 @pytest.mark.parametrize("name", ["clips", "set-aside"])
 def test_a_folder_of_clips_elsewhere_is_not_followed(tmp_path, name):
     run = tmp_path / "run"

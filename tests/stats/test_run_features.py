@@ -39,6 +39,16 @@ def test_clips_without_two_others_to_compare_have_no_diversity():
     assert np.isnan(values).all()
 
 
+def test_silent_and_failed_clips_take_nothing_from_the_diversity_of_the_others(tmp_path):
+    run = make_run(tmp_path, silent=[0], failed=[6], temperature=[0.5, 1.5], seed=range(5))
+    results = Results.open(run)
+    summary = results.summary("diversity_db")
+    assert summary["n"].to_list() == [4, 4]
+    assert summary["mean"].to_numpy() == pytest.approx(
+        results.diversity()["mel_cepstral_db"].to_numpy()
+    )
+
+
 def test_diversity_can_be_asked_for_in_tables_and_figures_alike(tmp_path):
     fields = {"temperature": [0.5, 1.0, 1.5], "cfg_coef": [1, 3], "seed": range(4)}
     results = Results.open(make_run(tmp_path, **fields))
