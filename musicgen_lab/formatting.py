@@ -28,6 +28,17 @@ def decimals_for(limits: tuple[float, float] | None) -> int:
     return min(6, max(0, (3 if close else 2) - math.floor(math.log10(size))))
 
 
+def split_names(text: str) -> list[str]:
+    """Split names at commas, without the spaces around them.
+
+    Examples
+    --------
+    >>> split_names("html, ipynb")
+    ['html', 'ipynb']
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def signed(value: float, decimals: int, *, plus: bool = False) -> str:
     """Format a number with a minus sign (U+2212), and optionally a plus sign.
 

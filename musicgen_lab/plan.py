@@ -326,7 +326,7 @@ class Plan:
     def __str__(self) -> str:
         made_by = f"{self.to_make:,} ({self.to_make_s:,.0f} s of audio)"
         if self.estimate_s is None:
-            time = "unknown until the model has been fetched"
+            time = "unknown"
         else:
             time = f"about {words_for_seconds(self.estimate_s)}"
         ways = list(dict.fromkeys(self.mismatches.values()))

@@ -63,7 +63,11 @@ def plain_number(value: Any) -> Any:
     (0.8, 0.7, 0.8)
     """
     is_half = False
-    if not isinstance(value, int | float | str) and hasattr(value, "item"):  # NumPy's or torch's
+    if (
+        not isinstance(value, int | float | str)
+        and hasattr(value, "item")  # NumPy's or torch's
+        and getattr(value, "ndim", 0) == 0
+    ):
         is_half = getattr(value, "itemsize", 0) == 2
         value = value.item()
     if not isinstance(value, float) or not abs(value) < FLOAT32_MAX:

@@ -26,7 +26,7 @@ from musicgen_lab.request import (
 )
 from musicgen_lab.results import Results
 from musicgen_lab.runs.run_folder import RunFolder
-from musicgen_lab.runs.sources import open_source
+from musicgen_lab.runs.sources import map_values, open_source
 from musicgen_lab.source import Source
 
 DEFAULT_SEED = 0
@@ -171,8 +171,17 @@ class Sweep:
                     field=name,
                     value=number,
                 )
+        _check_size(n * replicates)
+        if not isinstance(seed, numbers.Integral) or seed < 0:
+            raise InvalidRequest(
+                f"seed, of the design, must be a whole number of 0 or more, got {seed!r}",
+                field="seed",
+                value=seed,
+            )
         space: dict[str, Any] = {
-            name: given if isinstance(given, tuple) else _values(name, given)
+            name: tuple(map(plain_number, given))
+            if isinstance(given, tuple)
+            else _values(name, given)
             for name, given in fields.items()
         }
         for name in space.keys() - set(REQUEST_FIELDS):
@@ -242,7 +251,7 @@ class Sweep:
         return sweep
 
     def _set(self, design: dict[str, Any], points: Iterable[Mapping[str, Any]]) -> None:
-        self.design = _with_digests(design)
+        self.design = map_values(_as_recorded, design)
         self.requests = tuple(dict.fromkeys(GenerationRequest(**point) for point in points))
         distinct: dict[str, set[Any]] = {name: set() for name in SWEEP_ORDER}
         for request in self.requests:
@@ -434,15 +443,11 @@ def _too_few_points(n: int, distinct: int, space: Mapping[str, Any]) -> InvalidR
     )
 
 
-def _with_digests(design: Any) -> Any:
-    """Return a design with every source as its digest, as it is written down."""
-    if isinstance(design, Source):
-        return design.digest
-    if isinstance(design, dict):
-        return {name: _with_digests(value) for name, value in design.items()}
-    if isinstance(design, list):
-        return [_with_digests(value) for value in design]
-    return design
+def _as_recorded(value: Any) -> Any:
+    """Return a value of a design as JSON has it: a source's digest, the ends of a range."""
+    if isinstance(value, tuple):
+        return dict(zip(("low", "high"), value, strict=True))
+    return value.digest if isinstance(value, Source) else value
 
 
 def _value_lists(fields: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -478,7 +483,7 @@ def _values(name: str, given: Any) -> list[Any]:
             "a sweep needs seeds to find its clips again; give numbers, or leave seed out for 0",
             field="seed",
         )
-    if isinstance(given, str) or not isinstance(given, Iterable):
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         given = [given]
     if isinstance(given, set | frozenset | Mapping):
         raise InvalidRequest(

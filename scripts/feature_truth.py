@@ -20,7 +20,6 @@ from scipy.signal import resample_poly
 
 from musicgen_lab.analysis.drift import (
     DRIFT_FEATURES,
-    DRIFTS,
     drifts,
     measure_windows,
     seam_times_s,
@@ -416,7 +415,7 @@ def feature_sections() -> str:
 def drift_sections() -> str:
     """Return what every drift feature of long clips is, as Markdown."""
     return "\n".join(
-        _section(name, feature.label, feature.unit, DRIFTS[name])
+        _section(name, feature.label, feature.unit, feature.measure)
         for name, feature in DRIFT_FEATURES.items()
     )
 

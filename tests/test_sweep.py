@@ -99,6 +99,8 @@ def test_any_field_can_be_swept():
         ({"temperature": [1, "warm"]}, "temperature must be a number from 0 to 10, got 'warm'"),
         ({"temperature": {1, 2}}, "a list in an order, got a set"),
         ({"temperature": [[1], [2]]}, "a flat list"),
+        ({"temperature": np.ones((2, 2))}, "a flat list"),
+        ({"negative_prompt": b"drums"}, "negative_prompt must be text of up to 1,000 characters"),
         ({"seed": None}, "needs seeds to find its clips again"),
         ({"cfg_coeff": [1, 2]}, "did you mean cfg_coef?"),
         ({"seed": range(1_000_001)}, "up to 1,000,000 clips, got 1,000,001"),
@@ -129,6 +131,12 @@ def test_a_random_design_is_reproducible_and_stays_within_its_ranges():
     assert {request.seed for request in sweep.requests} == {0, 1}
 
 
+def test_the_ends_of_a_range_may_be_numpys():
+    sweep = Sweep.sample(5, prompt=GUITAR, temperature=(np.float32(0.7), np.int64(2)))
+    assert sweep.design["fields"]["temperature"] == {"low": 0.7, "high": 2}
+    json.dumps(sweep.design)
+
+
 def test_a_random_design_draws_from_lists_and_keeps_single_values():
     sweep = Sweep.sample(10, prompt=["a", "b"], temperature=(0.5, 1.5), cfg_coef=4)
     assert [request.prompt for request in sweep.requests].count("a") == 5
@@ -139,6 +147,9 @@ def test_a_random_design_draws_from_lists_and_keeps_single_values():
     ("n", "fields", "message"),
     [
         (0, {}, "n must be a whole number from 1 to 1,000,000, got 0"),
+        (5, {"seed": -1}, "seed, of the design, must be a whole number of 0 or more, got -1"),
+        (5, {"seed": "a"}, "must be a whole number of 0 or more, got 'a'"),
+        (5, {"replicates": 1_000_000}, "up to 1,000,000 clips, got 5,000,000"),
         (5, {"temperature": (1.5, 0.5)}, "low first"),
         (5, {"temperature": (1, 2, 3)}, "a range (low, high)"),
         (5, {"temperature": (1, 20)}, "temperature must be a number from 0 to 10"),
@@ -150,7 +161,7 @@ def test_a_random_design_draws_from_lists_and_keeps_single_values():
 )
 def test_random_designs_that_make_no_sense_are_refused(n, fields, message):
     with pytest.raises(InvalidRequest) as error:
-        Sweep.sample(n, prompt=GUITAR, seed=1, **fields)
+        Sweep.sample(n, **{"prompt": GUITAR, "seed": 1, **fields})
     assert message in str(error.value)
 
 

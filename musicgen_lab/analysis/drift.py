@@ -134,18 +134,31 @@ def _nearest_octave(tempo: float, reference: float) -> float:
 
 
 Drift: TypeAlias = Callable[[Sequence[WindowValues]], float]
-DRIFTS: dict[str, Drift] = {}
-"""The function of every drift feature, by name: from the windows of a clip to a number."""
 
-DRIFT_FEATURES: dict[str, RunFeature] = {}
+
+@dataclass(frozen=True, kw_only=True)
+class DriftFeature(RunFeature):
+    """A drift feature.
+
+    Attributes
+    ----------
+    measure : callable
+        From the windows of a clip to the number.
+    """
+
+    measure: Drift
+
+
+DRIFT_FEATURES: dict[str, DriftFeature] = {}
 """Every drift feature by name. Clips of up to 30 s, which have one window, have NaN."""
 
 
 def _drift(label: str, unit: str) -> Callable[[Drift], Drift]:
     def register(drift: Drift) -> Drift:
         name, words = drift.__name__, getdoc(drift) or ""
-        DRIFT_FEATURES[name] = RunFeature(name, label, unit, words.split("\n\n")[0])
-        DRIFTS[name] = drift
+        DRIFT_FEATURES[name] = DriftFeature(
+            name, label, unit, words.split("\n\n")[0], measure=drift
+        )
         return drift
 
     return register
@@ -206,5 +219,6 @@ def timbre_drift_db(windows: Sequence[WindowValues]) -> float:
 def drifts(windows: Sequence[WindowValues]) -> dict[str, float]:
     """Return every drift feature of a clip by name, NaN where it has only one window."""
     return {
-        name: drift(windows) if len(windows) > 1 else float("nan") for name, drift in DRIFTS.items()
+        name: feature.measure(windows) if len(windows) > 1 else float("nan")
+        for name, feature in DRIFT_FEATURES.items()
     }

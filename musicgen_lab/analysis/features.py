@@ -19,6 +19,7 @@ from musicgen_lab.analysis.registry import REGISTERED, Feature, RunFeature, Valu
 from musicgen_lab.analysis.sound import Sound
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.formatting import split_names
 
 FEATURES_VERSION = 3
 """Raised when a feature's numbers change, so that stored ones are measured again."""
@@ -108,7 +109,7 @@ def chosen_features(features: Iterable[str] | None = None) -> list[str]:
     if features is None:
         return list(DEFAULT_FEATURES)
     if isinstance(features, str):
-        features = [name.strip() for name in features.split(",")]
+        features = split_names(features)
     chosen = list(dict.fromkeys(features))
     for name in chosen:
         if name not in NAMED_FEATURES:

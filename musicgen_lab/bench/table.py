@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -53,11 +52,6 @@ class BenchRow:
     floor_fraction: float
     read_speed_gb_s: float
     timed: str
-
-
-def format_json(rows: Sequence[BenchRow]) -> str:
-    """Return one line of JSON per engine."""
-    return "\n".join(json.dumps(asdict(row)) for row in rows)
 
 
 def format_table(rows: Sequence[BenchRow]) -> str:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from musicgen_lab.cli.options import engine_options, number
+from musicgen_lab.cli.options import engine_options, number, refuse_given
+from musicgen_lab.formatting import split_names
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from musicgen_lab.engine.options import EngineOptions
     from musicgen_lab.models.locate import ModelSource
+
+IGNORED = {
+    "mixed": ("clips", "grid", "seconds", "engines", "rounds", "peer_seconds", "busy"),
+    "stream": ("engines", "peer_seconds", "busy"),
+    "profile": ("engines", "rounds", "peer_seconds", "busy"),
+}
+"""The options that have no effect on a measurement, by the flag that selects it."""
 
 SIZES = ("demo", "small", "medium", "large")
 
@@ -72,9 +83,22 @@ def bench(
     Engines: lab makes a grid in one batch, audiocraft and transformers clip by clip;
     audiocraft-batch and transformers-batch make a batch of equal parameters, their best case.
     """
+    given = [
+        name
+        for name, is_given in (("mixed", mixed), ("stream", stream), ("profile", profile))
+        if is_given
+    ]
+    if len(given) > 1:
+        raise click.UsageError(f"give --{given[0]} or --{given[1]}, not both")
+    for name in given:
+        refuse_given(IGNORED[name], f"has no effect with --{name}; leave it out")
+    if grid is not None:
+        refuse_given(["clips"], "has no effect with --grid, a clip per cell; leave it out")
     from musicgen_lab.bench import run as benchmark
     from musicgen_lab.bench.mixed import measure_mixed
-    from musicgen_lab.bench.table import describe_machine, format_json, format_table
+    from musicgen_lab.bench.profile import format_profile
+    from musicgen_lab.bench.stream import measure_streams
+    from musicgen_lab.bench.table import describe_machine, format_table
     from musicgen_lab.conversion.prepare import prepare
     from musicgen_lab.models.locate import EMBEDDED, locate
 
@@ -83,55 +107,35 @@ def bench(
         source = locate(model or EMBEDDED)
     folder: Path | None = prepare(source) if source is not None else None
     label = source.name if source is not None else size
-    if mixed:
+    work: dict[str, Any] = {
+        "clips": clips,
+        "grid": _read_grid(grid),
+        "seconds": seconds,
+        "options": options,
+    }
+    results: Sequence[DataclassInstance]
+    if not (mixed or stream or profile):
+        results = rows = benchmark.run(
+            size=label,
+            model=folder,
+            engines=split_names(engines),
+            rounds=rounds,
+            peer_seconds=peer_seconds,
+            busy=busy,
+            **work,
+        )
+        text = format_table(rows)
+    else:
         with benchmark.model_of_size(label, folder) as opened:
-            cost = measure_mixed(opened, options=options)
-        click.echo(json.dumps(asdict(cost)) if as_json else f"{label}: {cost}")
-        click.echo(describe_machine(), err=as_json)
-        return
-    if stream:
-        from musicgen_lab.bench.stream import measure_streams
-
-        with benchmark.model_of_size(label, folder) as opened:
-            heard = measure_streams(
-                opened,
-                clips=clips,
-                grid=_read_grid(grid),
-                seconds=seconds,
-                rounds=rounds,
-                options=options,
-            )
-        click.echo(json.dumps(asdict(heard)) if as_json else f"{label}: {heard}")
-        click.echo(describe_machine(), err=as_json)
-        return
-    if profile:
-        from musicgen_lab.bench.profile import format_profile
-
-        with benchmark.model_of_size(label, folder) as opened:
-            classes = benchmark.profile_lab(
-                opened,
-                clips=clips,
-                grid=_read_grid(grid),
-                seconds=seconds,
-                options=options,
-            )
-        lines = [json.dumps(asdict(each)) for each in classes]
-        click.echo("\n".join(lines) if as_json else format_profile(classes))
-        click.echo(describe_machine(), err=as_json)
-        return
-    rows = benchmark.run(
-        size=label,
-        model=folder,
-        clips=clips,
-        grid=_read_grid(grid),
-        seconds=seconds,
-        engines=tuple(engines.split(",")),
-        options=options,
-        rounds=rounds,
-        peer_seconds=peer_seconds,
-        busy=busy,
-    )
-    click.echo(format_json(rows) if as_json else format_table(rows))
+            if mixed:
+                results = [measure_mixed(opened, options=options)]
+            elif stream:
+                results = [measure_streams(opened, rounds=rounds, **work)]
+            else:
+                results = classes = benchmark.profile_lab(opened, **work)
+        text = format_profile(classes) if profile else f"{label}: {results[0]}"
+    lines = [json.dumps(asdict(result)) for result in results]
+    click.echo("\n".join(lines) if as_json else text)
     click.echo(describe_machine(), err=as_json)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from musicgen_lab.cli.options import names, page_options
+from musicgen_lab.cli.options import page_options
 
 
 @click.command()
@@ -36,7 +36,7 @@ def compare(
         run_a,
         run_b,
         out or run_b.parent / f"{second.name}-against-{first.name}",
-        features=names(features),
+        features=features,
         title=title,
         self_contained=self_contained,
         progress=not quiet,

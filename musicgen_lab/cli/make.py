@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -42,6 +43,8 @@ def generate(
         raise InvalidRequest(f"--out must end in .wav, got {out}")
     if not out.absolute().parent.is_dir():
         raise InvalidRequest(f"--out must be in a folder that exists, got {out}")
+    if out.is_dir() or not os.access(out.absolute().parent, os.W_OK):
+        raise InvalidRequest(f"--out must be a file that can be written, got {out}")
     if "begin_with" in fields:
         fields["begin_with"] = open_source(fields["begin_with"])
     request = GenerationRequest(**fields)

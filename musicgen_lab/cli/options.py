@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from musicgen_lab.engine.options import DEFAULT_OPTIONS, EngineOptions
 from musicgen_lab.errors import InvalidRequest
@@ -23,6 +24,7 @@ from musicgen_lab.request import (
     limit_of,
 )
 
+BACKEND_OPTIONS = ("backend", "engine", "device", "dtype", "max_clips", "cuda_graphs")
 Command = Callable[..., Any]
 METAVARS = {"begin_with": "FILE|RUN#KEY"}
 BEGIN_WITH = "Continue a sound: a WAV, FLAC, MP3 or Ogg file, or a clip of a run by its key."
@@ -112,9 +114,25 @@ def _check_decimal_comma(texts: tuple[str, ...], field: str) -> None:
         raise InvalidRequest(error, field=field, value=text)
 
 
-def names(text: str | None) -> list[str] | None:
-    """Split names at commas; None stays None."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def refuse_given(names: Collection[str], reason: str) -> None:
+    """Reject options of the running command that were typed, though they have no effect.
+
+    Parameters
+    ----------
+    names : collection of str
+        Of the command's parameters.
+    reason : str
+        Follows the option in the error.
+
+    Raises
+    ------
+    click.UsageError
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[0]} {reason}")
 
 
 def request_options(*, many: bool) -> Callable[[Command], Command]:

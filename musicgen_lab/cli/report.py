@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from musicgen_lab.cli.exits import EXIT_SOME_FAILED
-from musicgen_lab.cli.options import backend_options, names, number, page_options
+from musicgen_lab.cli.options import (
+    BACKEND_OPTIONS,
+    backend_options,
+    number,
+    page_options,
+    refuse_given,
+)
+from musicgen_lab.formatting import split_names
 
 if TYPE_CHECKING:
     from musicgen_lab.backends import Backend
@@ -75,15 +82,16 @@ def report(
         if formats is not None:
             raise click.UsageError("--format is for one run; a batch keeps pages and notebooks")
         return _batch(studies, out or studies.with_suffix(""), open_backend, quiet=quiet)
+    refuse_given(BACKEND_OPTIONS, "is for --batch, which makes clips; leave it out")
     assert run is not None
     values = {name: number(value) for name, value in parameters}
     page = make_report(
         run,
         parameters=values,
         title=title,
-        features=names(features),
+        features=features,
         self_contained=self_contained,
-        formats=FORMATS if formats is None else names(formats) or (),
+        formats=FORMATS if formats is None else split_names(formats),
         out=out,
         progress=not quiet,
     )
@@ -95,9 +103,8 @@ def _batch(studies: Path, out: Path, open_backend: Callable[[], Backend], *, qui
     """Run the studies in a file and print the path of their index."""
     from musicgen_lab.studies import read_studies, run_studies, write_index
 
-    found = read_studies(studies)
     outcomes = run_studies(
-        found,
+        read_studies(studies),
         open_backend(),
         out,
         progress=not quiet,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from musicgen_lab.request import SWEEP_ORDER
 from musicgen_lab.runs.run_folder import SOURCES, RunFolder
 from musicgen_lab.runs.run_table import RunTable
+from musicgen_lab.runs.sources import map_values
 from musicgen_lab.templating import show
 
 if TYPE_CHECKING:
@@ -105,9 +106,8 @@ def python_code(
     # Another field would change the points of a sample, so the model is the backend's.
     made_with = _models(records)
     model = "" if "model" in fields or not made_with else f":{made_with[0]}"
-    is_sampled = design["kind"] == "sample"
-    given = {name: _python(value, is_sampled=is_sampled) for name, value in fields.items()}
-    if is_sampled:
+    given = {name: _python(value) for name, value in fields.items()}
+    if design["kind"] == "sample":
         given = {name: repr(design[name]) for name in ("seed", "replicates")} | given
     first = {"grid": None, "sample": "n", "rows": "rows"}[design["kind"]]
     arguments = [repr(_with_paths(design[first], run))] if first else []
@@ -133,14 +133,13 @@ def _models(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _with_paths(design: Any, run: RunFolder) -> Any:
     """Return a design with the path of the run's own copy in the place of a source's digest."""
-    if isinstance(design, Mapping):
-        return {name: _with_paths(value, run) for name, value in design.items()}
-    if isinstance(design, list):
-        return [_with_paths(value, run) for value in design]
-    if isinstance(design, str) and design in run.source_names:
-        path = run.source_path(design)
-        return design if path is None else f"{run.path.resolve().name}/{SOURCES}/{path.name}"
-    return design
+    sources = run.source_names
+
+    def path_of(value: Any) -> Any:
+        path = run.source_path(value) if isinstance(value, str) and value in sources else None
+        return value if path is None else f"{run.path.resolve().name}/{SOURCES}/{path.name}"
+
+    return map_values(path_of, design)
 
 
 def _engine_options(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -165,9 +164,9 @@ def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(value)
 
 
-def _python(value: Any, *, is_sampled: bool) -> str:
-    """Format a design's field as Python; the ranges of a sample are lists in JSON."""
-    if is_sampled and isinstance(value, list) and len(value) == 2 and not isinstance(value[0], str):
-        return repr(tuple(value))
+def _python(value: Any) -> str:
+    """Format a design's field as Python: the range of a sample as a tuple."""
+    if isinstance(value, Mapping):
+        return repr((value["low"], value["high"]))
     is_single = isinstance(value, list) and len(value) == 1
     return repr(value[0] if is_single else value)

@@ -95,12 +95,17 @@ class _Rows(_Strict):
     fields: dict[FieldName, list[Value]]
 
 
+class _Range(_Strict):
+    low: int | float
+    high: int | float
+
+
 class _Sample(_Strict):
     kind: Literal["sample"]
     n: Count
     seed: Count
     replicates: Count
-    fields: dict[FieldName, Value | list[Value]]
+    fields: dict[FieldName, list[Value] | _Range]
 
 
 _DESIGN: TypeAdapter[Any] = TypeAdapter(

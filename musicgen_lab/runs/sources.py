@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from musicgen_lab.errors import InvalidRequest, RunFolderError
 from musicgen_lab.runs.atomic_io import read_file
@@ -57,6 +59,15 @@ def open_source(given: str | Path | Source) -> Source:
     except (OSError, RuntimeError, ValueError) as error:  # of a path that no system has, too
         raise _cannot_read(text, getattr(error, "strerror", None) or str(error)) from None
     return Source.of_bytes(content, path.name)
+
+
+def map_values(change: Callable[[Any], Any], design: Any) -> Any:
+    """Return a design of a sweep with a function of every value, at any depth, in its place."""
+    if isinstance(design, Mapping):
+        return {name: map_values(change, value) for name, value in design.items()}
+    if isinstance(design, list):
+        return [map_values(change, value) for value in design]
+    return change(design)
 
 
 def _cannot_read(given: str, reason: str) -> InvalidRequest:

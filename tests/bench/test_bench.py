@@ -170,6 +170,22 @@ def test_a_busy_machine_is_made_and_left_as_it_was():
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--mixed",), "--seconds has no effect with --mixed"),
+        (("--stream", "--engines", "lab"), "--engines has no effect with --stream"),
+        (("--profile", "--stream"), "give --stream or --profile, not both"),
+        (("--grid", "2x2", "--clips", "4"), "--clips has no effect with --grid"),
+    ],
+)
+def test_options_without_effect_are_refused(options, message):
+    done = bench(*options)
+
+    assert done.code == 2
+    assert message in done.err
+
+
+@pytest.mark.parametrize(
     ("option", "value", "message"),
     [
         ("--busy", "-1", "at least"),

@@ -90,7 +90,12 @@ def test_a_folder_with_other_contents_is_refused(tmp_path):
 
 
 def test_generate_refuses_a_file_it_cannot_write_before_it_makes_the_clip(tmp_path):
-    for out, message in (("a.mp3", "must end in .wav"), ("no/a.wav", "a folder that exists")):
+    (tmp_path / "folder.wav").mkdir()
+    for out, message in (
+        ("a.mp3", "must end in .wav"),
+        ("no/a.wav", "a folder that exists"),
+        ("folder.wav", "a file that can be written"),
+    ):
         done = run_command("generate", *PROMPT, "--out", tmp_path / out)
         assert done.returncode == 2
         assert message in done.stderr
@@ -100,6 +105,12 @@ def test_a_report_of_a_folder_without_a_run_is_refused(tmp_path):
     done = run_command("report", tmp_path)
     assert done.returncode == 2
     assert "holds no run" in done.stderr
+
+
+def test_a_report_of_a_run_refuses_the_options_of_a_backend_which_it_has_no_use_for(tmp_path):
+    done = run_command("report", tmp_path, "--device", "cuda")
+    assert done.returncode == 2
+    assert "--device is for --batch, which makes clips; leave it out" in done.stderr
 
 
 def test_the_plan_is_printed_and_nothing_is_made(tmp_path):

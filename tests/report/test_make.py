@@ -300,7 +300,8 @@ def test_a_damaged_clip_is_reported_when_the_report_is_made(run, tmp_path, monke
 
 
 def test_a_random_design_is_made_again_by_the_same_lines_of_python(tmp_path):
-    sweep = Sweep.sample(4, prompt="a", seed=7, duration=1, temperature=(0.5, 1.5))
+    fields = {"temperature": (0.5, 1.5), "cfg_coef": [1, 5]}  # a range, and a choice of two
+    sweep = Sweep.sample(4, prompt="a", seed=7, duration=1, **fields)
     table = sweep.run(SineBackend(), tmp_path, progress=False).table
     (design,) = (asked["design"] for asked in table.sweeps)
     code = again(design, table).splitlines()[2].partition(" = ")[2]
