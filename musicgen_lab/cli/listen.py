@@ -15,10 +15,9 @@ from musicgen_lab.errors import PackageMissing
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--listener",
-    default="listener",
-    show_default=True,
     metavar="NAME",
-    help="Who listens; a later session of the same name goes on where this one ends.",
+    help="Who listens; a later session of the same name goes on where this one ends. The page asks "
+    "if it is not given.",
 )
 @click.option(
     "--mode",
@@ -35,7 +34,7 @@ from musicgen_lab.errors import PackageMissing
     type=click.IntRange(0, 65_535),
     help="0 takes a free one.",
 )
-def listen(run: Path, listener: str, mode: str, port: int) -> None:
+def listen(run: Path, listener: str | None, mode: str, port: int) -> None:
     """Compare the clips of a run in a browser without knowing which ones they are.
 
     Answers are appended to the run's folder as they are given; the report shows what they say.
@@ -47,14 +46,12 @@ def listen(run: Path, listener: str, mode: str, port: int) -> None:
             "pip install 'musicgen-lab[serve]'"
         )
     from musicgen_lab.listening.blind.server import serve
-    from musicgen_lab.listening.blind.session import BlindSession, Mode
+    from musicgen_lab.listening.blind.session import Mode
     from musicgen_lab.runs.run_table import RunTable
 
-    session = BlindSession(RunTable.open(run), listener, cast(Mode, mode))
-    before = session.answered
-    serve(session, port=port)
-    added = session.answered - before
+    table = RunTable.open(run)
+    added = serve(table, listener, cast(Mode, mode), port=port)
     click.echo(
-        f"{added} answer{'s' * (added != 1)} of {listener} added to "
-        f"{session.table.run.answers.folder}; musicgen-lab report {run} shows what they say"
+        f"{added} answer{'s' * (added != 1)} added to {table.run.answers.folder}; "
+        f"musicgen-lab report {run} shows what they say"
     )

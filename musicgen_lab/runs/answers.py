@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -163,8 +164,8 @@ class AnswerStore:
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
-    def check_writable(self, listener: str) -> None:
-        """Check, before anything is asked, that a listener's answers can be written.
+    def check_writable(self) -> None:
+        """Check, before anything is asked, that answers can be written.
 
         Raises
         ------
@@ -173,7 +174,7 @@ class AnswerStore:
         """
         try:
             self.folder.mkdir(exist_ok=True)
-            self._opened(listener).close()
+            tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise unwritable(self.folder, error) from error
 

@@ -215,7 +215,7 @@ def test_a_question_is_answered_once(table):
     session = BlindSession(table, "Ada")
     trial = session.trial
     session.answer(trial.id, choice="a")
-    with pytest.raises(InvalidRequest, match="this question has been answered already"):
+    with pytest.raises(InvalidRequest, match="this question is not open any more"):
         session.answer(trial.id, choice="b")
 
 
@@ -269,7 +269,6 @@ def test_in_a_notebook_a_press_answers_and_shows_the_next_question(
 def test_in_a_notebook_an_answer_that_cannot_be_written_is_asked_again(table):
     session = BlindSession(table, "Ada")
     widget = blind_widget(session)
-    (table.folder / "answers" / "ada.jsonl").unlink()
     (table.folder / "answers" / "ada.jsonl").mkdir()
     pressed(widget, "Prefer A")
     assert "cannot write to" in widget.children[0].value

@@ -28,6 +28,7 @@ def running(app, **options):
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
-            app.state.backend.close()
+            if hasattr(app.state, "backend"):
+                app.state.backend.close()
             server.should_exit = True
             thread.join()

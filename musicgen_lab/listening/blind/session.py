@@ -112,7 +112,7 @@ class BlindSession:
         heard_once = made.drop_duplicates(["prompt", "audio_sha256"])
         self._clips = rows_of(made if mode == "abx" else heard_once)
         self._check_comparable()
-        table.run.answers.check_writable(listener)
+        table.run.answers.check_writable()
         kinds = {"pairs": PairAnswer, "abx": AbxAnswer, "rate": RatingAnswer}
         self._given = [
             answer for answer in table.run.answers.read() if isinstance(answer, kinds[mode])
@@ -170,8 +170,8 @@ class BlindSession:
         trial = self._trial
         if trial is None or trial_id != trial.id:
             raise InvalidRequest(
-                "this question has been answered already; the page shows the next one when it is "
-                "loaded again",
+                "this question is not open any more; the page shows the next one when it is loaded "
+                "again",
                 field="trial",
                 value=trial_id,
             )

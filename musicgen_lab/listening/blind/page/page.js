@@ -14,6 +14,7 @@ const CHOICES = {
 };
 const NAMES = { pairs: ["A", "B"], abx: ["A", "B", "X"], rate: ["the clip"] };
 
+let who = null; // { listener, mode }
 let context = null; // made at the first press, as browsers want it
 let trial = null;
 let buffers = [];
@@ -23,10 +24,15 @@ let chosen = 0; // the sound that is heard
 let heard = new Set();
 let sending = false;
 
-async function get(url, options) {
+async function get(url, body) {
+  const post = body && {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ ...who, ...body }),
+  };
   let response;
   try {
-    response = await fetch(url, options);
+    response = await fetch(url, post);
   } catch {
     throw new Error("The program has ended. Start it again, and load this page again to go on.");
   }
@@ -44,6 +50,8 @@ async function show(next) {
   say("");
   const count = `${next.answered} answer${next.answered === 1 ? "" : "s"}`;
   $("progress").textContent = `${next.listener}: ${count} so far. Each is saved at once; close the page whenever you like.`;
+  $("header").hidden = false;
+  $("start").hidden = true;
   $("trial").hidden = !next.trial;
   $("prompt").textContent = next.trial ? `“${next.prompt}”` : "";
   $("question").textContent = next.trial ? QUESTIONS[next.mode] : "All questions are answered. Thank you.";
@@ -76,7 +84,7 @@ async function show(next) {
   );
   context ??= new AudioContext();
   const decoded = await Promise.all(contents.map((content) => context.decodeAudioData(content)));
-  if (trial.trial !== shown) return;
+  if (trial?.trial !== shown) return;
   buffers = decoded;
   $("position").max = buffers[0].duration;
   update();
@@ -184,9 +192,8 @@ async function answer(fields) {
   if (sending) return;
   sending = true;
   try {
-    const body = JSON.stringify({ trial: trial.trial, comment: $("comment").value, ...fields });
-    const headers = { "Content-Type": "application/json" };
-    const response = await get("/answer", { method: "POST", headers, body });
+    const body = { trial: trial.trial, comment: $("comment").value, ...fields };
+    const response = await get("answer", body);
     sending = false;
     await show(await response.json());
   } catch (error) {
@@ -243,4 +250,45 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-get("/trial").then((response) => response.json()).then(show).catch((error) => say(error.message, true));
+$("start").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const { listener, mode } = Object.fromEntries(new FormData($("start")));
+  begin({ listener: listener.trim(), mode });
+});
+
+// The page's address says who listens, so that loading it again goes on.
+function readAddress() {
+  const { listener, mode = "pairs" } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  if (listener) return begin({ listener, mode });
+  ask("", mode);
+}
+
+function ask(listener, mode) {
+  stop();
+  trial = null;
+  $("trial").hidden = $("header").hidden = true;
+  $("prompt").textContent = "";
+  $("question").textContent = "Blind listening";
+  $("start").hidden = false;
+  $("listener").value = listener;
+  $("start").elements.mode.value = mode;
+  $("listener").focus();
+}
+
+async function begin(listener) {
+  who = listener;
+  say("");
+  let first;
+  try {
+    first = await (await get("trial", {})).json();
+  } catch (error) {
+    ask(who.listener, who.mode);
+    say(error.message, true);
+    return;
+  }
+  history.replaceState(null, "", `#${new URLSearchParams(who)}`);
+  show(first).catch((error) => say(error.message, true));
+}
+
+window.addEventListener("hashchange", readAddress);
+readAddress();
