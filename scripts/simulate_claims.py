@@ -121,6 +121,9 @@ SETTINGS = (
     Setting((5, 3, 3), 3, unordered=(0,)),
     Setting((5, 3, 3), 3, unordered=(0,), missing=0.1),
     Setting((5, 3, 3), 3, unordered=(0,), scatter=(0, 2)),
+    *(Setting((3,), seeds, "half and half") for seeds in (8, 12, 20)),
+    *(Setting((2,), seeds, "half and half") for seeds in (8, 12)),
+    Setting((5, 3, 3), 3, "half and half", unordered=(0,)),
 )
 
 
@@ -252,11 +255,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--studies", type=int, default=4000, help="for each setting")
     studies = parser.parse_args().studies
-    print("| studies without any effect | claim something |\n|---|---|")
+    print("| Studies without any effect | Share that claims something |\n|---|---|")
     for number, setting in enumerate(SETTINGS):
         print(f"| {setting} | {false_studies(setting, studies, number):.1%} |", flush=True)
     print(
-        "\n| effect of 2 standard deviations | seeds | found | seeds as blocks |\n|---|---|---|---|"
+        "\n| Effect of 2 standard deviations | Seeds | Found | Seeds as blocks |\n|---|---|---|---|"
     )
     shapes = {"steady rise": lambda level: level * 1.0, "hump": lambda level: 2.0 * (level == 1)}
     for name, effect in shapes.items():

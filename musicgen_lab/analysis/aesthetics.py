@@ -117,13 +117,15 @@ class Aesthetics:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's, of how the package masks
             # One by one, so that a long clip needs no more memory.
-            found = [
+            predictions = [
                 self._model({"wav": window[None], "mask": mask[None]})
                 for window, mask in zip(windows, masks, strict=True)
             ]
         return {
             name: float(
-                np.average([scale.inverse(row[SCORES[name]].item()) for row in found], 0, weights)
+                np.average(
+                    [scale.inverse(row[SCORES[name]].item()) for row in predictions], 0, weights
+                )
             )
             for name, scale in self._scales.items()
         }

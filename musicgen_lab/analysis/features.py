@@ -123,6 +123,14 @@ def chosen_features(features: Iterable[str] | None = None) -> list[str]:
     return chosen
 
 
+def averaged_features(features: Iterable[str] | None = None) -> list[str]:
+    """Return those of the features to look at that have a mean: all but texts, such as a key.
+
+    Parameters and errors are those of `chosen_features`.
+    """
+    return [name for name in chosen_features(features) if NAMED_FEATURES[name].kind != "text"]
+
+
 def numeric_features(features: Iterable[str]) -> list[str]:
     """Return the names of the features to average.
 

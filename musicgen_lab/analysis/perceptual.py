@@ -99,7 +99,7 @@ class Clap:
         import torch
 
         with torch.inference_mode():
-            found = embed(**inputs)
-        point = found.pooler_output if hasattr(found, "pooler_output") else found
+            output = embed(**inputs)
+        point = output.pooler_output if hasattr(output, "pooler_output") else output
         row = point.double().mean(dim=0).numpy()
         return np.asarray(row / np.linalg.norm(row))

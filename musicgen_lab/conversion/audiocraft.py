@@ -225,8 +225,8 @@ def _rename(state: Mapping[str, Tensor], architecture: dict[str, Any]) -> dict[s
             # torch's own attention module keeps its weights one level further down.
             nested = name.replace("self_attn.", "self_attn.mha.")
             nested = nested.replace("cross_attention.", "cross_attention.mha.")
-            found = f"{theirs}.{name}" if f"{theirs}.{name}" in state else f"{theirs}.{nested}"
-            tensors[f"layers.{index}.{ours}"] = state[found]
+            stored = f"{theirs}.{name}" if f"{theirs}.{name}" in state else f"{theirs}.{nested}"
+            tensors[f"layers.{index}.{ours}"] = state[stored]
         cross = f"{theirs}.cross_attention.in_proj_weight"
         if cross not in state:
             cross = f"{theirs}.cross_attention.mha.in_proj_weight"

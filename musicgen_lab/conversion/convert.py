@@ -170,11 +170,11 @@ def _check_config(source: Path, fields: dict[str, Any]) -> ModelConfig:
 
 def _check_tensors(source: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
     for tensor_name, shape in expected_shapes(config).items():
-        found = tuple(tensors[tensor_name].shape) if tensor_name in tensors else None
-        if found != shape:
+        stored = tuple(tensors[tensor_name].shape) if tensor_name in tensors else None
+        if stored != shape:
             raise ModelUnavailable(
                 f"{source} does not fit its own configuration: {tensor_name} should have shape "
-                f"{shape}, found {found}"
+                f"{shape}, found {stored}"
             )
 
 

@@ -138,9 +138,9 @@ def _rename_half(
     tensors: dict[str, Tensor] = {}
     for name in names:
         _, _, index, rest = name.split(".", maxsplit=3)
-        place = int(index) + (silent and int(index) >= lstm_index)
+        position = int(index) + (silent and int(index) >= lstm_index)
         rest = rest.replace("convtr.convtr.", "conv.").replace("conv.conv.", "conv.")
-        tensors[f"{half}.layers.{place}.{rest}"] = state[name].float()
+        tensors[f"{half}.layers.{position}.{rest}"] = state[name].float()
     if silent:
         edge, axis = (0, 0) if half == "decoder" else (last, 1)  # the convolution beside the LSTM
         width = next(

@@ -74,11 +74,11 @@ def _select(source: Path, config: T5Config, state: Mapping[str, Tensor]) -> dict
     tensors: dict[str, Tensor] = {}
     for name, shape in expected_shapes(config):
         there = TIED_EMBEDDING if name == EMBEDDING and name not in reader else name
-        found = tuple(reader[there].shape) if there in reader else None
-        if found != shape:
+        stored = tuple(reader[there].shape) if there in reader else None
+        if stored != shape:
             raise ModelUnavailable(
                 f"the text encoder of {source} does not fit its configuration: {name} should have "
-                f"shape {shape}, found {found}; fetch it again"
+                f"shape {shape}, found {stored}; fetch it again"
             )
         tensors[name] = reader[there].to(torch.float32).contiguous()
     check_all_read(source, reader, ignore=(*NOT_USED, TIED_EMBEDDING))

@@ -86,9 +86,9 @@ class _References:
         reference = _REFERENCE.fullmatch(value)
         if reference is None:
             raise ValueError(f"xp.cfg has {value[:80]!r}, which is no reference to one value")
-        found: Any = self._config
+        node: Any = self._config
         for key in reference[1].split("."):
-            if not isinstance(found, dict) or key not in found:
+            if not isinstance(node, dict) or key not in node:
                 raise ValueError(f"xp.cfg refers to {value[:80]!r}, which it does not have")
-            found = found[key]
-        return self.resolve(found, depth + 1)
+            node = node[key]
+        return self.resolve(node, depth + 1)

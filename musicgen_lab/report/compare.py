@@ -21,7 +21,7 @@ from musicgen_lab.runs.atomic_io import unwritable
 from musicgen_lab.runs.run_folder import refuse_run
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.comparison import Comparison
-from musicgen_lab.stats.study_tables import ALPHA
+from musicgen_lab.stats.study_tables import ALPHA, tested
 from musicgen_lab.templating import show
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
             }
         )
     method = (
-        f"{len(table)} tests were performed. The probability that any of the differences named "
+        f"{tested(table)} tests were performed. The probability that any of the differences named "
         f"here is a false positive is at most {ALPHA:.0%} (Holm's correction)."
     )
     sentences = difference_sentences(comparison, table)

@@ -217,6 +217,8 @@ def inconclusive_sentences(table: pd.DataFrame) -> list[str]:
 
 def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[str]:
     """Return the significant differences between two runs, then inconclusive ones."""
+    if table.empty:
+        return ["None of the chosen features has a mean that could be compared."]
     first, second = comparison.names()
     sentences = []
     for row in significant(table):

@@ -512,8 +512,8 @@ def _wav_fault(content: bytes, audio: AudioFile) -> str | None:
         with soundfile.SoundFile(io.BytesIO(content)) as sound:
             if sound.subtype != "FLOAT":
                 return f"its sound is stored as {sound.subtype}, not as 32-bit floats"
-            found = (sound.channels, sound.frames, sound.samplerate)
-            if found != (audio.channels, audio.frames, audio.sample_rate_hz):
+            shape = (sound.channels, sound.frames, sound.samplerate)
+            if shape != (audio.channels, audio.frames, audio.sample_rate_hz):
                 return "its sound has other channels, another length or rate than its record says"
             finite = bool(np.isfinite(sound.read(dtype="float32")).all())
     except soundfile.SoundFileError:

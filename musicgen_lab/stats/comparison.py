@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from musicgen_lab.analysis.features import NUMBERS, chosen_features
+from musicgen_lab.analysis.features import averaged_features
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.formatting import FieldLabels
 from musicgen_lab.request import SWEEP_ORDER
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.effects import main_effects
+from musicgen_lab.stats.run_features import with_run_features
 from musicgen_lab.stats.study_tables import ALPHA
 
 if TYPE_CHECKING:
@@ -82,25 +83,25 @@ class Comparison:
             }
             for run in (a, b)
         ]
-        shared = [place for place in finished[0] if place in finished[1]]
+        shared = [values for values in finished[0] if values in finished[1]]
         if not shared:
             raise InvalidRequest(
                 f"no clip of {a.folder} has a counterpart in {b.folder} with the same request; "
                 "compare runs of the same prompts, values and seeds"
             )
-        shown = [name for name in same if len({finished[0][place][name] for place in shared}) > 1]
+        shown = [name for name in same if len({finished[0][values][name] for values in shared}) > 1]
         labels = FieldLabels.of(
-            list(dict.fromkeys(finished[0][p]["prompt"] for p in shared)),
+            list(dict.fromkeys(finished[0][values]["prompt"] for values in shared)),
             a.run.source_names | b.run.source_names,
         )
         pairs = tuple(
             Pair(
-                labels.describe({name: finished[0][place][name] for name in shown})
+                labels.describe({name: finished[0][values][name] for name in shown})
                 or "the only clip",
-                finished[0][place]["key"],
-                finished[1][place]["key"],
+                finished[0][values]["key"],
+                finished[1][values]["key"],
             )
-            for place in shared
+            for values in shared
         )
         return cls(a, b, apart, pairs)
 
@@ -126,7 +127,7 @@ class Comparison:
         Parameters
         ----------
         features : sequence of str, optional
-            See `musicgen_lab.analysis.features.chosen_features`.
+            See `musicgen_lab.analysis.features.averaged_features`.
 
         Returns
         -------
@@ -136,13 +137,14 @@ class Comparison:
         """
         import pandas as pd
 
-        names = [name for name in chosen_features(features) if name in NUMBERS]
-        frames = [
-            run.frame[run.frame["key"].isin([getattr(pair, side) for pair in self.pairs])].assign(
-                **{RUN: index}
+        names = averaged_features(features)
+        frames = []
+        for index, (run, side) in enumerate(((self.a, "a"), (self.b, "b"))):
+            frame, keys = (
+                with_run_features(run, names).frame,
+                [getattr(p, side) for p in self.pairs],
             )
-            for index, (run, side) in enumerate(((self.a, "a"), (self.b, "b")))
-        ]
+            frames.append(frame[frame["key"].isin(keys)].assign(**{RUN: index}))
         both = pd.concat(frames, ignore_index=True)
         by_source = "begin_with" in self.a.swept and "seed" not in self.a.swept
         replicate = "begin_with" if by_source else "seed"

@@ -133,7 +133,8 @@ class Residuals:
     group : np.ndarray [shape=(recordings,)]
         Counted from 0.
     variance : np.ndarray [shape=(groups, features)]
-        Of a recording; that of all groups together for a group that the model leaves no freedom.
+        Of a recording; that of all groups together for a group that the model leaves no freedom,
+        and, for a feature with two values, at least that: few clips of a group easily agree.
     df : np.ndarray [shape=(groups,)]
     pooled_df : float
     inflation : float or np.ndarray [shape=(features,)]
@@ -186,6 +187,8 @@ class Residuals:
         has_df = df > 1e-6
         pooled = squares.sum(axis=0) / max(df.sum(), 1e-6)
         variance = np.where(has_df[:, None], squares / np.where(has_df, df, 1)[:, None], pooled)
+        extreme = (values == values.min(axis=0)) | (values == values.max(axis=0))
+        variance = np.where(extreme.all(axis=0), np.maximum(variance, pooled), variance)
         factor = 1.0
         if replicate is not None:
             factor = inflation(residuals, group, replicate[clips.first])

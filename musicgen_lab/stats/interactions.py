@@ -120,9 +120,9 @@ def _corner_weights(a: Array, b: Array, others: Array) -> tuple[Array, Array] | 
     for at in (0, last_b):
         here = whole[others] & (b == at)
         part = np.zeros(len(a))
-        found = pair_weights(a[here], others[here], 0, last_a)
-        if found is None:
+        pair = pair_weights(a[here], others[here], 0, last_a)
+        if pair is None:
             return None
-        part[here] = found
+        part[here] = pair
         weights.append(part)
     return weights[0], weights[1]

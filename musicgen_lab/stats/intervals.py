@@ -57,7 +57,7 @@ def mean_intervals(
         middle, error = values.mean(axis=-1), values.std(axis=-1, ddof=1) / np.sqrt(n)
         reach = error * t.ppf((1 + confidence) / 2, n - 1)
         return middle - reach, middle + reach
-    found = bootstrap(
+    interval = bootstrap(
         (values,),
         np.mean,
         axis=-1,
@@ -67,7 +67,7 @@ def mean_intervals(
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return found.low, found.high
+    return interval.low, interval.high
 
 
 def expanded(confidence: float, n: int) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
+from musicgen_lab.analysis.features import averaged_features
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.designs import is_ordered
 from musicgen_lab.stats.effects import holm, main_effects, with_claims
@@ -69,8 +69,7 @@ class StudyTables:
         InvalidRequest
             When there is no such feature.
         """
-        chosen = chosen_features(features)
-        names = tuple(name for name in chosen if NAMED_FEATURES[name].kind != "text")
+        names = tuple(averaged_features(features))
         return table.cached(
             (cls, names, alpha), lambda: cls(with_run_features(table, names), names, alpha)
         )

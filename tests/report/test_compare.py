@@ -52,6 +52,17 @@ def test_a_run_compared_with_itself_shows_nothing(runs):
     ]
 
 
+def test_diversity_and_answers_of_yes_or_no_are_compared_too_and_texts_are_not(runs):
+    comparison = Comparison.of(*map(RunTable.open, runs))
+    names = ["diversity_db", "is_silent", "key_estimate"]
+    table = comparison.differences(names).set_index("feature")
+    assert table.index.to_list() == names[:2]
+    assert table["clips"].to_list() == [14, 14]
+    assert difference_sentences(comparison, comparison.differences(["key_estimate"])) == [
+        "None of the chosen features has a mean that could be compared."
+    ]
+
+
 def test_runs_without_a_common_request_are_refused(runs, tmp_path):
     other = make_run(tmp_path / "other", temperature=[0.9], seed=[7], duration=2)
     with pytest.raises(InvalidRequest, match=r"no clip of .* has a counterpart"):

@@ -8,6 +8,8 @@ import pytest
 from scipy.stats import binom, ttest_ind
 from statsmodels.stats.multitest import multipletests
 
+from musicgen_lab.stats.contrasts import Clips, Residuals
+from musicgen_lab.stats.designs import indicators, pair_weights
 from musicgen_lab.stats.effects import holm, main_effects
 from musicgen_lab.stats.interactions import interactions
 from musicgen_lab.stats.intervals import mean_intervals
@@ -32,6 +34,7 @@ def rises(temperature, cfg_coef):
         Setting((2,), 3, "half and half"),
         Setting((5, 5), 4, by_seed_and_level=0.25),
         Setting((5, 3, 3), 3, unordered=(0,), scatter=(0, 2)),
+        Setting((3,), 12, "half and half"),
     ],
     ids=str,
 )
@@ -76,6 +79,15 @@ def test_two_levels_are_compared_like_welchs_test_does():
     # Somewhat wider: a variance that came out too small by chance is allowed for.
     assert 1 <= half / (interval.high - row.change) < 1.05
     assert welch.pvalue <= row.p_value < 1.5 * welch.pvalue
+
+
+def test_a_level_whose_few_clips_all_say_yes_is_not_taken_for_certain():
+    """Its variance is that of all clips: 0.3 where 3 of 6 say yes, 0 where 6 do, so 0.15."""
+    level, yes = np.repeat([0, 1], 6), np.array([[0, 1] * 3 + [1] * 6], float).T
+    residuals = Residuals.of(Clips.of(yes, range(12)), indicators(level), level)
+    difference = residuals.contrast(pair_weights(level, np.zeros(12, int), 0, 1))
+    assert difference.value == pytest.approx(0.5)
+    assert difference.se == pytest.approx(np.sqrt(0.3 / 6 + 0.15 / 6))
 
 
 def test_a_hump_is_no_rise_whatever_lies_at_its_ends():
