@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Required, TypedDict, Unpack
 
-from musicgen_lab.backends import Backend, KnowsCodebooks, KnowsModels
+from musicgen_lab.backends import Backend, KnowsCodebooks
+from musicgen_lab.backends.prompts import prompt_notes
 from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
 from musicgen_lab.plan import Mismatched, Plan
 from musicgen_lab.request import (
@@ -30,7 +31,6 @@ from musicgen_lab.runs.sources import map_values, open_source
 from musicgen_lab.source import Source
 
 DEFAULT_SEED = 0
-PROMPTS = ("prompt", "prompt_b", "negative_prompt")  # the fields that text encoders read
 
 
 class _Values(TypedDict, total=False):
@@ -346,12 +346,8 @@ class Sweep:
             notes = self._check_effects(
                 requests, {model: backend.codebook_size(str(model)) for model in models}
             )
-        if isinstance(backend, KnowsModels):
-            for model in sorted(map(str, models)):
-                for name in PROMPTS:
-                    texts = dict.fromkeys(getattr(r, name) for r in requests if r.model == model)
-                    for note in backend.check_prompts(model, [text for text in texts if text]):
-                        warnings.warn(note, MusicGenLabWarning, stacklevel=2)
+        for note in prompt_notes(requests, backend):
+            warnings.warn(note, MusicGenLabWarning, stacklevel=2)
         return Plan.of(self.design, requests, backend, run, mismatched=mismatched, notes=notes)
 
     def run(

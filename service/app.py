@@ -261,7 +261,8 @@ def log_lines() -> None:
 
 # ## The functions without a GPU
 #
-# `musicgen_lab.connect("modal")` calls `about` first. `web` is the web app; it waits for the GPU
+# `musicgen_lab.connect("modal")` calls `about` first, and `read_prompts` before clips are made, in
+# the image of the GPU class, which has the tokenizer. `web` is the web app; it waits for the GPU
 # class of its app, and one small container does so for many clients.
 
 
@@ -288,6 +289,25 @@ def about() -> dict[str, Any]:
         "access": settings.access,
     }
     return plain(served)
+
+
+@app.function(
+    image=gpu_image,
+    env=settings.environment(),
+    volumes={MODELS: volume.with_mount_options(read_only=True)},
+)
+def read_prompts(model: str, prompts: list[str]) -> list[dict[str, Any]] | None:
+    """Return what a model's text encoder reads of prompts; None if the model is not prepared."""
+    from musicgen_lab.backends.wire import pack_prompts
+    from musicgen_lab.models.locate import find_prepared
+    from musicgen_lab.models.tokenizer import open_tokenizer, read_prompt
+
+    volume.reload()
+    folder = find_prepared(model)
+    if folder is None:
+        return None
+    tokenizer = open_tokenizer(folder)
+    return pack_prompts(read_prompt(tokenizer, prompt) for prompt in prompts)
 
 
 secrets = [modal.Secret.from_name(settings.secret, required_keys=[API_KEY])]
@@ -324,7 +344,13 @@ def web() -> Any:
         public=settings.access == "public",
     )
     weights = Preparation(volume, prepare)
-    backend = ModalBackend(settings.app, MusicGen, about=about.local(), require=weights.require)
+    backend = ModalBackend(
+        settings.app,
+        MusicGen,
+        about=about.local(),
+        read_prompts=read_prompts,
+        require=weights.require,
+    )
     app = create_app(
         backend, settings=limits, served=settings.models, jobs=ModalJobs(backend, jobs)
     )

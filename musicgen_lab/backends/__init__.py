@@ -9,6 +9,7 @@ from musicgen_lab.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from musicgen_lab.clip import Clip, Failure, Provenance
+    from musicgen_lab.models.prompt_tokens import PromptTokens
     from musicgen_lab.request import GenerationRequest
     from musicgen_lab.streaming import SoundChunk
 
@@ -130,17 +131,29 @@ class KnowsCodebooks(Protocol):
 
 
 @runtime_checkable
-class KnowsModels(KnowsCodebooks, Protocol):
-    """A backend that knows what its models can do and how it computes, before it makes a clip."""
+class ReadsPrompts(Protocol):
+    """A backend that knows what its models read of prompts before it makes a clip."""
 
-    def check_prompts(self, model: str, prompts: Sequence[str]) -> list[str]:
-        """Return one sentence per prompt of which a resolved model does not understand something.
+    def read_prompts(self, model: str, prompts: Sequence[str]) -> list[PromptTokens] | None:
+        """Return what a resolved model's text encoder reads of each prompt; None if unknown.
+
+        Parameters
+        ----------
+        model : str
+            "name@revision".
+        prompts : sequence of str
+            Of at least one character that is seen.
 
         Raises
         ------
-        InvalidRequest
-            When two of the prompts are the same to the model.
+        BackendUnavailable
+            When the backend is asked and cannot say it now.
         """
+
+
+@runtime_checkable
+class KnowsModels(KnowsCodebooks, ReadsPrompts, Protocol):
+    """A backend that knows what its models can do and how it computes, before it makes a clip."""
 
     def mismatch(self, provenance: Provenance) -> str | None:
         """Return how a clip was made differently from this backend; None if equally.

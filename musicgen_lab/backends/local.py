@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
     from musicgen_lab.backends.worker import EngineWorker
     from musicgen_lab.models.config import ModelConfig
+    from musicgen_lab.models.prompt_tokens import PromptTokens
     from musicgen_lab.source import Source
     from musicgen_lab.streaming import SoundChunk
 
@@ -164,24 +165,16 @@ class LocalBackend:
         config = self._sources[model].config()
         return config.card if config is not None else TOP_K_MAX
 
-    def check_prompts(self, model: str, prompts: Sequence[str]) -> list[str]:
-        """Return one sentence per prompt of which a resolved model does not understand something.
-
-        Nothing is known of the prompts of a model that is yet to be prepared.
-
-        Raises
-        ------
-        InvalidRequest
-            When two of the prompts become the same tokens.
-        """
+    def read_prompts(self, model: str, prompts: Sequence[str]) -> list[PromptTokens] | None:
+        """Return what a resolved model reads of each prompt; None if it is yet to be prepared."""
         folder = self._sources[model].prepared
         if folder is None:
-            return []
-        from musicgen_lab.models.tokenizer import check_prompts, open_tokenizer
+            return None
+        from musicgen_lab.models.tokenizer import open_tokenizer, read_prompt
 
         if model not in self._tokenizers:
             self._tokenizers[model] = open_tokenizer(folder)
-        return check_prompts(self._tokenizers[model], prompts)
+        return [read_prompt(self._tokenizers[model], prompt) for prompt in prompts]
 
     def mismatch(self, provenance: Provenance) -> str | None:
         """Return how a clip was made differently: by another engine, or in another precision."""

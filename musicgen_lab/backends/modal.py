@@ -31,9 +31,10 @@ from musicgen_lab.backends.submitting import (
     generate_by_submitting,
     resolve_served,
 )
-from musicgen_lab.backends.wire import check_format, plain, unpack, unpack_chunk
+from musicgen_lab.backends.wire import check_format, plain, unpack, unpack_chunk, unpack_prompts
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
+from musicgen_lab.models.prompt_tokens import PromptTokens
 from musicgen_lab.request import TOP_K_MAX, GenerationRequest
 from musicgen_lab.source import Source
 from musicgen_lab.streaming import OnChunk
@@ -41,7 +42,7 @@ from musicgen_lab.streaming import OnChunk
 if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
 
-APP, CLASS, ABOUT = "musicgen", "MusicGen", "about"
+APP, CLASS, ABOUT, READ_PROMPTS = "musicgen", "MusicGen", "about", "read_prompts"
 POLL_S = 50.0  # timeout of one poll of a call
 CANCEL_S = 10.0  # for sending cancellations to Modal
 RESEND_S = 24 * 3600.0  # age of what clips begin with, which the app forgets after a week
@@ -70,6 +71,8 @@ class ModalBackend(SubmittedStreams):
         in the dated list of `musicgen_lab.backends.prices`.
     about : Mapping, optional
         The service's description, if known; otherwise the service is queried.
+    read_prompts : modal.Function, optional
+        The app's function of this name, for code that is part of the same app.
     require : async callable, optional
         Awaited with a request's model before the request is sent; raises `ModelLoading` while the
         model is not available yet.
@@ -89,6 +92,7 @@ class ModalBackend(SubmittedStreams):
         at_once: int = 1000,
         prices: Mapping[str, float] | None = None,
         about: Mapping[str, Any] | None = None,
+        read_prompts: Any = None,
         require: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         if at_once < 1:
@@ -99,6 +103,7 @@ class ModalBackend(SubmittedStreams):
         self._prices = Prices.with_own(prices)
         self._loop = EventLoop("modal backend")
         self._known_about, self._require = about, require
+        self._read_prompts = read_prompts
         self._models: dict[str, Any] = {}  # by identity: the class with its parameter
         self._sent_sources: dict[str, tuple[asyncio.Future[bool], float]] = {}  # by digest; when
 
@@ -130,6 +135,20 @@ class ModalBackend(SubmittedStreams):
     def codebook_size(self, model: str) -> int:
         """Return the tokens in a codebook of a prepared model, or the most that any model has."""
         return int(self._about().get("codebook_sizes", {}).get(model, TOP_K_MAX))
+
+    def read_prompts(self, model: str, prompts: Sequence[str]) -> list[PromptTokens] | None:
+        """Return what a model's text encoder reads of each prompt; None if it is not prepared.
+
+        This starts a container without a GPU.
+
+        Raises
+        ------
+        BackendUnavailable
+            When Modal cannot be reached, or the answer cannot be read.
+        """
+        function = self._read_prompts or self._function(READ_PROMPTS)
+        answer = self._call(function, model, list(prompts))
+        return None if answer is None else unpack_prompts(answer, len(prompts))
 
     def submit(self, request: GenerationRequest, on_chunk: OnChunk | None = None) -> Future[Result]:
         """Send a resolved request; cancelling the future cancels it on Modal too.
@@ -248,26 +267,30 @@ class ModalBackend(SubmittedStreams):
     def _about(self) -> Mapping[str, Any]:
         """Return the service's description; this starts no GPU."""
         if self._known_about is None:
-            import modal
-
-            async def ask() -> Mapping[str, Any]:
-                function = modal.Function.from_name(
-                    self._app, ABOUT, environment_name=self._environment
-                )
-                answer: Mapping[str, Any] = await function.remote.aio()
-                return answer
-
-            try:
-                about = self._loop.wait(ask())
-            except Exception as error:
-                self.raise_unavailable(error)
-                raise BackendUnavailable(
-                    f"the app {self._app!r} could not say what it serves "
-                    f"({': '.join(describe_failure(error))}); see `modal app logs {self._app}`"
-                ) from error
+            about = self._call(self._function(ABOUT))
             check_format(about.get("format"))
             self._known_about = about
         return self._known_about
+
+    def _function(self, name: str) -> Any:
+        import modal
+
+        return modal.Function.from_name(self._app, name, environment_name=self._environment)
+
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        """Return what a function of the app returns, which starts no GPU."""
+
+        async def call() -> Any:
+            return await function.remote.aio(*arguments)
+
+        try:
+            return self._loop.wait(call())
+        except Exception as error:
+            self.raise_unavailable(error)
+            raise BackendUnavailable(
+                f"the app {self._app!r} could not say what it serves "
+                f"({': '.join(describe_failure(error))}); see `modal app logs {self._app}`"
+            ) from error
 
     async def _model(self, identity: str) -> Any:
         """Return the GPU class for a model."""

@@ -22,6 +22,7 @@ from musicgen_lab.streaming import ClipFailed, OnChunk, SoundChunk
 
 if TYPE_CHECKING:
     from musicgen_lab.backends import OnProgress
+    from musicgen_lab.models.prompt_tokens import PromptTokens
 
 Result = Clip | Failure
 REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="")
@@ -102,6 +103,16 @@ class Submits(Protocol):
 
     def codebook_size(self, model: str) -> int:
         """Return the tokens in a codebook of a served model, or the most that any model has."""
+
+    def read_prompts(self, model: str, prompts: Sequence[str]) -> list[PromptTokens] | None:
+        """Return what a served model's text encoder reads of each prompt; None if unknown.
+
+        May block, and be called from any thread.
+
+        Raises
+        ------
+        BackendUnavailable
+        """
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
         """Return the estimated seconds for making resolved requests, or None if unknown."""

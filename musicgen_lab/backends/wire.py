@@ -8,7 +8,7 @@ be equal on both sides; a message of another format is rejected.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -26,12 +26,15 @@ from musicgen_lab.clip import (
     shape_fault,
 )
 from musicgen_lab.errors import BackendUnavailable
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.models.prompt_tokens import PromptTokens
+from musicgen_lab.request import GenerationRequest, short
 from musicgen_lab.source import Codes, SourceCodes
 from musicgen_lab.streaming import SoundChunk
 from musicgen_lab.version import VERSION
 
 FORMAT = 1
+DIGEST_CHARACTERS = 64
+PROMPTS_MAX = 100  # that are read in one call
 TEXT_MAX_CHARACTERS = 20_000  # of a message or a traceback
 PLAIN = (str, int, float, bool, bytes, type(None))
 
@@ -202,6 +205,44 @@ def unpack_chunk(message: Mapping[str, Any], request: GenerationRequest, sent: i
     if not np.isfinite(samples).all():
         raise ValueError("its samples are not all finite numbers")
     return SoundChunk(samples, sample_rate, sent / sample_rate, steps_done, steps, total)
+
+
+def pack_prompts(prompts: Iterable[PromptTokens]) -> list[dict[str, Any]]:
+    """Return what a text encoder reads of prompts as plain values."""
+    return [{"digest": one.digest, "unread": list(one.unread)} for one in prompts]
+
+
+def unpack_prompts(messages: Any, count: int) -> list[PromptTokens]:
+    """Return what a text encoder reads of prompts.
+
+    Parameters
+    ----------
+    messages : list of dict
+        Made by `pack_prompts`, possibly by an untrusted service.
+    count : int
+        Of the prompts.
+
+    Raises
+    ------
+    BackendUnavailable
+        When it is something else.
+    """
+    try:
+        read = [
+            PromptTokens(
+                str(one["digest"])[:DIGEST_CHARACTERS],
+                tuple(short(word, str) for word in one["unread"]),
+            )
+            for one in messages
+        ]
+    except (KeyError, TypeError):
+        read = []
+    if len(read) != count:
+        raise BackendUnavailable(
+            "the service did not say what its model reads of the prompts; is it a MusicGen Lab "
+            "service of this version?"
+        )
+    return read
 
 
 def check_format(format_number: Any) -> None:

@@ -23,6 +23,7 @@ from musicgen_lab.backends.submitting import (
     resolve_served,
 )
 from musicgen_lab.clip import Clip, Failure, Provenance
+from musicgen_lab.models.prompt_tokens import PromptTokens
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.streaming import OnChunk
 
@@ -51,6 +52,9 @@ class SteppedEngine(Protocol):
 
     def device_works(self) -> bool:
         """Return whether the device still works."""
+
+    def read_prompt(self, prompt: str, /) -> PromptTokens:
+        """Return what the text encoder reads of a prompt; from any thread."""
 
 
 @dataclass
@@ -122,6 +126,10 @@ class EngineWorker(SubmittedStreams):
     def codebook_size(self, model: str) -> int:
         """Return the tokens in a codebook of the engine's model."""
         return self._engine.codebook_size
+
+    def read_prompts(self, model: str, prompts: Sequence[str]) -> list[PromptTokens]:
+        """Return what the engine's text encoder reads of each prompt."""
+        return [self._engine.read_prompt(prompt) for prompt in prompts]
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
         """Return the estimated seconds for these requests, from the mean time of a step so far."""

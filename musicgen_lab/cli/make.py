@@ -33,6 +33,7 @@ def generate(
 ) -> int:
     """Make one clip and write it as a WAV file."""
     from musicgen_lab.backends import KnowsCodebooks, KnowsModels
+    from musicgen_lab.backends.prompts import prompt_notes
     from musicgen_lab.clip import Failure, conversion_note
     from musicgen_lab.progress import ProgressBar
     from musicgen_lab.request import TOP_K_MAX, GenerationRequest, ignored_by_choice
@@ -50,16 +51,13 @@ def generate(
     request = GenerationRequest(**fields)
     backend = open_backend()
     request = backend.resolve(request)
-    size, notes, waiting = TOP_K_MAX, [], f"waiting for {backend.name}"
+    size = TOP_K_MAX
     if isinstance(backend, KnowsCodebooks):
         size = backend.codebook_size(str(request.model))
-    if isinstance(backend, KnowsModels):
-        texts = (request.prompt, request.prompt_b, request.negative_prompt)
-        model = str(request.model)
-        notes = [note for text in texts if text for note in backend.check_prompts(model, [text])]
-        waiting = "opening the model"
-    for note in (*ignored_by_choice(request, fields, size), *notes):
+    for note in (*ignored_by_choice(request, fields, size), *prompt_notes([request], backend)):
         warnings.warn(note, MusicGenLabWarning, stacklevel=1)
+    here = isinstance(backend, KnowsModels)
+    waiting = "opening the model" if here else f"waiting for {backend.name}"
     with ProgressBar([request], shown=not quiet, waiting=waiting) as bar:
         (result,) = backend.generate([request], on_progress=bar.advance)
         bar.finish(request, failed=isinstance(result, Failure))

@@ -49,6 +49,7 @@ from musicgen_lab.engine.text import TextEncoder
 from musicgen_lab.engine.transformer import Transformer
 from musicgen_lab.engine.upload import move_weights
 from musicgen_lab.models.config import ModelConfig
+from musicgen_lab.models.prompt_tokens import PromptTokens
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.streaming import OnChunk
 
@@ -206,6 +207,10 @@ class Engine:
         """Return the steps done of a request; 0 while it waits. May be called from any thread."""
         running = self._scheduler.running.copy()
         return next((clip.steps_done for clip in running if clip.request_id == request_id), 0)
+
+    def read_prompt(self, prompt: str) -> PromptTokens:
+        """Return what the text encoder reads of a prompt. May be called from any thread."""
+        return self._text_encoder.read_prompt(prompt)
 
     def device_works(self) -> bool:
         """Return whether the device still works, which it may not after an error in a step."""
@@ -366,7 +371,7 @@ class Engine:
         unread = [
             word
             for text in row_texts(clip.request)
-            for word in self._text_encoder.unread_words(text)
+            for word in self._text_encoder.read_prompt(text).unread
         ]
         notes = {
             PROMPT_UNREAD: ", ".join(dict.fromkeys(unread)),

@@ -13,11 +13,12 @@ from musicgen_lab.engine.t5 import T5Config, T5Encoder
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.checkpoint import Checkpoint
 from musicgen_lab.models.config import WEIGHTS_FILE, load_part_config
+from musicgen_lab.models.prompt_tokens import PromptTokens
 from musicgen_lab.models.tokenizer import (
     TOKENIZER_FILE,
     check_vocabulary,
+    read_prompt,
     read_tokenizer,
-    unread_words,
 )
 
 
@@ -86,9 +87,9 @@ class TextEncoder:
                 f"{files.folder} is damaged ({reason}); prepare the model again"
             ) from None
 
-    def unread_words(self, prompt: str) -> list[str]:
-        """Return the parts of a prompt that are not in the vocabulary."""
-        return unread_words(self._tokenizer, prompt)
+    def read_prompt(self, prompt: str) -> PromptTokens:
+        """Return what the encoder reads of a prompt."""
+        return read_prompt(self._tokenizer, prompt)
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> Tensor:

@@ -1,19 +1,19 @@
-"""The tokenizer of a text encoder: checks that it distinguishes words, and of prompts.
+"""The tokenizer of a text encoder: it is checked that it distinguishes words; it reads prompts.
 
 Nothing here imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
 from pathlib import Path
 
 import tokenizers
 
-from musicgen_lab.errors import InvalidRequest, ModelUnavailable
+from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.config import TEXT_ENCODER_FOLDER
 from musicgen_lab.models.hub import PINNED
-from musicgen_lab.request import short
+from musicgen_lab.models.prompt_tokens import PromptTokens
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_BYTES_MAX = 64_000_000  # T5's has 1.4 million
@@ -99,59 +99,14 @@ def _tells_words(tokenizer: tokenizers.Tokenizer) -> bool:
     return False
 
 
-def check_prompts(tokenizer: tokenizers.Tokenizer, prompts: Sequence[str]) -> list[str]:
-    """Check that prompts are different to a text encoder.
-
-    Parameters
-    ----------
-    tokenizer : tokenizers.Tokenizer
-    prompts : sequence of str
-        Different ones.
-
-    Returns
-    -------
-    list of str
-        One sentence per prompt of which something is not understood.
-
-    Raises
-    ------
-    InvalidRequest
-        When two of them become the same tokens.
-    """
-    notes: list[str] = []
-    by_tokens: dict[tuple[int, ...], str] = {}
-    for prompt in prompts:
-        encoding = tokenizer.encode(prompt)
-        unread = _unread_words(tokenizer, prompt, encoding)
-        if unread:
-            words = ", ".join(unread[:5]) + (", …" if len(unread) > 5 else "")
-            notes.append(
-                f"the model's text encoder does not know {words} in the prompt {short(prompt)}; "
-                "describe it in words that the model knows"
-            )
-        same = by_tokens.setdefault(tuple(encoding.ids), prompt)
-        if same != prompt:
-            raise InvalidRequest(
-                f"the prompts {short(same)} and {short(prompt)} become the same tokens, and so the "
-                "same clip; leave one out, or describe them in words that the model knows",
-                field="prompt",
-                value=prompt,
-            )
-    return notes
-
-
-def unread_words(tokenizer: tokenizers.Tokenizer, prompt: str) -> list[str]:
-    """Return the parts of a prompt that become the unknown token, each once."""
-    return _unread_words(tokenizer, prompt, tokenizer.encode(prompt))
-
-
-def _unread_words(
-    tokenizer: tokenizers.Tokenizer, prompt: str, encoding: tokenizers.Encoding
-) -> list[str]:
+def read_prompt(tokenizer: tokenizers.Tokenizer, prompt: str) -> PromptTokens:
+    """Return what a text encoder reads of a prompt."""
+    encoding = tokenizer.encode(prompt)
     unknown = tokenizer.token_to_id(UNKNOWN)
     unread = (
         prompt[start:end].strip()
         for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
         if token == unknown
     )
-    return [word for word in dict.fromkeys(unread) if word]
+    digest = hashlib.sha256(repr(encoding.ids).encode()).hexdigest()
+    return PromptTokens(digest, tuple(word for word in dict.fromkeys(unread) if word))

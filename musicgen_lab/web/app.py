@@ -20,7 +20,7 @@ from starlette.routing import Match, Route
 
 from musicgen_lab.backends.jobs import JobExpired, Jobs, JobStatus, JobUnknown, LocalJobs
 from musicgen_lab.backends.submitting import RETRY_AFTER_S, Busy, Submits, resolve_served
-from musicgen_lab.backends.wire import FORMAT
+from musicgen_lab.backends.wire import FORMAT, pack_prompts
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
 from musicgen_lab.request import GenerationRequest, ignored_by_choice, limit_of
@@ -28,7 +28,14 @@ from musicgen_lab.source import DIGEST, Source
 from musicgen_lab.version import VERSION
 from musicgen_lab.web.access import HostCheck, SurplusCheck, check_key, check_may_wake
 from musicgen_lab.web.admission import Admission
-from musicgen_lab.web.body import check_fields, parse_object, read_fields, read_sound
+from musicgen_lab.web.body import (
+    PROMPTS_BODY_MAX_BYTES,
+    check_fields,
+    check_prompts,
+    parse_object,
+    read_fields,
+    read_sound,
+)
 from musicgen_lab.web.metrics import Metrics
 from musicgen_lab.web.openapi import (
     CANCEL,
@@ -37,6 +44,7 @@ from musicgen_lab.web.openapi import (
     JOB,
     METRICS,
     MODELS,
+    PROMPTS,
     READY,
     SAMPLE_FORMAT,
     SOURCES,
@@ -218,6 +226,15 @@ def create_app(
         }
         return json_response(body, status=201)
 
+    @app.post("/prompts", **PROMPTS)
+    async def read_prompts(request: Request) -> Response:
+        check_key(request, chosen)
+        body = parse_object(await read_fields(request, chosen, limit=PROMPTS_BODY_MAX_BYTES))
+        prompts = check_prompts(body)
+        model = str(resolve({"prompt": prompts[0], "model": body.get("model")}).model)
+        read = await ask(backend.read_prompts, model, prompts)
+        return json_response({"prompts": None if read is None else pack_prompts(read)})
+
     @app.get("/generate_endpoint/{job_id}", **JOB)
     async def job_status(
         request: Request, job_id: str, sample_format: Format = "PCM_16"
@@ -344,7 +361,7 @@ def prefers_async(request: Request) -> bool:
 
 
 async def ask(method: Callable[..., T], *arguments: Any) -> T:
-    """Call a method of `Jobs`, which may block, in a thread.
+    """Call a method of `Jobs` or of the backend, which may block, in a thread.
 
     Raises
     ------

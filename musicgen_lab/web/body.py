@@ -9,17 +9,35 @@ from typing import Any, NoReturn
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from musicgen_lab.request import REQUEST_FIELDS, field_type, unknown_field
+from musicgen_lab.backends.wire import PROMPTS_MAX
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.request import (
+    REQUEST_FIELDS,
+    GenerationRequest,
+    field_type,
+    short,
+    unknown_field,
+)
 from musicgen_lab.web.responses import JSON, Refusal, limit_of, refuse_field
 from musicgen_lab.web.settings import WebSettings
 
 INTEGERS = {name for name in REQUEST_FIELDS if field_type(name) is int}
 BYTES = "application/octet-stream"
+PROMPTS_BODY_MAX_BYTES = 1024**2
 JSON_NAMES = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
 
-async def read_fields(request: Request, settings: WebSettings) -> bytes:
+async def read_fields(
+    request: Request, settings: WebSettings, *, limit: int | None = None
+) -> bytes:
     """Return a JSON body, within the limits of size and time.
+
+    Parameters
+    ----------
+    request : Request
+    settings : WebSettings
+    limit : int, optional
+        In bytes, in place of that of the settings.
 
     Raises
     ------
@@ -31,8 +49,12 @@ async def read_fields(request: Request, settings: WebSettings) -> bytes:
         raise Refusal(
             415, f"the body must be sent as Content-Type: {JSON}, got {kind[:100] or 'none'}"
         )
-    limit = settings.body_max_bytes
-    return await _read(request, limit, settings.read_timeout_s, way_out="shorten the prompt")
+    return await _read(
+        request,
+        limit or settings.body_max_bytes,
+        settings.read_timeout_s,
+        way_out="shorten the prompt",
+    )
 
 
 async def read_sound(request: Request, settings: WebSettings) -> bytes:
@@ -122,6 +144,34 @@ def check_fields(fields: dict[str, Any]) -> dict[str, Any]:
         if isinstance(fields[name], float) and fields[name].is_integer():
             fields[name] = int(fields[name])
     return fields
+
+
+def check_prompts(body: dict[str, Any]) -> list[str]:
+    """Return the prompts in the body of a question what a model reads of them.
+
+    Raises
+    ------
+    Refusal
+        422 when it has other fields, or something other than a few prompts.
+    """
+    for name in body.keys() - {"model", "prompts"}:
+        detail = f"unknown field {name[:100]!r}; the fields are model, prompts"
+        raise Refusal(422, detail, field=name[:100], limit=None)
+    prompts = body.get("prompts")
+    if not isinstance(prompts, list) or not 1 <= len(prompts) <= PROMPTS_MAX:
+        given = (
+            f"{len(prompts)} of them" if isinstance(prompts, list) else short(prompts, json.dumps)
+        )
+        raise Refusal(
+            422,
+            f"prompts must be a list of 1 to {PROMPTS_MAX} texts, got {given}",
+            field="prompts",
+            limit={"type": "array", "minItems": 1, "maxItems": PROMPTS_MAX},
+        )
+    try:
+        return [GenerationRequest(prompt=prompt).prompt for prompt in prompts]
+    except InvalidRequest as error:
+        raise refuse_field(error) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

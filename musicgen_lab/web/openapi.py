@@ -7,10 +7,12 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from musicgen_lab.backends.wire import PROMPTS_MAX
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.web.settings import WebSettings
 
 REQUEST = "GenerationRequest"
+PROMPTS_BODY = "Prompts"
 ERROR = "Refusal"
 
 
@@ -209,6 +211,52 @@ SOURCES: dict[str, Any] = {
     },
 }
 
+PROMPTS: dict[str, Any] = {
+    "summary": "What a model reads of prompts",
+    "description": "For every prompt the digest of its tokens, which is that of another one where "
+    "the two are the same to the model, and the words that its text encoder does not know. No clip "
+    "is made, and no GPU started. Null instead of a list where the model is yet to be prepared.",
+    "responses": {
+        200: _json(
+            "What is read.",
+            _object(
+                ["prompts"],
+                {
+                    "prompts": {
+                        "type": ["array", "null"],
+                        "items": _object(
+                            ["digest", "unread"],
+                            {
+                                "digest": {"type": "string"},
+                                "unread": {"type": "array", "items": {"type": "string"}},
+                            },
+                        ),
+                    }
+                },
+            ),
+        ),
+        401: _NO_KEY,
+        408: _refusal("The body did not arrive in time."),
+        413: _refusal("The body is too large."),
+        415: _refusal("The body is not application/json."),
+        421: _WRONG_HOST,
+        422: _refusal("A field is missing, unknown or outside its limits, see `limit`."),
+        503: _refusal("The model cannot be asked now.", retry=True),
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": f"#/components/schemas/{PROMPTS_BODY}"},
+                    "example": {"prompts": ["calm acoustic guitar melody"]},
+                }
+            },
+        },
+        **_KEY,
+    },
+}
+
 _JOB_REFUSALS: dict[int | str, Any] = {
     401: _NO_KEY,
     404: _refusal("There is no such job."),
@@ -341,6 +389,21 @@ def document(app: FastAPI, models: list[str], settings: WebSettings) -> dict[str
         components = schema.setdefault("components", {})
         components["schemas"] = {
             REQUEST: body,
+            PROMPTS_BODY: {
+                **_object(
+                    ["prompts"],
+                    {
+                        "model": body["properties"]["model"],
+                        "prompts": {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": PROMPTS_MAX,
+                            "items": body["properties"]["prompt"],
+                        },
+                    },
+                ),
+                "additionalProperties": False,
+            },
             ERROR: {
                 "type": "object",
                 "required": ["detail", "request_id"],

@@ -14,9 +14,15 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from musicgen_lab.backends.submitting import Busy
+from musicgen_lab.backends.wire import FORMAT
 from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.clip import Clip, Failure
-from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
+from musicgen_lab.errors import (
+    BackendUnavailable,
+    InvalidRequest,
+    ModelUnavailable,
+    MusicGenLabWarning,
+)
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.sweep import Sweep
 from musicgen_lab.web.app import create_app
@@ -70,6 +76,40 @@ def test_a_full_service_is_retried_after_the_time_it_named_and_work_is_never_dou
     with serving(FullAtFirst(engine, MODEL)) as address:
         assert isinstance(make(connect(address)), Clip)
     assert len(engine.made) == 1
+
+
+def test_what_the_model_does_not_read_is_known_before_anything_is_sent_to_be_made(connect):
+    engine = SineEngine()
+    with serving(sine_worker(engine)) as address:
+        backend = connect(address)
+        with pytest.warns(MusicGenLabWarning, match="does not know 静かな in the prompt"):
+            Sweep(prompt=["静かな guitar", "piano"], negative_prompt=" ", duration=1).plan(backend)
+        with pytest.raises(InvalidRequest, match="'静かな曲' and '速いドラム' become the same"):
+            Sweep(prompt=["静かな曲", "速いドラム"], duration=1).plan(backend)
+        with pytest.raises(InvalidRequest, match="'a 150' and 'a 150 静' become the same"):
+            prompts = [*(f"a {number}" for number in range(200)), "a 150 静"]
+            Sweep(prompt=prompts, duration=1).plan(backend)
+    assert engine.made == []
+
+
+def test_a_service_that_does_not_say_what_its_model_reads_is_used_all_the_same(connect):
+    app = FastAPI()
+    app.state.backend = sine_worker()
+
+    @app.get("/models")
+    def models():
+        return {"format": FORMAT, "models": [MODEL]}
+
+    with running(app) as address:
+        backend = connect(address)
+        assert Sweep(prompt="静かな", duration=1).plan(backend).clips == 1
+
+        @app.post("/prompts")
+        def prompts():
+            return {"prompts": [{"digest": "a"}]}
+
+        with pytest.raises(BackendUnavailable, match="did not say what its model reads"):
+            Sweep(prompt="静かな", duration=1).plan(backend)
 
 
 def test_patience_ends_and_the_request_is_a_failure(connect):

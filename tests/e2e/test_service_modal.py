@@ -27,12 +27,18 @@ from musicgen_lab.backends.modal_jobs import ModalJobs
 from musicgen_lab.clip import Clip
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.options import EngineOptions
-from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
+from musicgen_lab.errors import (
+    BackendUnavailable,
+    InvalidRequest,
+    ModelUnavailable,
+    MusicGenLabWarning,
+)
 from musicgen_lab.models.locate import EMBEDDED_FOLDER, locate
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.sweep import Sweep
 from tests.modal_server.deployed import (
     PROJECT,
+    clips_sent,
     deploy,
     is_clip,
     request_in,
@@ -99,6 +105,16 @@ def test_clips_that_continue_a_sound_are_the_engines_own_and_it_is_sent_once(
     for clip in made:
         np.testing.assert_array_equal(clip.samples, own[clip.request.seed].samples)
         np.testing.assert_array_equal(clip.codes, own[clip.request.seed].codes)
+
+
+def test_what_the_model_does_not_read_is_known_before_a_gpu_is_started(server, backend):
+    clips = len(clips_sent(server))
+    with pytest.warns(MusicGenLabWarning, match="does not know 静かな in the prompt"):
+        Sweep(prompt="静かな guitar", duration=1).plan(backend)
+    with pytest.raises(InvalidRequest, match="'静かな曲' and '速いドラム' become the same"):
+        Sweep(prompt=["静かな曲", "速いドラム"], duration=1).plan(backend)
+    assert backend.read_prompts("somebody/else@1", ["x"]) is None  # not prepared
+    assert len(clips_sent(server)) == clips
 
 
 def test_a_sound_that_the_app_may_have_forgotten_is_sent_again(server, backend, monkeypatch):

@@ -43,6 +43,12 @@ def test_a_clip_comes_through_the_web_app_from_the_gpu_class(server, address):
     assert len(clips_sent(server)) == 1
 
 
+def test_the_web_app_says_what_the_model_reads_of_prompts_without_a_gpu(server, address):
+    answer = httpx2.post(f"{address}/prompts", json={"prompts": ["静かな guitar"]}, timeout=280)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["prompts"][0]["unread"] == ["静かな"]
+
+
 def test_a_request_is_logged_under_its_id_by_the_web_app_and_where_its_clip_is_made(
     server, address
 ):

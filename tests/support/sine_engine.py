@@ -4,6 +4,7 @@ import itertools
 
 from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.clip import Clip, Failure
+from musicgen_lab.models.prompt_tokens import PromptTokens
 from musicgen_lab.streaming import SoundChunk
 from tests.support.sines import MODEL, PROVENANCE, sine_clip
 
@@ -37,6 +38,11 @@ class SineEngine:
 
     def steps_done_of(self, request_id):
         return 0
+
+    def read_prompt(self, prompt):
+        words = prompt.split()
+        unread = tuple(word for word in words if not word.isascii())
+        return PromptTokens(" ".join(word for word in words if word.isascii()), unread)
 
     def device_works(self):
         return True

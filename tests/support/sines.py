@@ -61,8 +61,8 @@ class PreciseSines(SineBackend):
         super().__init__()
         self.dtype = dtype
 
-    def check_prompts(self, model, prompts):
-        return []
+    def read_prompts(self, model, prompts):
+        return None
 
     def codebook_size(self, model):
         return 2048

@@ -393,6 +393,34 @@ def test_what_a_prompt_says_that_the_model_cannot_read_is_a_warning(demo):
     assert r"does not know \u9759" in sound.headers["MusicGen-Warnings"]
 
 
+def test_what_the_model_reads_of_prompts_is_answered_without_making_a_clip(demo):
+    answer = httpx2.post(
+        f"{demo}/prompts", json={"prompts": ["calm 静かな guitar", "静かな曲", "速いドラム"]}
+    )
+    assert answer.status_code == 200
+    calm, quiet, fast = answer.json()["prompts"]
+    assert calm["unread"] == ["静かな"]
+    assert quiet["digest"] == fast["digest"] != calm["digest"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "prompts"),
+        ({"prompts": []}, "prompts"),
+        ({"prompts": "calm"}, "prompts"),
+        ({"prompts": ["calm"] * 101}, "prompts"),
+        ({"prompts": ["calm", 3]}, "prompt"),
+        ({"prompts": [" "]}, "prompt"),
+        ({"prompts": ["calm"], "model": "somebody/else"}, "model"),
+        ({"prompts": ["calm"], "promts": []}, "promts"),
+    ],
+)
+def test_a_bad_question_about_prompts_is_answered_422_with_the_field(client, body, field):
+    answer = client.post("/prompts", json=body)
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+
+
 def test_sound_beyond_full_scale_is_warned_of_where_it_is_clipped():
     class Loud(SineEngine):
         def make(self, request):
