@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.errors import InvalidRequest, MusicGenLabError
+from musicgen_lab.player import base_style
 from musicgen_lab.report.make import check_report_parameters, make_report
 from musicgen_lab.report.sentences import find
 from musicgen_lab.request import REQUEST_FIELDS, short
@@ -257,6 +258,8 @@ def write_index(outcomes: Sequence[Outcome], folder: Path, title: str) -> Path:
     RunFolderUnwritable
         When it cannot be written.
     """
+    from markupsafe import Markup
+
     ranked = sorted(outcomes, key=lambda outcome: (bool(outcome.error), -len(outcome.effects)))
     page = render(
         "report/studies.html.j2",
@@ -264,6 +267,7 @@ def write_index(outcomes: Sequence[Outcome], folder: Path, title: str) -> Path:
         entries=[_entry(outcome) for outcome in ranked],
         failed=sum(bool(outcome.error) for outcome in outcomes),
         shown=EFFECTS_SHOWN,
+        base_style=Markup(base_style()),
     )
     write_atomically(folder / INDEX, page.encode("utf-8"))
     return folder / INDEX

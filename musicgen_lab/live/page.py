@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request, Response
 from musicgen_lab.live.loudness import can_match
 from musicgen_lab.live.recent_clips import BYTES_MAX, RecentClips
 from musicgen_lab.live.streams import LiveStreams
-from musicgen_lab.player import player_script, player_style
+from musicgen_lab.player import base_style, player_script, player_style
 from musicgen_lab.request import GenerationRequest, ignored_by_choice
 from musicgen_lab.web.access import check_key
 from musicgen_lab.web.body import check_fields, parse_object, read_fields
@@ -44,7 +44,7 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
     clips = RecentClips(0 if runs is None else BYTES_MAX)
     streams = LiveStreams(backend, app.state.admission, clips, timeout_s=settings.timeout_s)
     files = {name: _reader(STATIC / name) for name in ("live.css", *_script_names())} | {
-        "page.css": _reader(PAGE_STYLE),
+        "page.css": lambda: base_style() + PAGE_STYLE.read_text(encoding="utf-8"),
         "player.css": player_style,
         "player.js": player_script,
     }

@@ -1,4 +1,4 @@
-"""The player of clips, `<clip-player>`: its script and style, the same for every page.
+"""The player of clips, `<clip-player>`, and what else every page has: colours and text.
 
 Reports and `results.listen()` contain it. Waveforms are drawn by wavesurfer.js, whose release file
 lies here unchanged with its licence (BSD-3-Clause).
@@ -10,6 +10,7 @@ import functools
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+BASE_STYLE = FOLDER / "base.css"
 WAVESURFER = "wavesurfer-8.0.1.min.js"
 
 
@@ -27,6 +28,12 @@ def player_script() -> str:
         f"const module = {{exports: {{}}}}, exports = module.exports;\n{wavesurfer}\n"
         f"const WaveSurfer = module.exports;\n{player}}})();\n"
     )
+
+
+@functools.cache
+def base_style() -> str:
+    """Return the colours and the text of a page, in light and dark."""
+    return BASE_STYLE.read_text(encoding="utf-8")
 
 
 @functools.cache

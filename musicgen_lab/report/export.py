@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from musicgen_lab.errors import InvalidRequest, RunFolderError
 from musicgen_lab.listening.previews import LISTENING_FOLDER, check_embedded
+from musicgen_lab.player import base_style
 from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.templating import PACKAGE, data_uri
 
@@ -116,7 +117,7 @@ def _to_html(notebook: NotebookNode) -> str:
         exclude_output_prompt=True,
         exclude_anchor_links=True,
     )
-    page, _ = exporter.from_notebook_node(notebook)
+    page, _ = exporter.from_notebook_node(notebook, {"base_style": base_style()})
     return str(page)
 
 

@@ -90,30 +90,33 @@ def preference_sentence(
     Such as "Listeners prefer a lower temperature: a clip at 0.7 is preferred to one at 1.3 in 78%
     of comparisons (95% interval 61% to 89%, 240 answers of 3 listeners, 4 seeds)."
     """
-    parameter, prefer = row["parameter"], "prefers" if one else "prefer"
+    parameter, shape = row["parameter"], row["shape"]
     first, last = (labels.value(parameter, row[end]) for end in ("from_level", "to_level"))
     up = row["change"] > 0
-    share, low, high = _shares(row, towards=up or row["shape"] != "trend")
-    certainty = f"(95% interval {low} to {high}, {_basis(row)})"
-    if row["shape"] == "trend":
-        better, worse = (last, first) if up else (first, last)
-        return (
-            f"{who} {prefer} a {'higher' if up else 'lower'} {parameter}: a clip at {better} is "
-            f"preferred to one at {worse} in {share} of comparisons {certainty}."
-        )
-    if row["shape"] == "pair":
-        return (
-            f"{who} {prefer} {parameter} {last} to {first}: in {share} of comparisons {certainty}."
-        )
-    peak = labels.value(parameter, row["peak"])
-    if row["shape"] == "hump":
-        return (
-            f"{who} {prefer} {parameter} near {peak}: the middle of the range is preferred to its "
-            f"ends in {share} of comparisons {certainty}."
-        )
+    better, worse = (last, first) if up else (first, last)
+    peak = labels.value(parameter, row["peak"]) if shape in ("hump", "dip") else ""
+    what, comparison = {
+        "trend": (
+            f"a {'higher' if up else 'lower'} {parameter}",
+            f"a clip at {better} is preferred to one at {worse}",
+        ),
+        "pair": (
+            f"{parameter} {better} to {worse}",
+            f"a clip with {better} is preferred to one with {worse}",
+        ),
+        "hump": (
+            f"{parameter} near {peak}",
+            "a clip in the middle of the range is preferred to one at its ends",
+        ),
+        "dip": (
+            f"{parameter} away from {peak}",
+            "a clip at the ends of the range is preferred to one in its middle",
+        ),
+    }[shape]
+    share, low, high = _shares(row)
     return (
-        f"{who} like{'s' * one} {parameter} near {peak} least: the middle of the range is "
-        f"preferred to its ends in {share} of comparisons {certainty}."
+        f"{who} {'prefers' if one else 'prefer'} {what}: {comparison} in {share} of comparisons "
+        f"(95% interval {low} to {high}, {_basis(row)})."
     )
 
 
@@ -192,15 +195,19 @@ def feature_sentence(row: Mapping[str, Any]) -> str:
     )
 
 
-def _shares(row: Mapping[str, Any], *, towards: bool) -> tuple[str, str, str]:
-    """Return log-odds as shares of comparisons; turned round unless `towards`."""
+def _shares(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return log-odds, with their interval, as shares of comparisons that the better one wins."""
     from scipy.special import expit
 
     numbers = [float(row[name]) for name in ("change", "low", "high")]
-    if not towards:
+    if numbers[0] < 0:
         numbers = [-numbers[0], -numbers[2], -numbers[1]]
-    share, low, high = (f"{expit(number):.0%}" for number in numbers)
+    share, low, high = (_percent(float(expit(number))) for number in numbers)
     return share, low, high
+
+
+def _percent(share: float) -> str:
+    return ">99%" if share > 0.995 else "<1%" if share < 0.005 else f"{share:.0%}"
 
 
 def _basis(row: Mapping[str, Any]) -> str:

@@ -36,21 +36,29 @@ PREFERENCES = [
     ),
     (
         {"shape": "hump", "peak": 1.0, "change": 1.0986, "low": 0.4055, "high": 2.1972},
-        "Listeners prefer temperature near 1: the middle of the range is preferred to its ends in "
-        "75% of comparisons (95% interval 60% to 90%, 240 answers of 3 listeners, 4 seeds).",
+        "Listeners prefer temperature near 1: a clip in the middle of the range is preferred to "
+        "one at its ends in 75% of comparisons (95% interval 60% to 90%, 240 answers of 3 "
+        "listeners, 4 seeds).",
     ),
     (
         {"shape": "dip", "peak": 1.0, "change": -1.0986, "low": -2.1972, "high": -0.4055},
-        "Listeners like temperature near 1 least: the middle of the range is preferred to its ends "
-        "in 25% of comparisons (95% interval 10% to 40%, 240 answers of 3 listeners, 4 seeds).",
+        "Listeners prefer temperature away from 1: a clip at the ends of the range is preferred to "
+        "one in its middle in 75% of comparisons (95% interval 60% to 90%, 240 answers of 3 "
+        "listeners, 4 seeds).",
     ),
     (
         {"shape": "pair", "parameter": "model", "from_level": "a", "to_level": "b"}
         | {"change": 1.0986, "low": 0.4055, "high": 2.1972},
-        "Listeners prefer model b to a: in 75% of comparisons (95% interval 60% to 90%, 240 "
-        "answers of 3 listeners, 4 seeds).",
+        "Listeners prefer model b to a: a clip with b is preferred to one with a in 75% of "
+        "comparisons (95% interval 60% to 90%, 240 answers of 3 listeners, 4 seeds).",
     ),
 ]
+
+
+def test_no_share_is_rounded_to_always_or_never():
+    row = BASE | {"change": 9.0, "low": -9.0, "high": 18.0}
+    sentence = preference_sentence(row, LABELS, "Listeners")
+    assert "in >99% of comparisons (95% interval <1% to >99%, " in sentence
 
 
 @pytest.mark.parametrize(("row", "sentence"), PREFERENCES)

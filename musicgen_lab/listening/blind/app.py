@@ -23,11 +23,17 @@ from starlette.routing import Route
 from musicgen_lab.errors import InvalidRequest, MusicGenLabError, RunFolderUnwritable
 from musicgen_lab.listening.blind.session import BlindSession, Mode, Trial
 from musicgen_lab.listening.blind.sounds import equal_sounds
+from musicgen_lab.player import BASE_STYLE
 from musicgen_lab.runs.answers import COMMENT_MAX_CHARACTERS
 from musicgen_lab.runs.run_table import RunTable
 
 PAGE = Path(__file__).parent / "page"
-FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
+FILES = {
+    "/": PAGE / "page.html",
+    "/base.css": BASE_STYLE,
+    "/page.css": PAGE / "page.css",
+    "/page.js": PAGE / "page.js",
+}
 BODY_MAX_BYTES = 8 * COMMENT_MAX_CHARACTERS
 SESSIONS_MAX = 16
 HEADERS = {
@@ -157,8 +163,8 @@ def create_app(sessions: BlindSessions) -> Starlette:
     Starlette
     """
 
-    def file(name: str) -> Callable[[Request], Response]:
-        return lambda request: FileResponse(PAGE / name, headers=HEADERS)
+    def file(path: Path) -> Callable[[Request], Response]:
+        return lambda request: FileResponse(path, headers=HEADERS)
 
     def sound(request: Request) -> Response:
         content = sessions.sound(request.path_params["name"])
@@ -205,7 +211,7 @@ def create_app(sessions: BlindSessions) -> Starlette:
 
     return Starlette(
         routes=[
-            *(Route(path, file(name)) for path, name in FILES.items()),
+            *(Route(address, file(path)) for address, path in FILES.items()),
             Route("/sound/{name}", sound),
             Route("/trial", trial, methods=["POST"]),
             Route("/answer", answer, methods=["POST"]),
