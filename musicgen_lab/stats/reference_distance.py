@@ -169,8 +169,12 @@ class ReferenceSet:
         sets = (clips, self.embeddings)
         means = [rows.mean(axis=0) for rows in sets]
         # Covariances are A'A and B'B; the trace of the root of their product is the sum of the
-        # singular values of AB', whose size is that of the sets instead of d.
-        a, b = ((x - m) / np.sqrt(len(x) - 1) for x, m in zip(sets, means, strict=True))
+        # singular values of AB', which are those of RS' where R and S are the triangles of A and B:
+        # no more rows than the set, and no more than d.
+        a, b = (
+            np.linalg.qr(x - m, mode="r") / np.sqrt(len(x) - 1)
+            for x, m in zip(sets, means, strict=True)
+        )
         traces = np.sum(a**2) + np.sum(b**2) - 2 * np.linalg.norm(a @ b.T, "nuc")
         return float(max(0.0, np.sum((means[0] - means[1]) ** 2) + traces))
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.command import PROMPT, run_command
+from tests.support.command import PROMPT, run_command, run_here
 
 SWEEP_ERRORS = {
     "a temperature of warm": (
@@ -50,7 +50,7 @@ SWEEP_ERRORS = {
 @pytest.mark.parametrize("mistake", SWEEP_ERRORS)
 def test_a_mistake_ends_in_one_line_and_exit_code_2(tmp_path, mistake):
     arguments, message = SWEEP_ERRORS[mistake]
-    done = run_command("sweep", *PROMPT, *arguments, "--out", tmp_path / "run", cwd=tmp_path)
+    done = run_here("sweep", *PROMPT, *arguments, "--out", tmp_path / "run", cwd=tmp_path)
     last = done.stderr.strip().splitlines()[-1]
     assert (done.returncode, done.stdout) == (2, "")
     assert last.startswith("error: ")
@@ -68,7 +68,7 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(tmp_path, mistake):
     ],
 )
 def test_a_service_is_not_started_with_what_cannot_be(option, value, message):
-    done = run_command("serve", option, value)
+    done = run_here("serve", option, value)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -84,7 +84,7 @@ def test_a_missing_prompt_is_named():
 
 def test_a_folder_with_other_contents_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    done = run_command("sweep", *PROMPT, "--out", tmp_path)
+    done = run_here("sweep", *PROMPT, "--out", tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path} holds something else (thesis.tex); give a")
 
@@ -96,25 +96,25 @@ def test_generate_refuses_a_file_it_cannot_write_before_it_makes_the_clip(tmp_pa
         ("no/a.wav", "a folder that exists"),
         ("folder.wav", "a file that can be written"),
     ):
-        done = run_command("generate", *PROMPT, "--out", tmp_path / out)
+        done = run_here("generate", *PROMPT, "--out", tmp_path / out)
         assert done.returncode == 2
         assert message in done.stderr
 
 
 def test_a_report_of_a_folder_without_a_run_is_refused(tmp_path):
-    done = run_command("report", tmp_path)
+    done = run_here("report", tmp_path)
     assert done.returncode == 2
     assert "holds no run" in done.stderr
 
 
 def test_a_report_of_a_run_refuses_the_options_of_a_backend_which_it_has_no_use_for(tmp_path):
-    done = run_command("report", tmp_path, "--device", "cuda")
+    done = run_here("report", tmp_path, "--device", "cuda")
     assert done.returncode == 2
     assert "--device is for --batch, which makes clips; leave it out" in done.stderr
 
 
 def test_the_plan_is_printed_and_nothing_is_made(tmp_path):
-    done = run_command(
+    done = run_here(
         "sweep", *PROMPT, "--temperature", "0.7,1.0", "--temperature", "1.3", "--cfg-coef", "1,3,5",
         "--seed", "0:2", "--duration", "4", "--out", tmp_path / "run", "--plan",
     )  # fmt: skip
@@ -129,7 +129,7 @@ def test_the_plan_is_printed_and_nothing_is_made(tmp_path):
 
 
 def test_prompts_are_repeated_rather_than_split_at_commas(tmp_path):
-    done = run_command(
+    done = run_here(
         "sweep", "--prompt", "slow, sad piano", "--prompt", "fast, glad piano",
         "--out", tmp_path / "run", "--plan",
     )  # fmt: skip
@@ -168,9 +168,9 @@ def test_ctrl_c_while_a_library_is_imported_ends_in_one_line(tmp_path, module):
 
 
 def test_help_names_every_command_and_every_field():
-    assert run_command().returncode == 2
-    assert {"generate", "sweep", "report"} <= set(run_command("--help").stdout.split())
-    text = run_command("sweep", "--help").stdout
+    assert run_here().returncode == 2
+    assert {"generate", "sweep", "report"} <= set(run_here("--help").stdout.split())
+    text = run_here("sweep", "--help").stdout
     for option in ("--prompt", "--duration", "--temperature", "--top-k", "--top-p", "--cfg-coef"):
         assert option in text
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 import soundfile
 
-from musicgen_lab import PackageMissing, Results, Sweep, cli
+from musicgen_lab import PackageMissing, Results, Sweep
+from tests.support.command import run_here
 from tests.support.sines import PreciseSines, SineBackend
 from tests.support.sources import hum
 
@@ -15,16 +16,14 @@ PROMPT = ("--prompt", "piano")
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run():
     """Return a function that runs the command in this process: exit code, output, errors."""
 
-    def run_command(*arguments):
-        monkeypatch.setattr("sys.argv", ["musicgen-lab", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, *capsys.readouterr()
+    def run(*arguments):
+        done = run_here(*arguments)
+        return done.returncode, done.stdout, done.stderr
 
-    return run_command
+    return run
 
 
 def test_prompts_come_from_a_file_one_a_line(run, tmp_path):

@@ -65,3 +65,13 @@ def prefill(config, tensors, tokens, spans, prompt_spans, cache):
     steps = TritonStep(model_config, tensors, device=CPU, dtype=torch.float32, rows=5)
     steps.prefill(StepRows(tokens, AttentionSpans(*spans), AttentionSpans(*prompt_spans)), cache)
     return cache
+
+
+def sample(cases):
+    """For each `SamplingCase` the tokens drawn, the table of tokens, and which are finite."""
+    from musicgen_lab.engine.kernels.sampler import draw_tokens_on_cuda
+
+    results = []
+    for logits, batch, tables in (case.tensors() for case in cases):
+        results.append((draw_tokens_on_cuda(logits, batch, tables), tables.tokens, tables.finite))
+    return results

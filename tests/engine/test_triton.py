@@ -5,8 +5,6 @@ there.
 """
 
 import math
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
@@ -42,14 +40,6 @@ CONFIG = ModelConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def run():
-    """Functions of `tests.engine.interpreted`, run with their arguments in triton's interpreter."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=interpreted.begin) as process:
-        yield lambda function, *arguments: process.submit(function, *arguments).result()
-
-
 def parts_of(tensor, count):
     """Cut a tensor into partial sums: (count, *shape)."""
     parts = drawn(count, *tensor.shape, seed=7)
@@ -59,13 +49,13 @@ def parts_of(tensor, count):
 
 @pytest.mark.parametrize("sharers", [1, 2])
 @pytest.mark.parametrize("kinds", [1, 3])
-def test_attention_is_that_of_the_cpu(run, kinds, sharers):
+def test_attention_is_that_of_the_cpu(interpret, kinds, sharers):
     size = 40  # no power of two, as the head of some models
     qkv, cache = drawn(5, kinds, 2, size), drawn(2, BLOCKS, 2, BLOCK_LEN, size, seed=1)
     cache[:, LONG_TABLES[0, 0], :, LONG_LENS[0] :] = float("nan")  # what lies beyond
 
     parts = parts_of(qkv.flatten(1), 2)
-    attended, written = run(interpreted.attend, parts, cache, *LONG_SPANS, sharers)
+    attended, written = interpret(interpreted.attend, parts, cache, *LONG_SPANS, sharers)
 
     expected = attend(qkv, cache, AttentionSpans(*LONG_SPANS)).flatten(1)
     assert torch.allclose(attended, expected, atol=2e-6)
@@ -73,11 +63,11 @@ def test_attention_is_that_of_the_cpu(run, kinds, sharers):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
-def test_attention_in_16_bits_is_computed_in_float32(run, dtype):
+def test_attention_in_16_bits_is_computed_in_float32(interpret, dtype):
     qkv = drawn(1, 5, 3 * 2 * 64).to(dtype)
     cache = drawn(2, 10, 2, BLOCK_LEN, 64, seed=1).to(dtype)
 
-    attended, _ = run(interpreted.attend, qkv, cache, *SPANS)
+    attended, _ = interpret(interpreted.attend, qkv, cache, *SPANS)
 
     assert attended.dtype == dtype
     expected = attend(qkv.float().view(5, 3, 2, 64), cache.float(), spans_of()).flatten(1)
@@ -85,67 +75,67 @@ def test_attention_in_16_bits_is_computed_in_float32(run, dtype):
 
 
 @pytest.mark.parametrize("sharers", [1, 2])
-def test_no_keys_give_zeros_and_what_is_not_finite_stays_in_its_row(run, sharers):
+def test_no_keys_give_zeros_and_what_is_not_finite_stays_in_its_row(interpret, sharers):
     qkv, cache = drawn(1, 5, 2 * 40), drawn(2, BLOCKS, 2, BLOCK_LEN, 40, seed=1)
     cache[:, LONG_TABLES[1, 0], :, 5] = float("inf")
     lengths = LONG_LENS.clone()
     lengths[4] = 0
 
-    attended, _ = run(interpreted.attend, qkv, cache, LONG_TABLES, lengths, sharers)
+    attended, _ = interpret(interpreted.attend, qkv, cache, LONG_TABLES, lengths, sharers)
 
     assert torch.equal(attended[4], torch.zeros_like(attended[4]))
     assert not attended[1].isfinite().any()
     assert attended[[0, 2, 3]].isfinite().all()
 
 
-def test_a_row_attends_with_the_same_bits_alone_and_in_any_number_of_programs(run):
+def test_a_row_attends_with_the_same_bits_alone_and_in_any_number_of_programs(interpret):
     qkv, cache = drawn(2, 5, 3 * 2 * 40), drawn(2, BLOCKS, 2, BLOCK_LEN, 40, seed=1)
 
-    together, _ = run(interpreted.attend, qkv, cache, *LONG_SPANS)
+    together, _ = interpret(interpreted.attend, qkv, cache, *LONG_SPANS)
 
     for row, sharers in ((1, 1), (1, 2), (2, 2), (2, 8), (4, 4)):
         spans = [part[[row]] for part in LONG_SPANS]
-        alone, _ = run(interpreted.attend, qkv[:, [row]], cache, *spans, sharers)
+        alone, _ = interpret(interpreted.attend, qkv[:, [row]], cache, *spans, sharers)
         assert torch.equal(alone[0], together[row])
 
 
 @pytest.mark.parametrize("tiles", [None, (16, 32, 3), (64, 16, 2)])
 @pytest.mark.parametrize("shape", [(64, 64), (100, 48), (160, 640)])  # (N, K)
-def test_the_parts_of_a_product_add_up_to_it(run, shape, tiles):
+def test_the_parts_of_a_product_add_up_to_it(interpret, shape, tiles):
     weight, x = drawn(*shape), drawn(20, shape[1], seed=1)
 
-    parts = run(interpreted.multiply, x, weight, None, tiles)
+    parts = interpret(interpreted.multiply, x, weight, None, tiles)
 
     assert tiles is None or len(parts) == tiles[2]
     assert torch.allclose(parts.sum(0), x @ weight.T, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("rows", "fewer"), [(16, 1), (16, 15), (70, 33), (70, 65)])
-def test_a_rows_product_has_the_same_bits_beside_others(run, rows, fewer):
+def test_a_rows_product_has_the_same_bits_beside_others(interpret, rows, fewer):
     """Padded to equally many rows: numpy, which multiplies here, adds up others in other orders."""
     weight, x = drawn(100, 160), drawn(rows, 160, seed=1)
 
-    whole = run(interpreted.multiply, x, weight)
-    few = run(interpreted.multiply, x[:fewer].clone(), weight)
+    whole = interpret(interpreted.multiply, x, weight)
+    few = interpret(interpreted.multiply, x[:fewer].clone(), weight)
 
     assert torch.equal(few, whole[:, :fewer])
 
 
-def test_bias_and_gelu_follow_an_undivided_product(run):
+def test_bias_and_gelu_follow_an_undivided_product(interpret):
     weight, bias, x = drawn(100, 48) / 7, drawn(100, seed=2), drawn(5, 48, seed=1)
 
-    (product,) = run(interpreted.multiply, x, weight, bias, (64, 32, 1), True)
+    (product,) = interpret(interpreted.multiply, x, weight, bias, (64, 32, 1), True)
 
     assert torch.allclose(product, F.gelu(F.linear(x, weight, bias)), atol=1e-5)
 
 
-def test_a_product_is_added_to_the_residual_and_the_sum_normalised(run):
+def test_a_product_is_added_to_the_residual_and_the_sum_normalised(interpret):
     x, partials = drawn(5, 48), drawn(3, 4, 48, seed=1)  # the fifth row has none
     weight, bias = drawn(48, seed=2), drawn(48, seed=3)
     expected = x.clone()
     expected[:4] += partials.sum(0)
 
-    added, normed = run(interpreted.add_and_norm, partials, x, weight, bias)
+    added, normed = interpret(interpreted.add_and_norm, partials, x, weight, bias)
 
     assert torch.allclose(added, expected, atol=1e-6)
     assert torch.allclose(normed, F.layer_norm(expected, (48,), weight, bias), atol=1e-5)
@@ -165,10 +155,12 @@ PROMPT_SPANS = (torch.tensor([[8], [5]]), torch.tensor([7, 12]))  # the first tw
 CACHE = drawn(2, 2, 10, 3, BLOCK_LEN, 16, seed=99)
 
 
-def test_a_step_is_that_of_torch(run, weights):
+def test_a_step_is_that_of_torch(interpret, weights):
     config = CONFIG.model_dump_json()
 
-    logits, written = run(interpreted.step, config, weights, TOKENS, SPANS, PROMPT_SPANS, CACHE)
+    logits, written = interpret(
+        interpreted.step, config, weights, TOKENS, SPANS, PROMPT_SPANS, CACHE
+    )
 
     cache = CACHE.clone()
     take_step = TorchStep(
@@ -180,12 +172,14 @@ def test_a_step_is_that_of_torch(run, weights):
     assert torch.allclose(written, cache, atol=1e-5)
 
 
-def test_a_rows_step_has_the_same_bits_alone(run, weights):
+def test_a_rows_step_has_the_same_bits_alone(interpret, weights):
     config = CONFIG.model_dump_json()
 
     def step(rows, prompted):
         spans, prompt_spans = ([part[rows] for part in SPANS], [p[prompted] for p in PROMPT_SPANS])
-        logits, _ = run(interpreted.step, config, weights, TOKENS[rows], spans, prompt_spans, CACHE)
+        logits, _ = interpret(
+            interpreted.step, config, weights, TOKENS[rows], spans, prompt_spans, CACHE
+        )
         return logits
 
     together = step([0, 1, 2, 3, 4], [0, 1])
@@ -257,12 +251,12 @@ def test_the_kernels_compile_for_gpus_that_are_not_here(dtype, capability, tmp_p
         assert compiled.metadata.shared <= shared_kib * 1024
 
 
-def test_steps_at_once_write_the_keys_and_values_of_torchs(run, weights):
+def test_steps_at_once_write_the_keys_and_values_of_torchs(interpret, weights):
     """Five steps of one sequence, each of which attends to the ones before it."""
     config, spans = CONFIG.model_dump_json(), (torch.tensor([[3]] * 5), torch.arange(1, 6))
     prompt_spans = (torch.tensor([[8]] * 5), torch.full((5,), 7))
 
-    written = run(interpreted.prefill, config, weights, TOKENS, spans, prompt_spans, CACHE)
+    written = interpret(interpreted.prefill, config, weights, TOKENS, spans, prompt_spans, CACHE)
 
     cache = CACHE.clone()
     steps = TorchStep(CONFIG, weights, device=torch.device("cpu"), dtype=torch.float32, rows=5)
