@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
 
 from tests.e2e.browser import DESKTOP, PHONE, chromium, open_page, show_everything
-from tests.support.command import run_command
+from tests.support.command import run_command, run_here
 from tests.support.report_runs import make_run
 
 STUDIES = """
@@ -85,18 +86,18 @@ def test_a_comparison_is_written_beside_the_second_run(compared):
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path, arguments, message):
-    done = run_command(*arguments, cwd=tmp_path)
+    done = run_here(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
-def test_both_pages_fit_the_window_and_are_accessible(batch, compared, viewport, scheme):
+def test_both_pages_fit_the_window_and_are_accessible(batch, compared):
     from axe_playwright_python.sync_playwright import Axe
 
     paths = [batch[1] / "my-studies" / "index.html", compared[1] / "b-against-a" / "report.html"]
+    screens = [(DESKTOP, "light"), (PHONE, "dark")]
     with chromium() as browser:
-        for path in paths:
+        for path, (viewport, scheme) in itertools.product(paths, screens):
             page = open_page(browser, Path(path), viewport, scheme)
             show_everything(page)
             width, window = page.evaluate(

@@ -64,18 +64,10 @@ def test_the_web_app_has_missing_weights_prepared_without_a_gpu_and_says_why_the
     assert "MusicGen.*" not in running_functions(server)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("MUSICGEN_GPU", "A1000"),
-        ("MUSICGEN_MODELS", f"facebook/musicgen-melody@{40 * 'a'}"),
-        ("MUSICGEN_API_KEY", "sesame"),
-    ],
-)
-def test_invalid_settings_are_refused_in_one_line_when_deploying(server, name, value):
-    done = run_modal(server, "deploy", "service/app.py", **{name: value})
+def test_an_invalid_setting_is_refused_in_one_line_when_deploying(server):
+    done = run_modal(server, "deploy", "service/app.py", MUSICGEN_API_KEY="sesame")
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith("error: ") and name in done.stderr
+    assert done.stderr.startswith("error: ") and "MUSICGEN_API_KEY" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -87,28 +79,27 @@ def test_app_py_alone_says_what_it_needs_in_one_line(server, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_service_that_had_a_key_is_not_made_public_unless_that_is_meant(server):
+def test_a_service_that_has_a_key_or_cannot_be_asked_is_not_made_public_unless_that_is_meant(
+    server,
+):
     secret = [caller() / "bin" / "modal", "secret", "create", "musicgen-key", "MUSICGEN_API_KEY=k"]
     subprocess.run(secret, env={**server.environment}, check=True, capture_output=True)
     closed = deploy(server, MUSICGEN_SECRET="musicgen-key")
     assert "needs the key in the Modal secret 'musicgen-key'" in closed.stdout
-    address = server.web_url("musicgen")
-    answer = httpx2.post(f"{address}/generate_endpoint", json={"prompt": "x"}, timeout=280)
-    assert answer.status_code == 401
-    refused = run_modal(server, "deploy", "service/app.py", MUSICGEN_GPU="cpu")
-    assert refused.returncode == 1 and "would become public" in refused.stderr
-    opened = deploy(server, MUSICGEN_PUBLIC="1")
-    assert "the web address is PUBLIC" in opened.stdout
-
-
-def test_a_service_whose_access_is_unknown_is_not_made_public(server):
-    deploy(server)
     failure = Result(status=Result.GENERIC_STATUS_FAILURE, exception="the container\nfailed")
     server.servicer.on_deliver = lambda input_id, given: failure
     refused = run_modal(server, "deploy", "service/app.py", MUSICGEN_GPU="cpu")
     assert refused.returncode == 1 and refused.stderr.count("\n") == 1, refused.stderr
     assert "cannot be asked whether it has a key (the container failed)" in refused.stderr
-    assert "PUBLIC" in deploy(server, MUSICGEN_PUBLIC="1").stdout
+    server.servicer.on_deliver = None
+    answer = httpx2.post(
+        f"{server.web_url('musicgen')}/generate_endpoint", json={"prompt": "x"}, timeout=280
+    )
+    assert answer.status_code == 401
+    refused = run_modal(server, "deploy", "service/app.py", MUSICGEN_GPU="cpu")
+    assert refused.returncode == 1 and "would become public" in refused.stderr
+    opened = deploy(server, MUSICGEN_PUBLIC="1")
+    assert "the web address is PUBLIC" in opened.stdout
 
 
 def test_a_secret_that_does_not_exist_is_refused(server):
