@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from musicgen_lab.backends.submitting import Result
 from musicgen_lab.clip import Failure
 from musicgen_lab.errors import MusicGenLabError
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.request import GenerationRequest, short
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 EXPIRED_IDS_MAX = 10_000  # ids that are reported as expired rather than unknown
@@ -189,7 +189,9 @@ class LocalJobs:
                     f"the result of job {job_id} is no longer kept: the last {self._kept_max} "
                     f"are, for {self._kept_s:g} s each; send the request again"
                 )
-        raise JobUnknown(f"there is no job {job_id!r}; jobs are lost when the service restarts")
+        raise JobUnknown(
+            f"there is no job {short(job_id)}; jobs are lost when the service restarts"
+        )
 
     def _end(self, job_id: str) -> None:
         with self._lock:

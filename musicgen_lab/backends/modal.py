@@ -15,6 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -258,6 +259,22 @@ class ModalBackend(SubmittedStreams):
         BackendUnavailable
         """
         raise_unavailable(error, self._app, self._environment)
+
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """Raise `BackendUnavailable` for an error of Modal's that concerns every request.
+
+        Raises
+        ------
+        BackendUnavailable
+        """
+        try:
+            yield
+        except BackendUnavailable:
+            raise
+        except Exception as error:
+            self.raise_unavailable(error)
+            raise
 
     def close(self, drain_s: float = 0.0) -> None:
         """Cancel all requests in flight, here and on Modal."""

@@ -13,7 +13,7 @@ from musicgen_lab.backends.submitting import Result
 from musicgen_lab.backends.wire import plain, unpack
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import BackendUnavailable
-from musicgen_lab.request import GenerationRequest
+from musicgen_lab.request import GenerationRequest, short
 
 
 class ModalJobs:
@@ -37,7 +37,12 @@ class ModalJobs:
         """Spawn a call for a resolved request and return its job."""
         call = self._backend.spawn(request, report=True)
         job = {"request": request.model_dump(), "warnings": list(warnings), "cancelled": False}
-        self._entries.put(call.object_id, plain(job))
+        try:
+            with self._backend.reaching():
+                self._entries.put(call.object_id, plain(job))
+        except BaseException:
+            call.cancel()  # nobody would know of it
+            raise
         job_id, result = str(call.object_id), self._backend.wait_for(call, request)
         self._awaited[job_id] = result
         result.add_done_callback(lambda _: self._awaited.pop(job_id))
@@ -49,7 +54,8 @@ class ModalJobs:
 
         job = self._find(job_id)
         warnings = tuple(job["warnings"])
-        steps_done, steps = self._entries.get(progress_key(job_id)) or (None, None)
+        with self._backend.reaching():
+            steps_done, steps = self._entries.get(progress_key(job_id)) or (None, None)
         if job["cancelled"]:
             return JobStatus("cancelled", steps_done, steps, warnings=warnings)
         request = GenerationRequest(**job["request"])
@@ -78,16 +84,18 @@ class ModalJobs:
         import modal
 
         if self.status(job_id).state in ("queued", "running"):
-            self._entries.put(job_id, {**self._find(job_id), "cancelled": True})
-            modal.FunctionCall.from_id(job_id).cancel()
+            with self._backend.reaching():
+                self._entries.put(job_id, {**self._find(job_id), "cancelled": True})
+                modal.FunctionCall.from_id(job_id).cancel()
             if (awaited := self._awaited.get(job_id)) is not None:
                 awaited.cancel()
         return self.status(job_id)
 
     def _find(self, job_id: str) -> dict[str, Any]:
-        job: dict[str, Any] | None = self._entries.get(job_id)
+        with self._backend.reaching():
+            job: dict[str, Any] | None = self._entries.get(job_id)
         if job is None or "request" not in job:
-            raise JobUnknown(f"there is no job {job_id!r} of this service")
+            raise JobUnknown(f"there is no job {short(job_id)} of this service")
         return job
 
 

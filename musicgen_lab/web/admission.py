@@ -93,7 +93,8 @@ class Admission:
         try:
             yield
         except BaseException:
-            self._leave(0.0)
+            with self._lock:
+                self._in_flight -= 1
             raise
 
     def _watch(self, future: Future[Result]) -> None:
@@ -102,13 +103,9 @@ class Admission:
 
     def _end(self, future: Future[Result], spent_s: float) -> None:
         result = None if future.cancelled() or future.exception() else future.result()
-        if isinstance(result, Clip):
-            with self._lock:
-                self.audio_s += result.duration_s
-        self._leave(spent_s)
-
-    def _leave(self, spent_s: float) -> None:
         with self._lock:
+            if isinstance(result, Clip):
+                self.audio_s += result.duration_s
             self._in_flight -= 1
             self._ended, self._ended_s = self._ended + 1, self._ended_s + spent_s
 

@@ -23,7 +23,7 @@ from musicgen_lab.backends.submitting import RETRY_AFTER_S, Busy, Submits, resol
 from musicgen_lab.backends.wire import FORMAT, pack_prompts
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
-from musicgen_lab.request import GenerationRequest, ignored_by_choice, limit_of
+from musicgen_lab.request import GenerationRequest, ignored_by_choice, limit_of, short
 from musicgen_lab.source import DIGEST, Source
 from musicgen_lab.version import VERSION
 from musicgen_lab.web.access import HostCheck, SurplusCheck, check_key, check_may_wake
@@ -66,6 +66,7 @@ from musicgen_lab.web.responses import (
     refuse_failure,
     refuse_field,
     refuse_unavailable,
+    unused_format,
 )
 from musicgen_lab.web.settings import WebSettings
 from musicgen_lab.web.sources import SourceStore
@@ -132,6 +133,7 @@ def create_app(
         title="MusicGen Lab",
         version=VERSION,
         description="Music from a text description, by MusicGen.",
+        redirect_slashes=False,  # behind a proxy it would redirect from https to http
     )
     app.state.backend, app.state.settings = backend, chosen
     app.state.admission, app.state.models = admission, models
@@ -151,17 +153,20 @@ def create_app(
 
     @app.exception_handler(RequestValidationError)
     async def refuse_query(request: Request, error: RequestValidationError) -> Response:
-        detail = error.errors()[0]
-        name = str(detail["loc"][-1])
-        refusal = Refusal(422, f"{name}: {detail['msg']}", field=name, limit=None)
-        return refusal.response(request.state.request_id)
+        wrong = error.errors()[0]
+        name, expected = str(wrong["loc"][-1]), wrong.get("ctx", {}).get("expected")
+        detail = f"{name} must be {expected or 'true or false'}, got {short(wrong['input'])}"
+        return Refusal(422, detail, field=name, limit=None).response(request.state.request_id)
 
     @app.exception_handler(HTTPException)
     async def refuse_path(request: Request, error: HTTPException) -> Response:
         headers = error.headers
+        detail = str(error.detail)
+        if error.status_code == 404:
+            detail = f"there is nothing at {short(request.url.path)}; /docs has the addresses"
         if error.status_code == 405:  # Starlette names the methods of the first route alone
             headers = {"Allow": ", ".join(allowed_methods(app, request))}
-        refusal = Refusal(error.status_code, str(error.detail), headers)
+        refusal = Refusal(error.status_code, detail, headers)
         return refusal.response(request.state.request_id)
 
     @app.post("/generate_endpoint", **GENERATE)
@@ -171,6 +176,7 @@ def create_app(
         stream: Annotated[bool, Query(description=STREAM)] = False,
     ) -> Response:
         check_key(request, chosen)
+        check_query(request, ("sample_format", "stream"))
         accept = request.headers.get("accept", "")
         media_type = choose_media_type(accept, tuple(STREAMED) if stream else CLIP_TYPES)
         fields = check_fields(parse_object(await read_fields(request, chosen)))
@@ -185,7 +191,7 @@ def create_app(
                 chosen,
                 media_type=media_type,
                 sample_format=sample_format,
-                warnings=warnings,
+                warnings=[*warnings, *unused_format(media_type, sample_format)],
             )
         if prefers_async(request):
             job = await ask(admission.start_job, wanted, warnings)
@@ -240,6 +246,7 @@ def create_app(
         request: Request, job_id: str, sample_format: Format = "PCM_16"
     ) -> Response:
         check_key(request, chosen)
+        check_query(request, ("sample_format",))
         accept = request.headers.get("accept", "")
         media_type = choose_media_type(accept, (*CLIP_TYPES, EVENTS))
         status = await ask(kept.status, job_id)
@@ -330,6 +337,19 @@ def put_source(fields: dict[str, Any], sources: SourceStore) -> None:
     if fields["begin_with"] is None:
         detail = f"begin_with {digest[:12]}… is no sound that this service has; POST it to /sources"
         raise Refusal(404, detail, field="begin_with", limit=None)
+
+
+def check_query(request: Request, known: Sequence[str]) -> None:
+    """Reject a query with another parameter, such as a misspelt one.
+
+    Raises
+    ------
+    Refusal
+        422.
+    """
+    for name in request.query_params.keys() - set(known):
+        detail = f"unknown parameter {short(name)} in the address; there is {' and '.join(known)}"
+        raise Refusal(422, detail, field=name[:100], limit=None)
 
 
 def check_duration(request: GenerationRequest, settings: WebSettings) -> None:

@@ -22,6 +22,7 @@ from musicgen_lab.web.responses import JSON, Refusal, limit_of, refuse_field
 from musicgen_lab.web.settings import WebSettings
 
 INTEGERS = {name for name in REQUEST_FIELDS if field_type(name) is int}
+DIGITS_MAX = 300  # of an integer; one that has more is over every limit
 BYTES = "application/octet-stream"
 PROMPTS_BODY_MAX_BYTES = 1024**2
 JSON_NAMES = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
@@ -91,7 +92,7 @@ async def _read(request: Request, limit: int, timeout_s: float, *, way_out: str)
     # The connection stays open, so that a client that is still sending receives the response.
     too_large = Refusal(413, f"the body may have {limit:,} bytes, got more; {way_out}")
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
+    if length.isdecimal() and int(length) > limit:
         raise too_large
     body = bytearray()
     try:
@@ -118,7 +119,12 @@ def parse_object(body: bytes) -> dict[str, Any]:
         422.
     """
     try:
-        fields = json.loads(body, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        fields = json.loads(
+            body,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_int=lambda text: int(text) if len(text) <= DIGITS_MAX else float(text),
+        )
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise Refusal(422, f"the body must be JSON: {reason}", field=None, limit=None) from None

@@ -281,7 +281,9 @@ JOB: dict[str, Any] = {
         **_JOB_REFUSALS,
         406: _refusal("Accept allows none of the available media types."),
         409: _refusal("Accept allows only audio, which is not available (yet).", retry=True),
-        422: _refusal("sample_format is unknown."),
+        422: _refusal(
+            "A parameter is unknown; or Accept allows only audio, and the request is invalid."
+        ),
         502: _refusal("Accept allows only audio, and the model failed, see `error_type`."),
         504: _refusal("Accept allows only audio, and the clip was not finished in time."),
     },

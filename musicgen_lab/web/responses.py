@@ -17,7 +17,7 @@ from musicgen_lab.backends.submitting import LOST, RETRY_AFTER_S, Busy, RetryLat
 from musicgen_lab.clip import PROMPT_UNREAD, Clip, Failure, conversion_note
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 from musicgen_lab.limits import DURATION_MAX_S
-from musicgen_lab.request import GenerationRequest, field_schema, short
+from musicgen_lab.request import REQUEST_FIELDS, GenerationRequest, field_schema, short
 from musicgen_lab.request import limit_of as field_limit
 
 JSON = "application/json"
@@ -100,6 +100,8 @@ def refuse_unavailable(error: BackendUnavailable) -> Refusal:
 def refuse_failure(failure: Failure) -> Refusal:
     """Return 502 for an error of the model, 503 or 504 for a failure on the way to it.
 
+    422 for a request that the model cannot be asked for, such as one with another model's codes.
+
     After 503 the same request can be sent again: nothing was made.
     """
     message = failure.message[:MESSAGE_MAX]
@@ -107,6 +109,10 @@ def refuse_failure(failure: Failure) -> Refusal:
     if failure.error_type in LOST_ON_THE_WAY:
         retry = {"Retry-After": str(RETRY_AFTER_S)}
         return Refusal(503, f"send it again: {message}", retry, failure=failure, **fields)
+    if failure.error_type == InvalidRequest.__name__:  # known only where the model is
+        first = failure.message.partition(" ")[0].rstrip(",")
+        field = first if first in REQUEST_FIELDS else None
+        return Refusal(422, message, failure=failure, field=field, limit=limit_of(field), **fields)
     if failure.error_type == "Timeout":
         return Refusal(504, message, failure=failure, **fields)
     return Refusal(
@@ -215,6 +221,7 @@ def sound_warnings(clip: Clip, media_type: str, sample_format: SampleFormat) -> 
     unread = clip.provenance.details.get(PROMPT_UNREAD)
     if unread:
         warnings.append(f"the model's text encoder does not know {unread} in the prompt")
+    warnings += unused_format(media_type, sample_format)
     peak = float(np.abs(clip.samples).max(initial=0.0))
     if peak > 1 and not (SOUNDS[media_type] == "WAV" and sample_format == "FLOAT"):
         warnings.append(
@@ -222,6 +229,13 @@ def sound_warnings(clip: Clip, media_type: str, sample_format: SampleFormat) -> 
             "sample_format=FLOAT has it as it was made"
         )
     return warnings
+
+
+def unused_format(media_type: str, sample_format: SampleFormat) -> list[str]:
+    """Say if the sample format has no effect in a media type."""
+    if sample_format == "FLOAT" and SOUNDS.get(media_type, "WAV") != "WAV":
+        return [f"sample_format does nothing: {media_type} has no FLOAT, as WAV alone has"]
+    return []
 
 
 def encode(clip: Clip, media_type: str, sample_format: SampleFormat) -> bytes:

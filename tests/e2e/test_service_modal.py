@@ -315,6 +315,20 @@ def test_a_cancelled_job_frees_its_slot_and_an_unknown_id_is_no_job(server, back
         jobs.status("fc-000000")
 
 
+def test_a_job_that_cannot_be_recorded_is_cancelled(server, backend):
+    class Unreachable:
+        def put(self, key, value):
+            raise modal.exception.ConnectionError("the network is down")
+
+    jobs = ModalJobs(backend, Unreachable())
+    request = backend.resolve(GenerationRequest(prompt=PROMPT, duration=30, seed=42))
+    before = set(server.servicer.calls)
+    with pytest.raises(BackendUnavailable, match="Modal cannot be reached"):
+        jobs.start(request)
+    (call,) = set(server.servicer.calls) - before
+    assert set(server.servicer.calls[call].inputs) <= set(server.servicer.cancelled)
+
+
 def test_the_documented_run_command_works_unchanged_from_the_services_folder(server, tmp_path):
     (command,) = blocks("bash")["Local Testing"]
     words = shlex.split(command)

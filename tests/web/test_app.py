@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.clip import decode_audio
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.source import SourceCodes
 from musicgen_lab.web.settings import WebSettings
 from tests.support.demo_engine import open_demo
 from tests.support.serving import serving
@@ -116,6 +117,7 @@ def test_health_is_exactly_as_documented_and_asks_no_backend():
         ({"prompt": "x", "duration": 45}, "duration", {"minimum": 1, "maximum": 30}),
         ({"prompt": "x", "duration": "8"}, "duration", {"minimum": 1, "maximum": 30}),
         ({"prompt": "x", "top_k": 2.5}, "top_k", {"minimum": 0, "maximum": 2048}),
+        ({"prompt": "x", "seed": 10**4000}, "seed", {"minimum": 0, "maximum": 4294967295}),
         ({"prompt": "x", "top_p": True}, "top_p", {"minimum": 0, "maximum": 1}),
         ({"prompt": "x", "cfg_coef": None}, "cfg_coef", {"minimum": 0, "maximum": 100}),
         ({"prompt": "x", "temprature": 1}, "temprature", None),
@@ -172,13 +174,41 @@ def test_a_model_that_fails_is_answered_502_with_its_own_words(client):
 
 
 def test_an_unknown_path_and_method_are_answered_in_the_same_form(client):
-    for answer in (client.get("/nothing"), client.get("/generate_endpoint")):
+    for answer in (
+        client.get("/nothing"),
+        client.get("/generate_endpoint"),
+        client.post("/generate_endpoint/", json={"prompt": "x"}),
+    ):
         assert answer.status_code in (404, 405) and "request_id" in answer.json()
 
 
 def test_a_bad_query_is_answered_422_by_name(client):
-    answer = post(client, {"prompt": "x"}, params={"sample_format": "PCM_24"})
-    assert answer.status_code == 422 and answer.json()["field"] == "sample_format"
+    for query, detail in (
+        ({"sample_format": "PCM_24"}, "sample_format must be 'PCM_16' or 'FLOAT', got 'PCM_24'"),
+        ({"stream": "maybe"}, "stream must be true or false, got 'maybe'"),
+        ({"sampleformat": "FLOAT"}, "unknown parameter 'sampleformat' in the address; there is"),
+    ):
+        answer = post(client, {"prompt": "x"}, params=query)
+        assert (answer.status_code, answer.json()["field"]) == (422, *query)
+        assert answer.json()["detail"].startswith(detail)
+
+
+@pytest.mark.parametrize("stream", ["0", "1"])
+def test_a_sample_format_that_the_sound_does_not_have_is_reported(client, stream):
+    query = {"sample_format": "FLOAT", "stream": stream}
+    answer = post(client, {"prompt": "x"}, params=query, headers={"Accept": "audio/ogg"})
+    assert answer.status_code == 200
+    assert "sample_format does nothing" in answer.headers["MusicGen-Warnings"]
+
+
+def test_what_only_the_model_can_refuse_is_answered_422_with_the_field(demo):
+    codes = SourceCodes(np.zeros((4, 50), np.uint16), "another", 50.0).to_bytes()
+    kind = {"Content-Type": "application/octet-stream"}
+    sent = httpx2.post(f"{demo}/sources", content=codes, headers=kind).json()
+    body = {"prompt": "x", "duration": 2, "begin_with": sent["begin_with"]}
+    answer = httpx2.post(f"{demo}/generate_endpoint", json=body)
+    assert (answer.status_code, answer.json()["field"]) == (422, "begin_with")
+    assert "the codes of another codec" in answer.json()["detail"]
 
 
 def test_with_a_key_only_its_holder_gets_a_clip():
@@ -213,17 +243,19 @@ def log_lines(caplog):
 def test_an_unexpected_error_is_answered_500_and_its_details_are_only_logged(log_lines):
     with serving(BrokenWorker(SineEngine(), MODEL)) as address:
         answer = httpx2.post(
-            f"{address}/generate_endpoint?token=query-secret",
+            f"{address}/generate_endpoint",
             json={"prompt": "body-secret"},
             headers={"Authorization": "Bearer header-secret"},
         )
+        httpx2.get(f"{address}/health?token=query-secret")
     assert answer.status_code == 500
     assert "secret" not in answer.text and "Traceback" not in answer.text
-    (line,) = log_lines()
+    line, with_query = log_lines()
     assert line["request_id"] == answer.json()["request_id"]
     assert (line["error"], line["message"]) == ("RuntimeError", "secret-token-123 in a folder")
     assert "in submit" in line["traceback"]
-    assert not any(f"{place}-secret" in json.dumps(line) for place in ("query", "body", "header"))
+    assert not any(f"{place}-secret" in json.dumps(line) for place in ("body", "header"))
+    assert "query-secret" not in json.dumps(with_query)
 
 
 def test_a_clip_that_failed_has_its_traceback_in_the_log_under_the_answers_id(log_lines):
