@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -31,6 +32,7 @@ from musicgen_lab.models.config import (
     expected_shapes,
 )
 from musicgen_lab.models.library_noise import quiet
+from musicgen_lab.models.locate import MODELS_HOME
 
 UNFINISHED = ".unfinished-"
 """Between the name of a model folder and the random end of the folder that it is written in."""
@@ -77,7 +79,8 @@ def convert(
     ------
     ModelUnavailable
         When files are missing, damaged or do not match, when the checkpoint is of an unsupported
-        kind (melody, style), or when a part that it only names cannot be fetched.
+        kind (melody, style), when a part that it only names cannot be fetched, or when the model
+        cannot be written.
     """
     name = name or source.resolve().name
     if license is None:
@@ -94,22 +97,29 @@ def convert(
         },
     )
     _check_tensors(source, config, parts.tensors)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=out.parent, prefix=f".{out.name}{UNFINISHED}"
-    ) as temporary:
-        folder = Path(temporary) / "model"
-        _write(folder, config, parts)
-        try:
-            _open_once(folder)
-        except ModelUnavailable as error:
-            reason = str(error).replace(f"{folder}/", "").removesuffix("; prepare the model again")
-            raise ModelUnavailable(f"{source} cannot be converted: {reason}") from None
-        write_checksums(folder)
-        check_replaceable(out)
-        if out.exists():
-            out.replace(Path(temporary) / "previous")
-        folder.replace(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=out.parent, prefix=f".{out.name}{UNFINISHED}"
+        ) as temporary:
+            folder = Path(temporary) / "model"
+            _write(folder, config, parts)
+            try:
+                _open_once(folder)
+            except ModelUnavailable as error:
+                reason = str(error).replace(f"{folder}/", "")
+                reason = reason.removesuffix("; prepare the model again")
+                raise ModelUnavailable(f"{source} cannot be converted: {reason}") from None
+            write_checksums(folder)
+            check_replaceable(out)
+            if out.exists():
+                out.replace(Path(temporary) / "previous")
+            folder.replace(out)
+    except (OSError, SafetensorError) as error:  # the latter of a full disk
+        raise ModelUnavailable(
+            f"{out} cannot be written ({getattr(error, 'strerror', None) or error}); make room "
+            f"there, or name another folder ({MODELS_HOME}, --out)"
+        ) from error
     return out
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import shutil
 
 import pytest
@@ -350,6 +351,17 @@ def test_a_model_folder_with_files_of_others_in_it_is_not_replaced(mono, tmp_pat
     with pytest.raises(ModelUnavailable, match=f"more than a model folder .{name}"):
         convert(mono.checkpoint, folder)
     assert (folder / name).is_symlink()
+
+
+def test_a_full_disk_is_one_error_that_says_what_to_do_and_leaves_nothing(mono, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # writing more fails
+    try:
+        with pytest.raises(ModelUnavailable, match=r"model cannot be written \(.*make room there"):
+            convert(mono.checkpoint, tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_leftovers_of_killed_conversions_go_and_other_hidden_folders_stay(mono, tmp_path):
