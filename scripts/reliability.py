@@ -62,29 +62,34 @@ def run(folder: Path, clips: int, duration: float = 1.0) -> int:
     """Run a sweep of so many clips, without measuring them, and return how many it made."""
     sweep, backend = Sweep(prompt="a", duration=duration, seed=range(clips)), Sines()
     plan = sweep.plan(backend, folder)
-    place = RunFolder(folder)
-    place.create()
-    place.add_sweep(plan.design, plan.requests)
+    run_folder = RunFolder(folder)
+    run_folder.create()
+    run_folder.add_sweep(plan.design, plan.requests)
     missing = [request for request in plan.requests if request.key() not in plan.records]
-    for _ in SharedWork(place, missing, plan.records).make(backend.generate):
+    for _ in SharedWork(run_folder, missing, plan.records).make(backend.generate):
         pass
     return backend.made
 
 
 def kill(folder: Path, kills: int, chance: random.Random) -> dict[str, int]:
     """End sweeps by SIGKILL at random moments; a clip that was finished must stay as it was."""
-    counts = {"SIGKILLs": 0, "sweeps that ended first": 0, "clips lost or changed": 0}
+    counts = {
+        "SIGKILLs": 0,
+        "sweeps that ended first": 0,
+        "clips finished before": 0,
+        "clips lost or changed": 0,
+    }
     kept: dict[str, bytes] = {}
     number, clips = 0, 200
     while counts["SIGKILLs"] < kills:
-        place = folder / str(number)
-        code = f"import reliability; reliability.run(reliability.Path({str(place)!r}), {clips}, 10)"
+        run_folder = folder / str(number)
+        code = f"import reliability; reliability.run(reliability.Path({str(run_folder)!r}), {clips}, 10)"
         process = subprocess.Popen(
             [sys.executable, "-c", f"{code}\nprint('done', flush=True)"],
             cwd=Path(__file__).parent,
             stdout=subprocess.DEVNULL,
         )
-        manifest = place / "sweep.json"
+        manifest = run_folder / "sweep.json"
         while not manifest.exists() and process.poll() is None:
             try:
                 process.wait(0.01)
@@ -98,8 +103,9 @@ def kill(folder: Path, kills: int, chance: random.Random) -> dict[str, int]:
         counts["sweeps that ended first" if ended else "SIGKILLs"] += 1
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # nothing that is half written is ever met
-            records = list(RunFolder(place).store.records())
-        now = {r.key: (place / "clips" / f"{r.key}.json").read_bytes() for r in records}
+            records = list(RunFolder(run_folder).store.records())
+        now = {r.key: (run_folder / "clips" / f"{r.key}.json").read_bytes() for r in records}
+        counts["clips finished before"] += len(now.keys() - kept.keys())
         counts["clips lost or changed"] += sum(now.get(key) != kept[key] for key in kept)
         kept = now
         if ended:
@@ -121,7 +127,13 @@ def flips(
     folder: Path, choose: Callable[[random.Random], Path], count: int, chance: random.Random
 ) -> dict[str, int]:
     """Flip single bits of files and read the run: what is wrong must be said or made up for."""
-    counts = {"flips": 0, "read as before": 0, "told with a warning": 0, "believed": 0, "errors": 0}
+    counts = {
+        "flips": 0,
+        "read as before": 0,
+        "refused with a warning": 0,
+        "believed": 0,
+        "errors": 0,
+    }
     before = Results.open(folder)
     sweeps, frame = before.sweeps, before.frame.set_index("key").sort_index()
     parquet = (folder / "results.parquet").read_bytes()
@@ -130,13 +142,13 @@ def flips(
         content = path.read_bytes()
         flip(path, content, chance)
         counts["flips"] += 1
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 results = Results.open(folder)
                 after = results.frame.set_index("key").sort_index()
             except MusicGenLabError:
-                counts["told with a warning"] += 1
+                counts["refused with a warning"] += 1
                 path.write_bytes(content)
                 continue
             except Exception as error:
@@ -144,8 +156,8 @@ def flips(
                 counts["errors"] += 1
                 path.write_bytes(content)
                 continue
-        if any("MusicGenLab" in warning.category.__name__ for warning in told):
-            counts["told with a warning"] += 1
+        if any("MusicGenLab" in warning.category.__name__ for warning in caught):
+            counts["refused with a warning"] += 1
         elif results.sweeps == sweeps and _same(after, frame):
             counts["read as before"] += 1
         else:
@@ -173,9 +185,9 @@ def share(folder: Path, processes: int, clips: int, rounds: int) -> dict[str, in
     spawn = multiprocessing.get_context("spawn")
     counts = {"rounds": rounds, "clips requested": 0, "clips made": 0, "clips there": 0}
     for number in range(rounds):
-        barrier, made, place = spawn.Barrier(processes), spawn.Queue(), folder / str(number)
+        barrier, made, run_folder = spawn.Barrier(processes), spawn.Queue(), folder / str(number)
         workers = [
-            spawn.Process(target=_share, args=(place, clips, barrier, made))
+            spawn.Process(target=_share, args=(run_folder, clips, barrier, made))
             for _ in range(processes)
         ]
         for worker in workers:
@@ -184,7 +196,7 @@ def share(folder: Path, processes: int, clips: int, rounds: int) -> dict[str, in
         for worker in workers:
             worker.join()
         counts["clips requested"] += clips
-        counts["clips there"] += len(list(RunFolder(place).store.records()))
+        counts["clips there"] += len(list(RunFolder(run_folder).store.records()))
     return counts
 
 
