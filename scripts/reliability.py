@@ -12,9 +12,10 @@ import argparse
 import multiprocessing
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from musicgen_lab.runs.sharing import SharedWork
 
 MADE_BY = Provenance(engine="sines 1", device="cpu", dtype="float32", lab_version="test")
 SAMPLE_RATE = 8_000
+LONGEST_SHARE = 0.3  # of the time that a whole sweep takes, until it is killed
 
 
 class Sines:
@@ -79,27 +81,23 @@ def kill(folder: Path, kills: int, chance: random.Random) -> dict[str, int]:
         "clips finished before": 0,
         "clips lost or changed": 0,
     }
+    fork = multiprocessing.get_context("fork")  # so that no kill falls into the imports
     kept: dict[str, bytes] = {}
     number, clips = 0, 200
+    run(folder / "imports", 1, 10)
+    begun_s = time.monotonic()
+    run(folder / "whole", clips, 10)
+    longest_s = LONGEST_SHARE * (time.monotonic() - begun_s)
     while counts["SIGKILLs"] < kills:
         run_folder = folder / str(number)
-        code = f"import reliability; reliability.run(reliability.Path({str(run_folder)!r}), {clips}, 10)"
-        process = subprocess.Popen(
-            [sys.executable, "-c", f"{code}\nprint('done', flush=True)"],
-            cwd=Path(__file__).parent,
-            stdout=subprocess.DEVNULL,
-        )
-        manifest = run_folder / "sweep.json"
-        while not manifest.exists() and process.poll() is None:
-            try:
-                process.wait(0.01)
-            except subprocess.TimeoutExpired:
-                continue
-        try:
-            process.wait(chance.uniform(0.0, 0.6))
-        except subprocess.TimeoutExpired:
-            process.kill()
-        ended = process.wait() == 0
+        process = fork.Process(target=run, args=(run_folder, clips, 10))
+        process.start()
+        process.join(chance.uniform(0.0, longest_s))
+        process.kill()
+        process.join()
+        if process.exitcode not in (0, -signal.SIGKILL):
+            raise SystemExit("a sweep failed")
+        ended = process.exitcode == 0
         counts["sweeps that ended first" if ended else "SIGKILLs"] += 1
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # nothing that is half written is ever met
