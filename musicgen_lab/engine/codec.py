@@ -173,15 +173,10 @@ class Codec:
         list of Tensor
             (channels, n) samples each, float32, on the CPU; equal to those of a clip decoded alone.
         """
-        whole = iter(self._decode_whole([c for c in clips if c.shape[1] <= PART_FRAMES]))
-        return [
-            next(whole) if codes.shape[1] <= PART_FRAMES else self._decode_long(codes)
-            for codes in clips
-        ]
-
-    def _decode_long(self, codes: Tensor) -> Tensor:
-        """Decode one clip in the memory of one part: (K, frames) to (channels, n)."""
-        return self.decode_parts([(self.start(codes.shape[1]), codes)])[0]
+        short = [codes for codes in clips if codes.shape[1] <= PART_FRAMES]
+        long = [(self.start(c.shape[1]), c) for c in clips if c.shape[1] > PART_FRAMES]
+        whole, in_parts = iter(self._decode_whole(short)), iter(self.decode_parts(long))
+        return [next(whole if c.shape[1] <= PART_FRAMES else in_parts) for c in clips]
 
     def _decode_whole(self, clips: Sequence[Tensor]) -> list[Tensor]:
         """Decode clips, each in one go."""

@@ -49,7 +49,9 @@ def folder(request, make_case):
     return EMBEDDED_FOLDER if request.param == "embedded" else make_case(request.param).folder
 
 
-def test_a_clip_among_many_sounds_as_it_does_alone(codec, mono):
+@pytest.mark.parametrize("part_frames", [1500, 7])
+def test_a_clip_among_many_sounds_as_it_does_alone(codec, mono, monkeypatch, part_frames):
+    monkeypatch.setattr(codec_module, "PART_FRAMES", part_frames)
     config = load_config(mono.folder)
     generator = torch.Generator().manual_seed(1)
     shapes = [(config.codebooks, frames) for frames in (80, 9, *range(1, 12))]
@@ -204,10 +206,10 @@ def test_cudnn_is_kept_exact_on_a_gpu_and_left_as_it_was():
         assert settings() == before
 
 
-def test_many_codes_at_once_are_decoded_in_the_memory_of_one_part(mono, codec, monkeypatch):
+def test_long_clips_are_decoded_together_in_the_memory_of_one_part(mono, codec, monkeypatch):
     monkeypatch.setattr(codec_module, "PART_FRAMES", 40)
     clips = [random_codes(mono.folder, frames) for frames in (130, 57)]
-    expected = codec.decode(clips)
+    expected = [codec.decode([codes])[0] for codes in clips]
     decode_next, frames_at_once = codec._decode_next, []
 
     def decode_counted(parts):
@@ -215,7 +217,7 @@ def test_many_codes_at_once_are_decoded_in_the_memory_of_one_part(mono, codec, m
         return decode_next(parts)
 
     monkeypatch.setattr(codec, "_decode_next", decode_counted)
-    sounds = codec.decode_parts([(codec.start(codes.shape[1]), codes) for codes in clips])
+    sounds = codec.decode(clips)
 
     assert frames_at_once == [[40, 40], [40, 17], [40], [10]]
     assert all(torch.equal(*pair) for pair in zip(sounds, expected, strict=True))

@@ -78,7 +78,7 @@ def test_a_clip_that_begins_with_given_codes_is_heard_with_or_without_them(
 
 def test_a_part_that_cannot_be_decoded_costs_the_stream_and_not_the_clip(mono, monkeypatch):
     (alone,) = mono.engine.generate([sampled()])
-    monkeypatch.setattr(Codec, "decode_parts", lambda *_: 1 / 0)
+    monkeypatch.setattr(Codec, "_decode_next", lambda *_: 1 / 0)
 
     chunks, clip = stream(mono.engine, sampled())
 
