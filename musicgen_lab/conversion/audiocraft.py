@@ -23,8 +23,9 @@ from musicgen_lab.conversion.parts import (
     read_pickle,
     read_tensors,
 )
-from musicgen_lab.conversion.xp_config import read_xp_config
+from musicgen_lab.conversion.xp_config import SEGMENT, read_xp_config
 from musicgen_lab.errors import ModelUnavailable
+from musicgen_lab.limits import WINDOW_S
 from musicgen_lab.models.checkpoint import TensorReader
 from musicgen_lab.models.config import (
     CODEC_FOLDER,
@@ -178,6 +179,9 @@ def _refuse_other_kinds(path: Path, config: dict[str, Any]) -> None:
         wrong.append("cross_attention_pos_emb=True")
     if config["conditioners"]["description"]["t5"].get("normalize_text"):
         wrong.append("normalize_text=True")
+    segment_s = config["dataset"][SEGMENT]
+    if segment_s not in (None, WINDOW_S):  # what is a long clip, and its seams, depend on it
+        wrong.append(f"dataset.{SEGMENT}={segment_s}, not {WINDOW_S:g}")
     if wrong:
         raise ModelUnavailable(f"{path} is of a kind that is not served: {', '.join(wrong)}")
 

@@ -11,10 +11,13 @@ TEXT_MAX_CHARACTERS = 500_000  # the released ones have some 12,000
 VALUES_MAX = 20_000  # aliases included as often as they stand for something
 DEPTH_MAX = 30
 SECTIONS = (
-    "codebooks_pattern", "compression_model", "conditioners", "encodec", "fuser",
+    "codebooks_pattern", "compression_model", "conditioners", "dataset", "encodec", "fuser",
     "interleave_stereo_codebooks", "lm_model", "rvq", "seanet", "transformer_lm",
 )  # fmt: skip
 """What a converter reads; the rest is how the model was trained."""
+
+SEGMENT = "segment_duration"
+"""The only value of the section `dataset` that is read: the seconds of a training example."""
 
 _REFERENCE = re.compile(r"\$\{([^${}]*)\}")
 
@@ -47,6 +50,8 @@ def read_xp_config(text: Any) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError("xp.cfg is no mapping")
     references = _References(config)
+    dataset = config.get("dataset")  # the rest of which may refer to what is not in it
+    config["dataset"] = {SEGMENT: dataset.get(SEGMENT) if isinstance(dataset, dict) else None}
     return {name: references.resolve(config[name]) for name in SECTIONS if name in config}
 
 

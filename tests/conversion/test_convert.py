@@ -222,6 +222,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(checkpoint, tmp_path):
         ("modeling: delay", "modeling: parallel", "parallel"),
         ("lm_model: transformer_lm", "lm_model: transformer_lm_magnet", "magnet"),
         ("card: 256", "card: 512", "fit"),
+        ("segment_duration: 30", "segment_duration: 10", "segment_duration=10, not 30"),
     ],
 )
 def test_what_cannot_be_served_is_refused_by_name(checkpoint, tmp_path, old, new, told):
