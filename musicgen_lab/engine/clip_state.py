@@ -56,7 +56,8 @@ class ClipState:
     window_index : int
         The current window.
     position : int
-        LM steps of the current window so far, the given ones included.
+        LM steps of the current window so far, the given ones included: those whose keys and values
+        are cached.
     """
 
     request_id: int
@@ -90,6 +91,11 @@ class ClipState:
         """The first frame of the result: 0, or the one after those that it leaves out."""
         given = self.windows[0].first + self.windows[0].given
         return 0 if self.request.include_start else given
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether given steps of the current window are left to compute."""
+        return self.position < self.window.start
 
     @property
     def ends_window(self) -> bool:

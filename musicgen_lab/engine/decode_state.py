@@ -20,7 +20,7 @@ from musicgen_lab.engine.kv_cache import KeyValueCache
 from musicgen_lab.engine.sampler import draw_uniforms, sample
 from musicgen_lab.engine.transformer import Transformer
 
-PREFILL_STEPS = 128  # at once, of all rows of a clip: more would only take more memory
+PREFILL_STEPS = 128  # given steps of a clip at once: a chunk; more would gain next to nothing
 STEPS_AHEAD = 2  # steps that the host may launch before the device has finished them
 RECORDED_CLIPS = (1, 8, 16, 32, 64)  # batch sizes of recorded steps, besides the maximum
 
@@ -90,7 +90,7 @@ class DecodeState:
         self._begin_window(clip)
 
     def _begin_window(self, clip: ClipState) -> None:
-        """Fill a clip's tables for its window, and its cache for the given steps.
+        """Fill a clip's tables for its window, whose given steps are left to `prefill`.
 
         A clip's random numbers belong to its codec frames, whichever window makes them, so that a
         clip begins like a shorter one of the same seed.
@@ -103,10 +103,20 @@ class DecodeState:
         tables.tokens[clip.slot, : len(tokens)] = tokens
         uniforms = draw_uniforms(clip.request.seed, window.first + window.end, config.codebooks)
         tables.uniforms[clip.slot, : window.end] = uniforms[window.first :].to(device)
-        clip.position = window.start
-        for first in range(0, window.start, PREFILL_STEPS):
-            end = min(first + PREFILL_STEPS, window.start)
-            self._transformer.prefill(make_prefill(clip, tokens, first, end), self._cache.tensor)
+        clip.position = 0
+
+    def prefill(self, clip: ClipState) -> None:
+        """Compute a chunk of a clip's given steps: their keys and values.
+
+        Chunks begin at multiples of `PREFILL_STEPS`, whenever they are computed, so that a GPU,
+        whose last bits may depend on the shape of a product, gives a clip the same ones in any
+        company.
+        """
+        end = min(clip.position + PREFILL_STEPS, clip.window.start)
+        rows = make_prefill(clip, self.tables.tokens[clip.slot], clip.position, end)
+        self._transformer.prefill(rows, self._cache.tensor)
+        clip.position = end
+        self._wait_for_older_steps()
 
     def set_clips(self, clips: Sequence[ClipState]) -> None:
         """Set the clips of the next steps, in the order of their slots."""
@@ -121,8 +131,7 @@ class DecodeState:
             self._recorded.replay()
         elif self._batch is not None:
             self.step_batch(self._batch)
-        if self._transformer.device.type == "cuda":
-            self._wait_for_older_steps()
+        self._wait_for_older_steps()
 
     def step_batch(self, batch: Batch) -> None:
         """Run one step of a batch: transformer, guidance, sampling."""
@@ -173,6 +182,8 @@ class DecodeState:
 
     def _wait_for_older_steps(self) -> None:
         """Keep the host at most `STEPS_AHEAD` steps ahead, so that new requests start soon."""
+        if self._transformer.device.type != "cuda":
+            return
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self._transformer.device))
         self._started.append(event)

@@ -279,33 +279,15 @@ class Engine:
                 self.abort(request_id)
 
     def _advance(self) -> None:
-        """Schedule, run one step of the batch, and decode the clips that are complete."""
+        """Schedule, run one step, and decode the clips that are complete."""
         self._schedule()
-        running = self._scheduler.running
-        if not running:
-            return
-        started_s = time.perf_counter()
-        try:
-            if running != self._batched:
-                self._state.set_clips(running)
-                self._batched = running.copy()
-            self._state.step()
-        except Exception as error:  # such as out of memory: fails the batch, not waiting requests
-            self._finished |= {clip.request_id: clip.fail(error) for clip in running}
-            for clip in running.copy():
-                self._scheduler.finish(clip)
-            self._streams.remove(self._finished)
-            return
-        step_s = time.perf_counter() - started_s
-        for clip in running:
-            clip.steps_done += 1
-            clip.position += 1
-            clip.spent_s += step_s / len(running)
-        self._report(len(running))
-        self._streams.hand_out(running)
-        ended = [clip for clip in running if clip.ends_window]
-        if not ended:
-            return
+        step = self._scheduler.schedule_step(self._streams)
+        if step.prefill is not None:
+            self._advance_alone(step.prefill, self._state.prefill)
+        if step.decoding:
+            self._step_batch(step.decoding)
+        self._streams.hand_out(self._scheduler.running)
+        ended = [clip for clip in self._scheduler.running if clip.ends_window]
         done = [clip for clip in ended if clip.is_complete]
         if done:
             self._finished |= self._decode(done)
@@ -315,6 +297,26 @@ class Engine:
             if not clip.is_complete:
                 self._begin(clip, self._state.next_window)
         self._streams.remove(self._finished)
+
+    def _step_batch(self, clips: list[ClipState]) -> None:
+        """Sample the next tokens of clips, all of which fail if that fails."""
+        started_s = time.perf_counter()
+        try:
+            if clips != self._batched:
+                self._state.set_clips(clips)
+                self._batched = clips
+            self._state.step()
+        except Exception as error:  # such as out of memory: fails the batch, not waiting requests
+            self._finished |= {clip.request_id: clip.fail(error) for clip in clips}
+            for clip in clips:
+                self._scheduler.finish(clip)
+            return
+        step_s = time.perf_counter() - started_s
+        for clip in clips:
+            clip.steps_done += 1
+            clip.position += 1
+            clip.spent_s += step_s / len(clips)
+        self._report(len(clips))
 
     def _schedule(self) -> None:
         """Drop aborted requests and start waiting ones."""
@@ -327,11 +329,15 @@ class Engine:
         self._streams.remove([*aborted, *self._finished])
 
     def _begin(self, clip: ClipState, begin: Callable[[ClipState], None]) -> None:
-        """Begin a window of a clip, which fails alone if that fails."""
+        """Begin a window of a clip."""
         self._batched = []  # its rows are at another step
+        self._advance_alone(clip, begin)
+
+    def _advance_alone(self, clip: ClipState, advance: Callable[[ClipState], None]) -> None:
+        """Do what concerns one clip, which fails alone if that fails."""
         started_s = time.perf_counter()
         try:
-            begin(clip)
+            advance(clip)
         except Exception as error:
             self._finished[clip.request_id] = clip.fail(error)
             self._scheduler.finish(clip)

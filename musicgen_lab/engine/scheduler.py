@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass
 
 from musicgen_lab.clip import Failure
@@ -26,6 +27,22 @@ class _Waiting:
     request_id: int
     request: GenerationRequest
     steps: int  # that it counts as in `Scheduler.steps_total`
+
+
+@dataclass(frozen=True)
+class ScheduledStep:
+    """What the engine computes in one step.
+
+    Attributes
+    ----------
+    prefill : ClipState or None
+        Whose next chunk of given steps is computed.
+    decoding : list of ClipState
+        Who samples the next tokens.
+    """
+
+    prefill: ClipState | None
+    decoding: list[ClipState]
 
 
 class Scheduler:
@@ -136,6 +153,25 @@ class Scheduler:
                 self.steps_total += steps - waiting.steps
         self.running = sorted(self.running, key=lambda clip: clip.slot)
         return started, failures
+
+    def schedule_step(self, streamed: Container[int]) -> ScheduledStep:
+        """Decide what the running clips compute next: chunked prefill, one chunk a step.
+
+        Prefill comes first, as a larger batch decodes faster. While a decoding clip is listened to,
+        all that can decode do so in the same steps, so that its sound does not stop.
+
+        Parameters
+        ----------
+        streamed : container of int
+            Ids of the requests whose sound is listened to.
+        """
+        prefilling = [clip for clip in self.running if clip.is_prefilling]
+        decoding = [clip for clip in self.running if not clip.is_prefilling]
+        if not prefilling:
+            return ScheduledStep(None, decoding)
+        first = min(prefilling, key=lambda c: (c.request_id not in streamed, c.request_id))
+        listened = any(clip.request_id in streamed for clip in decoding)
+        return ScheduledStep(first, decoding if listened else [])
 
     def finish(self, clip: ClipState) -> None:
         """Free the slot and the blocks of a clip, whether it is complete or not."""

@@ -73,6 +73,10 @@ class SoundStreams:
         """Hand out the sound of a request, from any thread."""
         self._streams[request_id] = _Stream(on_chunk)
 
+    def __contains__(self, request_id: object) -> bool:
+        """Return whether the sound of a request is handed out."""
+        return request_id in self._streams
+
     def remove(self, request_ids: Iterable[int]) -> None:
         """Forget requests that have ended."""
         with self.adding:

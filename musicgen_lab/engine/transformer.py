@@ -15,7 +15,7 @@ A step uses torch's operations with the layers of `engine.linear` and `engine.at
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from musicgen_lab.engine.attention import Attend, attend, attend_among
+from musicgen_lab.engine.attention import Attend, attend, attend_among, store
 from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.linear import Linear, PlainLinear, make_linear
 from musicgen_lab.engine.positions import sinusoidal_positions
@@ -181,25 +181,31 @@ class TorchStep:
 
     def __call__(self, rows: StepRows, cache: Tensor) -> Tensor:
         """Run a step, see `Transformer.step`."""
-        x = self._run_layers(rows, cache, attend)
+        x = self._run_layers(self._layers, rows, cache, attend)
         weight, bias = self._out_norm
         logits = self._heads(F.layer_norm(x, weight.shape, weight, bias, _NORM_EPS))
         return logits.float().view(len(x), self._config.codebooks, self._config.card)
 
     def prefill(self, rows: StepRows, cache: Tensor) -> None:
-        """Run many steps, see `Transformer.prefill`."""
-        self._run_layers(rows, cache, attend_among)
+        """Run many steps, see `Transformer.prefill`; of the last layer nothing else is needed."""
+        *layers, last = self._layers
+        x = self._run_layers(layers, rows, cache, attend_among)
+        store(
+            self._split(last.self_qkv(last.norm("self_norm", x)), 3)[:, 1:], cache[-1], rows.spans
+        )
 
-    def _run_layers(self, rows: StepRows, cache: Tensor, attend_own: Attend) -> Tensor:
-        """Run all layers: the rows' last hidden states, (B, dim)."""
+    def _run_layers(
+        self, layers: Sequence[_Layer], rows: StepRows, cache: Tensor, attend_own: Attend
+    ) -> Tensor:
+        """Run the first layers: the rows' hidden states, (B, dim)."""
         x = self._embed(rows.tokens) + self._positions[rows.spans.context_lens - 1]  # (B, dim)
         prompted = len(rows.prompt_spans.context_lens)
-        for index, layer in enumerate(self._layers):
-            qkv = layer.self_qkv(layer.norm("self_norm", x))
-            x = x + layer.self_out(self._attend(attend_own, qkv, 3, cache[index], rows.spans))
+        for index, layer in enumerate(layers):
+            qkv = self._split(layer.self_qkv(layer.norm("self_norm", x)), 3)
+            x = x + layer.self_out(self._attend(attend_own, qkv, cache[index], rows.spans))
             if prompted:
-                q = layer.cross_q(layer.norm("cross_norm", x[:prompted]))
-                attended = self._attend(attend, q, 1, cache[index], rows.prompt_spans)
+                q = self._split(layer.cross_q(layer.norm("cross_norm", x[:prompted])), 1)
+                attended = self._attend(attend, q, cache[index], rows.prompt_spans)
                 x[:prompted] += layer.cross_out(attended)
             x = x + layer.ffn_out(F.gelu(layer.ffn_in(layer.norm("ffn_norm", x))))
         return x
@@ -211,11 +217,12 @@ class TorchStep:
             x = x + self._embedding[k, tokens[:, k]]
         return x
 
-    def _attend(
-        self, attend: Attend, qkv: Tensor, kinds: int, cache: Tensor, spans: AttentionSpans
-    ) -> Tensor:
-        """Attend with queries, or queries, keys and values: (B, kinds * dim) to (B, dim)."""
-        qkv = qkv.view(len(qkv), kinds, self._config.heads, -1)  # (B, kinds, H, D)
+    def _split(self, projected: Tensor, kinds: int) -> Tensor:
+        """Split queries, or queries, keys and values, by heads: to (B, kinds, H, D)."""
+        return projected.view(len(projected), kinds, self._config.heads, -1)
+
+    def _attend(self, attend: Attend, qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
+        """Attend with (B, kinds, H, D) queries, or queries, keys and values: to (B, dim)."""
         return attend(qkv, cache, spans).flatten(1).to(self._dtype)
 
 

@@ -15,6 +15,7 @@ from musicgen_lab.engine.windows import Window, plan_windows
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.models.released import released_config
 from musicgen_lab.source import Source, SourceCodes
+from musicgen_lab.streaming import SoundChunk
 from tests.support.cases import (
     PROMPTS,
     codes_source,
@@ -190,12 +191,72 @@ def test_a_clip_of_one_window_continued_by_its_seed_is_the_long_clip(mono_short,
     assert np.array_equal(continued.codes, alone[0].codes)
 
 
-def test_steps_at_once_are_bit_for_bit_single_steps(mono_short, mixed_bag, alone, monkeypatch):
+def test_prefill_is_bit_for_bit_single_steps(mono_short, mixed_bag, alone, monkeypatch):
     transformer = mono_short.engine.transformer
     monkeypatch.setattr(decode_state, "PREFILL_STEPS", 1)
     monkeypatch.setattr(transformer, "prefill", transformer.step)
 
     assert_same(by_seed(mono_short.engine.generate(mixed_bag)), alone)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_chunks_of_any_size_beside_listened_clips_give_the_same_clips(
+    mono_short, mixed_bag, alone, monkeypatch, chunk
+):
+    """The reference has every window's given steps in one chunk, and one clip at a time."""
+    monkeypatch.setattr(decode_state, "PREFILL_STEPS", chunk)
+    engine, done = mono_short.engine, []
+    for number, request in enumerate(mixed_bag):
+        engine.add_request(request, list[SoundChunk]().append if number % 2 else None)
+        for _ in range(11):
+            done += engine.step()
+    while len(done) < len(mixed_bag):
+        done += engine.step()
+
+    assert_same(by_seed(done), alone)
+
+
+@pytest.mark.parametrize("listened", [True, False])
+def test_a_step_computes_one_chunk_and_a_listened_clip_goes_on(
+    mono_short, source, monkeypatch, listened
+):
+    monkeypatch.setattr(decode_state, "PREFILL_STEPS", 10)
+    engine, chunks = mono_short.engine, []
+    prefill = engine.transformer.prefill
+    monkeypatch.setattr(
+        engine.transformer,
+        "prefill",
+        lambda rows, cache: (chunks.append(len(rows.tokens)), prefill(rows, cache)),
+    )
+    first = engine.add_request(sampled(), list[SoundChunk]().append if listened else None)
+    engine.step()
+    for seed in (1, 2):
+        engine.add_request(sampled(seed=seed, begin_with=source))
+
+    steps = []
+    for _ in range(6):
+        engine.step()
+        steps.append(engine.steps_done_of(first))
+
+    assert chunks == [20, 20, 10, 20, 20, 10]  # 25 given steps of two rows, clip by clip
+    assert steps == ([2, 3, 4, 5, 6, 7] if listened else [1] * 6)
+    while engine.steps_done < engine.steps_total:
+        engine.step()
+
+
+def test_the_prefill_of_a_listened_clip_comes_first(mono_short, source, monkeypatch):
+    monkeypatch.setattr(decode_state, "PREFILL_STEPS", 10)
+    engine = mono_short.engine
+    waiting = engine.add_request(sampled(seed=1, begin_with=source))
+    listened = engine.add_request(sampled(seed=2, begin_with=source), list[SoundChunk]().append)
+
+    for _ in range(4):
+        engine.step()
+
+    assert engine.steps_done_of(listened) == 1
+    assert engine.steps_done_of(waiting) == 0
+    while engine.steps_done < engine.steps_total:
+        engine.step()
 
 
 def test_the_two_ends_of_a_mix_are_the_clips_of_either_prompt(mono_short):
@@ -309,9 +370,8 @@ def test_a_long_clip_that_is_aborted_between_windows_frees_its_memory(mono_short
     engine = mono_short.engine
     before = engine._cache.free_blocks
     kept, dropped = (engine.add_request(sampled(seed=s, **FIELDS)) for s in (0, 9))
-    for _ in range(70):
+    while engine.steps_done_of(kept) < 70:
         engine.step()
-    assert engine.steps_done_of(kept) == 70
     engine.abort(dropped)
     done = []
     while not done:
@@ -323,21 +383,23 @@ def test_a_long_clip_that_is_aborted_between_windows_frees_its_memory(mono_short
     assert engine.steps_done == engine.steps_total
 
 
-def test_a_clip_whose_next_window_fails_fails_alone(mono_short, alone, monkeypatch):
-    engine, begin = mono_short.engine, mono_short.engine._state._begin_window
+@pytest.mark.parametrize("stage", ["next_window", "prefill"])
+def test_a_clip_whose_next_window_fails_fails_alone(mono_short, alone, monkeypatch, stage):
+    state = mono_short.engine._state
+    begin = getattr(state, stage)
 
     def fail(clip):
-        if clip.request.seed == 9 and clip.window_index == 1:
+        if clip.request.seed == 9:
             raise RuntimeError("no memory for the next window")
         begin(clip)
 
-    monkeypatch.setattr(engine._state, "_begin_window", fail)
+    monkeypatch.setattr(state, stage, fail)
 
-    results = by_seed(engine.generate([sampled(seed=s, **FIELDS) for s in (9, 0)]))
+    results = by_seed(mono_short.engine.generate([sampled(seed=s, **FIELDS) for s in (9, 0)]))
 
     assert isinstance(results.pop(9), Failure)
     assert_same(results, alone)
-    assert engine.steps_done == engine.steps_total
+    assert mono_short.engine.steps_done == mono_short.engine.steps_total
 
 
 def test_a_continuation_can_leave_out_what_it_begins_with(mono_short, mixed_bag, alone):
