@@ -1,10 +1,14 @@
-"""Kept clips: the run folder that clips of the live page become, its report and its zip file."""
+"""Kept clips: the run folder that clips of the live page become, its report and its zip file.
+
+Where a service keeps no run folders, the folder is a temporary one, for its zip file alone.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import secrets
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +24,7 @@ from starlette.responses import FileResponse
 
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import InvalidRequest, RunFolderUnwritable
+from musicgen_lab.live.blind import mount_blind_tests
 from musicgen_lab.live.recent_clips import RecentClips
 from musicgen_lab.report.provenance import cli_command, python_code
 from musicgen_lab.request import REQUEST_FIELDS, GenerationRequest
@@ -38,6 +43,7 @@ REPORT_POLICY = (
     "media-src data:; sandbox allow-scripts"
 )
 STATE_WITHIN_S = 20  # as long as a report's state is waited for
+TEMPORARY_MAX = 8  # folders; the oldest is removed for another one
 ReadRequests = Callable[[Request], Awaitable[list[dict[str, Any]]]]
 
 
@@ -63,15 +69,15 @@ class KeptRun:
 
 
 def add_kept_runs(
-    app: FastAPI, runs: Path, clips: RecentClips, read_requests: ReadRequests
+    app: FastAPI, runs: Path | None, clips: RecentClips, read_requests: ReadRequests
 ) -> None:
     """Add the endpoints that keep clips.
 
     Parameters
     ----------
     app : FastAPI
-    runs : Path
-        The folder of the run folders.
+    runs : Path or None
+        The folder of the run folders; None for temporary ones.
     clips : RecentClips
         The clips that can be kept.
     read_requests : callable
@@ -80,17 +86,19 @@ def add_kept_runs(
     kept: dict[str, KeptRun] = {}  # by an address that nobody can guess: a link carries no key
     tasks: set[asyncio.Task[None]] = set()
     reporting = asyncio.Lock()
+    temporary = None if runs else tempfile.TemporaryDirectory(prefix="musicgen-lab-")
+    place = Path(temporary.name) if temporary else Path(runs or "").absolute()
 
     @app.post("/live/kept", include_in_schema=False)
     async def keep(request: Request) -> Response:
-        wanted = [app.state.resolve(fields) for fields in await read_requests(request)]
+        wanted = {app.state.resolve(fields): None for fields in await read_requests(request)}
         chosen = [clip for one in wanted if (clip := clips.get(one.key())) is not None]
         missing = len(wanted) - len(chosen)
         if missing:
             raise Refusal(
                 409, f"{missing} of these clips are not in memory any more; make them again first"
             )
-        folder = runs.absolute() / f"live-{datetime.now():%Y-%m-%d-%H%M%S}-{secrets.token_hex(2)}"
+        folder = place / f"live-{datetime.now():%Y-%m-%d-%H%M%S}-{secrets.token_hex(2)}"
         try:
             run, design = await asyncio.to_thread(store, folder, chosen)
         except InvalidRequest as error:
@@ -99,25 +107,47 @@ def add_kept_runs(
             raise Refusal(507, str(error)) from error
         name = secrets.token_urlsafe(16)
         kept[name] = KeptRun(folder)
+        made = [describe(clip) for clip in chosen]
+        body = {
+            "folder": folder.name if temporary else str(folder),
+            "command": cli_command(design, made, run),
+            "python": python_code(design, made, run),
+            "zip": f"live/kept/{name}/{folder.name}.zip",
+        }
+        if temporary:
+            while len(kept) > TEMPORARY_MAX:
+                await asyncio.to_thread(shutil.rmtree, kept.pop(next(iter(kept))).folder)
+            return json_response(body)
         task = asyncio.create_task(make_report(kept[name], reporting))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        made = [describe(clip) for clip in chosen]
         return json_response(
-            {
-                "folder": str(folder),
-                "command": cli_command(design, made, run),
-                "python": python_code(design, made, run),
+            body
+            | {
                 "state": f"live/kept/{name}",
                 "report": f"live/kept/{name}/report.html",
-                "zip": f"live/kept/{name}/{folder.name}.zip",
+                "blind": f"live/kept/{name}/blind/",
             }
         )
 
     def find(name: str) -> KeptRun:
         if name not in kept:
-            raise Refusal(404, "nothing is kept at this address, or the service was restarted")
+            raise Refusal(404, "nothing is kept at this address any more; keep the clips again")
         return kept[name]
+
+    @app.get("/live/kept/{name}/{file}.zip", include_in_schema=False)
+    async def zipped(name: str, file: str) -> Response:
+        run = find(name)
+        path = await asyncio.to_thread(zip_run, run.folder)
+        return FileResponse(
+            path,
+            filename=f"{run.folder.name}.zip",
+            media_type="application/zip",
+            background=BackgroundTask(path.unlink),
+        )
+
+    if temporary is not None:
+        return
 
     @app.get("/live/kept/{name}", include_in_schema=False)
     async def state(name: str) -> Response:
@@ -134,16 +164,7 @@ def add_kept_runs(
         headers = {"Content-Security-Policy": REPORT_POLICY, "X-Content-Type-Options": "nosniff"}
         return FileResponse(run.folder / "report.html", headers=headers)
 
-    @app.get("/live/kept/{name}/{file}.zip", include_in_schema=False)
-    async def zipped(name: str, file: str) -> Response:
-        run = find(name)
-        path = await asyncio.to_thread(zip_run, run.folder)
-        return FileResponse(
-            path,
-            filename=f"{run.folder.name}.zip",
-            media_type="application/zip",
-            background=BackgroundTask(path.unlink),
-        )
+    mount_blind_tests(app, lambda name: find(name).folder)
 
 
 def store(folder: Path, clips: Sequence[Clip]) -> tuple[RunFolder, dict[str, Any]]:

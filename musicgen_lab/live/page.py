@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
+from musicgen_lab.live.kept import add_kept_runs
 from musicgen_lab.live.loudness import can_match
 from musicgen_lab.live.recent_clips import BYTES_MAX, RecentClips
 from musicgen_lab.live.streams import LiveStreams
@@ -26,6 +27,7 @@ from musicgen_lab.web.streams import Streamed
 STATIC = Path(__file__).parent / "static"
 PAGE_STYLE = Path(__file__).parents[1] / "report" / "templates" / "page" / "page.css"
 CELLS_MAX = 100
+TEMPORARY_BYTES_MAX = 128 * 1024 * 1024  # of clips in memory, in a small container
 SCRIPT, STYLE = "text/javascript; charset=utf-8", "text/css; charset=utf-8"
 NOT_SNIFFED = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
@@ -38,10 +40,10 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
     app : FastAPI
         As `musicgen_lab.web.app.create_app` returns it.
     runs : Path, optional
-        The folder in which kept clips become run folders; without it nothing can be kept.
+        The folder in which kept clips become run folders; without it they are downloaded.
     """
     backend, settings, models = app.state.backend, app.state.settings, app.state.models
-    clips = RecentClips(0 if runs is None else BYTES_MAX)
+    clips = RecentClips(BYTES_MAX if runs else TEMPORARY_BYTES_MAX)
     streams = LiveStreams(backend, app.state.admission, clips, timeout_s=settings.timeout_s)
     files = {name: _reader(STATIC / name) for name in ("live.css", *_script_names())} | {
         "page.css": lambda: base_style() + PAGE_STYLE.read_text(encoding="utf-8"),
@@ -62,7 +64,8 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
 
     @app.get("/live/about", include_in_schema=False)
     async def about() -> Response:
-        return json_response({"models": models, "keep": runs is not None, "match": can_match()})
+        keep = "folder" if runs else "zip"
+        return json_response({"models": models, "keep": keep, "match": can_match()})
 
     @app.post("/live/plan", include_in_schema=False)
     async def plan(request: Request) -> Response:
@@ -98,10 +101,7 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
         streams.cancel(stream, cell)
         return Response(status_code=204)
 
-    if runs is not None:
-        from musicgen_lab.live.kept import add_kept_runs
-
-        add_kept_runs(app, runs, clips, read_requests)
+    add_kept_runs(app, runs, clips, read_requests)
 
     @app.get("/live/{name}", include_in_schema=False)
     async def static_file(name: str) -> Response:

@@ -43,8 +43,9 @@ class ClipPlayer extends HTMLElement {
     this.playhead = element("i", "playhead");
     this.waveform = element("div", "waveform");
     this.timeline = element("div", "timeline");
-    this.time = element("span", "");
-    this.button = element("button", "play", this.time);
+    this.position = element("span", "position");
+    this.whole = element("span", "whole");
+    this.button = element("button", "play", element("span", "time", [this.position, this.whole]));
     this.mark = element("button", "mark", "A/B");
     picture.before(this.timeline);
     this.timeline.append(picture, this.waveform, this.playhead);
@@ -98,7 +99,8 @@ class ClipPlayer extends HTMLElement {
     this.button.setAttribute("aria-pressed", String(playing));
     this.button.classList.toggle("playing", playing);
     this.mark.setAttribute("aria-label", `${this.mark.textContent}: compare ${name}`);
-    this.time.textContent = at ? `${at.toFixed(1)} / ${seconds(length)}` : seconds(length);
+    this.position.textContent = at ? at.toFixed(1) : "";
+    this.whole.textContent = at ? ` / ${seconds(length)}` : seconds(length);
     this.waveform.style.width = `${Math.min(100, (100 * length) / scale)}%`;
     this.playhead.style.left = `${(100 * at) / scale}%`;
     this.playhead.hidden = !at;

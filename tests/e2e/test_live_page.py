@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import zipfile
 from urllib.parse import urlencode
 
 import httpx2
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+import musicgen_lab as lab
+from musicgen_lab.clip import decode_audio
 from musicgen_lab.source import Source
 from musicgen_lab.web.settings import WebSettings
 from tests.e2e.browser import DESKTOP, PHONE, chromium
@@ -189,13 +193,71 @@ def test_one_cell_is_made_again_alone_with_another_seed(open_live, service):
     make(page)
     page.wait_for_function(DONE)
     made = service[1].describe()["made"]
-    page.get_by_role("button", name="Another seed").nth(4).click()
+    page.get_by_role("button", name="New seed").nth(4).click()
     page.wait_for_function(
         "() => !document.querySelectorAll('.cell')[4].innerText.includes('seed 7')"
     )
     page.wait_for_function(DONE)
     assert service[1].describe()["made"] == made + 1
     assert page.locator(".cell").nth(3).inner_text().count("seed 7") == 1
+
+
+def change_middle_clip(page):
+    page.get_by_role("button", name="Change temperature 1, cfg_coef 3 alone").click()
+    return page.get_by_role("dialog")
+
+
+def test_one_cell_is_changed_alone_and_the_address_and_what_is_kept_say_so(open_live, service):
+    page = open_live(SHORT | GRID)
+    make(page)
+    page.wait_for_function(DONE)
+    made = service[1].describe()["made"]
+    dialog = change_middle_clip(page)
+    assert dialog.get_by_label("top_k", exact=True).input_value() == "250"
+    dialog.get_by_label("top_k", exact=True).fill("5")
+    dialog.get_by_label("duration", exact=True).fill("2")
+    dialog.get_by_role("button", name="Make this clip").click()
+    changed = page.locator(".cell").nth(4)
+    changed.get_by_text("seed 7; changed: duration 2, top_k 5").wait_for()
+    assert service[1].describe()["made"] == made + 1
+    assert page.evaluate("document.activeElement.className") == "play"  # where the button was
+
+    other = open_live({})
+    other.goto("about:blank")
+    other.goto(page.url)
+    make(other)
+    other.wait_for_function(DONE)
+    states = [it.locator(".cell .state").all_inner_texts() for it in (page, other)]
+    assert states[0] == states[1] and states[0].count("seed 7") == 8
+    other.get_by_role("button", name="Keep 9 clips").click()
+    assert "lab.Sweep.from_rows(" in other.get_by_role("region", name="Python").inner_text()
+
+    page.get_by_role("button", name="Undo the change").click()
+    changed.get_by_text("seed 7", exact=True).wait_for()
+    assert "clip=" not in page.url
+
+
+def test_a_change_that_cannot_be_is_said_in_its_dialog_and_makes_nothing(open_live, service):
+    page = open_live(SHORT | GRID)
+    make(page)
+    page.wait_for_function(DONE)
+    made, dialog = service[1].describe()["made"], change_middle_clip(page)
+    dialog.get_by_label("duration", exact=True).fill("4000")
+    dialog.get_by_label("duration", exact=True).press("Enter")
+    fault = dialog.get_by_role("alert").filter(has_text="duration must be a number from 1 to")
+    fault.wait_for()
+    assert dialog.get_by_label("duration", exact=True).get_attribute("aria-invalid") == "true"
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.className") == "change"
+    assert service[1].describe()["made"] == made
+
+
+def test_an_address_with_changes_that_nobody_could_make_opens_the_page(open_live):
+    strange = ['{"a":', "[1,2]", '[{"temperature":1},{"__proto__":{"x":1},"top_k":[9]}]', "null"]
+    values = [*(SHORT | {"down": "temperature:1,2"}).items(), *(("clip", it) for it in strange)]
+    page = open_live(values)
+    assert planned(page).startswith("2 clips")
 
 
 def test_a_knob_that_is_turned_makes_the_clip_at_once(open_live, service):
@@ -387,6 +449,101 @@ def test_a_service_that_is_gone_is_said_and_what_was_made_stays(open_live):
     page.wait_for_function(
         "() => document.querySelector('#problem').innerText.includes('cannot be reached')"
     )
+
+
+def record_what_is_heard(page):
+    """Note every part of sound that is played: from when until when, in seconds."""
+    page.evaluate(
+        """() => {
+            window.heard = [];
+            const { start, stop } = AudioBufferSourceNode.prototype;
+            AudioBufferSourceNode.prototype.start = function (when) {
+                window.heard.push(this.part = { when, end: when + this.buffer.duration });
+                start.call(this, when);
+            };
+            AudioBufferSourceNode.prototype.stop = function () {
+                const { part, context } = this;
+                part.end = Math.max(part.when, Math.min(part.end, context.currentTime));
+                stop.call(this);
+            };
+            window.steps = [];
+            new MutationObserver((changes) => {
+                for (const { target } of changes) window.steps.push(target.value);
+            }).observe(
+                document.querySelector("#cells"), { attributeFilter: ["value"], subtree: true },
+            );
+        }"""
+    )
+
+
+def test_on_a_slow_network_sound_pauses_and_goes_on_without_a_gap_or_an_overlap(open_live, service):
+    request = SHORT | {"duration": 5}
+    page = open_live(request)
+    planned(page)
+    record_what_is_heard(page)
+    network = page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 100, "downloadThroughput": 40_000, "uploadThroughput": -1}
+    network.send("Network.emulateNetworkConditions", slow)  # half of what the sound needs
+    make(page)
+    page.wait_for_function(SOUNDING)
+    page.get_by_role("button", name="Play the clip").press(" ")
+    page.get_by_text("its sound arrives slower than it plays").wait_for()
+    assert media(page, "playing") is True
+    page.wait_for_function("() => document.querySelector('clip-player').media.ended")
+
+    parts = page.evaluate("window.heard")
+    assert sum(it["end"] - it["when"] for it in parts) == pytest.approx(5, abs=0.02)
+    played = [part for part in parts if part["end"] > part["when"]]
+    ends = [part["end"] for part in played]
+    starts = [part["when"] for part in played]
+    assert all(start > end - 1e-4 for end, start in zip(ends, starts[1:], strict=False))
+    assert max(start - end for end, start in zip(ends, starts[1:], strict=False)) > 0.5  # it waited
+    steps = page.evaluate("window.steps")
+    assert len(set(steps)) > 3 and steps == sorted(steps)
+    whole = httpx2.post(
+        f"{service[0]}/generate_endpoint",
+        json=request,
+        headers={"Accept": "audio/wav"},
+        timeout=120,
+    )
+    expected = decode_audio(whole.content)[0][0]
+    samples = page.evaluate("() => [...document.querySelector('clip-player').media.samples]")
+    np.testing.assert_allclose(np.array(samples) / 32767, expected, atol=3e-4)
+
+
+def test_clips_are_listened_to_blind_in_a_tab_of_their_own(open_live):
+    page = open_live(SHORT | {"across": "cfg_coef:1,3"})
+    make(page)
+    page.wait_for_function(DONE)
+    with page.expect_popup() as opening:
+        page.get_by_role("button", name="Listen blind").click()
+    test = opening.value
+    test.set_default_timeout(SLOW_MS)
+    test.get_by_label("Your name").fill("Ada")
+    test.get_by_label("Your name").press("Enter")
+    test.get_by_role("heading", name="Which one do you prefer?").wait_for()
+    for key in "ab":
+        test.locator(f"#sounds button[data-key={key}]:enabled").wait_for()
+        test.keyboard.press(key)
+    test.get_by_role("button", name="Prefer B").click()
+    test.get_by_text("Ada: 1 answer so far").wait_for()
+    test.close()
+    page.get_by_role("link", name="Listen to it blind").wait_for()
+
+
+def test_where_no_folders_are_kept_clips_are_downloaded_with_their_code(open_live, tmp_path):
+    with live_service(sine_worker()) as address:
+        page = open_live(SHORT | {"across": "cfg_coef:1,3"}, address=address)
+        make(page)
+        page.wait_for_function(DONE)
+        assert not page.get_by_role("button", name="Listen blind").is_visible()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download 2 clips").click()
+        zipfile.ZipFile(download.value.path()).extractall(tmp_path)
+        (folder,) = tmp_path.iterdir()
+        assert download.value.suggested_filename == f"{folder.name}.zip"
+        assert folder.name in page.get_by_role("region", name="Command").inner_text()
+    assert len(lab.Results.open(folder).frame) == 2
 
 
 def test_clips_are_kept_and_their_report_is_opened(open_live):

@@ -1,14 +1,17 @@
 """The web function over HTTP, its clips made by the GPU class, on the in-memory Modal server."""
 
 import http.client
+import io
 import json
 import re
+import zipfile
 from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
 import pytest
 
+import musicgen_lab as lab
 from musicgen_lab.backends.http import HttpBackend
 from musicgen_lab.clip import Clip, decode_audio
 from musicgen_lab.request import GenerationRequest
@@ -19,7 +22,7 @@ from tests.modal_server.server import modal_server
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with modal_server(tmp_path_factory.mktemp("modal")) as server:
-        deploy(server)
+        deploy(server, MUSICGEN_LIVE="1")
         yield server
 
 
@@ -113,6 +116,25 @@ def test_a_clip_is_heard_through_the_web_app_while_it_is_made(server, address):
     assert len(parts) > 1 and answer.headers["content-type"] == "audio/wav"
     heard, _ = decode_audio(b"".join(parts))
     np.testing.assert_allclose(heard, decode_audio(at_once.content)[0], rtol=0, atol=2 / 32768)
+
+
+def test_clips_of_the_live_page_are_downloaded_as_a_run_folder(server, address, tmp_path):
+    assert "<title>MusicGen Lab</title>" in httpx2.get(address, timeout=120).text
+    assert httpx2.get(f"{address}/live/about", timeout=120).json()["keep"] == "zip"
+    body = {
+        "fields": {"prompt": "calm", "duration": 1, "seed": 3},
+        "cells": [{"temperature": 0.7}, {"temperature": 1.3}],
+    }
+    lines = httpx2.post(f"{address}/live/clips", json=body, timeout=280).text.splitlines()
+    assert [event["type"] for event in map(json.loads, lines)].count("clip") == 2
+
+    kept = httpx2.post(f"{address}/live/kept", json=body, timeout=280).json()
+
+    content = httpx2.get(f"{address}/{kept['zip']}", timeout=280).content
+    zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path)
+    results = lab.Results.open(tmp_path / kept["folder"])
+    assert results.swept == ("temperature",) and list(results.frame["status"]) == ["ok"] * 2
+    assert "--temperature 0.7,1.3" in kept["command"]
 
 
 def test_bad_input_is_refused_before_a_gpu_hears_of_it(server, address):

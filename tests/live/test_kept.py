@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import logging
+import logging.handlers
+import queue
 import shlex
 import zipfile
 
@@ -14,9 +15,10 @@ import pytest
 
 import musicgen_lab as lab
 from musicgen_lab.clip import Clip
-from musicgen_lab.live.kept import as_sweep
+from musicgen_lab.live.kept import TEMPORARY_MAX, as_sweep
 from musicgen_lab.live.recent_clips import RecentClips
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.runs.run_folder import RunFolder
 from tests.support.live import live_service
 from tests.support.sine_engine import sine_worker
 from tests.support.sines import PROVENANCE, sine_clip
@@ -93,13 +95,21 @@ def test_its_report_is_made_and_shown_without_rights_to_the_service(service):
         assert service.get("/" + path.replace("kept/", "kept/other")).status_code == 404
 
 
-def test_an_address_that_works_without_the_key_is_not_logged(service, caplog):
-    caplog.set_level(logging.INFO, "musicgen_lab.service")
+def test_an_address_that_works_without_the_key_is_not_logged(service):
     kept = service.post("/live/kept", json=make(service, GRID[:1])).json()
-    assert service.get(f"/{kept['zip']}").status_code == 200
-    paths = [json.loads(line)["path"] for line in caplog.messages]
-    assert paths[-1].startswith("/live/kept/…/live-")
-    assert kept["state"].rpartition("/")[2] not in caplog.text
+    lines = queue.SimpleQueue()
+    handler = logging.handlers.QueueHandler(lines)
+    logger = logging.getLogger("musicgen_lab.service")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        assert service.get(f"/{kept['zip']}").status_code == 200
+        while (line := lines.get(timeout=60).getMessage()).count("/live/kept/") == 0:
+            pass  # of the requests before
+    finally:
+        logger.removeHandler(handler)
+    assert json.loads(line)["path"].startswith("/live/kept/…/live-")
+    assert kept["zip"].split("/")[2] not in line
 
 
 def test_what_was_not_made_here_cannot_be_kept(service):
@@ -115,6 +125,45 @@ def test_a_field_that_did_nothing_is_named_when_it_is_kept(service):
     body = make(service, [{"top_p": 0.9, "top_k": 10}, {"top_p": 0.9, "top_k": 20}])
     answer = service.post("/live/kept", json=body)
     assert answer.status_code == 422 and answer.json()["field"] == "top_k"
+
+
+def test_equal_cells_are_kept_once(service):
+    cells = make(service, GRID[:1])["cells"]
+    kept = service.post("/live/kept", json={"cells": [*cells, *cells]}).json()
+    assert len(lab.Results.open(kept["folder"]).frame) == 1
+
+
+def test_without_folders_clips_are_downloaded_as_a_run_folder(tmp_path):
+    with (
+        live_service(sine_worker()) as address,
+        httpx2.Client(base_url=address, timeout=60) as client,
+    ):
+        kept = client.post("/live/kept", json=make(client, GRID)).json()
+        assert set(kept) == {"folder", "command", "python", "zip"}
+        zipfile.ZipFile(io.BytesIO(client.get(f"/{kept['zip']}").content)).extractall(tmp_path)
+        for number in range(TEMPORARY_MAX):  # older ones make room
+            client.post("/live/kept", json=make(client, [{"seed": number}]))
+        assert client.get(f"/{kept['zip']}").status_code == 404
+    results = lab.Results.open(tmp_path / kept["folder"])
+    assert results.swept == ("temperature", "cfg_coef") and set(results.frame["status"]) == {"ok"}
+    assert f"--out {kept['folder']}" in kept["command"]
+
+
+def test_a_blind_test_of_kept_clips_writes_its_answers_to_their_folder(service):
+    kept = service.post("/live/kept", json=make(service, GRID)).json()
+    page = f"/{kept['blind']}"
+    assert "<title>Blind listening</title>" in service.get(page).text
+    for name in ("base.css", "page.css", "page.js"):
+        assert service.get(page + name).status_code == 200
+    who = {"listener": "Ada", "mode": "pairs"}
+    trial = service.post(f"{page}trial", json=who).json()
+    assert service.get(page + trial["sounds"][0]).content[:4] == b"RIFF"
+    reply = who | {"trial": trial["trial"], "choice": "a"}
+    assert service.post(f"{page}answer", json=reply).json()["answered"] == 1
+    (answer,) = RunFolder(kept["folder"]).answers.read()
+    assert (answer.listener, answer.choice) == ("Ada", "a")
+    other = service.get(page.replace("kept/", "kept/other"))
+    assert other.status_code == 404 and "keep the clips again" in other.json()["detail"]
 
 
 def test_values_that_are_defaults_are_not_part_of_the_sweep():

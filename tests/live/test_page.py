@@ -62,12 +62,11 @@ def test_files_have_their_types_and_there_are_no_others(service):
         assert service.get(f"/live/{name}").status_code == 404
 
 
-def test_where_nothing_can_be_kept_the_page_is_told_so(service, tmp_path):
+def test_the_page_is_told_whether_clips_are_kept_in_folders_or_downloaded(service, tmp_path):
     about = service.get("/live/about").json()
-    assert about == {"models": ["sines@1"], "keep": False, "match": True}
-    assert service.post("/live/kept", json={}).status_code in (404, 405)
+    assert about == {"models": ["sines@1"], "keep": "zip", "match": True}
     with live_service(sine_worker(), tmp_path) as address:
-        assert httpx2.get(f"{address}/live/about").json()["keep"] is True
+        assert httpx2.get(f"{address}/live/about").json()["keep"] == "folder"
 
 
 def test_it_is_shown_on_modal_too_whose_small_image_lacks_most_packages():
@@ -78,5 +77,5 @@ def test_it_is_shown_on_modal_too_whose_small_image_lacks_most_packages():
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    lacking = {"torch", "pandas", "pyarrow", "filelock", "librosa", "matplotlib", "jinja2"}
+    lacking = {"torch", "pandas", "pyarrow", "librosa", "matplotlib", "jinja2", "statsmodels"}
     assert not (lacking | {"PIL", "markupsafe", "papermill"}) & set(done.stdout.split())

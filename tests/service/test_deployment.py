@@ -53,7 +53,7 @@ def test_modal_adds_containers_by_the_smallest_gpu_and_a_container_may_take_more
 RUN_IN_IMAGES = {
     "gpu": ["musicgen_lab.backends.modal_container", "musicgen_lab.models.locate"],
     "web": ["musicgen_lab.backends.modal_jobs", "musicgen_lab.backends.modal_preparation",
-            "musicgen_lab.web.app"],
+            "musicgen_lab.web.app", "musicgen_lab.runs.run_folder"],
 }  # fmt: skip
 NOT_REACHED = {  # imports inside functions that are not called in an image
     "gpu": {"audiocraft", "ipython", "omegaconf"},

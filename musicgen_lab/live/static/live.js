@@ -1,129 +1,38 @@
 // The live page: cells that are filled while their clips are made.
+import { Cell, Wanted } from "./cell.js";
+import { askForFields } from "./dialogs.js";
+import { $, element, plural } from "./dom.js";
 import { Form } from "./form.js";
-import { Picture } from "./picture.js";
-import { Refused, cancel, decode, get, make, post, useKey } from "./service.js";
-import { GrowingSound } from "./sound.js";
+import { Kept } from "./kept.js";
+import { Refused, cancel, get, make, post, reasonOf, requestsOf, useKey } from "./service.js";
 
-const $ = (id) => document.getElementById(id);
 const PLAN_AFTER_MS = 250;
 const STREAMS_MAX = 3; // of the six connections that a browser opens to a host
 
-const element = (tag, className = "", content = []) => {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.append(...[content].flat());
-  if (tag === "button") made.type = "button";
-  return made;
-};
-const signature = (fields) => JSON.stringify(Object.entries(fields).sort());
-const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const words = (s) => (s < 90 ? `${Math.max(1, Math.round(s))} s` : `${Math.round(s / 60)} min`);
 
-/** One cell: a request, its sound as far as it is made, and what is shown of it. */
-class Cell {
-  constructor(fields, label, width, scale) {
-    Object.assign(this, { fields, label, state: "new", sound: new GrowingSound() });
-    this.canvas = Object.assign(element("canvas"), { width, height: 192 });
-    this.canvas.setAttribute("role", "img");
-    this.canvas.setAttribute("aria-label", `Mel spectrogram: ${label}`);
-    this.player = element("clip-player", "", this.canvas);
-    this.player.media = this.sound;
-    Object.assign(this.player.dataset, { label, length: "0" });
-    this.progress = element("progress");
-    this.progress.setAttribute("aria-label", `Progress of ${label}`);
-    this.text = element("span", "state");
-    this.again = element("button", "again", "Another seed");
-    this.again.setAttribute("aria-label", `Another seed: make ${label} again`);
-    this.again.addEventListener("click", () => page.remake(this));
-    this.chosen = Object.assign(element("input"), { type: "checkbox", checked: true });
-    this.chosen.setAttribute("aria-label", `keep ${label}`);
-    this.chosen.addEventListener("change", () => page.showKeep());
-    this.keep = element("label", "", [this.chosen, " keep"]);
-    this.actions = element("span", "actions", [this.again, this.keep]);
-    const caption = element("figcaption", "", [element("span", "label", label), this.text, this.actions]);
-    this.figure = element("figure", "cell", [this.player, this.progress, caption]);
-    this.picture = new Picture(this.canvas, this.sound, scale);
-    this.show();
-  }
-
-  get isUnderWay() { return this.state === "waiting" || this.state === "making"; }
-
-  take(event) {
-    if (event.type === "started") this.request = event.request;
-    if (event.type === "progress") {
-      this.state = "making";
-      Object.assign(this, { done: event.steps_done, steps: event.steps });
-    }
-    if (event.type === "sound") {
-      this.sound.add(decode(event.pcm), event.sample_rate, event.channels, event.frames);
-      this.drawSoon();
-    }
-    if (event.type === "clip") {
-      Object.assign(this, { state: "done", clip: event });
-      this.sound.complete = true;
-      page.matchLoudness(this);
-      this.drawSoon();
-    }
-    if (event.type === "failed") this.fail(event.detail);
-    this.show();
-  }
-
-  drawSoon() {
-    this.frame ??= requestAnimationFrame(() => {
-      this.frame = undefined;
-      this.picture.draw();
-      this.player.grow(Float32Array.from(this.sound.peaks), this.sound.duration);
-    });
-  }
-
-  fail(problem) {
-    if (!this.isUnderWay) return;
-    Object.assign(this, { state: "failed", problem });
-    this.sound.complete = true; // there is no more of it
-    this.drawSoon();
-    this.show();
-  }
-
-  show() {
-    const { state, done, steps } = this;
-    this.figure.classList.toggle("failed", state === "failed");
-    this.progress.hidden = !this.isUnderWay;
-    if (steps) Object.assign(this.progress, { max: steps, value: done });
-    const notes = [`seed ${this.request?.seed ?? this.fields.seed}`, ...(this.clip?.warnings ?? [])];
-    this.text.textContent = {
-      new: "not made yet", waiting: "waiting", making: `step ${done} of ${steps}`,
-      done: notes.join("; "), failed: this.problem,
-    }[state];
-    this.again.hidden = this.isUnderWay || state === "new";
-    this.keep.hidden = state !== "done";
-  }
-}
-
 class Page {
-  constructor(form) {
-    this.form = form;
-    this.cells = new Map(); // by signature of the request
-    this.streams = new Set();
-    this.waiting = [];
+  constructor(form, kept, about) {
+    Object.assign(this, { form, kept, about, cells: [], streams: new Set(), waiting: [] });
     form.addEventListener("change", () => { this.changed = true; this.planSoon(); });
     form.addEventListener("refused", ({ detail }) => this.refuse(detail));
     $("request").addEventListener("submit", (event) => { event.preventDefault(); this.makeAll(); });
     $("stop").addEventListener("click", () => this.stop());
-    $("keep-clips").addEventListener("click", () => this.keep());
     document.addEventListener("change", ({ target }) => {
-      if (target.name === "loudness") for (const cell of this.cells.values()) this.matchLoudness(cell);
+      if (target.name === "loudness") for (const cell of this.cells) this.matchLoudness(cell);
     });
     addEventListener("hashchange", () => { this.changed = false; form.read(new URLSearchParams(location.hash.slice(1))); this.planSoon(); });
     this.planSoon();
   }
 
-  /** What the form asks for: rows of cells with their requests and labels. */
+  /** What the form asks for: rows of clips. */
   layout() {
-    const { fields, axes: [down, across] } = this.form.request;
+    const { fields, axes: [down, across], changes } = this.form;
     const rows = down.values.map((first) => across.values.map((second) => {
       const varied = { ...(down.field && { [down.field]: first }), ...(across.field && { [across.field]: second }) };
-      const label = Object.entries(varied).map((pair) => pair.join(" ")).join(", ") || "the clip";
-      return { fields: { ...fields, ...varied }, label };
+      const wanted = new Wanted(fields, varied);
+      const changed = !wanted.isAlone && changes.get(wanted.place);
+      return changed ? new Wanted(fields, varied, changed.change) : wanted;
     }));
     return { down, across, rows, all: rows.flat() };
   }
@@ -145,7 +54,7 @@ class Page {
         return;
       }
       if (empty) throw new Refused(422, { detail: `Type the values of ${empty.field}, separated by commas.`, field: empty.field });
-      const plan = await post("live/plan", requestsOf(all));
+      const plan = await post("live/plan", requestsOf(all.map(({ fields }) => fields)));
       if (this.turn !== turn) return; // there is a newer one
       const time = plan.estimate_s === null ? "the time is unknown until a clip is made" : `about ${words(plan.estimate_s)}`;
       $("plan").textContent = `${plural(plan.clips, "clip")}, ${Number(plan.audio_s.toFixed(1))} s of sound, ${time}.`;
@@ -166,27 +75,33 @@ class Page {
     const layout = this.layout();
     if (this.form.isSending || !layout.all.length) return;
     this.changed = false;
-    const scale = Math.max(...layout.all.map(({ fields }) => fields.duration));
-    if (scale !== this.scale) this.cells = this.dropped([]);
-    this.scale = scale;
-    const width = layout.across.values.length > 4 ? 240 : 480;
-    const wanted = new Map();
-    for (const { fields, label } of layout.all) {
-      const key = signature(fields);
-      wanted.set(key, this.cells.get(key) ?? new Cell(fields, label, width, scale));
-    }
-    this.cells = this.dropped(wanted);
+    const old = [...this.cells], width = layout.across.values.length > 4 ? 240 : 480;
+    const reused = ({ signature }) => {
+      const at = old.findIndex((cell) => cell.wanted.signature === signature);
+      return at < 0 ? undefined : old.splice(at, 1)[0];
+    };
+    this.scale = scaleOf(layout.all);
+    this.cells = layout.all.map((wanted) => {
+      const cell = reused(wanted);
+      cell?.showAs(wanted);
+      return cell ?? this.newCell(wanted, width);
+    });
+    for (const cell of old) this.cancel(cell);
     this.draw(layout);
-    this.start([...wanted.values()].filter(({ state }) => ["new", "failed"].includes(state)));
+    this.start(this.cells.filter(({ state }) => ["new", "failed"].includes(state)));
   }
 
-  /** Free the rows of cells that are not wanted any more. */
-  dropped(wanted) {
-    const kept = new Map(wanted);
-    for (const [key, cell] of this.cells) if (!kept.has(key)) this.cancel(cell);
-    return kept;
+  newCell(wanted, width) {
+    const cell = new Cell(wanted, width, this.scale);
+    cell.addEventListener("again", () => this.drawAnotherSeed(cell));
+    cell.addEventListener("change", () => askForFields(cell, this.about, (fields) => this.remake(cell, cell.wanted.with(fields))));
+    cell.addEventListener("undo", () => this.remake(cell, cell.wanted.unchanged));
+    cell.addEventListener("choose", () => this.showKept());
+    cell.addEventListener("done", () => { this.matchLoudness(cell); this.showKept(); });
+    return cell;
   }
 
+  /** Free the row of a cell that is not wanted any more. */
   cancel(cell) {
     this.waiting = this.waiting.filter((other) => other !== cell);
     if (!cell.isUnderWay) return;
@@ -194,42 +109,53 @@ class Page {
     if (cell.stream) cancel(cell.stream, cell.number);
   }
 
-  /** Make one cell alone, with another seed. */
-  remake(cell) {
-    const fields = { ...cell.fields, seed: this.form.newSeed() };
-    const fresh = new Cell(fields, cell.label, cell.canvas.width, this.scale);
-    this.cells = new Map([...this.cells].map(([key, other]) => (other === cell ? [signature(fields), fresh] : [key, other])));
-    const focused = cell.figure.contains(document.activeElement);
-    cell.figure.replaceWith(fresh.figure);
+  drawAnotherSeed(cell) {
+    const seed = this.form.newSeed();
+    if (cell.wanted.isAlone) {
+      this.form.fields = { ...this.form.fields, seed };
+      this.form.write();
+      this.makeAll();
+    } else this.remake(cell, cell.wanted.with({ ...cell.fields, seed }));
+  }
+
+  /** Make one cell alone, as it is wanted now; the others stay. */
+  remake(cell, wanted) {
+    if (wanted.signature === cell.wanted.signature) return;
+    this.form.change(wanted.varied, wanted.change);
+    const fresh = this.replace(cell, wanted);
+    this.scale = scaleOf(this.cells.map((one) => one.wanted));
     this.start([fresh]);
-    if (focused) fresh.player.button.focus();
+    this.planSoon();
+  }
+
+  /** Put a new cell in the place of another one. */
+  replace(cell, wanted) {
+    const fresh = this.newCell(wanted, cell.canvas.width), isFocused = cell.figure.contains(document.activeElement);
+    this.cells = this.cells.map((other) => (other === cell ? fresh : other));
+    cell.figure.replaceWith(fresh.figure);
+    if (isFocused) fresh.player.button.focus();
+    return fresh;
   }
 
   start(cells) {
     if (cells.length) this.say("");
-    for (let cell of cells) {
-      if (cell.state === "failed") { // a clip that was broken off begins anew
-        const fresh = new Cell(cell.fields, cell.label, cell.canvas.width, this.scale);
-        cell.figure.replaceWith(fresh.figure);
-        this.cells.set(signature(cell.fields), fresh);
-        cell = fresh;
-      }
-      cell.state = "waiting";
-      cell.show();
-      this.waiting.push(cell);
+    for (const cell of cells) {
+      const begun = cell.state === "failed" ? this.replace(cell, cell.wanted) : cell; // broken off: anew
+      begun.start();
+      this.waiting.push(begun);
     }
     this.pump();
   }
 
   async pump() {
-    this.showKeep();
+    this.showKept();
     $("stop").disabled = !this.waiting.length && !this.streams.size;
     if (!this.waiting.length || this.streams.size >= STREAMS_MAX) return;
     const cells = this.waiting.splice(0), stop = new AbortController();
     this.streams.add(stop);
     $("stop").disabled = false;
     try {
-      await make(requestsOf(cells), (event) => this.take(event, cells), stop.signal);
+      await make(requestsOf(cells.map(({ fields }) => fields)), (event) => this.receive(event, cells), stop.signal);
     } catch (error) {
       const stopped = error.name === "AbortError";
       for (const cell of cells) cell.fail(stopped ? "stopped" : "not finished");
@@ -240,12 +166,11 @@ class Page {
     }
   }
 
-  take(event, cells) {
+  receive(event, cells) {
     if (event.type === "stream") for (const [number, cell] of cells.entries()) {
       Object.assign(cell, { number, stream: event.id });
       if (cell.unwanted) cancel(event.id, number);
-    } else if (event.type !== "end") cells[event.cell].take(event);
-    if (event.type === "clip") this.showKeep();
+    } else if (event.type !== "end") cells[event.cell].receive(event);
   }
 
   stop() {
@@ -253,10 +178,15 @@ class Page {
     for (const stream of this.streams) stream.abort();
   }
 
+  /** The seconds from one edge of a picture to the other. */
+  get scale() { return Number($("cells").dataset.duration); }
+  set scale(seconds) {
+    $("cells").dataset.duration = seconds;
+    for (const cell of this.cells) cell.scale = seconds;
+  }
+
   draw({ down, across, rows }) {
-    const figure = ({ fields }) => this.cells.get(signature(fields)).figure;
-    const section = $("cells");
-    section.dataset.duration = this.scale;
+    const section = $("cells"), figures = this.cells.map(({ figure }) => figure).values();
     let grid;
     if (down.field && across.field) {
       const head = (axis, value, scope) => {
@@ -269,15 +199,15 @@ class Page {
       table.append(element("tr", "", [element("td"), ...across.values.map((value) => head(across, value, "col"))]));
       for (const [number, row] of rows.entries())
         table.append(element("tr", "", [
-          head(down, down.values[number], "row"), ...row.map((cell) => element("td", "", figure(cell))),
+          head(down, down.values[number], "row"), ...row.map(() => element("td", "", figures.next().value)),
         ]));
       grid = element("div", "listening-scroll", table);
       grid.tabIndex = 0;
       grid.setAttribute("role", "region");
       grid.setAttribute("aria-label", `Clips: ${down.field} down, ${across.field} across`);
-    } else grid = element("ul", "listening-list", rows.flat().map((cell) => element("li", "", figure(cell))));
+    } else grid = element("ul", "listening-list", [...figures].map((figure) => element("li", "", figure)));
     const [keys, comparison] = [".listening-keys", ".comparison"].map((name) => section.querySelectorAll(name));
-    section.replaceChildren(...(this.canMatch ? [loudness(section)] : []), ...keys, grid, ...comparison);
+    section.replaceChildren(...(this.about.match ? [loudness(section)] : []), ...keys, grid, ...comparison);
   }
 
   matchLoudness(cell) {
@@ -285,42 +215,9 @@ class Page {
     cell.sound.gain = matched && cell.clip ? 10 ** ((cell.clip.matched_gain_db ?? 0) / 20) : 1;
   }
 
-  get kept() { return [...this.cells.values()].filter(({ state, chosen }) => state === "done" && chosen.checked); }
-
-  showKeep() {
-    $("keep").hidden = !this.canKeep || ![...this.cells.values()].some(({ state }) => state === "done");
-    $("keep-clips").disabled = !this.kept.length;
-    $("keep-clips").textContent = `Keep ${plural(this.kept.length, "clip")}`;
-  }
-
-  /** Store the chosen clips as a run folder, and say how to make them again. */
-  async keep() {
-    $("keep-clips").disabled = true;
-    try {
-      const run = await post("live/kept", requestsOf(this.kept.map(({ request }) => ({ fields: request }))));
-      const link = (text, href) => Object.assign(element("a", "", text), { href });
-      const report = element("span", "", "The report is being made.");
-      const code = (name, text) => {
-        const made = element("pre", "", text);
-        Object.assign(made, { tabIndex: 0, ariaLabel: name, role: "region" });
-        return made;
-      };
-      const download = link("Download it as a zip file", run.zip);
-      download.download = "";
-      $("kept").replaceChildren(
-        element("p", "", ["Kept in ", element("code", "", run.folder), ". ", report, " ", download, "."]),
-        element("p", "", "To make the same clips again:"),
-        ...(run.command ? [code("Command", run.command)] : []), code("Python", run.python),
-      );
-      this.watchReport(run, report, link);
-    } catch (error) { this.complain(error); }
-    this.showKeep();
-  }
-
-  async watchReport(run, place, link) {
-    const { report, detail } = await get(run.state).catch(({ message }) => ({ report: "failed", detail: message }));
-    if (report === "making") await this.watchReport(run, place, link); // it was waited for a while
-    else place.replaceChildren(report === "made" ? link("Open the report", run.report) : `There is no report: ${detail}.`, ".");
+  showKept() {
+    const done = this.cells.filter(({ state }) => state === "done");
+    this.kept.offer(done.filter(({ chosen }) => chosen.checked).map(({ request }) => request), done.length > 0);
   }
 
   /** Say that something cannot be taken; the rest of the form stays as it is. */
@@ -333,23 +230,13 @@ class Page {
   say(text) { $("problem").textContent = text; this.form.blame(""); }
 
   complain(error) {
-    const gone = "The service cannot be reached. What was made stays here; when it runs again, press Make for the rest.";
     $("key-question").hidden = error.status !== 401;
-    $("problem").textContent = error instanceof Refused ? error.message : gone;
+    $("problem").textContent = reasonOf(error);
     this.form.blame(error.field);
   }
 }
 
-/** Requests as the service takes them: what they have in common, and the rest of each. */
-function requestsOf(cells) {
-  const [first, ...others] = cells.map(({ fields }) => fields);
-  const isCommon = ([name, value]) => others.every((fields) => fields[name] === value);
-  const fields = Object.fromEntries(Object.entries(first).filter(isCommon));
-  return {
-    fields,
-    cells: cells.map((cell) => Object.fromEntries(Object.entries(cell.fields).filter(([name]) => !(name in fields)))),
-  };
-}
+const scaleOf = (all) => Math.max(...all.map(({ fields }) => fields.duration));
 
 function loudness(section) {
   const there = section.querySelector(".loudness");
@@ -366,9 +253,10 @@ function loudness(section) {
 let page;
 async function open() {
   try {
-    const [document, { models, keep, match }] = await Promise.all([get("openapi.json"), get("live/about")]);
-    page = new Page(new Form(document.components.schemas.GenerationRequest, models));
-    Object.assign(page, { canKeep: keep, canMatch: match });
+    const [document, about] = await Promise.all([get("openapi.json"), get("live/about")]);
+    const schema = document.components.schemas.GenerationRequest;
+    const kept = new Kept(about.keep === "folder", (error) => page.complain(error));
+    page = new Page(new Form(schema, about.models), kept, { ...about, schema });
   } catch (error) {
     $("problem").textContent = `The page could not be set up: ${error.message}`;
   }

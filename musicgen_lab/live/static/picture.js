@@ -9,20 +9,30 @@ const bands = new Map(); // by sample rate
 
 export class Picture {
   #column = 0;
+  #scale;
 
+  /** `scale` is the seconds from one edge of the canvas to the other. */
   constructor(canvas, sound, scale) {
-    Object.assign(this, { canvas, sound, scale });
+    Object.assign(this, { canvas, sound });
+    this.#scale = scale;
     this.drawing = canvas.getContext("2d");
+  }
+
+  set scale(seconds) {
+    if (seconds === this.#scale) return;
+    this.#scale = seconds;
+    this.#column = 0;
+    this.drawing.clearRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
   /** Draw the columns whose sound is there. */
   draw() {
-    const { sound, canvas, scale } = this;
+    const { sound, canvas } = this;
     if (!sound.sampleRate) return;
     if (!bands.has(sound.sampleRate)) bands.set(sound.sampleRate, melBands(sound.sampleRate));
     const of = bands.get(sound.sampleRate);
     for (; this.#column < canvas.width; this.#column++) {
-      const centre = Math.round(((this.#column + 0.5) / canvas.width) * scale * sound.sampleRate);
+      const centre = Math.round(((this.#column + 0.5) / canvas.width) * this.#scale * sound.sampleRate);
       const end = sound.duration * sound.sampleRate;
       if (centre > end || (!sound.complete && centre + of.size / 2 > end)) return;
       this.#drawColumn(this.#column, of, centre - of.size / 2);

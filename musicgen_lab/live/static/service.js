@@ -8,6 +8,22 @@ export class Refused extends Error {
   }
 }
 
+class Unreachable extends Error {
+  constructor(cause) {
+    super("The service cannot be reached. What was made stays here; when it runs again, press Make for the rest.", { cause });
+  }
+}
+
+/** What to tell a person of an error; one of the page itself is in the console too. */
+export function reasonOf(error) {
+  if (error instanceof Refused || error instanceof Unreachable) return error.message;
+  console.error(error);
+  return `The page failed: ${error.message}`;
+}
+
+/** Let a connection that fails be told from a fault of the page. */
+const reached = (promise) => promise.catch((error) => { throw error.name === "AbortError" ? error : new Unreachable(error); });
+
 export const useKey = (key) => sessionStorage.setItem(KEY, key);
 
 async function call(path, options = {}) {
@@ -16,7 +32,7 @@ async function call(path, options = {}) {
     ...(options.body && { "Content-Type": options.body.type || "application/json" }),
     ...(key && { Authorization: `Bearer ${key}` }),
   };
-  const answer = await fetch(path, { ...options, headers, cache: "no-store" });
+  const answer = await reached(fetch(path, { ...options, headers, cache: "no-store" }));
   if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => ({})));
   return answer;
 }
@@ -29,13 +45,24 @@ export const post = async (path, body) =>
 export const sendSound = async (file) =>
   (await call("sources", { method: "POST", body: file.slice(0, file.size, "application/octet-stream") })).json();
 
+/** Requests as the service takes them: what they have in common, and the rest of each. */
+export function requestsOf(cells) {
+  const [first, ...others] = cells;
+  const isCommon = ([name, value]) => others.every((fields) => fields[name] === value);
+  const fields = Object.fromEntries(Object.entries(first).filter(isCommon));
+  return {
+    fields,
+    cells: cells.map((cell) => Object.fromEntries(Object.entries(cell).filter(([name]) => !(name in fields)))),
+  };
+}
+
 /** Ask for clips; `onEvent` gets every event. Resolves when all have ended. */
 export async function make(requests, onEvent, signal) {
   const answer = await call("live/clips", { method: "POST", body: JSON.stringify(requests), signal });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "", ended = false;
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reached(reader.read());
     if (done) break;
     const lines = (rest + value).split("\n");
     rest = lines.pop();
@@ -45,7 +72,7 @@ export async function make(requests, onEvent, signal) {
       onEvent(event);
     }
   }
-  if (!ended) throw new TypeError("the connection ended early");
+  if (!ended) throw new Unreachable(); // the connection ended early
 }
 
 export const cancel = (stream, cell) =>

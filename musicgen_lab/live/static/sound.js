@@ -1,7 +1,9 @@
 // A sound that can be played while it is being made. It has those properties and events of an
 // <audio> that the player uses; its samples come in parts.
 const PEAKS_PER_S = 50;
-let context;
+const LEAD_S = 0.03; // from now until what is handed to the context is due
+const AHEAD_S = 2; // of sound that is waited for when there was too little of it
+const contexts = new Map(); // by sample rate: parts that were resampled one by one would not join
 
 export class GrowingSound extends EventTarget {
   paused = true;
@@ -18,26 +20,24 @@ export class GrowingSound extends EventTarget {
   channels = 1;
   sampleRate = 0;
   peaks = [];
+  isSlow = false; // it arrives slower than it plays
   #length = 0; // frames of samples that are there
-  #at = 0; // where it is paused, or was when it was started, in seconds
-  #started = 0; // when that was, by the clock of the context
-  #scheduled = 0; // frames that were handed to the context
-  #nodes = new Set();
+  #from = 0; // the frame where it is paused or was started
+  #startedAt = null; // when that was, in frames of the context; null while nothing plays
+  #scheduled = 0; // the frame up to which it was handed to the context
+  #sources = new Set();
+  #out; // the node whose gain is heard
   #gain = 1;
 
   get duration() { return this.sampleRate ? this.#length / this.sampleRate : 0; }
 
-  get currentTime() {
-    const passed = this.paused ? 0 : Math.max(0, context.currentTime - this.#started);
-    return Math.min(this.#at + passed, this.duration);
-  }
+  get currentTime() { return this.sampleRate ? this.#at / this.sampleRate : 0; }
 
-  set currentTime(at) {
-    const playing = !this.paused;
+  set currentTime(seconds) {
     this.#silence();
     this.ended = false;
-    this.#at = Math.max(0, Math.min(at, this.duration));
-    if (playing) this.#start();
+    this.#from = Math.max(0, Math.min(Math.round(seconds * this.sampleRate), this.#length));
+    if (!this.paused && this.sampleRate) this.#start();
     this.#tell("seeking", "timeupdate");
   }
 
@@ -45,7 +45,7 @@ export class GrowingSound extends EventTarget {
 
   set gain(factor) {
     this.#gain = factor;
-    for (const { gain } of this.#nodes) gain.gain.value = factor;
+    if (this.#out) this.#out.gain.value = factor;
   }
 
   /** Add samples: 16-bit integers of all channels, interleaved. */
@@ -57,34 +57,33 @@ export class GrowingSound extends EventTarget {
       this.samples = larger;
     }
     this.samples.set(samples, this.#length * channels);
-    const starved = !this.paused && this.currentTime >= this.duration;
-    if (starved) this.#at = this.currentTime;
     Object.assign(this, { sampleRate, channels });
     this.#length += samples.length / channels;
     this.#addPeaks();
-    if (starved) this.#start();
-    else if (!this.paused) this.#schedule();
+    this.#goOn();
     this.#tell("durationchange");
   }
 
+  /** There will be no more samples. */
+  end() {
+    this.complete = true;
+    this.#goOn();
+  }
+
   async play() {
-    context ??= new AudioContext();
-    await context.resume();
-    if (this.ended) this.#at = 0;
-    this.ended = false;
     if (!this.paused) return;
-    this.paused = false;
-    this.#start();
+    if (this.ended) this.#from = 0;
+    Object.assign(this, { paused: false, ended: false });
     this.#tell("play");
+    if (this.sampleRate) this.#start();
     this.#tick();
   }
 
   pause() {
     if (this.paused) return;
-    this.#at = this.currentTime;
     this.#silence();
-    this.paused = true;
-    this.#tell("pause", "timeupdate");
+    Object.assign(this, { paused: true, isSlow: false });
+    this.#tell("pause", "timeupdate", "playing");
   }
 
   /** The samples of one channel or their mean, from one frame to another; zeros where there are none. */
@@ -98,46 +97,90 @@ export class GrowingSound extends EventTarget {
     }
   }
 
+  get #context() {
+    if (!contexts.has(this.sampleRate)) contexts.set(this.sampleRate, new AudioContext({ sampleRate: this.sampleRate }));
+    return contexts.get(this.sampleRate);
+  }
+
+  /** The frame that is heard now. */
+  get #at() {
+    if (this.#startedAt === null) return this.#from;
+    const passed = this.#context.currentTime * this.sampleRate - this.#startedAt;
+    return Math.min(this.#from + Math.max(0, Math.round(passed)), this.#length);
+  }
+
   #start() {
-    this.#started = context.currentTime + 0.02;
-    this.#scheduled = Math.round(this.#at * this.sampleRate);
+    const context = this.#context;
+    context.resume();
+    this.#startedAt = Math.ceil((context.currentTime + LEAD_S) * this.sampleRate);
+    this.#scheduled = this.#from;
     this.#schedule();
+  }
+
+  /** Play what has been added, unless so little of it is there that it would be heard in pieces. */
+  #goOn() {
+    if (this.paused) return;
+    if (this.#startedAt === null) {
+      const isEnough = (this.#length - this.#from) / this.sampleRate >= AHEAD_S;
+      if (this.isSlow && !isEnough && !this.complete) return;
+      this.#start();
+      if (this.isSlow) this.#tell("playing");
+    } else if (this.#scheduled < this.#length) {
+      if (this.#isDry) this.#wait();
+      else this.#schedule();
+    }
+  }
+
+  /** Whether what was handed to the context is over, or too nearly so for more to join it. */
+  get #isDry() { return this.#scheduled - this.#at < LEAD_S * this.sampleRate; }
+
+  /** Stop until more of the sound is there. */
+  #wait() {
+    this.#silence();
+    this.isSlow = true;
+    this.#tell("waiting");
+    this.#goOn();
   }
 
   #schedule() {
     const frames = this.#length - this.#scheduled;
-    if (frames <= 0) return;
-    const { channels } = this, buffer = context.createBuffer(channels, frames, this.sampleRate);
+    if (!frames) return;
+    const { channels } = this, context = this.#context;
+    const buffer = context.createBuffer(channels, frames, this.sampleRate);
     for (let channel = 0; channel < channels; channel++) {
       const into = buffer.getChannelData(channel);
       for (let frame = 0; frame < frames; frame++)
         into[frame] = this.samples[(this.#scheduled + frame) * channels + channel] / 32768;
     }
-    const source = context.createBufferSource(), gain = context.createGain();
-    gain.gain.value = this.#gain;
+    if (!this.#out) {
+      this.#out = new GainNode(context, { gain: this.#gain });
+      this.#out.connect(context.destination);
+    }
+    const source = context.createBufferSource();
     source.buffer = buffer;
-    source.connect(gain).connect(context.destination);
-    source.start(this.#started + this.#scheduled / this.sampleRate - this.#at);
-    const node = { source, gain };
-    this.#nodes.add(node);
-    source.onended = () => this.#nodes.delete(node);
+    source.connect(this.#out);
+    source.start((this.#startedAt + this.#scheduled - this.#from) / this.sampleRate);
+    this.#sources.add(source);
+    source.onended = () => this.#sources.delete(source);
     this.#scheduled = this.#length;
   }
 
   #silence() {
-    for (const { source } of this.#nodes) source.stop();
-    this.#nodes.clear();
+    this.#from = this.#at;
+    this.#startedAt = null;
+    for (const source of this.#sources) source.stop();
+    this.#sources.clear();
   }
 
   #tick() {
     if (this.paused) return;
-    if (this.complete && this.currentTime >= this.duration) {
+    if (this.complete && this.#at >= this.#length) {
       this.#silence();
-      this.#at = this.duration;
-      Object.assign(this, { paused: true, ended: true });
+      Object.assign(this, { paused: true, ended: true, isSlow: false });
       this.#tell("timeupdate", "pause", "ended");
       return;
     }
+    if (!this.complete && this.#startedAt !== null && this.#isDry) this.#wait();
     this.#tell("timeupdate");
     setTimeout(() => this.#tick(), 50);
   }
