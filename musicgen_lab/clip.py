@@ -15,7 +15,8 @@ import pydantic
 from pydantic import AfterValidator, ConfigDict, StringConstraints
 
 from musicgen_lab.errors import packages_needed
-from musicgen_lab.request import GenerationRequest, short
+from musicgen_lab.formatting import short
+from musicgen_lab.request import GenerationRequest
 from musicgen_lab.source import SourceCodes
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,12 @@ def decimals_for(limits: tuple[float, float] | None) -> int:
         return 0
     close = 0 < high - low < 0.05 * size
     return min(6, max(0, (3 if close else 2) - math.floor(math.log10(size))))
+
+
+def short(value: Any, write: Callable[[Any], str] = repr) -> str:
+    """Return a value as text of at most 60 characters, as Python or another `write` has it."""
+    text = write(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def split_names(text: str) -> list[str]:

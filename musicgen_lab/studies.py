@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.errors import InvalidRequest, MusicGenLabError
+from musicgen_lab.fields import REQUEST_FIELDS
+from musicgen_lab.formatting import short
 from musicgen_lab.player import base_style
 from musicgen_lab.report.make import check_report_parameters, make_report
 from musicgen_lab.report.sentences import find
-from musicgen_lab.request import REQUEST_FIELDS, short
 from musicgen_lab.runs.atomic_io import write_atomically
 from musicgen_lab.runs.run_folder import refuse_run
 from musicgen_lab.runs.run_table import RunTable

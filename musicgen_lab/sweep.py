@@ -13,18 +13,17 @@ from typing import Any, Required, TypedDict, Unpack
 from musicgen_lab.backends import Backend, KnowsCodebooks
 from musicgen_lab.backends.prompts import prompt_notes
 from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
-from musicgen_lab.plan import Mismatched, Plan
-from musicgen_lab.request import (
+from musicgen_lab.fields import (
     REQUEST_FIELDS,
     REQUESTS_MAX,
     SWEEP_ORDER,
     TOP_K_MAX,
-    GenerationRequest,
     fields_signature,
-    ignored_by_choice,
     plain_number,
     unknown_field,
 )
+from musicgen_lab.plan import Mismatched, Plan
+from musicgen_lab.request import GenerationRequest, ignored_by_choice
 from musicgen_lab.results import Results
 from musicgen_lab.runs.run_folder import RunFolder
 from musicgen_lab.runs.sources import map_values, open_source

@@ -15,12 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.request import (
-    LATER_DEFAULTS,
-    GenerationRequest,
-    ignored_by_choice,
-    plain_number,
-)
+from musicgen_lab.fields import LATER_DEFAULTS, plain_number
+from musicgen_lab.request import GenerationRequest, ignored_by_choice
 from tests.support.sources import hum
 
 FIELDS = {

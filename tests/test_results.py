@@ -15,7 +15,7 @@ from musicgen_lab import InvalidRequest, ModelUnavailable, Results, Sweep
 from musicgen_lab.analysis import features
 from musicgen_lab.analysis.aesthetics import SCORES
 from musicgen_lab.analysis.perceptual import Clap
-from musicgen_lab.request import REQUEST_FIELDS
+from musicgen_lab.fields import REQUEST_FIELDS
 from musicgen_lab.runs import measuring
 from tests.support.reference import needs_aesthetics
 from tests.support.sines import SineBackend

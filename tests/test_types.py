@@ -12,7 +12,8 @@ from typing import get_type_hints
 import pytest
 
 from musicgen_lab import GenerationRequest, Sweep, sweep
-from musicgen_lab.request import REQUEST_FIELDS, RequestFields
+from musicgen_lab.fields import REQUEST_FIELDS
+from musicgen_lab.request import RequestFields
 
 PROJECT = Path(__file__).parents[1]
 CODE = """

@@ -7,8 +7,9 @@ from typing import Any
 
 from musicgen_lab.backends.wire import check_format
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
+from musicgen_lab.fields import MODEL_MAX_CHARACTERS, TOP_K_MAX
 from musicgen_lab.limits import WINDOW_S
-from musicgen_lab.request import MODEL_MAX_CHARACTERS, TOP_K_MAX, GenerationRequest
+from musicgen_lab.request import GenerationRequest
 from musicgen_lab.source import SOURCE_MAX_BYTES
 
 MODELS_MAX = 100  # that a service may serve

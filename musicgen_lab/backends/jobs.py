@@ -14,7 +14,8 @@ from typing import Literal, Protocol
 from musicgen_lab.backends.submitting import Result
 from musicgen_lab.clip import Failure
 from musicgen_lab.errors import MusicGenLabError
-from musicgen_lab.request import GenerationRequest, short
+from musicgen_lab.formatting import short
+from musicgen_lab.request import GenerationRequest
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 EXPIRED_IDS_MAX = 10_000  # ids that are reported as expired rather than unknown

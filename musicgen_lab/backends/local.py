@@ -17,9 +17,10 @@ from musicgen_lab.engine.guidance import row_texts
 from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.engine.windows import count_steps, plan_windows
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
+from musicgen_lab.fields import TOP_K_MAX
 from musicgen_lab.models.codec_identity import read_codec_identity
 from musicgen_lab.models.locate import EMBEDDED, ModelSource, locate
-from musicgen_lab.request import TOP_K_MAX, GenerationRequest
+from musicgen_lab.request import GenerationRequest
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -35,8 +35,9 @@ from musicgen_lab.backends.submitting import (
 from musicgen_lab.backends.wire import check_format, plain, unpack, unpack_chunk, unpack_prompts
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
+from musicgen_lab.fields import TOP_K_MAX
 from musicgen_lab.models.prompt_tokens import PromptTokens
-from musicgen_lab.request import TOP_K_MAX, GenerationRequest
+from musicgen_lab.request import GenerationRequest
 from musicgen_lab.source import Source
 from musicgen_lab.streaming import OnChunk
 

@@ -13,7 +13,8 @@ from musicgen_lab.backends.submitting import Result
 from musicgen_lab.backends.wire import plain, unpack
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import BackendUnavailable
-from musicgen_lab.request import GenerationRequest, short
+from musicgen_lab.formatting import short
+from musicgen_lab.request import GenerationRequest
 
 
 class ModalJobs:

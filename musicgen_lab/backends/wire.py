@@ -26,8 +26,9 @@ from musicgen_lab.clip import (
     shape_fault,
 )
 from musicgen_lab.errors import BackendUnavailable
+from musicgen_lab.formatting import short
 from musicgen_lab.models.prompt_tokens import PromptTokens
-from musicgen_lab.request import GenerationRequest, short
+from musicgen_lab.request import GenerationRequest
 from musicgen_lab.source import Codes, SourceCodes
 from musicgen_lab.streaming import SoundChunk
 from musicgen_lab.version import VERSION

@@ -35,8 +35,9 @@ def generate(
     from musicgen_lab.backends import KnowsCodebooks, KnowsModels
     from musicgen_lab.backends.prompts import prompt_notes
     from musicgen_lab.clip import Failure, conversion_note
+    from musicgen_lab.fields import TOP_K_MAX
     from musicgen_lab.progress import ProgressBar
-    from musicgen_lab.request import TOP_K_MAX, GenerationRequest, ignored_by_choice
+    from musicgen_lab.request import GenerationRequest, ignored_by_choice
     from musicgen_lab.runs.atomic_io import write_atomically
     from musicgen_lab.runs.sources import open_source
 

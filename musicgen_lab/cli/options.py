@@ -15,14 +15,8 @@ from click.core import ParameterSource
 
 from musicgen_lab.engine.options import DEFAULT_OPTIONS, EngineOptions
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.request import (
-    REQUEST_FIELDS,
-    REQUESTS_MAX,
-    GenerationRequest,
-    field_schema,
-    field_type,
-    limit_of,
-)
+from musicgen_lab.fields import REQUEST_FIELDS, REQUESTS_MAX, field_schema, field_type, limit_of
+from musicgen_lab.request import GenerationRequest
 
 BACKEND_OPTIONS = ("backend", "engine", "device", "dtype", "max_clips", "cuda_graphs")
 Command = Callable[..., Any]

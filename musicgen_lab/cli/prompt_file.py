@@ -9,7 +9,7 @@ from typing import Any
 
 from musicgen_lab.cli.options import number
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.request import REQUEST_FIELDS, field_type, unknown_field
+from musicgen_lab.fields import REQUEST_FIELDS, field_type, unknown_field
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -10,10 +10,10 @@ import numpy as np
 
 from musicgen_lab.analysis.features import FEATURES, NUMBERS, chosen_features, measure
 from musicgen_lab.analysis.spectrogram import MelSpectrogram, mel_spectrogram_db
+from musicgen_lab.fields import SWEEP_ORDER
 from musicgen_lab.figures.drawing import Drawing, lab_style
 from musicgen_lab.figures.mel_pictures import COLOUR_MAP, LEVEL_RANGE_DB, label_mel_axes
 from musicgen_lab.formatting import FieldLabels, decimals_for, signed, value
-from musicgen_lab.request import SWEEP_ORDER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,10 +24,11 @@ from starlette.responses import FileResponse
 
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import InvalidRequest, RunFolderUnwritable
+from musicgen_lab.fields import REQUEST_FIELDS
 from musicgen_lab.live.blind import mount_blind_tests
 from musicgen_lab.live.recent_clips import RecentClips
 from musicgen_lab.report.provenance import cli_command, python_code
-from musicgen_lab.request import REQUEST_FIELDS, GenerationRequest
+from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.interpreter import (
     NEUTRAL_FOLDER,
     interpreter_command,

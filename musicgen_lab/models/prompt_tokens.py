@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.request import short
+from musicgen_lab.formatting import short
 
 WORDS_SHOWN = 5
 

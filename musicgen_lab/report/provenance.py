@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from musicgen_lab.request import SWEEP_ORDER
+from musicgen_lab.fields import SWEEP_ORDER
 from musicgen_lab.runs.run_folder import SOURCES, RunFolder
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.runs.sources import map_values

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from musicgen_lab.analysis.drift import DRIFT_FEATURES
 from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.fields import SWEEP_ORDER
 from musicgen_lab.figures.curves import plot_curves
 from musicgen_lab.figures.drift import long_clips, plot_drift
 from musicgen_lab.figures.effects import plot_effects
@@ -26,7 +27,6 @@ from musicgen_lab.formatting import (
 )
 from musicgen_lab.listening.grid import nothing_to_hear
 from musicgen_lab.report.sentences import find, source_sentence
-from musicgen_lab.request import SWEEP_ORDER
 from musicgen_lab.runs.frame import FIELD_DEFAULTS
 from musicgen_lab.runs.run_table import RunTable, request_of
 from musicgen_lab.stats.run_features import with_run_features

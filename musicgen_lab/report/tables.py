@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
+from musicgen_lab.fields import SWEEP_ORDER
 from musicgen_lab.formatting import value
-from musicgen_lab.request import SWEEP_ORDER
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.run_features import with_run_features
 from musicgen_lab.templating import show

@@ -19,7 +19,7 @@ from typing import Annotated, BinaryIO, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
-from musicgen_lab.request import short
+from musicgen_lab.formatting import short
 from musicgen_lab.runs.atomic_io import (
     UnreadableFile,
     read_file,

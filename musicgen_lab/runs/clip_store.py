@@ -225,7 +225,7 @@ class ClipStore:
     def _older_names(self) -> dict[str, str]:
         """The names of files whose request was written down with the digits of a rounding error.
 
-        By the key that the request has now; see `musicgen_lab.request.plain_number`.
+        By the key that the request has now; see `musicgen_lab.fields.plain_number`.
         """
         names = [path.stem for path in self.folder.glob("*.json") if _KEY.fullmatch(path.stem)]
         records = ((name, self._read_record(name)[0]) for name in sorted(names))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.errors import MusicGenLabWarning, RunFolderUnwritable
-from musicgen_lab.request import LATER_DEFAULTS, REQUEST_FIELDS
+from musicgen_lab.fields import LATER_DEFAULTS, REQUEST_FIELDS
 from musicgen_lab.runs.atomic_io import UnreadableFile, read_file, write_atomically
 from musicgen_lab.runs.clip_store import ClipRecord
 from musicgen_lab.runs.run_folder import RunFolder

@@ -32,7 +32,8 @@ from musicgen_lab.errors import (
     RunFolderError,
     RunFolderUnwritable,
 )
-from musicgen_lab.request import PROMPT_MAX_CHARACTERS, REQUEST_FIELDS, GenerationRequest, digest
+from musicgen_lab.fields import PROMPT_MAX_CHARACTERS, REQUEST_FIELDS
+from musicgen_lab.request import GenerationRequest, digest
 from musicgen_lab.runs.answers import AnswerStore
 from musicgen_lab.runs.atomic_io import (
     UnreadableFile,

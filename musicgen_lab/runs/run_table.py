@@ -13,8 +13,9 @@ import numpy as np
 from musicgen_lab.analysis.drift import seam_times_s
 from musicgen_lab.analysis.spectrogram import WINDOW_S, MelSpectrogram, mel_spectrogram_db
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.fields import REQUEST_FIELDS, SWEEP_ORDER, plain_number
 from musicgen_lab.formatting import FieldLabels
-from musicgen_lab.request import REQUEST_FIELDS, SWEEP_ORDER, GenerationRequest, plain_number
+from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.frame import build_rows, frame_columns, with_features
 from musicgen_lab.runs.run_folder import RunFolder
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from musicgen_lab.analysis.features import averaged_features
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.fields import SWEEP_ORDER
 from musicgen_lab.formatting import FieldLabels
-from musicgen_lab.request import SWEEP_ORDER
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.effects import main_effects
 from musicgen_lab.stats.run_features import with_run_features

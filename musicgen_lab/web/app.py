@@ -23,7 +23,9 @@ from musicgen_lab.backends.submitting import RETRY_AFTER_S, Busy, Submits, resol
 from musicgen_lab.backends.wire import FORMAT, pack_prompts
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
-from musicgen_lab.request import GenerationRequest, ignored_by_choice, limit_of, short
+from musicgen_lab.fields import limit_of
+from musicgen_lab.formatting import short
+from musicgen_lab.request import GenerationRequest, ignored_by_choice
 from musicgen_lab.source import DIGEST, Source
 from musicgen_lab.version import VERSION
 from musicgen_lab.web.access import HostCheck, SurplusCheck, check_key, check_may_wake

@@ -11,13 +11,9 @@ from starlette.requests import ClientDisconnect
 
 from musicgen_lab.backends.wire import PROMPTS_MAX
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.request import (
-    REQUEST_FIELDS,
-    GenerationRequest,
-    field_type,
-    short,
-    unknown_field,
-)
+from musicgen_lab.fields import REQUEST_FIELDS, field_type, unknown_field
+from musicgen_lab.formatting import short
+from musicgen_lab.request import GenerationRequest
 from musicgen_lab.web.responses import JSON, Refusal, limit_of, refuse_field
 from musicgen_lab.web.settings import WebSettings
 

@@ -16,9 +16,11 @@ from fastapi import Response
 from musicgen_lab.backends.submitting import LOST, RETRY_AFTER_S, Busy, RetryLater
 from musicgen_lab.clip import PROMPT_UNREAD, Clip, Failure, conversion_note
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
+from musicgen_lab.fields import REQUEST_FIELDS, field_schema
+from musicgen_lab.fields import limit_of as field_limit
+from musicgen_lab.formatting import short
 from musicgen_lab.limits import DURATION_MAX_S
-from musicgen_lab.request import REQUEST_FIELDS, GenerationRequest, field_schema, short
-from musicgen_lab.request import limit_of as field_limit
+from musicgen_lab.request import GenerationRequest
 
 JSON = "application/json"
 SOUNDS = {  # of equals, the first is chosen

@@ -8,7 +8,7 @@ import pytest
 from musicgen_lab.cli import cli
 from musicgen_lab.cli.options import numbers
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.request import REQUEST_FIELDS
+from musicgen_lab.fields import REQUEST_FIELDS
 
 
 @pytest.mark.parametrize("command", ["generate", "sweep"])

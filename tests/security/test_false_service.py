@@ -17,7 +17,8 @@ from musicgen_lab.backends.http import HttpBackend
 from musicgen_lab.backends.wire import FORMAT, pack, unpack
 from musicgen_lab.clip import Clip, Failure
 from musicgen_lab.errors import BackendUnavailable
-from musicgen_lab.request import TOP_K_MAX, GenerationRequest
+from musicgen_lab.fields import TOP_K_MAX
+from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.sweep import Sweep
 from tests.support.serving import running

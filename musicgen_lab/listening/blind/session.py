@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.formatting import short
 from musicgen_lab.listening.blind.pairs import candidate_pairs, choose_pair
-from musicgen_lab.request import short
 from musicgen_lab.runs.answers import (
     AbxAnswer,
     Answer,
