@@ -289,6 +289,8 @@ class Engine:
         self._streams.hand_out(self._scheduler.running)
         ended = [clip for clip in self._scheduler.running if clip.ends_window]
         done = [clip for clip in ended if clip.is_complete]
+        if step.listened and self.transformer.device.type != "cuda":
+            done = done[:1]  # decoding all of them takes a moment on a GPU, but seconds here
         if done:
             self._finished |= self._decode(done)
             for clip in done:

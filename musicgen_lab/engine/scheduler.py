@@ -39,10 +39,13 @@ class ScheduledStep:
         Whose next chunk of given steps is computed.
     decoding : list of ClipState
         Who samples the next tokens.
+    listened : bool
+        Whether a clip that can sample is listened to, so that the step has to be short.
     """
 
     prefill: ClipState | None
     decoding: list[ClipState]
+    listened: bool
 
 
 class Scheduler:
@@ -166,12 +169,12 @@ class Scheduler:
             Ids of the requests whose sound is listened to.
         """
         prefilling = [clip for clip in self.running if clip.is_prefilling]
-        decoding = [clip for clip in self.running if not clip.is_prefilling]
-        if not prefilling:
-            return ScheduledStep(None, decoding)
-        first = min(prefilling, key=lambda c: (c.request_id not in streamed, c.request_id))
+        decoding = [c for c in self.running if not c.is_prefilling and not c.ends_window]
         listened = any(clip.request_id in streamed for clip in decoding)
-        return ScheduledStep(first, decoding if listened else [])
+        if not prefilling:
+            return ScheduledStep(None, decoding, listened)
+        first = min(prefilling, key=lambda c: (c.request_id not in streamed, c.request_id))
+        return ScheduledStep(first, decoding if listened else [], listened)
 
     def finish(self, clip: ClipState) -> None:
         """Free the slot and the blocks of a clip, whether it is complete or not."""

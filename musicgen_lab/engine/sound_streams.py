@@ -117,6 +117,8 @@ class SoundStreams:
         if stream.decoding is None:
             stream.decoding = self.codec.start(clip.frames)
         decoding, frames = stream.decoding, self.state.complete_frames(clip)
+        if decoding.decoded == clip.frames:  # which waits to be decoded whole
+            return []
         if frames < clip.frames:
             rate = self.codec.frame_rate
             new_s = (self.codec.decodable(decoding, frames) - decoding.decoded) / rate

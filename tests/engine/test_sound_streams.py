@@ -76,6 +76,24 @@ def test_a_clip_that_begins_with_given_codes_is_heard_with_or_without_them(
         assert chunks[0].steps_done <= 10 and chunks[0].samples.shape[1] >= 0.3 * 32_000
 
 
+@pytest.mark.parametrize("listened", [True, False])
+def test_clips_that_end_together_are_decoded_one_a_step_beside_a_listener(mono, listened):
+    chunks, ended = [], []
+    requests = [sampled(seed=seed) for seed in (1, 2)]
+    alone = {clip.request.seed: clip for r in requests for clip in mono.engine.generate([r])}
+    mono.engine.add_request(sampled(duration=1.5), chunks.append if listened else None)
+    for request in requests:
+        mono.engine.add_request(request)
+
+    while sum(map(len, ended)) < 3:
+        if results := mono.engine.step():
+            ended.append(results)
+
+    assert [len(results) for results in ended] == ([1, 1, 1] if listened else [2, 1])
+    for clip in itertools.chain(*ended[:-1]):
+        np.testing.assert_array_equal(clip.samples, alone[clip.request.seed].samples)
+
+
 def test_a_part_that_cannot_be_decoded_costs_the_stream_and_not_the_clip(mono, monkeypatch):
     (alone,) = mono.engine.generate([sampled()])
     monkeypatch.setattr(Codec, "_decode_next", lambda *_: 1 / 0)
