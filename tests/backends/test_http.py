@@ -351,7 +351,28 @@ def test_a_missing_service_is_reported_in_one_sentence(connect):
             make(backend)
 
 
-@pytest.mark.parametrize("address", ["", "ftp://x", "http://", "music"])
+def test_a_service_that_hangs_up_is_reported_in_one_sentence(connect):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+
+        def hang_up():
+            connection, _ = listening.accept()
+            connection.close()
+
+        threading.Thread(target=hang_up).start()
+        backend = connect(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        with pytest.raises(BackendUnavailable, match="gave no answer that can be read"):
+            make(backend)
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(connect):
+    with pytest.raises(BackendUnavailable, match="connect\\(address, api_key=") as error:
+        connect("https://ada:sesame@example.org")
+    assert "sesame" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["", "ftp://x", "http://", "music", "http://a:99999"])
 def test_an_address_that_is_none_is_refused(connect, address):
     with pytest.raises(BackendUnavailable, match="is not the address of a service"):
         connect(address)

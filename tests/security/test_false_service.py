@@ -151,7 +151,7 @@ def test_false_answers_are_rows_that_failed_and_true_ones_are_kept(service, tmp_
 
 
 def test_a_body_that_never_ends_is_not_read_to_its_end(service, monkeypatch):
-    monkeypatch.setattr("musicgen_lab.backends.http.ANSWER_MAX_BYTES", 10_000)
+    monkeypatch.setattr("musicgen_lab.backends.http_client.ANSWER_MAX_BYTES", 10_000)
     backend = HttpBackend(service)
     request = backend.resolve(GenerationRequest(prompt="a true answer", duration=1, seed=1))
 
