@@ -1,18 +1,13 @@
 """`musicgen-lab bench` tells what it timed, for people and for programs; how fast is not tested."""
 
-import contextlib
-import io
 import json
-import sys
-import warnings
-from dataclasses import dataclass
 
 import psutil
 import pytest
 
 from musicgen_lab.bench.profile import classify, exclusive_times
 from musicgen_lab.bench.stream import Listener
-from musicgen_lab.cli import main
+from tests.support.command import run_here
 from tests.support.reference import needs_audiocraft
 
 FIELDS = [
@@ -33,37 +28,20 @@ FIELDS = [
 ]
 
 
-@dataclass
-class Told:
-    code: int
-    out: str
-    err: str
-
-
 def bench(*options):
-    """Run the command in this process, to save imports, and return its output."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        patch.setattr(sys, "argv", ["musicgen-lab", "bench", "--seconds", "1", *options])
-        with (
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            pytest.raises(SystemExit) as ended,
-        ):
-            main()
-    return Told(ended.value.code, out.getvalue(), err.getvalue())
+    return run_here("bench", "--seconds", "1", *options)
 
 
 @pytest.fixture(scope="module")
 def told():
     done = bench("--engines", "lab,audiocraft", "--grid", "2x2", "--rounds", "1", "--json")
-    assert done.code == 0, done.err
+    assert done.returncode == 0, done.stderr
     return done
 
 
 @needs_audiocraft
 def test_every_engine_has_a_line_of_json_with_the_same_fields(told):
-    rows = [json.loads(line) for line in told.out.splitlines()]
+    rows = [json.loads(line) for line in told.stdout.splitlines()]
 
     assert [row["engine"] for row in rows] == ["lab", "audiocraft"]
     assert all(list(row) == FIELDS for row in rows)
@@ -72,7 +50,7 @@ def test_every_engine_has_a_line_of_json_with_the_same_fields(told):
 
 @needs_audiocraft
 def test_a_loop_is_timed_on_one_cell_and_counted_for_all(told):
-    lab, loop = (json.loads(line) for line in told.out.splitlines())
+    lab, loop = (json.loads(line) for line in told.stdout.splitlines())
 
     assert lab["timed"] == "4 of 4 clips, 53 of 53 steps"
     assert loop["timed"] == "1 of 4 clips, 53 of 53 steps"
@@ -86,15 +64,15 @@ def test_a_loop_is_timed_on_one_cell_and_counted_for_all(told):
 
 @needs_audiocraft
 def test_the_machine_is_named_on_standard_error_beside_the_json(told):
-    assert "cores" in told.err
-    assert "torch" in told.err
+    assert "cores" in told.stderr
+    assert "torch" in told.stderr
 
 
 def test_the_table_for_people_ends_with_the_machine():
     done = bench("--engines", "lab", "--rounds", "1")
 
-    assert done.code == 0, done.err
-    title, head, row, note, machine = done.out.splitlines()
+    assert done.returncode == 0, done.stderr
+    title, head, row, note, machine = done.stdout.splitlines()
     assert title.startswith("demo: 1 clips of 1 s, cpu, floor at ")
     assert head.split()[0] == "engine"
     assert row.split()[0] == "lab"
@@ -105,8 +83,8 @@ def test_the_table_for_people_ends_with_the_machine():
 def test_a_profile_divides_the_time_among_classes_of_kernels():
     done = bench("--profile", "--json")
 
-    assert done.code == 0, done.err
-    classes = {row["name"]: row for row in map(json.loads, done.out.splitlines())}
+    assert done.returncode == 0, done.stderr
+    classes = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert {"products", "codec", "normalisation", "sampling"} <= classes.keys()
     assert sum(row["share"] for row in classes.values()) == pytest.approx(1.0)
     assert classes["normalisation"]["count"] >= 53 * 3 * 5  # three per layer and step
@@ -115,8 +93,8 @@ def test_a_profile_divides_the_time_among_classes_of_kernels():
 def test_streams_are_described_as_their_listeners_hear_them():
     done = bench("--stream", "--grid", "2x1", "--rounds", "1", "--json")
 
-    assert done.code == 0, done.err
-    heard = json.loads(done.out)
+    assert done.returncode == 0, done.stderr
+    heard = json.loads(done.stdout)
     assert (heard["clips"], heard["seconds"]) == (2, 1.0)
     assert 10 <= heard["first_steps"] <= 25 and heard["chunks"] >= 1
     assert heard["first_s"] > 0 and heard["realtime"] > 0 and heard["silent_s"] >= 0
@@ -164,8 +142,8 @@ def test_a_busy_machine_is_made_and_left_as_it_was():
     before = psutil.Process().children()
     done = bench("--engines", "lab", "--rounds", "1", "--busy", "2", "--json")
 
-    assert done.code == 0, done.err
-    assert json.loads(done.out)["engine"] == "lab"
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["engine"] == "lab"
     assert psutil.Process().children() == before
 
 
@@ -181,8 +159,8 @@ def test_a_busy_machine_is_made_and_left_as_it_was():
 def test_options_without_effect_are_refused(options, message):
     done = bench(*options)
 
-    assert done.code == 2
-    assert message in done.err
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -198,6 +176,6 @@ def test_options_without_effect_are_refused(options, message):
 def test_what_cannot_be_timed_is_refused_by_name(option, value, message):
     done = bench(option, value)
 
-    assert done.code == 2
-    assert message in done.err
-    assert len(done.err.splitlines()) == 1
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1

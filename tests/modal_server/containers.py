@@ -15,6 +15,8 @@ import time
 from contextvars import ContextVar
 from pathlib import Path
 
+from tests.support.environments import PROJECT
+
 TASK: ContextVar[str | None] = ContextVar("TASK", default=None)
 """Id of the container that calls the server; None when a client does."""
 
@@ -141,7 +143,8 @@ def mounts_folder():
 def write_mounts(mounts, contents):
     """Write the files that were uploaded, at the places they have below /root; return the folder.
 
-    Containers of the same files share it, so that Python compiles them once.
+    Containers of the same files share it, so that Python compiles them once, and files of this
+    project come with what Python and numba have compiled of them here.
     """
     digests = {file.filename: file.sha256_hex for files in mounts for file in files}
     name = hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
@@ -152,4 +155,20 @@ def write_mounts(mounts, contents):
             path = root / Path(filename).relative_to("/root")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(contents[digest])
+            source = PROJECT / path.relative_to(root)
+            if (
+                source.suffix == ".py"
+                and source.exists()
+                and source.read_bytes() == contents[digest]
+            ):
+                copy_compiled(source, path)
     return root
+
+
+def copy_compiled(source, target):
+    """Give a copy of a module its time of change, by which caches are valid, and its caches."""
+    shutil.copystat(source, target)
+    folder = target.parent / "__pycache__"
+    folder.mkdir(exist_ok=True)
+    for cached in source.parent.glob(f"__pycache__/{source.stem}.*"):
+        shutil.copy2(cached, folder)
