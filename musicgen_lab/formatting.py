@@ -45,6 +45,25 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def decimals_within(low: float, high: float) -> int:
+    """Return how many decimals an estimate deserves, from 0 to 6: two digits of its uncertainty.
+
+    Parameters
+    ----------
+    low, high : float
+        The ends of the estimate's interval; three significant digits where it has no width.
+
+    Examples
+    --------
+    >>> decimals_within(0.0182, 0.0608), decimals_within(-500, -200)
+    (3, 0)
+    """
+    half_width = (high - low) / 2
+    if not half_width > 0:
+        return decimals_for((0.0, max(abs(low), abs(high))))
+    return min(6, max(0, 1 - math.floor(math.log10(half_width))))
+
+
 def signed(value: float, decimals: int, *, plus: bool = False) -> str:
     """Format a number with a minus sign (U+2212), and optionally a plus sign.
 
@@ -83,7 +102,7 @@ def value(measured: Any) -> str:
         return "–"
     if measured == 0:
         return "0"
-    decimals = 0 if abs(measured) >= 1000 else 1 if abs(measured) >= 10 else 2
+    decimals = 0 if abs(measured) >= 100 else 1 if abs(measured) >= 10 else 2
     if abs(measured) < 0.1:
         decimals = min(6, max(4, 1 - math.floor(math.log10(abs(measured)))))
     return signed(measured, decimals)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from musicgen_lab.formatting import decimals_for, mid_sentence, signed, value, value_with_unit
+from musicgen_lab.formatting import (
+    decimals_for,
+    decimals_within,
+    mid_sentence,
+    signed,
+    value,
+    value_with_unit,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +24,14 @@ def test_three_digits_of_the_larger_limit_are_kept(limits, decimals):
 
 def test_limits_that_are_close_together_have_one_more():
     assert decimals_for((-23.48, -23.46)) == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "decimals"),
+    [(0.0182, 0.0608, 3), (0.81, 1.69, 2), (-500, -200, 0), (0, 0.5, 2), (0.5, 0.5, 3)],
+)
+def test_an_estimate_has_two_digits_of_its_uncertainty(low, high, decimals):
+    assert decimals_within(low, high) == decimals
 
 
 def test_minus_is_a_minus_sign_and_thousands_are_grouped():
@@ -37,7 +52,7 @@ def test_values_of_features_are_formatted_for_people():
 
 
 def test_a_unit_follows_what_has_one():
-    assert value_with_unit(440.0, "Hz") == "440.0 Hz"
+    assert value_with_unit(440.0, "Hz") == "440 Hz"
     assert value_with_unit(0.5, "0 to 1") == "0.50"
     assert value_with_unit(float("nan"), "Hz") == "–"
 

@@ -132,7 +132,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str) -> None:
     if reach:
         axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True, prune="both"))
         unit = textwrap.shorten(NAMED_FEATURES[feature].difference_unit, 24, placeholder="…")
-        axes.set_xlabel(unit)
+        axes.set_xlabel(f"on a scale of {unit}" if " to " in unit else unit)
     else:
         axes.set_xticks([])
     axes.spines["left"].set_visible(False)

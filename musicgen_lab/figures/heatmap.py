@@ -229,7 +229,7 @@ class Heatmaps:
         _label(axes, grid.facets)
         limits = None if scale is None else (scale.low, scale.high)
         decimals = decimals_for(limits)
-        title = f"{feature.label} ({feature.unit}): {_what(grid)}"
+        title = f"{feature.label} ({feature.unit})\n{_what(grid)}"
         if scale is not None:
             around = 0.5 if scale.low == scale.high else 0.0
             colours = ScalarMappable(
@@ -241,7 +241,7 @@ class Heatmaps:
             if around:
                 bar.set_ticks([scale.low], labels=[signed(scale.low, decimals)])
             if any(cell.n and scale.is_pale(cell) for cell in grid.cells):
-                title += f"; pale where the spread of the {grid.repeats} explains the difference"
+                title += f"; pale: explained by the spread of the {grid.repeats}"
         for cell in grid.cells:
             if scale is not None and cell.status == "ok":
                 _draw_cell(axes, cell, _cell_lines(cell, grid, decimals), scale)
@@ -259,10 +259,10 @@ def _value(record: Mapping[str, Any], feature: str) -> float:
 def _what(grid: CellGrid) -> str:
     """Say what a cell shows."""
     if grid.most < 2:
-        return "one clip in each cell"
+        return "One clip in each cell"
     counts = {cell.n for cell in grid.cells if cell.status == "ok"}
     unless = "" if len(counts) == 1 else " unless said"
-    return f"mean ± standard deviation over {grid.repeats}; n = {grid.most}{unless}"
+    return f"Mean ± standard deviation over {grid.most} {grid.repeats}{unless}"
 
 
 def _label(axes: Axes, facets: FacetGrid) -> None:

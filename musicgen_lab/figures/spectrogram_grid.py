@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -310,8 +311,9 @@ def _head(name: str | None, text: str, with_name: bool) -> str:
 
 
 def _label_lines(label: str) -> list[str]:
-    """Draw a facet's label in up to three lines."""
-    return textwrap.wrap(label, 34, max_lines=3, placeholder=" …")
+    """Return a facet's label in up to three lines, no value on another line than its field."""
+    joined = re.sub(r"(?<!,) (?=[^ ,]+(?:,|$))", "\N{NO-BREAK SPACE}", label)
+    return textwrap.wrap(joined, 34, max_lines=3, placeholder=" …")
 
 
 def _title(grid: FacetGrid, width_in: float) -> str:

@@ -105,11 +105,14 @@ def report_grid(
     ----------
     table : RunTable
     features : sequence of str, optional
-        The first three are shown below each player; see `features.chosen_features`.
+        The first three that differ between clips are shown below each player; see
+        `features.chosen_features`.
     level_range_db : float > 0
         As for `listening_grid`.
     """
-    return listening_grid(table, features=shown_features(features), level_range_db=level_range_db)
+    return listening_grid(
+        table, features=shown_features(table, features), level_range_db=level_range_db
+    )
 
 
 def listen(
@@ -131,13 +134,14 @@ def listen(
         When there is no such feature, or all audio together is more than 32 MB.
     """
     copies = EmbeddedPreviews(matched=matched)
-    return listening_grid(table, features=shown_features(features), copies=copies)
+    return listening_grid(table, features=shown_features(table, features), copies=copies)
 
 
-def shown_features(features: Sequence[str] | None) -> list[str]:
-    """Return the features whose values are shown below a player."""
+def shown_features(table: RunTable, features: Sequence[str] | None) -> list[str]:
+    """Return the features whose values are shown below a player: those that tell clips apart."""
     of_a_clip = [name for name in chosen_features(features) if name in FEATURES]
-    return of_a_clip[:FEATURES_UNDER_PLAYER]
+    varying = [name for name in of_a_clip if table.frame[name].nunique() > 1]
+    return (varying or of_a_clip)[:FEATURES_UNDER_PLAYER]
 
 
 def frame(pictures: MelPictures, *, can_match: bool) -> dict[str, Any]:

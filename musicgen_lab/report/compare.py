@@ -10,7 +10,7 @@ from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
 from musicgen_lab.errors import packages_needed
 from musicgen_lab.figures.facets import Facet
 from musicgen_lab.figures.mel_pictures import MelPictures, share_scale
-from musicgen_lab.formatting import decimals_for, signed, with_unit
+from musicgen_lab.formatting import decimals_within, signed, with_unit
 from musicgen_lab.listening.grid import clip_view, frame, shown_features
 from musicgen_lab.listening.previews import FilePreviews
 from musicgen_lab.report.export import write_page
@@ -126,8 +126,7 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
     for row in table.to_dict("records"):
         feature = NAMED_FEATURES[row["feature"]]
         change, low, high = (float(row[name]) for name in ("change", "low", "high"))
-        finite_values = [abs(value) for value in (change, low, high) if value == value]
-        decimals = decimals_for((0.0, max(finite_values))) if finite_values else 0
+        decimals = decimals_within(low, high) if low == low else 0
         texts = [signed(v, decimals, plus=True) if v == v else "–" for v in (change, low, high)]
         rows.append(
             {
@@ -156,7 +155,7 @@ def listening(
     """
     a, b = MelPictures(comparison.a), MelPictures(comparison.b)
     share_scale(a, b)
-    names, previews = shown_features(features), FilePreviews(Path(out))
+    names, previews = shown_features(comparison.a, features), FilePreviews(Path(out))
     shown = comparison.pairs[:PAIRS_SHOWN]
     runs = [
         (previews.of(run, keys, pictures), {record["key"]: record for record in run.records})

@@ -19,7 +19,7 @@ from musicgen_lab.figures.heatmap import Heatmaps
 from musicgen_lab.figures.mel_pictures import MelPictures
 from musicgen_lab.figures.spectrogram_grid import draw_grid
 from musicgen_lab.formatting import (
-    decimals_for,
+    decimals_within,
     format_value,
     mid_sentence,
     signed,
@@ -98,13 +98,16 @@ def findings(table: RunTable, features: Sequence[str] | None = None) -> HTML:
     found = find(study)
     method = ""
     if found.questions:
-        crossed = (
-            f", {found.about_interactions} of them of interactions between two parameters"
+        effects = found.questions - found.about_interactions
+        kinds = (
+            f": {effects} of effects and {found.about_interactions} of interactions of two "
+            "parameters"
             if found.about_interactions
             else ""
         )
         method = (
-            f"{found.questions} tests were performed, of {len(study.features)} features{crossed}. "
+            f"{found.questions} tests were performed, of {found.features} feature"
+            f"{'s' * (found.features != 1)}{kinds}. "
             "The probability that any of the effects named here is a false positive is at most "
             f"{ALPHA:.0%} (Holm's correction)."
         )
@@ -227,8 +230,9 @@ def spectrogram_figures(table: RunTable, *, level_range_db: float) -> HTML:
 def feature_figures(table: RunTable, features: Sequence[str] | None = None) -> HTML:
     """Return figures of the features over the swept parameters, significant effects first.
 
-    A grid has heatmaps; a single swept parameter, and a random design, have curves. At most six are
-    drawn, and none of a feature that no clip has, or all have alike; the text says so.
+    Under their own heading; nothing where only the seed was swept or no clip was made. A grid has
+    heatmaps; a single swept parameter, and a random design, have curves. At most six are drawn, and
+    none of a feature that no clip has, or all have alike; the text says so.
 
     Parameters
     ----------
@@ -240,8 +244,8 @@ def feature_figures(table: RunTable, features: Sequence[str] | None = None) -> H
     -------
     IPython.display.HTML
     """
-    if not table.parameters:
-        return _figures([], ["Only the seed was swept."])
+    if not table.parameters or not (table.frame["status"] == "ok").any():
+        return _figures([])
     study = StudyTables.of(table, features)
     claims = study.trends if study.is_random_design else study.effects
     first = [claim["feature"] for claim in significant(claims)]
@@ -254,7 +258,7 @@ def feature_figures(table: RunTable, features: Sequence[str] | None = None) -> H
             "results.plot_curves draw the others."
         )
     drawn = [(label, draw()) for label, draw in figures[:FEATURE_FIGURES_MAX]]
-    return _figures(drawn, notes, side_by_side=True)
+    return _figures(drawn, notes, side_by_side=True, heading="Features by parameter")
 
 
 def _feature_figures(
@@ -281,8 +285,6 @@ def _varying(table: RunTable, names: Sequence[str]) -> tuple[list[str], list[str
     """
     frame = with_run_features(table, names).frame
     made = frame[frame["status"] == "ok"]
-    if made.empty:
-        return [], ["No clip was made, so there is nothing to draw."]
     values = {name: made[name].astype("Float64").dropna() for name in names}
     empty = [mid_sentence(NAMED_FEATURES[name].label) for name in names if values[name].empty]
     alike = {
@@ -317,10 +319,11 @@ def drift_figure(table: RunTable) -> HTML:
     for name, feature in DRIFT_FEATURES.items():
         values = frame[name].dropna()
         if len(values):
-            decimals = decimals_for((0.0, max(abs(values.mean()), values.std(ddof=0))))
-            text = signed(values.mean(), decimals, plus=name != "timbre_drift_db")
+            mean, sd = values.mean(), values.std() if len(values) > 1 else 0.0
+            decimals = decimals_within(mean - sd, mean + sd)
+            text = signed(mean, decimals, plus=name != "timbre_drift_db")
             if len(values) > 1:
-                text += f" ± {values.std():.{decimals}f}"
+                text += f" ± {sd:.{decimals}f}"
             texts.append(f"{mid_sentence(feature.label)} {text} {feature.unit}")
     clips = int(frame[list(DRIFT_FEATURES)].notna().any(axis=1).sum())
     over = f" over {clips} clips (mean ± standard deviation)" if clips > 1 else ""
@@ -329,7 +332,10 @@ def drift_figure(table: RunTable) -> HTML:
 
 
 def effects_figure(table: RunTable, features: Sequence[str] | None = None) -> HTML:
-    """Return a figure of the effects of every swept parameter with their intervals.
+    """Return a figure of the effects of every swept parameter, under its own heading.
+
+    Nothing where there are none: only the seed was swept, no two values have clips to compare, or
+    the design is random, which has trends.
 
     Parameters
     ----------
@@ -342,14 +348,11 @@ def effects_figure(table: RunTable, features: Sequence[str] | None = None) -> HT
     IPython.display.HTML
     """
     if not table.parameters:
-        return _figures([], ["Only the seed was swept."])
+        return _figures([])
     study = StudyTables.of(table, features)
-    if study.is_random_design:
-        note = "No two clips of a random design differ in one parameter alone: it has the trends"
-        return _figures([], [f"{note} above in place of effects."])
-    if study.effects["change"].isna().all():
-        return _figures([], ["No effect could be estimated: no two values have clips to compare."])
-    return _figures([("Effects with intervals", plot_effects(table, features))])
+    if study.is_random_design or study.effects["change"].isna().all():
+        return _figures([])
+    return _figures([("Effects with intervals", plot_effects(table, features))], heading="Effects")
 
 
 def _figures(

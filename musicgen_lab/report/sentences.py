@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from musicgen_lab.analysis.features import NAMED_FEATURES
 from musicgen_lab.formatting import (
     FieldLabels,
-    decimals_for,
+    decimals_within,
     format_value,
     mid_sentence,
     signed,
@@ -37,12 +37,15 @@ class Findings(NamedTuple):
         How many were tested, and corrected for.
     about_interactions : int
         How many of them ask whether the effect of one parameter depends on another.
+    features : int
+        How many features they are about.
     """
 
     significant: list[str]
     inconclusive: list[str]
     questions: int
     about_interactions: int = 0
+    features: int = 0
 
 
 def find(study: StudyTables) -> Findings:
@@ -67,6 +70,7 @@ def find(study: StudyTables) -> Findings:
         inconclusive_sentences(table),
         tested(table) + tested(crossed),
         tested(crossed),
+        table[table["p_value"].notna()]["feature"].nunique() if len(table) else 0,
     )
 
 
@@ -107,7 +111,7 @@ def _size(row: Mapping[str, Any]) -> tuple[str, str]:
     change, low, high = (float(row[name]) for name in ("change", "low", "high"))
     if change < 0:
         change, low, high = -change, -high, -low
-    decimals = decimals_for((0.0, max(abs(low), abs(high))))
+    decimals = decimals_within(low, high)
     much = with_unit(signed(change, decimals), NAMED_FEATURES[row["feature"]].difference_unit)
     return much, f"95% interval {signed(low, decimals)} to {signed(high, decimals)}"
 
@@ -134,7 +138,7 @@ def interaction_sentence(interaction: Mapping[str, Any]) -> str:
     numbers = [
         float(interaction[name]) for name in ("at_lowest", "at_highest", "change", "low", "high")
     ]
-    decimals = decimals_for((0.0, max(map(abs, numbers))))
+    decimals = decimals_within(*numbers[3:])
     # Rounded first, and 0 added, so that nothing is moved by minus zero.
     texts = [signed(round(number, decimals) + 0.0, decimals, plus=True) for number in numbers]
     at_lowest, at_highest, change = (with_unit(text, feature.difference_unit) for text in texts[:3])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def clip_table(table: RunTable, features: Sequence[str] | None = None) -> HTML:
-    """Return a table with one row per clip: swept fields, features, and a link to the WAV file.
+    """Return a table with one row per clip: swept fields, notes, features, and a link to its WAV.
 
     On a page with the report's script, a click on a column's header sorts by it.
 
@@ -46,15 +46,13 @@ def clip_table(table: RunTable, features: Sequence[str] | None = None) -> HTML:
         _column(name, "", "text" if records and isinstance(records[0][name], str) else "number")
         for name in shown
     ]
-    columns += [_column(NAMED_FEATURES[name].label, NAMED_FEATURES[name].unit) for name in names]
     columns += [_column("Note", "", "text note")] if any(notes) else []
-    columns += [_column("Made in", "s")]
+    columns += [_column(NAMED_FEATURES[name].label, NAMED_FEATURES[name].unit) for name in names]
     rows = []
     for record, note in zip(records, notes, strict=True):
         cells = [_cell(table.labels.value(name, record[name]), record[name]) for name in shown]
-        cells += [_cell(value(record[name]), record[name]) for name in names]
         cells += [_cell(note, note)] if any(notes) else []
-        cells.append(_cell(value(record["elapsed_s"]), record["elapsed_s"]))
+        cells += [_cell(value(record[name]), record[name]) for name in names]
         path = record["path"] if record["status"] == "ok" else ""
         rows.append({"cells": cells, "path": path, "key": record["key"][:8]})
     return show("report/clip_table.html.j2", columns=columns, rows=rows)

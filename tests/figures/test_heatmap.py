@@ -49,12 +49,12 @@ def test_a_cell_that_has_fewer_clips_says_how_many_and_why(mixed):
     drawing = plot_heatmap(mixed, "spectral_centroid_hz")
     said = " ".join(texts(drawing))
     assert "n 3, 1 failed" in said and "n 3, 1 silent" in said
-    assert "n = 4 unless said" in said.replace("\n", " ")
+    assert "over 4 seeds unless said" in said.replace("\n", " ")
 
 
 def test_units_are_on_the_scale_and_in_the_title(mixed):
     said = texts(plot_heatmap(mixed, "spectral_centroid_hz"))
-    assert any(text.startswith("Brightness (Hz): mean") for text in said)
+    assert any(text.startswith("Brightness (Hz)\nMean") for text in said)
     assert {"Hz", "temperature", "cfg_coef", "0.7", "1.3"} <= set(said)
 
 
@@ -109,11 +109,11 @@ def test_cells_that_the_seeds_spread_explains_are_pale_and_others_are_not(tmp_pa
     assert centroid[:2] == centroid[4:] == [1, 1]
     assert set(strengths("silence_ratio")) <= {1, PALE} and PALE in centroid[2:4]
     said = " ".join(texts(plot_heatmap(table, "spectral_centroid_hz"))).replace("\n", " ")
-    assert "pale where the spread of the seeds explains the difference" in said
+    assert "pale: explained by the spread of the seeds" in said
 
 
 def test_one_clip_in_each_cell_has_no_spread_and_is_said_to_have_none(tmp_path):
     table = RunTable.open(make_run(tmp_path, temperature=[0.7, 1], cfg_coef=[1, 3]))
     said = " ".join(texts(plot_heatmap(table, "spectral_centroid_hz")))
-    assert "Brightness (Hz): one clip in each cell" in said
+    assert "Brightness (Hz)\nOne clip in each cell" in said
     assert "±" not in said and "pale" not in said

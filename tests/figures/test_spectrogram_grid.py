@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 
@@ -11,12 +12,13 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from musicgen_lab import InvalidRequest
+from musicgen_lab import InvalidRequest, Sweep
 from musicgen_lab.figures.mel_pictures import MelPictures
 from musicgen_lab.figures.spectrogram_grid import plot_spectrograms
 from musicgen_lab.runs.run_table import RunTable
 from tests.support.figure_text import assert_text_is_legible
 from tests.support.report_runs import make_run
+from tests.support.sines import SineBackend
 
 TWO_BY_TWO = {"temperature": [0.7, 1.0], "cfg_coef": [1, 3]}
 
@@ -125,6 +127,15 @@ def test_the_alt_text_describes_the_figure(mixed):
     assert "failed: temperature 1, cfg_coef 1" in said
     assert "missing: temperature 0.7, cfg_coef 3" in said
     assert "silent: temperature 1, cfg_coef 3" in said
+
+
+def test_no_value_stands_on_another_line_than_its_field(tmp_path):
+    sweep = Sweep.sample(4, prompt="a", duration=1, temperature=(0.5, 1.5), cfg_coef=(1, 8))
+    drawing = plot_spectrograms(sweep.run(SineBackend(), tmp_path, progress=False).table)
+    titles = [axes.get_title("center") for axes in drawing.figure.axes]
+    lines = [line for title in titles for line in title.splitlines()]
+    assert len(lines) > 4
+    assert all(re.fullmatch(r"((temperature|cfg_coef)\s[\d.]+,? ?)+", line) for line in lines)
 
 
 def test_the_dark_figure_has_dark_paper(mixed):

@@ -11,7 +11,7 @@ import soundfile
 from bs4 import BeautifulSoup
 
 from musicgen_lab import InvalidRequest
-from musicgen_lab.listening.grid import listen, listening_grid
+from musicgen_lab.listening.grid import listen, listening_grid, shown_features
 from musicgen_lab.listening.previews import encode_peaks, encode_preview, matching_gain_db
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.run_table import RunTable
@@ -64,6 +64,14 @@ def test_in_a_notebook_the_sounds_are_inside_and_the_values_under_them(tmp_path)
     assert not (tmp_path / "listening").exists()
     with pytest.raises(InvalidRequest, match="unknown feature 'rms'"):
         listen(table, features=["rms"])
+
+
+def test_a_value_that_is_the_same_in_all_clips_is_not_repeated_under_them(tmp_path):
+    table = RunTable.open(make_run(tmp_path, temperature=[0.7, 1]))
+    constant = RunTable(table.run, table.frame.assign(silence_ratio=0.0))
+    assert shown_features(constant, ["silence_ratio", "spectral_centroid_hz"]) == [
+        "spectral_centroid_hz"
+    ]
 
 
 def test_a_waveform_has_the_peaks_of_equal_parts_of_a_clip_of_any_length():

@@ -256,7 +256,6 @@ def test_the_page_answers_in_the_order_in_which_a_reader_asks(page):
         "Main findings",
         "Listen",
         "Features by parameter",
-        "Effects",
         "Spectrograms",
         "Every clip",
         "Provenance and reproduction",

@@ -74,4 +74,15 @@ def test_a_single_parameter_and_a_random_design_have_curves(tmp_path):
     sweep = Sweep.sample(12, prompt="a", duration=1, temperature=(0.5, 1.5), cfg_coef=(1, 8))
     drawn = sweep.run(SineBackend(), tmp_path / "drawn", progress=False).table
     assert 'aria-label="Curve: RMS level"' in feature_figures(drawn, ["rms_dbfs"]).data
-    assert "trends above in place of effects" in effects_figure(drawn, ["rms_dbfs"]).data
+    assert effects_figure(drawn, ["rms_dbfs"]).data.strip() == ""
+
+
+def test_a_run_of_seeds_alone_has_no_empty_sections(tmp_path):
+    table = RunTable.open(make_run(tmp_path, seed=range(3)))
+    assert feature_figures(table).data.strip() == effects_figure(table).data.strip() == ""
+
+
+def test_the_number_of_tests_is_said_by_what_they_are_about(tmp_path):
+    table = RunTable.open(make_run(tmp_path, temperature=[0.7, 1], cfg_coef=[1, 3], seed=range(3)))
+    text = findings(table, ["spectral_centroid_hz"]).data
+    assert "3 tests were performed, of 1 feature: 2 of effects and 1 of interactions" in text

@@ -60,10 +60,10 @@ def test_a_hump_is_told_by_its_peak_and_the_contrast_that_was_tested():
     hump = BASE | {"shape": "hump", "peak": 0.9, "change": 4.1, "low": 1.2, "high": 7.0}
     assert effect_sentence(hump, LABELS) == (
         "Loudness changes with temperature and is highest near 0.9: the middle of the range lies "
-        "4.10 LU above its ends (95% interval 1.20 to 7.00, 4 seeds)."
+        "4.1 LU above its ends (95% interval 1.2 to 7.0, 4 seeds)."
     )
     dip = BASE | {"shape": "dip", "peak": 0.9, "change": -4.1, "low": -7.0, "high": -1.2}
-    assert "is lowest near 0.9: the middle of the range lies 4.10 LU below its ends" in (
+    assert "is lowest near 0.9: the middle of the range lies 4.1 LU below its ends" in (
         effect_sentence(dip, LABELS)
     )
 
@@ -74,8 +74,8 @@ def test_a_difference_between_prompts_names_both():
         "to_level": "fast drums", "change": 3.14, "low": 1.0, "high": 5.2,
     }  # fmt: skip
     assert effect_sentence(pair, LABELS) == (
-        "Loudness differs between prompts: it is 3.14 LU higher with “fast drums” than "
-        "with “slow sad piano” (95% interval 1.00 to 5.20, 4 seeds)."
+        "Loudness differs between prompts: it is 3.1 LU higher with “fast drums” than "
+        "with “slow sad piano” (95% interval 1.0 to 5.2, 4 seeds)."
     )
 
 

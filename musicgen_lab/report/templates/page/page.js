@@ -23,3 +23,19 @@ for (const table of document.querySelectorAll("table.sortable")) {
     table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
   }));
 }
+
+// Links to the sections, which stay in sight.
+const sections = [...document.querySelectorAll("main h2")];
+if (sections.length > 2) {
+  const nav = document.createElement("nav");
+  nav.className = "contents";
+  nav.ariaLabel = "Sections";
+  nav.append(...sections.map((head) => {
+    head.id ||= head.textContent.replaceAll(" ", "-");
+    const link = document.createElement("a");
+    link.href = `#${encodeURIComponent(head.id)}`;
+    link.textContent = head.textContent;
+    return link;
+  }));
+  document.querySelector("main").prepend(nav);
+}
