@@ -41,7 +41,10 @@ def main() -> None:
         click.echo(error.format_message())
         code = EXIT_BAD_USAGE
     except click.ClickException as error:
-        code = fail(error.format_message(), error.exit_code)
+        message = error.format_message()
+        if message.startswith("Got unexpected extra argument"):
+            message += "; quote a text with spaces, and separate several values by commas alone"
+        code = fail(message, error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         code = fail("stopped", EXIT_INTERRUPTED)
     except (RunFolderUnwritable, ReportFailed) as error:
@@ -62,11 +65,25 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     click.echo(f"warning: {message}", err=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A group that lists its commands in the order in which they are usually needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, in the order in which they were added."""
+        return list(self.commands)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="musicgen-lab")
 def cli() -> None:
-    """Sweep MusicGen's sampling parameters, hear and measure what each one does."""
+    r"""Sweep MusicGen's sampling parameters, hear and measure what each one does.
+
+    \b
+    To begin:
+      musicgen-lab sweep --prompt "calm guitar" --temperature 0.7,1,1.3
+          --seed 0:3 --duration 4 --out runs/first --report
+    """
 
 
-for command in (generate, sweep, report, compare, listen, models, bench, serve):
+for command in (generate, sweep, report, compare, listen, serve, models, bench):
     cli.add_command(command)

@@ -28,7 +28,10 @@ def compare(
     self_contained: bool | None,
     quiet: bool,
 ) -> int:
-    """Report the differences of two runs with the same requests, such as of two models."""
+    """Report how two runs differ, such as those of two models.
+
+    Clips are compared in pairs with the same request otherwise.
+    """
     from musicgen_lab.report.compare import make_comparison
 
     first, second = run_a.resolve(), run_b.resolve()

@@ -32,10 +32,10 @@ from musicgen_lab.errors import PackageMissing
     default=0,
     show_default=True,
     type=click.IntRange(0, 65_535),
-    help="0 takes a free one.",
+    help="Port of the page; 0 takes a free one.",
 )
 def listen(run: Path, listener: str | None, mode: str, port: int) -> None:
-    """Compare the clips of a run in a browser without knowing which ones they are.
+    """Listen blind to the clips of a run, in a browser.
 
     Answers are appended to the run's folder as they are given; the report shows what they say.
     """

@@ -26,7 +26,13 @@ ASK_ABOVE_CLIPS = 1000
 @click.command()
 @request_options(many=False)
 @backend_options
-@click.option("--out", type=click.Path(path_type=Path), default="clip.wav", show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="clip.wav",
+    show_default=True,
+    help="The file to write.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def generate(
     fields: dict[str, Any], open_backend: Callable[[], Backend], out: Path, quiet: bool
@@ -112,7 +118,9 @@ def sweep(
     yes: bool,
     quiet: bool,
 ) -> int:
-    """Make every combination of the given values; run it again to resume.
+    """Make clips of all combinations of the given values.
+
+    Run it again to resume: clips that are there are kept.
 
     An option takes several values separated by commas, repeated, or as a range: 0:8 is the whole
     numbers 0 to 7, 0.5:0.9:0.1 is 0.5, 0.6, 0.7, 0.8, 0.9. Ends with the path of the run folder, or

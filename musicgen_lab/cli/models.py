@@ -14,7 +14,7 @@ def models() -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """List the models on this machine: name, size, licence of the weights."""
+    """List the models on this machine, with size and licence."""
     from musicgen_lab.models.locate import prepared_models
 
     for source in prepared_models():

@@ -70,7 +70,11 @@ def report(
     parameters: tuple[tuple[str, str], ...],
     quiet: bool,
 ) -> int:
-    """Make report.html and report.ipynb in a run's folder, or in those of many studies."""
+    """Make the report of a run, or of many studies.
+
+    RUN is the folder that `sweep --out` made; report.html and report.ipynb are written into it. The
+    options of backend and engine are for --batch, which makes the clips first.
+    """
     from musicgen_lab.report.export import FORMATS
     from musicgen_lab.report.make import make_report
 

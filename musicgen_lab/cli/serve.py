@@ -22,9 +22,11 @@ from musicgen_lab.errors import BackendUnavailable
     default=8000,
     show_default=True,
     type=click.IntRange(0, 65_535),
-    help="0 takes a free one.",
+    help="Port to listen on; 0 takes a free one.",
 )
-@click.option("--model", default="demo", show_default=True, metavar="NAME|PATH")
+@click.option(
+    "--model", default="demo", show_default=True, metavar="NAME|PATH", help="Model to serve."
+)
 @engine_options
 @click.option(
     "--waiting",
@@ -64,9 +66,10 @@ def serve(
     drain: float,
     runs: Path,
 ) -> None:
-    """Show the live page at /, and answer requests, until SIGTERM or Ctrl-C.
+    """Serve the live page and the HTTP API until Ctrl-C.
 
-    The page makes clips while you listen. POST /generate_endpoint and GET /health are for programs.
+    The page at / makes clips while you listen; POST /generate_endpoint and GET /health are for
+    programs. SIGTERM ends it like Ctrl-C.
 
     Clients must send a key as a bearer token if MUSICGEN_API_KEY is set, or if
     MUSICGEN_API_KEY_FILE names a file with one. Web pages of the origins in

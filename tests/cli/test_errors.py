@@ -36,6 +36,10 @@ SWEEP_ERRORS = {
     ),
     "an unknown backend": (["--backend", "cloud"], "no backend is called 'cloud'; use local"),
     "a misspelt option": (["--cfg-coeff", "3"], "No such option '--cfg-coeff'. Did you mean"),
+    "values separated by spaces": (
+        ["--temperature", "0.7", "1.0"],
+        "(1.0); quote a text with spaces, and separate several values by commas alone",
+    ),
     "a range without end": (["--seed", "0:10:0"], "0:10:0 is not a range: its step is 0"),
     "a range beyond all sense": (["--seed", "0:4294967296"], "a sweep has at most 1,000,000 clips"),
     "no slots": (["--max-clips", "0"], "max_clips must be auto or at least 1, got 0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
 from musicgen_lab import make_report
 from musicgen_lab.listening.grid import listen
@@ -184,6 +185,15 @@ def test_a_click_on_a_picture_plays_from_there(page):
     page.wait_for_function("!document.querySelector('audio').paused")
     assert page.evaluate("document.querySelector('audio').currentTime") == pytest.approx(1, abs=0.6)
     assert page.evaluate("parseFloat(document.querySelector('.playhead').style.left)") >= 49
+
+
+def test_links_to_all_sections_stay_in_sight(page):
+    links = page.get_by_role("navigation", name="Sections").get_by_role("link")
+    heads = page.locator("main h2")
+    assert links.all_inner_texts() == heads.all_inner_texts()
+    links.last.click()
+    expect(heads.last).to_be_in_viewport()
+    expect(links.first).to_be_in_viewport()
 
 
 def test_a_page_without_its_folder_says_so_and_one_with_it_does_not(
