@@ -193,7 +193,7 @@ def test_links_to_all_sections_stay_in_sight(page):
     assert links.all_inner_texts() == heads.all_inner_texts()
     links.last.click()
     expect(heads.last).to_be_in_viewport()
-    expect(links.first).to_be_in_viewport()
+    expect(links.last).to_be_in_viewport()
 
 
 def test_a_page_without_its_folder_says_so_and_one_with_it_does_not(
