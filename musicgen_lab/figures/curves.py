@@ -27,6 +27,9 @@ LABEL_CHARACTERS_MAX = 20
 UPRIGHT_CHARACTERS_MAX = 30
 """Labels under an axis with more characters than this in all are slanted."""
 
+TICK_GAP_MIN = 0.12
+"""Numbers stand at the levels of a parameter if they are this share of its range apart."""
+
 
 @lab_style()
 def plot_curves(
@@ -135,8 +138,16 @@ def _draw_panel(
         slanted: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
         axes.set_xticks(range(len(levels)), texts, **(slanted if is_slanted else {}))
         axes.set_xlim(-0.5, len(levels) - 0.5)
+    elif not is_random_design and _are_apart(levels):
+        axes.set_xticks(levels)
     means.index = [levels[round(at)] if not ordered else at for at in means.index]
     return means
+
+
+def _are_apart(levels: Sequence[float]) -> bool:
+    """Return whether there is room for a number at every level."""
+    gaps = np.diff(np.sort(np.array(levels, float)))
+    return bool(len(gaps) and gaps.min() >= TICK_GAP_MIN * gaps.sum())
 
 
 def _draw_trend(

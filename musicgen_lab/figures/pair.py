@@ -74,7 +74,7 @@ def plot_pair(a: Clip, b: Clip, features: Sequence[str] | None = None) -> Drawin
         axes.set_title("\n".join(textwrap.wrap(name, 92, max_lines=2, placeholder=" …")))
         axes.tick_params(labelbottom=False)
     _draw(panels[2], _difference(*mels), differences, DIFFERENCE_MAP, "dB")
-    panels[2].set_title("B − A: red where B is louder")
+    panels[2].set_title("B − A: red where B is louder, blue where A is")
     panels[2].set_xlabel("Time (s)")
     for axes in panels:
         label_mel_axes(axes, duration_s, max(a.sample_rate, b.sample_rate) / 2)

@@ -35,6 +35,8 @@ def test_a_panel_for_each_parameter_has_a_dot_for_each_seed_and_a_line_through_t
     assert list(means.get_xdata()) == [0.5, 1.0, 1.5]
     assert means.get_ydata() == pytest.approx(expected.to_numpy())
     assert by_temperature.get_xlabel() == "temperature"
+    assert list(by_temperature.get_xticks()) == [0.5, 1.0, 1.5]
+    assert list(by_cfg_coef.get_xticks()) == [1, 3]
     assert by_cfg_coef.get_ylim() == by_temperature.get_ylim()
     assert "brightness by temperature, 0.5: " in drawing.alt
 
