@@ -385,7 +385,8 @@ def main(
         **({} if seed is None else {"seed": seed}),
         **({} if model is None else {"model": model}),
     }
-    if Path(out).suffix.lower() != ".wav" or not Path(out).absolute().parent.is_dir():
+    file = Path(out).absolute()
+    if file.suffix.lower() != ".wav" or not file.parent.is_dir() or file.is_dir():
         raise SystemExit(f"error: --out must be a .wav file in a folder that exists, got {out}")
     try:
         from musicgen_lab.request import GenerationRequest
@@ -402,7 +403,7 @@ def main(
     answer = musicgen.generate.remote(fields)
     if answer["status"] != "ok":
         raise SystemExit(f"error: {answer['error_type']}: {answer['message']}")
-    Path(out).write_bytes(answer["wav"])
+    file.write_bytes(answer["wav"])
     device = answer["provenance"]["device"]
     print(f"seed {answer['request']['seed']}, {answer['elapsed_s']:.1f} s on {device}")
     print(out)

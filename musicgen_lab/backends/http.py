@@ -30,6 +30,7 @@ from musicgen_lab.backends.submitting import (
     Result,
     RetryLater,
     SubmittedStreams,
+    check_at_once,
     generate_by_submitting,
     resolve_served,
 )
@@ -41,7 +42,7 @@ from musicgen_lab.backends.wire import (
     unpack_prompts,
 )
 from musicgen_lab.clip import Clip, Failure, checked
-from musicgen_lab.errors import BackendUnavailable, InvalidRequest
+from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.fields import TOP_K_MAX
 from musicgen_lab.models.prompt_tokens import PromptTokens
 from musicgen_lab.request import GenerationRequest
@@ -138,10 +139,6 @@ class HttpBackend(SubmittedStreams):
         patience_s: float = 900.0,
         stalled_s: float = 900.0,
     ) -> None:
-        if at_once < 1:
-            raise InvalidRequest(
-                f"at_once must be 1 or more, got {at_once}", field="at_once", value=at_once
-            )
         self._client = HttpClient(
             address,
             api_key=api_key,
@@ -149,7 +146,7 @@ class HttpBackend(SubmittedStreams):
             proxy_secret=proxy_secret,
             plain_http=plain_http,
         )
-        self._at_once, self._patience_s = at_once, patience_s
+        self._at_once, self._patience_s = check_at_once(at_once), patience_s
         self._stalled_s, self._progressed_s = stalled_s, 0.0  # the latest progress of any job
         self._loop = EventLoop("http backend")
         self._served: Served | None = None
@@ -193,7 +190,7 @@ class HttpBackend(SubmittedStreams):
             part = list(prompts[start : start + PROMPTS_MAX])
             body = {"model": model, "prompts": part}
             answer = self._loop.wait(self._client.ask("POST", "/prompts", json=body))
-            if answer.status_code in (404, 405):  # a service of an earlier version
+            if answer.status_code in (404, 405):  # it is no question of this service's
                 return None
             if answer.status_code != 200:
                 raise self._client.refused(answer)

@@ -29,12 +29,13 @@ from musicgen_lab.backends.submitting import (
     TRIES,
     Result,
     SubmittedStreams,
+    check_at_once,
     generate_by_submitting,
     resolve_served,
 )
 from musicgen_lab.backends.wire import check_format, plain, unpack, unpack_chunk, unpack_prompts
 from musicgen_lab.clip import Clip
-from musicgen_lab.errors import BackendUnavailable, InvalidRequest
+from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.fields import TOP_K_MAX
 from musicgen_lab.models.prompt_tokens import PromptTokens
 from musicgen_lab.request import GenerationRequest
@@ -97,11 +98,8 @@ class ModalBackend(SubmittedStreams):
         read_prompts: Any = None,
         require: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
-        if at_once < 1:
-            raise InvalidRequest(
-                f"at_once must be 1 or more, got {at_once}", field="at_once", value=at_once
-            )
-        self._app, self._cls, self._environment, self._at_once = app, cls, environment, at_once
+        self._app, self._cls, self._environment = app, cls, environment
+        self._at_once = check_at_once(at_once)
         self._prices = Prices.with_own(prices)
         self._loop = EventLoop("modal backend")
         self._known_about, self._require = about, require

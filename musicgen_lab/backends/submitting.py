@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from musicgen_lab.clip import Clip, Failure
-from musicgen_lab.errors import BackendUnavailable, ModelUnavailable
+from musicgen_lab.errors import BackendUnavailable, InvalidRequest, ModelUnavailable
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.streaming import ClipFailed, OnChunk, SoundChunk
 
@@ -141,6 +141,23 @@ class Submits(Protocol):
 
     def close(self, drain_s: float = 0.0) -> None:
         """Accept no more requests, wait `drain_s` seconds for running ones, fail the rest."""
+
+
+def check_at_once(at_once: int) -> int:
+    """Return how many requests may be in flight at once.
+
+    Raises
+    ------
+    InvalidRequest
+        When it is no whole number of 1 or more.
+    """
+    if not isinstance(at_once, int) or at_once < 1:
+        raise InvalidRequest(
+            f"at_once must be a whole number of 1 or more, got {at_once!r}",
+            field="at_once",
+            value=at_once,
+        )
+    return at_once
 
 
 def generate_by_submitting(

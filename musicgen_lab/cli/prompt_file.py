@@ -32,7 +32,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises
     ------
     InvalidRequest
-        When it cannot be read, a column is no field of a request, or a row has too many cells.
+        When it cannot be read, a column is no field of a request or there twice, or a row has too
+        many cells.
     """
     text = _read(path)
     heading = text.lstrip().partition("\n")[0]
@@ -42,6 +43,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     for name in names:
         if name not in REQUEST_FIELDS:
             raise unknown_field(name)
+        if names.count(name) > 1:
+            raise InvalidRequest(f"{path} has the column {name} twice; leave one out", field=name)
     reader.fieldnames = names
     rows = []
     for cells in reader:

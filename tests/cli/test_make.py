@@ -58,6 +58,7 @@ def test_a_csv_file_has_a_combination_a_row(run, tmp_path, monkeypatch, text):
         ("a.txt", " \n", "a.txt is empty"),
         ("a.csv", "promt\nx\n", "unknown field 'promt' (did you mean prompt?)"),
         ("a.csv", "prompt\nslow, sad\n", "line 2 of"),
+        ("a.csv", "prompt,prompt\nx,y\n", "the column prompt twice"),
         ("a.csv", "prompt,cfg_coef\nx,3\n", "cfg_coef is in the rows already"),
         ("a.csv", 'prompt,temperature\nx,"0,7"\n', "with a decimal point it is 0.7"),
     ],
