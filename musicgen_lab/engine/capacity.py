@@ -2,8 +2,7 @@
 
 Keys and values are cached in blocks of a fixed number of steps. A clip gets the blocks of its
 longest window before its first step, so that it never runs out of them, and waits until as many are
-free.
-Without torch, so that a machine that only deploys the engine counts the same way.
+free. Without torch, so that a machine that only deploys the engine counts the same way.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ class EngineOptions:
         "auto" is bfloat16 on a GPU that supports it, float32 elsewhere.
     max_clips : int or "auto"
         The most clips generated at once; "auto" is as many as the memory holds, at most 64 on a
-        GPU and 32 elsewhere. How
-        many it is at a time follows from their lengths: those that do not fit wait.
+        GPU and 32 elsewhere. How many it is at a time follows from their lengths: those that do not
+        fit wait.
     cuda_graphs : bool
         Whether a step is recorded once and replayed, on a CUDA device.
 

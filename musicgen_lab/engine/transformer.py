@@ -129,8 +129,8 @@ class Transformer:
 
         On the CPU they are bit for bit those of single steps. On a GPU the order of additions in
         attention is another one, so that in 16 bits the logits of the next step differ by their
-        rounding errors; as the steps of one call are always those of one clip, that is the same in
-        any company.
+        rounding errors; as the steps of one call are always the same ones of one clip, that does
+        not depend on its company.
 
         Parameters
         ----------
