@@ -30,6 +30,10 @@ UNDERESTIMATE = 0.2
 """How likely a group's variance is to be smaller, against the true one, than is allowed for."""
 
 
+T_LARGEST = 1000.0
+"""Beyond it the noncentrality's interval is in proportion to t; SciPy's is slow and wrong there."""
+
+
 @dataclass(frozen=True, eq=False)
 class Estimate:
     """One contrast of several features.
@@ -84,7 +88,9 @@ class Estimate:
         from scipy.special import nctdtrinc
 
         unit = np.where(sd > 0, self.se / np.where(sd > 0, sd, 1), np.nan)
-        low, high = (nctdtrinc(self.df, tail, self.t) * unit for tail in (1 - alpha / 2, alpha / 2))
+        near = np.clip(self.t, -T_LARGEST, T_LARGEST)
+        scale = unit * np.maximum(1, np.abs(self.t) / T_LARGEST)
+        low, high = (nctdtrinc(self.df, tail, near) * scale for tail in (1 - alpha / 2, alpha / 2))
         return self.t * unit, low, high
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom, ttest_ind
+from scipy.stats import binom, chi2, ttest_ind
 from statsmodels.stats.multitest import multipletests
 
-from musicgen_lab.stats.contrasts import Clips, Residuals
+from musicgen_lab.stats.contrasts import Clips, Estimate, Residuals
 from musicgen_lab.stats.designs import indicators, pair_weights
 from musicgen_lab.stats.effects import holm, main_effects
 from musicgen_lab.stats.interactions import interactions
@@ -88,6 +88,16 @@ def test_a_level_whose_few_clips_all_say_yes_is_not_taken_for_certain():
     difference = residuals.contrast(pair_weights(level, np.zeros(12, int), 0, 1))
     assert difference.value == pytest.approx(0.5)
     assert difference.se == pytest.approx(np.sqrt(0.3 / 6 + 0.15 / 6))
+
+
+@pytest.mark.parametrize("t", [50.0, 1e3, 1e4, -1e6])
+def test_the_interval_of_a_huge_effect_size_is_that_of_the_standard_deviation_alone(t):
+    """The difference itself is known nearly exactly then, and what varies is the divisor."""
+    one = np.ones(1)
+    size, *interval = Estimate(t * one, one, 4 * one).effect_size(one, 0.05)
+    factors = np.sqrt(chi2.ppf([0.025, 0.975], 4) / 4)
+    assert size == t
+    assert np.ravel(interval) == pytest.approx(sorted(t * factors), rel=1e-2)
 
 
 def test_a_hump_is_no_rise_whatever_lies_at_its_ends():
