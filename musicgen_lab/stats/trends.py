@@ -48,10 +48,12 @@ def trends(
         One row per ordered parameter and feature: ``parameter``, ``feature``, ``levels``,
         ``clips``, ``rho`` (-1, falls all the way, to 1), ``low`` and ``high`` (its bootstrap
         interval at 1 - alpha, over points), ``p_value``, ``p_adjusted``, ``supported``,
-        ``significant``, ``note``, as in `effects.main_effects`.
+        ``significant``, ``note``, as in `effects.main_effects`. Empty without parameters.
     """
     import pandas as pd
 
+    if not parameters:
+        return pd.DataFrame()
     values = frame[list(features)].astype("Float64").astype(float)
     points = values.groupby([frame[name] for name in parameters], dropna=False)
     by_point = points.mean()

@@ -260,6 +260,7 @@ def test_a_design_without_a_grid_has_trends_over_its_points():
         "9 points with a value; at least 10 are needed"
     )
     assert not main_effects(frame, PARAMETERS, ["feature_0"])["significant"].any()
+    assert trends(frame, [], names).empty
 
 
 def test_holms_correction_is_known_and_passes_over_what_was_not_tested():
