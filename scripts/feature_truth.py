@@ -8,8 +8,11 @@ essentia measure them too, with their defaults. Takes some minutes.
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from inspect import getdoc
 from itertools import chain
 from pathlib import Path
@@ -429,6 +432,16 @@ def _section(name: str, label: str, unit: str, measure: object) -> str:
     )
 
 
+def describe_run() -> str:
+    """Return the machine and the versions of what measures."""
+    packages = ("librosa", "numpy", "scipy", "pyloudnorm")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return (
+        f"{platform.system()} {platform.machine()} with {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, {versions}"
+    )
+
+
 def page() -> str:
     """Return docs/features.md."""
     rows = []
@@ -452,6 +465,8 @@ them stand librosa's defaults and essentia 2.1b6's OnsetRate, RhythmExtractor201
 | Feature | Reference | Measured | librosa | essentia |
 |---|---|---|---|---|
 {table}
+
+All rows are from one run, on {describe_run()}.
 
 ## Every feature
 

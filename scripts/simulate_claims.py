@@ -27,6 +27,7 @@ Array = np.ndarray
 ALPHA = 0.05
 FEATURES = 8  # of a study
 PATTERNS = 10  # of missing clips in one setting
+BY_SEED = 0.07  # variance that clips of a seed have in common, as with the embedded model
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Setting:
     noise: str = "normal"
     scatter: tuple[int, int] | None = None
     missing: float = 0.0
-    by_seed: float = 0.07
+    by_seed: float = BY_SEED
     by_seed_and_level: float = 0.0
     unordered: tuple[int, ...] = ()
     same: bool = False
@@ -70,6 +71,7 @@ class Setting:
             which = ("first", "second", "third", "fourth")[self.scatter[0]]
             parts.append(f"level {self.scatter[1] + 1} of the {which} parameter scatters 10 times")
         parts += [f"{self.missing:.0%} missing"] if self.missing else []
+        parts += [f"seed variance {self.by_seed}"] if self.by_seed != BY_SEED else []
         if self.by_seed_and_level:
             parts.append(f"seed by level variance {self.by_seed_and_level}")
         parts += ["the first parameter is prompts"] if self.unordered else []
