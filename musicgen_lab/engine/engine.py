@@ -3,7 +3,8 @@
 Every clip has its own prompts, duration, temperature, top_k, top_p, cfg_coef and seed, and may
 begin with given codes. A finished clip frees its slot, and a waiting request takes it at the next
 step (continuous batching), so mixed durations need no padding and requests can be added while
-others run. A clip longer than the model's window is made in windows, in the memory of one.
+others run. A clip longer than the model's window is made in windows, in the memory of one; the
+given codes of a window are read in chunks, one a step (chunked prefill).
 
 A clip's samples are equal bit for bit alone, in any batch, in any order, joining late, and beside a
 longer prompt: linear layers, normalisation and sampling give a row the same bits independent of the
