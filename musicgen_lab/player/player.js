@@ -240,9 +240,12 @@ const visible = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "200px" });
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+const recolour = () => {
   for (const player of document.querySelectorAll("clip-player")) player.wave?.setOptions(player.colours());
-});
+};
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+if (document.body) // the themes of JupyterLab and of VS Code
+  new MutationObserver(recolour).observe(document.body, { attributeFilter: ["data-jp-theme-name", "data-vscode-theme-kind"] });
 
 // As made, or loudness-matched: the players change their source, and go on where they were.
 document.addEventListener("change", ({ target }) => {

@@ -423,6 +423,8 @@ def test_eighty_one_cells_have_a_picture_and_a_sound_each(open_live, service):
     assert lengths == pytest.approx([1.0] * 81)
     width, window = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert width <= window
+    controls = page.locator(".controls").evaluate_all("all => all.map(it => it.clientHeight)")
+    assert max(controls) < 40  # the button that plays and A/B are in one row
     page.get_by_role("button", name="Play seed 9").last.press(" ")
     page.wait_for_function("() => [...document.querySelectorAll('clip-player')].at(-1).at > 0.1")
 

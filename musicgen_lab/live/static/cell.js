@@ -127,7 +127,8 @@ export class Cell extends EventTarget {
     this.progress.hidden = !this.isUnderWay;
     if (steps) Object.assign(this.progress, { max: steps, value: done });
     const slow = this.sound.isSlow ? "; its sound arrives slower than it plays" : "";
-    const notes = [`seed ${this.fields.seed}`, this.wanted.changed, ...(this.clip?.warnings ?? [])];
+    const seed = "seed" in this.wanted.change ? "" : `seed ${this.fields.seed}`;
+    const notes = [seed, this.wanted.changed, ...(this.clip?.warnings ?? [])];
     this.text.textContent = {
       new: "not made yet", waiting: "waiting", making: `step ${done} of ${steps}${slow}`,
       done: notes.filter(Boolean).join("; "), failed: this.problem,
