@@ -20,8 +20,8 @@ class Padding:
 
     Attributes
     ----------
-    clips, rows : int
-        The number of clips and of rows, padding included.
+    clips, rows, prompted : int
+        The number of clips, of rows, and of rows with a text, padding included.
     blocks : int
         Width of its block tables.
     slot, block : int
@@ -32,6 +32,7 @@ class Padding:
 
     clips: int
     rows: int
+    prompted: int
     blocks: int
     slot: int
     block: int
@@ -172,7 +173,7 @@ def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | No
     tokens : Tensor
         (slots, S + 1, K) of `DecodeState`, with the latest tokens of every clip.
     padding : Padding or None
-        For a recorded step: every row then has a prompt length, 0 for those without a prompt.
+        For a recorded step: as many rows then have a prompt length, 0 for those without a prompt.
     """
     device = tokens.device
 
@@ -212,7 +213,7 @@ def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | No
             values += [0.0] * spare_clips
         while len(rows.clips) < padding.rows:
             rows.add(padding.clips - 1, [padding.block], 1, 0)
-        while len(prompts.clips) < padding.rows:
+        while len(prompts.clips) < padding.prompted:
             prompts.add(0, [padding.block], 0, 0)  # attention over no keys gives zeros
         for clip_rows in (row_with, row_without, second):
             clip_rows += [padding.rows - 1] * spare_clips

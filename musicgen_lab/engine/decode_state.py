@@ -148,15 +148,16 @@ class DecodeState:
         """Return a batch of padding only, in the shape of a recorded step."""
         return make_batch([], self.tables.tokens, padding)
 
-    def padding(self, clips: int, *, mixing: bool) -> Padding:
-        """Return the padding of a batch to a number of clips."""
+    def padding(self, clips: int, *, one_text: bool, mixing: bool) -> Padding:
+        """Return the padding of a batch to a number of clips, each with at most one text or not."""
         capacity = self._cache.capacity
         rows = (
             min(clips * ROWS_PER_CLIP_MAX, capacity.max_rows) if mixing else clips * ROWS_PER_CLIP
         )
+        prompted = clips if one_text else rows
         width = capacity.count_blocks(self._transformer.config.max_steps)
         slot, block = capacity.max_clips, self._cache.spare_block
-        return Padding(clips, rows, width, slot, block, mixing)
+        return Padding(clips, rows, prompted, width, slot, block, mixing)
 
     def codes(self, clip: ClipState, start: int = 0, stop: int | None = None) -> Tensor:
         """Return the codes of a clip's frames, without the delay pattern: (K, stop - start).
@@ -215,8 +216,9 @@ class RecordedSteps:
         if not clips:
             return
         size = next(n for n in self._sizes if n >= len(clips))
+        one_text = all(sum(row.text != "" for row in clip.rows) <= 1 for clip in clips)
         mixing = any(mixes_prompts(clip.request) for clip in clips)
-        padding = self._state.padding(size, mixing=mixing)
+        padding = self._state.padding(size, one_text=one_text, mixing=mixing)
         if padding not in self._recordings:
             self._recordings[padding] = self._record(padding)
         batch, self._replay = self._recordings[padding]

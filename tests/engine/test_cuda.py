@@ -1,11 +1,13 @@
 """What must hold on an NVIDIA GPU; skipped where there is none."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
-from musicgen_lab.engine import decode_state
+from musicgen_lab.engine import decode_state, sound_streams
 from musicgen_lab.engine.attention import attend
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.kernels.support import triton_works
@@ -94,7 +96,11 @@ def test_a_row_attends_with_the_same_bits_alone_and_in_any_number_of_programs(dt
     cache = drawn(2, 6 * 24, 4, BLOCK_LEN, 64, seed=1).to(GPU, dtype)
     attention = Attention(6, 4, 64, 1503, GPU)
 
-    together = attention(qkv, cache, AttentionSpans(tables, lens), sharers=1)
+    spans = AttentionSpans(tables, lens)
+    together = attention(qkv, cache, spans, sharers=1)
+    many = AttentionSpans(tables.repeat(50, 1), lens.repeat(50))  # which fill the GPU
+    among_many = attention(qkv.repeat(1, 50, 1), cache, many)
+    assert torch.equal(among_many, together.repeat(50, 1))
 
     for row in range(6):
         alone = AttentionSpans(tables[[row]], lens[[row]])
@@ -229,6 +235,25 @@ def test_windows_given_codes_and_more_prompts_are_the_same_in_company(dtype, cud
     assert len(together) == len(company)
     for seed, samples in alone.items():
         assert np.array_equal(together[seed], samples)
+
+
+def test_streams_are_the_clips_within_a_third_of_a_16_bit_step(monkeypatch):
+    moments = itertools.count(step=1000)  # every listener has always played everything
+    monkeypatch.setattr(sound_streams.time, "monotonic", lambda: next(moments))
+    requests, engine = [*unusual_requests()[:2], *REQUESTS[:2]], open_engine("bfloat16")
+    alone = {seed: clip for r in requests for seed, clip in made(engine, [r]).items()}
+
+    chunks, clips = {r.seed: [] for r in requests}, []
+    for request in requests:
+        engine.add_request(request, chunks[request.seed].append)
+    while len(clips) < len(requests):
+        clips += engine.step()
+
+    for clip in clips:
+        seed = clip.request.seed
+        sound = np.concatenate([chunk.samples for chunk in chunks[seed]], axis=1)
+        np.testing.assert_allclose(sound, clip.samples, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(clip.samples, alone[seed])
 
 
 def test_a_recorded_step_makes_the_same_windows_and_mixes():

@@ -152,6 +152,17 @@ def test_clips_that_mix_have_recordings_of_their_own(open_engine, recordings):
     assert rows == [6, 2]  # those of 3 clips, then of the one that is left
 
 
+def test_a_recording_gives_prompts_to_as_many_rows_as_its_clips_have_texts(open_engine, recordings):
+    engine = open_engine(record=True)
+    of_two_texts = REQUESTS[1].model_copy(update={"negative_prompt": "drums"})
+
+    list(engine.generate(REQUESTS[1:3]))
+    list(engine.generate([REQUESTS[1], of_two_texts]))
+
+    recorded = engine._state._recorded._recordings
+    assert [padding.prompted for padding in recorded if padding.clips == 3] == [3, 6]
+
+
 def test_a_step_is_recorded_once_for_one_clip_and_once_for_more(open_engine, recordings):
     engine = open_engine(record=True)
 

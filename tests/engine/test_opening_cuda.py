@@ -1,15 +1,24 @@
 """The codec and the moving of weights on an NVIDIA GPU; skipped where there is none."""
 
+import copy
 import warnings
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from musicgen_lab.demo.evaluate import EMBEDDED_FOLDER
 from musicgen_lab.engine import upload as upload_module
 from musicgen_lab.engine.codec import Codec
-from musicgen_lab.engine.codec_lstm import FIXED_CLIPS, FIXED_FRAMES
+from musicgen_lab.engine.codec_lstm import (
+    FIXED_CLIPS,
+    FIXED_FRAMES,
+    FixedShapeLstm,
+    LstmState,
+    OneByOneLstm,
+    choose_lstm,
+)
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.model import Model
 from musicgen_lab.engine.options import EngineOptions
@@ -63,6 +72,25 @@ def test_the_parts_of_a_clip_are_the_clip_within_a_third_of_a_16_bit_step(model)
 
     (whole,) = codec.decode([codes])
     assert torch.allclose(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-5)
+
+
+def test_the_lstm_has_the_same_bits_in_any_company_and_those_of_the_cpu_but_for_rounding():
+    lstm = nn.LSTM(200, 200, 2).requires_grad_(False)
+    clips = [torch.randn(1, 200, frames) for frames in LENGTHS]
+
+    def run(kind, some):
+        return kind(some, [LstmState.first(2, 200, some[0].device) for _ in some])
+
+    chosen, on_gpu = choose_lstm(copy.deepcopy(lstm), GPU), [clip.to(GPU) for clip in clips]
+    assert isinstance(chosen, FixedShapeLstm)
+    together, backwards = run(chosen, on_gpu), run(chosen, on_gpu[::-1])[::-1]
+
+    for clip, y, same, expected in zip(
+        on_gpu, together, backwards, run(OneByOneLstm(lstm), clips), strict=True
+    ):
+        assert torch.equal(y, same)
+        assert torch.equal(y, run(chosen, [clip])[0])
+        assert torch.allclose(y.cpu(), expected, atol=1e-5)
 
 
 def test_the_audio_equals_that_of_the_cpu_without_a_warning(model):
