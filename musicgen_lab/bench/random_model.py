@@ -21,6 +21,8 @@ from musicgen_lab.models.config import (
 from musicgen_lab.models.library_noise import quiet
 from musicgen_lab.models.released import T5_BASE_WIDTH, released_config
 
+_DRAWN = 1_000_003  # numbers; a prime, so that no two rows of a weight are equal
+
 
 def write_random_model(folder: Path, size: str) -> Path:
     """Write a model folder of a released size, float16, with random weights.
@@ -56,7 +58,10 @@ def write_random_model(folder: Path, size: str) -> Path:
 
 
 def _random(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    return torch.randn(shape, generator=generator).div_(math.sqrt(shape[-1]))
+    """Return random weights, which repeat: drawing billions takes longer than the benchmark."""
+    count = math.prod(shape)
+    drawn = torch.randn(min(count, _DRAWN), generator=generator).div_(math.sqrt(shape[-1]))
+    return drawn.repeat(math.ceil(count / len(drawn)))[:count].view(shape)
 
 
 def _write_codec(folder: Path) -> None:
