@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from musicgen_lab.engine.cudnn import exact_convolutions
 from musicgen_lab.engine.linear import HalfWeightLinear, Linear, half_weights_are_fast
 
 ROWWISE_CLIPS = 8  # at once on the CPU
@@ -70,8 +71,9 @@ def choose_lstm(lstm: nn.LSTM, device: torch.device) -> Lstm:
     lstm.flatten_parameters()
     if device.type == "cuda":
         fixed = FixedShapeLstm(lstm)
-        if fixed.rows_are_independent():
-            return fixed
+        with exact_convolutions(device):  # as it will run
+            if fixed.rows_are_independent():
+                return fixed
     return OneByOneLstm(lstm)
 
 

@@ -2,12 +2,11 @@
 """Attention of one step on a GPU: one query per row and head over the row's own keys.
 
 Each of KEYS lanes keeps a running softmax ("Online normalizer calculation for softmax", Milakov and
-Gimelshein, 2018) over every KEYS-th key of a segment of the paged cache; the lanes of a segment
-are combined in a fixed order, and then the segments of a row and head, each with the sum of those
-before it. Several programs share the segments of a long context where there are few rows
-("Flash-Decoding for long-context inference", Dao et al., 2023), and the one that ends last combines
-them. Segments have a fixed length, so a row's bits depend neither on other rows, nor on the number
-of programs, nor on which one ends last.
+Gimelshein, 2018) over every KEYS-th key of a segment of the paged cache; the lanes of a segment,
+and then the segments of a row and head, are combined in a fixed order. Several programs share the
+segments of a long context where there are few rows ("Flash-Decoding for long-context inference",
+Dao et al., 2023), and the one that ends last combines them. Segments have a fixed length, so a
+row's bits depend neither on other rows, nor on the number of programs, nor on which one ends last.
 Lengths are read on the device, so one recording of a step works for rows of all lengths
 (`engine.cuda_graph`).
 """
@@ -31,7 +30,6 @@ from musicgen_lab.engine.rows import AttentionSpans
 KEYS = 16
 SEGMENT_LEN = 64  # keys
 SHARERS = 8  # programs of one row and head, where there are few
-READ_AT_ONCE = tl.constexpr(8)  # segments, by the program that combines those of several
 _PROGRAMS = 1024  # enough to fill a GPU
 _WARPS = 1
 
@@ -169,15 +167,6 @@ def next_step(  # type: ignore[no-untyped-def]
     return step
 
 
-@triton.jit  # type: ignore[misc, untyped-decorator]
-def combine(best, total, value, other_best, other_total, other_value):  # type: ignore[no-untyped-def]
-    """Combine the running softmax of some segments with that of the next one."""
-    highest = tl.maximum(best, other_best)
-    shrink, share = tl.exp2(best - highest), tl.exp2(other_best - highest)
-    total = tl.fma(total, shrink, other_total * share)
-    return highest, total, tl.fma(value, tl.zeros_like(value) + shrink, other_value * share)
-
-
 @triton.jit(do_not_specialize=["table_stride"])  # type: ignore[misc, untyped-decorator]
 def attend_rows(  # type: ignore[no-untyped-def]
     qkv,
@@ -258,8 +247,6 @@ def attend_rows(  # type: ignore[no-untyped-def]
         lane_value = tl.where(begins[:, None], value.to(tl.float32)[None, :], lane_value)
     pair = row * heads + head
     parts = scratch + pair * SEGMENTS * (SIZE + 2)
-    # Of all segments so far; a program that shares a row with others leaves that to the last one.
-    alone = (SHARERS == 1) | (count == 1)
     best, total = none, 0.0
     attended = tl.zeros((SIZE,), tl.float32)
     segment = sharer
@@ -283,42 +270,37 @@ def attend_rows(  # type: ignore[no-untyped-def]
             shrinks = tl.broadcast_to(shrink[:, None], (KEYS, SIZE))
             lane_value = tl.fma(lane_value, shrinks, weights[:, None] * some_values)
             lane_best = better
-        segment_best = tl.max(lane_best, 0)
-        shrink = tl.exp2(lane_best - segment_best)
-        segment_total = tl.sum(lane_total * shrink, 0)
-        segment_value = tl.sum(lane_value * shrink[:, None], 0)
-        if alone:
-            best, total, attended = combine(
-                best, total, attended, segment_best, segment_total, segment_value
-            )
-        else:
+        best = tl.max(lane_best, 0)
+        shrink = tl.exp2(lane_best - best)
+        total = tl.sum(lane_total * shrink, 0)
+        attended = tl.sum(lane_value * shrink[:, None], 0)
+        if count > 1:
             part = parts + segment * (SIZE + 2)
-            tl.store(part + column, segment_value)
-            tl.store(part + SIZE, segment_best)
-            tl.store(part + SIZE + 1, segment_total)
+            tl.store(part + column, attended)
+            tl.store(part + SIZE, best)
+            tl.store(part + SIZE + 1, total)
         lane_best = tl.full((KEYS,), none, tl.float32)
         lane_total = tl.zeros((KEYS,), tl.float32)
         lane_value = tl.zeros((KEYS, SIZE), tl.float32)
         segment += SHARERS
 
-    if not alone:
+    if count == 1:
+        tl.store(result, (attended / total).to(out.dtype.element_ty), mask=real)
+    else:
         tl.debug_barrier()  # all threads have stored their parts
-        finished_before = tl.atomic_add(finished + pair, 1, sem="acq_rel")
-        if finished_before < tl.minimum(count, SHARERS) - 1:
-            return
-        tl.store(finished + pair, 0)
-        first = 0
-        while first < count:
-            for index in tl.static_range(READ_AT_ONCE):
-                used = first + index < count
-                part = parts + (first + index) * (SIZE + 2)
-                best, total, attended = combine(
-                    best,
-                    total,
-                    attended,
-                    tl.load(part + SIZE, mask=used, other=none, cache_modifier=".cg"),
-                    tl.load(part + SIZE + 1, mask=used, other=0.0, cache_modifier=".cg"),
-                    tl.load(part + column, mask=used, other=0.0, cache_modifier=".cg"),
-                )
-            first += READ_AT_ONCE
-    tl.store(result, (attended / total).to(out.dtype.element_ty), mask=real)
+        finished_before = SHARERS - 1
+        if SHARERS > 1:
+            finished_before = tl.atomic_add(finished + pair, 1, sem="acq_rel")
+        if finished_before == tl.minimum(count, SHARERS) - 1:
+            each = tl.arange(0, SEGMENTS)
+            used = each < count
+            part = parts + each * (SIZE + 2)
+            bests = tl.load(part + SIZE, mask=used, other=none, cache_modifier=".cg")
+            totals = tl.load(part + SIZE + 1, mask=used, other=0.0, cache_modifier=".cg")
+            some = part[:, None] + column[None, :]
+            partial = tl.load(some, mask=used[:, None], other=0.0, cache_modifier=".cg")
+            shares = tl.exp2(bests - tl.max(bests, 0))
+            combined = tl.sum(partial * shares[:, None], 0) / tl.sum(totals * shares, 0)
+            tl.store(result, combined.to(out.dtype.element_ty), mask=real)
+            if SHARERS > 1:
+                tl.store(finished + pair, 0)

@@ -28,7 +28,7 @@ from musicgen_lab.engine.kernels.dependent_launch import (
 
 _PROGRAMS = 128  # of one product: about one for each multiprocessor of an H100
 _ROWS_MIN, _ROWS_MAX = 16, 128  # that a program pads to
-_STAGES_MAX, _STAGES_MAX_MANY = 4, 5  # of few rows and of many
+_STAGES_MAX = 4
 _AHEAD_BYTES = 1024  # of each row of the weights, loaded ahead
 _ROWS_FEW = 32
 _SHARED_BYTES = 99 * 1024  # of a program on GPUs of compute capability 8.6 and 8.9
@@ -127,8 +127,7 @@ def choose_loads(
     ahead = (1 << (blocks.bit_length() - 1)) * tiles.block_k
     left = shared_bytes - ahead * tiles.block_n * itemsize
     stage_bytes = tiles.block_k * (tiles.block_n + block_rows) * itemsize
-    most_stages = _STAGES_MAX if block_rows <= _ROWS_FEW else _STAGES_MAX_MANY
-    stages = max(min(left // stage_bytes, most_stages), 1)
+    stages = max(min(left // stage_bytes, _STAGES_MAX), 1)
     return Loads(ahead, stages, warps=4 if block_rows <= 64 else 8)
 
 
