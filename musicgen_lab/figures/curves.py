@@ -76,8 +76,8 @@ def plot_curves(
     title = (
         "One dot for each clip, and a line fitted to them: dashed where it is inconclusive."
         if study.is_random_design
-        else f"One dot for each {replicates(table.replicate, 1)}, averaged over the other "
-        "parameters; the line is their mean."
+        else f"One dot for each {replicates(table.replicate, 1)}"
+        f"{', averaged over the other parameters' * (columns > 1)}; the line is their mean."
     )
     add_title(figure, title)
     parts = []

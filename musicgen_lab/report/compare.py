@@ -16,7 +16,7 @@ from musicgen_lab.listening.previews import FilePreviews
 from musicgen_lab.report.export import write_page
 from musicgen_lab.report.make import NOTEBOOKS
 from musicgen_lab.report.notebook import run_notebook
-from musicgen_lab.report.sentences import difference_sentences
+from musicgen_lab.report.sentences import difference_sentences, tests_performed
 from musicgen_lab.runs.atomic_io import unwritable
 from musicgen_lab.runs.run_folder import refuse_run
 from musicgen_lab.runs.run_table import RunTable
@@ -139,7 +139,7 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
             }
         )
     method = (
-        f"{tested(table)} tests were performed. The probability that any of the differences named "
+        f"{tests_performed(tested(table))}. The probability that any of the differences named "
         f"here is a false positive is at most {ALPHA:.0%} (Holm's correction)."
     )
     sentences = difference_sentences(comparison, table)

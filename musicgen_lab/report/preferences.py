@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.analysis.features import NAMED_FEATURES
 from musicgen_lab.formatting import FieldLabels, mid_sentence, signed
-from musicgen_lab.report.sentences import listed
+from musicgen_lab.report.sentences import listed, tests_performed
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.effects import replicates
 from musicgen_lab.stats.preferences import FEWEST_LISTENERS, PREFERENCE, PreferenceStudy
@@ -241,17 +241,16 @@ def _method(study: PreferenceStudy) -> str:
     count = tested(study.effects)
     if not count:
         return ""
-    witnesses = (
+    replicate_note = (
         ""
         if "rho" in study.effects
         else f"; {replicates(study.table.replicate)}, and from {FEWEST_LISTENERS} on listeners, "
         "are the replicates"
     )
-    test = "1 test was" if count == 1 else f"{count} tests were"
     return (
-        f"{test} performed. The probability that any of the effects named here is a false positive "
-        f"is at most {ALPHA:.0%} (Holm's correction). Preferences are strengths of the "
-        f"Bradley-Terry model, in which “no difference” is half a win of each clip{witnesses}."
+        f"{tests_performed(count)}. The probability that any of the effects named here is a false "
+        f"positive is at most {ALPHA:.0%} (Holm's correction). Preferences are strengths of the "
+        f"Bradley-Terry model, in which “no difference” is half a win of each clip{replicate_note}."
     )
 
 

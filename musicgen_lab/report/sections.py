@@ -26,7 +26,7 @@ from musicgen_lab.formatting import (
     value_with_unit,
 )
 from musicgen_lab.listening.grid import nothing_to_hear
-from musicgen_lab.report.sentences import find, source_sentence
+from musicgen_lab.report.sentences import find, source_sentence, tests_performed
 from musicgen_lab.runs.frame import FIELD_DEFAULTS
 from musicgen_lab.runs.run_table import RunTable, request_of
 from musicgen_lab.stats.run_features import with_run_features
@@ -106,7 +106,7 @@ def findings(table: RunTable, features: Sequence[str] | None = None) -> HTML:
             else ""
         )
         method = (
-            f"{found.questions} tests were performed, of {found.features} feature"
+            f"{tests_performed(found.questions)}, of {found.features} feature"
             f"{'s' * (found.features != 1)}{kinds}. "
             "The probability that any of the effects named here is a false positive is at most "
             f"{ALPHA:.0%} (Holm's correction)."

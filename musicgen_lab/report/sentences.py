@@ -250,6 +250,11 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def tests_performed(count: int) -> str:
+    """Say how many tests were performed, as the start of a sentence."""
+    return "1 test was performed" if count == 1 else f"{count} tests were performed"
+
+
 def listed(words: Sequence[str], last: str) -> str:
     """Return words with commas, and with a conjunction before the last one; "" of none."""
     if not words:

@@ -47,6 +47,7 @@ def test_prompts_stand_side_by_side_without_a_line_between_them(tmp_path):
     (axes,) = plot_curves(table, ["rms_dbfs"]).figure.axes
     _, means = lines(axes)
     assert means.get_linestyle() == "None"
+    assert "averaged" not in axes.figure.get_suptitle()
     assert [text.get_text() for text in axes.get_xticklabels()] == ["calm", "loud"]
 
 
