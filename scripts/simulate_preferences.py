@@ -1,9 +1,10 @@
 """Simulates blind tests and counts what is claimed of them; the tables stand in docs/claims.md.
 
-`python scripts/simulate_preferences.py` prints two tables in Markdown: how often a blind test
-claims that a parameter changes what is preferred where none does, which may be at most 5%; and how
-often an effect that is there is found. Simulated clips have strengths of their own besides those of
-their parameters, and simulated listeners have tastes of their own.
+`python scripts/simulate_preferences.py` prints tables in Markdown, two for comparisons and two for
+ratings: how often a blind test claims that a parameter changes what is preferred, or how clips are
+rated, where none does, which may be at most 5%; and how often an effect that is there is found.
+Simulated clips have strengths of their own besides those of their parameters, and simulated
+listeners have tastes of their own, and their own ways to use a scale.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from musicgen_lab.listening.blind.pairs import candidate_pairs, choose_pair
 from musicgen_lab.stats.bradley_terry import Design, Strengths
 from musicgen_lab.stats.effects import main_effects
 from musicgen_lab.stats.preferences import FEWEST_LISTENERS, PREFERENCE
+from musicgen_lab.stats.ratings import MeanRatings
 
 ALPHA = 0.05
 PARAMETERS = ("temperature", "cfg_coef", "top_k")
+POINTS = 10
+"""Points of a rating for one unit of strength."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,19 @@ class Setting:
         By how much the first one is preferred, in log-odds.
     active : bool
         Whether pairs are chosen to be informative, as `musicgen-lab listen` does, or at random.
+    busiest : bool
+        Whether the first listener gives these answers, the second half as many, and the others a
+        quarter.
+    rated : bool
+        Whether clips are rated and not compared.
+    scales : float
+        Standard deviation of the logarithm of how much of the scale listeners use.
+    middle : float
+        The mean rating; ratings over 100 are 100.
+    steps : int
+        Ratings are multiples of this.
+    drift : float
+        By how many points listeners become stricter from their first to their last rating.
     """
 
     levels: tuple[int, ...]
@@ -60,6 +77,12 @@ class Setting:
     no_difference: float = 0.5
     side: float = 0.0
     active: bool = True
+    busiest: bool = False
+    rated: bool = False
+    scales: float = 0.0
+    middle: float = 50.0
+    steps: int = 1
+    drift: float = 0.0
 
     def __str__(self) -> str:
         parts = [" x ".join(map(str, self.levels)) + " levels", f"{self.seeds} seeds"]
@@ -71,6 +94,11 @@ class Setting:
         parts += [f"tastes vary by {self.tastes:g}"] if self.tastes else []
         parts += [f"first side favoured by {self.side:g}"] if self.side else []
         parts += ["random pairs"] if not self.active else []
+        parts += ["half and a quarter as many from others"] if self.busiest else []
+        parts += ["scales differ"] if self.scales else []
+        parts += ["half of the ratings at 100"] if self.middle == 100 else []
+        parts += [f"multiples of {self.steps}"] if self.steps > 1 else []
+        parts += [f"stricter by {self.drift:g} points at the end"] if self.drift else []
         return ", ".join(parts)
 
 
@@ -81,7 +109,8 @@ def study(setting: Setting, effect: float, rng: np.random.Generator) -> pd.DataF
     ----------
     setting : Setting
     effect : float
-        Of the first parameter on all listeners, from its lowest to its highest level, in log-odds.
+        Of the first parameter on all listeners, from its lowest to its highest level, in log-odds;
+        ten points of a rating each.
     rng : np.random.Generator
     """
     names = PARAMETERS[: len(setting.levels)]
@@ -93,9 +122,15 @@ def study(setting: Setting, effect: float, rng: np.random.Generator) -> pd.DataF
     tastes = setting.tastes * rng.normal(size=(setting.listeners, len(names)))
     strengths = common + tastes @ steps.T
     strengths = strengths + setting.own * rng.normal(size=strengths.shape)
-    pairs, scores, raters = listen(setting, strengths, rng)
-    fit = Strengths.fit(pairs, scores, clips, raters)
-    judged = np.isin(np.arange(clips), pairs)
+    fit: Strengths | MeanRatings
+    if setting.rated:
+        ratings = rate(setting, strengths, rng)
+        fit = MeanRatings.fit(ratings)
+        judged = np.isfinite(ratings).any(axis=0)
+    else:
+        pairs, scores, raters = listen(setting, strengths, rng)
+        fit = Strengths.fit(pairs, scores, clips, raters)
+        judged = np.isin(np.arange(clips), pairs)
     frame[PREFERENCE] = np.where(judged, fit.value, np.nan)
     by_rater = np.where(judged, fit.by_rater, 0.0)
     return main_effects(
@@ -106,6 +141,23 @@ def study(setting: Setting, effect: float, rng: np.random.Generator) -> pd.DataF
     )
 
 
+def answers_of(setting: Setting, listener: int) -> int:
+    """Return how many answers a listener gives."""
+    return setting.answers // (min(4, 2**listener) if setting.busiest else 1)
+
+
+def rate(setting: Setting, strengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Let all listeners rate clips in random order; NaN where one has not."""
+    ratings = np.full(strengths.shape, np.nan)
+    for listener, liked in enumerate(strengths):
+        order = rng.permutation(len(liked))[: answers_of(setting, listener)]
+        points = POINTS * (liked[order] + rng.logistic(size=len(order)))
+        points *= np.exp(setting.scales * rng.normal())
+        points += setting.middle + 15 * rng.normal() - setting.drift * np.linspace(0, 1, len(order))
+        ratings[listener, order] = np.clip(points / setting.steps, 0, 100 // setting.steps).round()
+    return ratings * setting.steps
+
+
 def listen(
     setting: Setting, strengths: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -113,11 +165,13 @@ def listen(
     clips = strengths.shape[1]
     candidates = candidate_pairs([""] * clips)
     pairs, scores, raters = np.zeros((0, 2), int), np.zeros(0), np.zeros(0, int)
+    design = Design(pairs, clips)
     for listener, liked in enumerate(strengths):
         left = rng.permutation(candidates)
-        for number in range(setting.answers):
+        for number in range(answers_of(setting, listener)):
             if setting.active:
-                pair = choose_pair(left, Design(pairs, clips), rng)
+                pair = choose_pair(left, design, rng)
+                design.add(pair)
                 left = left[(left != pair).any(axis=1)]
             else:
                 pair = left[number]
@@ -150,7 +204,7 @@ class Power:
     found : float
         Share of the tests that find the first parameter's effect, in its direction.
     estimate : float
-        Mean estimate of it, in log-odds.
+        Mean estimate of it, in log-odds or points.
     covered : float
         Share of the intervals that hold it.
     """
@@ -165,7 +219,8 @@ def power(setting: Setting, effect: float, number: int) -> Power:
     rows = pd.DataFrame([table.iloc[0] for table in studies(setting, number, effect)])
     trend = rows[rows["shape"] == "trend"]
     found = rows["significant"] & (rows["shape"] == "trend") & (rows["change"] > 0)
-    covered = (trend["low"] <= effect) & (effect <= trend["high"])
+    true = effect * (POINTS if setting.rated else 1)
+    covered = (trend["low"] <= true) & (true <= trend["high"])
     return Power(float(found.mean()), float(trend["change"].mean()), float(covered.mean()))
 
 
@@ -180,14 +235,42 @@ SETTINGS = (
     Setting((2,), 8, 1, 60),
     Setting((2, 2, 2), 4, 1, 60),
     *(Setting((3, 3), 6, listeners, 40) for listeners in (2, 4, 5)),
-    *(Setting((3, 3), 6, 5, 40, tastes=tastes) for tastes in (1.0, 3.0)),
+    *(Setting((3, 3), 6, 5, 40, tastes=tastes) for tastes in (1.0, 3.0, 6.0)),
+    Setting((3, 3), 6, 5, 80, tastes=3.0, busiest=True),
+    Setting((3, 3), 6, 8, 40, tastes=3.0),
     Setting((2,), 4, 5, 28, tastes=2.0),
+)
+
+RATED = (
+    *(Setting((3, 3), seeds, 1, 9 * seeds, rated=True) for seeds in (3, 6)),
+    Setting((3, 3), 6, 1, 27, rated=True),
+    Setting((3, 3), 6, 1, 54, rated=True, middle=100.0),
+    Setting((3, 3), 6, 1, 54, rated=True, steps=20),
+    Setting((3, 3), 6, 1, 54, rated=True, drift=30.0),
+    Setting((2,), 4, 1, 8, rated=True),
+    *(Setting((3, 3), 6, listeners, 30, rated=True) for listeners in (2, 4, 5)),
+    Setting((3, 3), 6, 4, 30, rated=True, scales=0.7),
+    Setting((3, 3), 6, 5, 54, rated=True, scales=0.7),
+    Setting((3, 3), 6, 5, 30, rated=True, middle=100.0, scales=0.7),
+    *(Setting((3, 3), 6, 5, 30, rated=True, tastes=tastes) for tastes in (1.0, 3.0, 6.0)),
+    Setting((3, 3), 6, 5, 10, rated=True, tastes=3.0),
+    Setting((3, 3), 6, 5, 54, rated=True, tastes=3.0, scales=0.7, busiest=True),
+    Setting((3, 3), 6, 8, 30, rated=True, tastes=3.0),
+    Setting((2,), 4, 5, 8, rated=True, tastes=3.0),
 )
 
 POWERS = (
     *(Setting((3, 3), seeds, 1, answers) for seeds in (3, 6) for answers in (60, 120)),
     *(Setting((3, 3), 6, listeners, 40) for listeners in (2, 4, 5, 8)),
     *(Setting((3, 3), 6, listeners, 40, tastes=1.0) for listeners in (5, 8)),
+)
+
+RATED_POWERS = (
+    *(Setting((3, 3), seeds, 1, 9 * seeds, rated=True) for seeds in (3, 6)),
+    *(Setting((3, 3), 6, listeners, 30, rated=True) for listeners in (2, 4, 5, 8)),
+    *(Setting((3, 3), 6, listeners, 30, rated=True, tastes=1.0) for listeners in (5, 8)),
+    Setting((3, 3), 6, 5, 30, rated=True, scales=0.7),
+    Setting((3, 3), 6, 5, 30, rated=True, middle=100.0),
 )
 
 
@@ -205,19 +288,21 @@ def main() -> None:
     parser.add_argument("--effect", type=float, default=1.5, help="In log-odds.")
     options = parser.parse_args()
     number, effect = options.studies, options.effect
-    table(
-        ["Tests without an effect", "Claim one"],
-        ((str(setting), f"{false_claims(setting, number):.1%}") for setting in SETTINGS),
-    )
-    print()
-    table(
-        [f"Effect of {effect:g}", "Found", "Mean estimate", "Intervals that hold it"],
-        (
-            (str(setting), f"{it.found:.2f}", f"{it.estimate:.2f}", f"{it.covered:.0%}")
-            for setting in POWERS
-            for it in [power(setting, effect, number // 4)]
-        ),
-    )
+    for without, with_effect in ((SETTINGS, POWERS), (RATED, RATED_POWERS)):
+        table(
+            ["Tests without an effect", "Claim one"],
+            ((str(setting), f"{false_claims(setting, number):.1%}") for setting in without),
+        )
+        print()
+        table(
+            [f"Effect of {effect:g}", "Found", "Mean estimate", "Intervals that hold it"],
+            (
+                (str(setting), f"{it.found:.2f}", f"{it.estimate:.2f}", f"{it.covered:.0%}")
+                for setting in with_effect
+                for it in [power(setting, effect, number // 4)]
+            ),
+        )
+        print()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from musicgen_lab.analysis.spectrogram import Array
-from musicgen_lab.stats.designs import indicators
 
 DRAWS = 0.5
 """Weight of the draw with an average clip that is added for every clip."""
@@ -37,7 +36,7 @@ class Strengths:
     value : np.ndarray [shape=(clips,)]
         In log-odds.
     by_rater : np.ndarray [shape=(raters, clips)]
-        What each listener adds to the values: the influence of their answers.
+        By how much the answers of each listener change the values: these less those without them.
     """
 
     value: Array
@@ -61,6 +60,7 @@ class Strengths:
         from statsmodels.genmod.generalized_linear_model import GLM
 
         answers = len(pairs)
+        one = np.zeros(answers, int) if rater is None else rater.astype(int)
         design = np.zeros((answers + clips, clips))
         design[np.arange(answers), pairs[:, 0]] += 1
         design[np.arange(answers), pairs[:, 1]] -= 1
@@ -70,10 +70,17 @@ class Strengths:
         with warnings.catch_warnings():  # of answers that are all the same; the draws settle them
             warnings.simplefilter("ignore")
             fit = GLM(scores, design, family=Binomial(), freq_weights=weights).fit()
-        surprise = design[:answers] * (score - fit.fittedvalues[:answers])[:, np.newaxis]
-        one = np.zeros(answers, int) if rater is None else rater.astype(int)
-        gradient = indicators(one).T @ surprise
-        return cls(np.asarray(fit.params), gradient @ np.asarray(fit.cov_params()))
+        expected = np.asarray(fit.fittedvalues)
+        gradient = design[:answers] * (score - expected[:answers])[:, np.newaxis]
+        weights *= expected * (1 - expected)
+        information = (design.T * weights) @ design
+        by_rater = np.zeros((int(one.max()) + 1, clips))
+        for number in range(len(by_rater)):
+            (own,) = np.nonzero(one == number)
+            # One Newton step from the fit of all answers to that without these.
+            others = information - (design[own].T * weights[own]) @ design[own]
+            by_rater[number] = np.linalg.solve(others, gradient[own].sum(axis=0))
+        return cls(np.asarray(fit.params), by_rater)
 
 
 class Design:
@@ -101,6 +108,18 @@ class Design:
         design[np.arange(len(pairs)), pairs[:, 0]] = 1
         design[np.arange(len(pairs)), pairs[:, 1]] = -1
         self._covariance = np.linalg.inv((DRAWS * np.eye(clips) + design.T @ design) / 4)
+
+    def add(self, pair: Array) -> None:
+        """Add a comparison.
+
+        Parameters
+        ----------
+        pair : np.ndarray [shape=(2,), dtype=int]
+        """
+        first, second = self._covariance[pair]
+        change = first - second
+        variance = change[pair[0]] - change[pair[1]]
+        self._covariance -= np.outer(change, change) / (4 + variance)
 
     def information(self, pairs: Array) -> Array:
         """Return how much an answer to each pair is expected to tell of the strengths.

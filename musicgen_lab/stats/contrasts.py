@@ -146,8 +146,10 @@ class Residuals:
     inflation : float or np.ndarray [shape=(features,)]
         What the variance of a contrast is multiplied by, as clips of one seed are alike.
     by_rater : np.ndarray [shape=(raters, clips)], optional
-        For values that come from several listeners: what each one adds to them. The variance of a
-        contrast between listeners, who are a sample too, is added to that between clips.
+        For values that come from several listeners, who are a sample too: by how much each one
+        changes them. See `contrast`.
+    rater_variance : np.ndarray [shape=(groups,)], optional
+        What remains of those changes, as ``variance`` is of the values.
     """
 
     clips: Clips
@@ -157,6 +159,7 @@ class Residuals:
     pooled_df: float
     inflation: float | Array
     by_rater: Array | None = None
+    rater_variance: Array | None = None
 
     @classmethod
     def of(
@@ -199,15 +202,44 @@ class Residuals:
         if replicate is not None:
             factor = inflation(residuals, group, replicate[clips.first])
         pooled_df = float(df.sum())
-        return cls(clips, group, variance, np.where(has_df, df, 0), pooled_df, factor, by_rater)
+        rater_variance = None
+        if by_rater is not None:
+            changes = by_rater[:, clips.first].T
+            left_over = _sums((changes - basis @ (basis.T @ changes)) ** 2, group).sum(axis=1)
+            rater_variance = np.where(
+                has_df, left_over / np.where(has_df, df, 1), left_over.sum() / max(df.sum(), 1e-6)
+            )
+        return cls(
+            clips,
+            group,
+            variance,
+            np.where(has_df, df, 0),
+            pooled_df,
+            factor,
+            by_rater,
+            rater_variance,
+        )
 
     def contrast(self, weights: Array) -> Estimate:
         """Estimate a contrast.
+
+        Where values come from several listeners, its variance is that between clips and that
+        between listeners, less what is in both, as for errors that are clustered in two ways [1]_;
+        at least that between clips. The variance between listeners is that of the jackknife [2]_:
+        each of few listeners draws the values towards their own answers, so that what they differ
+        from them by is too small.
 
         Parameters
         ----------
         weights : np.ndarray [shape=(clips,)]
             Summing to 0.
+
+        References
+        ----------
+        .. [1] Cameron, A. C., Gelbach, J. B., and Miller, D. L. (2011). Robust inference with
+           multiway clustering. Journal of Business & Economic Statistics 29(2).
+        .. [2] Bell, R. M., and McCaffrey, D. F. (2002). Bias reduction in standard errors for
+           linear regression with multi-stage samples. Survey Methodology 28(2).
         """
         merged = np.bincount(self.clips.recording, weights)
         values = self.clips.values[self.clips.first]
@@ -220,13 +252,17 @@ class Residuals:
         borrowed = self.df == 0
         parts = np.vstack([parts[~borrowed], parts[borrowed].sum(axis=0)]) * self.inflation
         df = np.append(self.df[~borrowed], self.pooled_df)
-        if self.by_rater is not None:
+        variance = parts.sum(axis=0)
+        if self.by_rater is not None and self.rater_variance is not None:
             raters = len(self.by_rater)
-            between = np.sum((self.by_rater @ weights) ** 2) * raters / (raters - 1)
-            parts = np.vstack([parts, np.full(parts.shape[1], between)])
+            jackknife = (raters - 1) / raters
+            between = jackknife * np.sum((self.by_rater @ weights) ** 2)
+            both = jackknife * squared * self.rater_variance
+            both = np.append(both[~borrowed], both[borrowed].sum())[:, np.newaxis]
+            parts = np.vstack([np.maximum(parts - both, 0), np.full(len(value), between)])
             df = np.append(df, raters - 1)
-        se = np.sqrt(parts.sum(axis=0))
-        return Estimate(value, se, _degrees_of_freedom(parts, df))
+            variance = np.maximum(variance, parts.sum(axis=0))
+        return Estimate(value, np.sqrt(variance), _degrees_of_freedom(parts, df))
 
 
 def _sums(values: Array, group: Array) -> Array:

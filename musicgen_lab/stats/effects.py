@@ -92,8 +92,8 @@ def main_effects(
     replicate : str
         The column that numbers the replicates.
     by_rater : np.ndarray [shape=(raters, clips)], optional
-        For a single feature whose values come from several listeners: what each one adds to them;
-        0 where the feature has no value. Effects then hold over listeners too.
+        For a single feature whose values come from several listeners: by how much each one changes
+        them; 0 where the feature has no value. Effects then hold over listeners too.
 
     Returns
     -------

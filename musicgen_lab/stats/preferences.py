@@ -23,6 +23,7 @@ from musicgen_lab.runs.answers import AbxAnswer, Answer, PairAnswer, RatingAnswe
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.bradley_terry import Strengths
 from musicgen_lab.stats.effects import conclude, holm, main_effects
+from musicgen_lab.stats.ratings import MeanRatings
 from musicgen_lab.stats.run_features import with_run_features
 from musicgen_lab.stats.study_tables import ALPHA, StudyTables
 from musicgen_lab.stats.trends import trends
@@ -49,7 +50,7 @@ class Liking:
     listeners : tuple of str
         Who judged them.
     by_listener : np.ndarray [shape=(listeners, clips)]
-        What each listener adds to the values.
+        By how much each listener changes the values.
     answers : int
     active : int
         How many listeners gave at least a quarter as many answers as the one who gave most.
@@ -125,7 +126,7 @@ class PreferenceStudy:
         """The run's clips with a column for each measure; NaN where a clip was not judged.
 
         ``preference`` is a clip's strength in log-odds; 0 is the average clip of its prompt.
-        ``quality`` and ``fit`` are mean ratings, 0 to 100, less the listeners' own means.
+        ``quality`` and ``fit`` are mean ratings in points, 0 being the average clip.
         """
         values = {measure: liking.value for measure, liking in self.liking.items()}
         return self.table.rows.assign(**values)
@@ -283,21 +284,20 @@ class PreferenceStudy:
         return Liking(value, tuple(listeners), by_listener, len(answers), active)
 
     def _mean_rating(self, rated: Sequence[tuple[str, str, float]]) -> Liking:
-        """Return the mean ratings of clips, each listener's less their own mean."""
+        """Return the mean ratings of clips; equal recordings are one, and a repeat counts half."""
         import pandas as pd
 
         recordings, number = self._recordings()
         frame = pd.DataFrame(rated, columns=["listener", "clip", "rating"])
         frame["clip"] = frame["clip"].map(number)
         means = frame.groupby(["listener", "clip"], sort=False)["rating"].mean().unstack()
-        means = means.sub(means.mean(axis=1), axis=0).reindex(columns=range(recordings.max() + 1))
-        value = means.mean().to_numpy(float)
-        # Where listeners judged other clips, their differences count as differences in taste.
-        parts = (means / means.count()).fillna(0).to_numpy(float)
-        parts = parts - parts.mean(axis=0)
-        listeners = tuple(map(str, means.index))
+        means = means.reindex(columns=range(recordings.max() + 1))
+        fit = MeanRatings.fit(means.to_numpy(float))
+        judged = means.notna().any().to_numpy()[recordings]
+        value = np.where(judged, fit.value[recordings], np.nan)
+        by_listener = np.where(judged, fit.by_rater[:, recordings], 0.0)
         active = _count_active(frame["listener"].value_counts().to_numpy())
-        return Liking(value[recordings], listeners, parts[:, recordings], len(rated), active)
+        return Liking(value, tuple(map(str, means.index)), by_listener, len(rated), active)
 
     def _recordings(self) -> tuple[Array, dict[str, int]]:
         """Number the recordings of the table's clips: by row, and by key."""

@@ -262,7 +262,7 @@ def test_in_a_notebook_a_press_answers_and_shows_the_next_question(
     (answer,) = table.run.answers.read()
     assert (getattr(answer, field), answer.comment) == (value, "too quiet")
     assert widget.children[0].value != shown
-    assert widget.children[0].value.startswith("<p>Ada &lt;3: 1 answers so far.</p>")
+    assert widget.children[0].value.startswith("<p>Ada &lt;3: 1 answer so far.</p>")
     assert widget.children[-1].value == ""
 
 

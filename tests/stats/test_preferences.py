@@ -10,6 +10,7 @@ from musicgen_lab.runs.answers import AbxAnswer, PairAnswer, RatingAnswer
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.bradley_terry import Design, Strengths
 from musicgen_lab.stats.preferences import PreferenceStudy
+from musicgen_lab.stats.ratings import MeanRatings
 from scripts.simulate_preferences import ALPHA, Setting, false_claims, power
 from tests.support.listeners import answer, compare
 from tests.support.report_runs import make_run
@@ -38,8 +39,10 @@ def cool(record):
     "setting",
     [
         Setting((3, 3), 3, 1, 60, active=False),
-        Setting((3, 3), 3, 5, 30, tastes=1.0, active=False),
+        Setting((3, 3), 6, 5, 40, tastes=3.0, active=False),
         Setting((2,), 4, 1, 28),
+        Setting((3, 3), 6, 1, 27, rated=True),
+        Setting((3, 3), 6, 5, 30, rated=True, tastes=3.0, scales=0.7),
     ],
     ids=str,
 )
@@ -49,9 +52,14 @@ def test_no_more_tests_without_an_effect_than_stated_claim_one(setting):
     assert false_claims(setting, studies) <= binom.ppf(0.999, studies, ALPHA) / studies
 
 
-def test_an_effect_is_estimated_without_bias_and_its_intervals_hold_it():
-    it = power(Setting((3,), 6, 1, 100), 1.5, 60)
-    assert it.estimate == pytest.approx(1.5, abs=0.3)
+@pytest.mark.parametrize(
+    ("setting", "estimate"),
+    [(Setting((3,), 6, 1, 100), 1.5), (Setting((3,), 6, 5, 9, rated=True), 15)],
+    ids=["compared", "rated"],
+)
+def test_an_effect_is_estimated_without_bias_and_its_intervals_hold_it(setting, estimate):
+    it = power(setting, 1.5, 60)
+    assert it.estimate == pytest.approx(estimate, rel=0.2)
     assert it.covered >= binom.ppf(0.001, 60, 1 - ALPHA) / 60
     assert it.found > 0.2
 
@@ -70,6 +78,39 @@ def test_a_clip_that_always_wins_and_clips_that_were_never_linked_have_strengths
     assert np.isfinite(fit.value).all()
     assert fit.value[0] > 0 > fit.value[1]
     assert fit.value[2:] == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+def test_what_a_listener_changes_is_what_is_lost_without_their_answers():
+    rng = np.random.default_rng(0)
+    pairs = np.array([rng.choice(6, 2, replace=False) for _ in range(400)])
+    score, rater = rng.integers(0, 2, 400).astype(float), np.arange(400) % 5
+    fit = Strengths.fit(pairs, score, 6, rater)
+    others = rater != 2
+    without = Strengths.fit(pairs[others], score[others], 6)
+    assert fit.by_rater[2] == pytest.approx(fit.value - without.value, abs=0.01)
+
+
+def test_ratings_do_not_depend_on_who_rated_which_clips():
+    """A strict and a generous listener, each of some clips; what they add is their own mean."""
+    clips = np.array([-20.0, -5.0, 5.0, 20.0])
+    ratings = np.array([30 + clips, 70 + clips, 50 + clips])
+    ratings[0, 2:] = ratings[1, :1] = np.nan
+    assert MeanRatings.fit(ratings).value == pytest.approx(clips, abs=1e-3)
+
+
+def test_what_a_listener_changes_of_ratings_is_what_is_lost_without_them():
+    ratings = np.array([[10.0, 20.0, np.nan], [50.0, 90.0, 70.0], [np.nan, np.nan, 40.0]])
+    fit = MeanRatings.fit(ratings)
+    assert fit.by_rater[2] == pytest.approx(0, abs=1e-3)  # a single rating compares nothing
+    assert fit.value - fit.by_rater[0] == pytest.approx([-20, 20, 0], abs=1e-3)
+
+
+def test_a_design_that_grows_is_that_of_all_its_comparisons():
+    pairs, candidates = np.array([[0, 1], [0, 1], [2, 3], [1, 3]]), np.array([[0, 2], [1, 2]])
+    grown = Design(pairs[:1], 4)
+    for pair in pairs[1:]:
+        grown.add(pair)
+    assert grown.information(candidates) == pytest.approx(Design(pairs, 4).information(candidates))
 
 
 def test_the_most_informative_pair_is_of_clips_that_little_is_known_of():

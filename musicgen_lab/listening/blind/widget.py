@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = {
     "pairs": "Which one do you prefer?",
-    "abx": "Is X made like A or like B?",
+    "abx": "Does X have the settings of A or those of B?",
     "rate": "How do you rate this clip, from 0 to 100?",
 }
 CHOICES = {
@@ -72,8 +72,9 @@ def blind_widget(session: BlindSession) -> VBox:
                 names, equal_sounds(clips, session.length_s(trial)), strict=False
             )
         )
+        count = f"{session.answered} answer{'s' * (session.answered != 1)}"
         head = (
-            f"<p>{escape(session.listener)}: {session.answered} answers so far.</p>"
+            f"<p>{escape(session.listener)}: {count} so far.</p>"
             f"<p><b>{QUESTIONS[session.mode]}</b> “{escape(session.prompt(trial))}”</p>{players}"
         )
         if error:

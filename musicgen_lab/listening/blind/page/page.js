@@ -4,7 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const QUESTIONS = {
   pairs: "Which one do you prefer?",
-  abx: "Is X made like A or like B?",
+  abx: "Does X have the settings of A or those of B?",
   rate: "How do you rate this clip?",
 };
 const CHOICES = {
@@ -178,9 +178,12 @@ function update() {
   });
   const all = buffers.length > 0 && heard.size === buffers.length;
   const unheard = NAMES[trial.mode].filter((_, index) => !heard.has(index));
-  $("hint").textContent = all ? "" : `Still to be heard: ${unheard.join(", ")}`;
+  const scales = trial.mode === "rate" ? ["quality", "fit"] : [];
+  const unrated = scales.filter((name) => !$(name).dataset.moved);
+  $("hint").textContent = !all ? `Still to be heard: ${unheard.join(", ")}`
+    : unrated.length ? `Still to be rated: ${unrated.join(", ")}` : "";
   for (const button of $("choices").children) button.disabled = !all;
-  $("rate").disabled = !all || !$("quality").dataset.moved || !$("fit").dataset.moved;
+  $("rate").disabled = !all || unrated.length > 0;
 }
 
 function say(text, error = false) {
@@ -222,7 +225,7 @@ $("position").addEventListener("input", () => {
 for (const name of ["quality", "fit"]) {
   for (const kind of ["input", "change", "click", "keyup"]) {
     $(name).addEventListener(kind, (event) => {
-        if (event.key === "Tab" || event.key === "Shift") return;
+      if (event.key === "Tab" || event.key === "Shift") return;
       $(name).dataset.moved = "yes";
       document.querySelector(`output[for=${name}]`).textContent = $(name).value;
       update();
