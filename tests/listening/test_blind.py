@@ -101,6 +101,7 @@ def test_a_later_session_goes_on_where_the_last_one_ended(table):
     assert second.answered == 5
     later = answer_all(second, prefer_a, most=2)
     assert not {frozenset(t.clips) for t in trials} & {frozenset(t.clips) for t in later}
+    assert BlindSession(table, "ada").listener == "Ada"
     assert BlindSession(table, "Bo").answered == 0
 
 

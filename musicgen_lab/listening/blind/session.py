@@ -76,7 +76,7 @@ class BlindSession:
     ----------
     table : RunTable
     listener : str
-        Their name; answers of the same name are of one listener.
+        Their name; answers of the same name are of one listener, in small letters or capitals.
     mode : {"pairs", "abx", "rate"}
     seed : int, optional
         Of the order and the sides; a new one for each session if not given.
@@ -104,7 +104,7 @@ class BlindSession:
                 value=mode,
             )
         check_listener(listener)
-        self.table, self.listener, self.mode = table, listener, mode
+        self.table, self.mode = table, mode
         self.id = secrets.token_hex(16)
         self._rng = np.random.default_rng(seed)
         rows = table.rows
@@ -114,9 +114,10 @@ class BlindSession:
         self._check_comparable()
         table.run.answers.check_writable()
         kinds = {"pairs": PairAnswer, "abx": AbxAnswer, "rate": RatingAnswer}
-        self._given = [
-            answer for answer in table.run.answers.read() if isinstance(answer, kinds[mode])
-        ]
+        earlier = table.run.answers.read()
+        names = {answer.listener.casefold(): answer.listener for answer in earlier}
+        self.listener = names.get(listener.casefold(), listener)
+        self._given = [answer for answer in earlier if isinstance(answer, kinds[mode])]
         self._trial: Trial | None = None
 
     @property
