@@ -54,7 +54,7 @@ def test_no_more_tests_without_an_effect_than_stated_claim_one(setting):
 
 @pytest.mark.parametrize(
     ("setting", "estimate"),
-    [(Setting((3,), 6, 1, 100), 1.5), (Setting((3,), 6, 5, 9, rated=True), 15)],
+    [(Setting((3,), 6, 1, 100), 1.5), (Setting((3,), 6, 3, 18, rated=True), 15)],
     ids=["compared", "rated"],
 )
 def test_an_effect_is_estimated_without_bias_and_its_intervals_hold_it(setting, estimate):

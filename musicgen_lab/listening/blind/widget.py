@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 QUESTIONS = {
     "pairs": "Which one do you prefer?",
     "abx": "Does X have the settings of A or those of B?",
-    "rate": "How do you rate this clip, from 0 to 100?",
+    "rate": "How do you rate this clip, from 0 to 100? Move both sliders.",
 }
 CHOICES = {
     "pairs": {"Prefer A": "a", "No difference": "none", "Prefer B": "b"},
@@ -66,7 +66,8 @@ def blind_widget(session: BlindSession) -> VBox:
         clips = [session.table.clip(key) for key in trial.clips]
         names = "ABX" if len(clips) > 1 else [""]
         players = "".join(
-            f'<p>{name} <audio controls src="{data_uri(sound, ".wav")}" '
+            f'<p style="align-items: center; display: flex; gap: 0.5em">{name} '
+            f'<audio controls src="{data_uri(sound, ".wav")}" '
             f'aria-label="Play {name or "the clip"}"></audio></p>'
             for name, sound in zip(
                 names, equal_sounds(clips, session.length_s(trial)), strict=False
