@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 
 from musicgen_lab.live.kept import add_kept_runs
 from musicgen_lab.live.loudness import can_match
-from musicgen_lab.live.recent_clips import BYTES_MAX, RecentClips
+from musicgen_lab.live.recent_clips import RecentClips
 from musicgen_lab.live.streams import LiveStreams
 from musicgen_lab.player import base_style, player_script, player_style
 from musicgen_lab.request import GenerationRequest, ignored_by_choice
@@ -27,7 +27,6 @@ from musicgen_lab.web.streams import Streamed
 STATIC = Path(__file__).parent / "static"
 PAGE_STYLE = Path(__file__).parents[1] / "report" / "templates" / "page" / "page.css"
 CELLS_MAX = 100
-TEMPORARY_BYTES_MAX = 128 * 1024 * 1024  # of clips in memory, in a small container
 SCRIPT, STYLE = "text/javascript; charset=utf-8", "text/css; charset=utf-8"
 NOT_SNIFFED = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
@@ -43,7 +42,7 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
         The folder in which kept clips become run folders; without it they are downloaded.
     """
     backend, settings, models = app.state.backend, app.state.settings, app.state.models
-    clips = RecentClips(BYTES_MAX if runs else TEMPORARY_BYTES_MAX)
+    clips = RecentClips()
     streams = LiveStreams(backend, app.state.admission, clips, timeout_s=settings.timeout_s)
     files = {name: _reader(STATIC / name) for name in ("live.css", *_script_names())} | {
         "page.css": lambda: base_style() + PAGE_STYLE.read_text(encoding="utf-8"),

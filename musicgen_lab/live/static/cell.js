@@ -128,11 +128,11 @@ export class Cell extends EventTarget {
     if (steps) Object.assign(this.progress, { max: steps, value: done });
     const slow = this.sound.isSlow ? "; its sound arrives slower than it plays" : "";
     const seed = "seed" in this.wanted.change ? "" : `seed ${this.fields.seed}`;
-    const notes = [seed, this.wanted.changed, ...(this.clip?.warnings ?? [])];
-    this.text.textContent = {
+    const first = {
       new: "not made yet", waiting: "waiting", making: `step ${done} of ${steps}${slow}`,
-      done: notes.filter(Boolean).join("; "), failed: this.problem,
+      done: seed, failed: this.problem,
     }[state];
+    this.text.textContent = [first, this.wanted.changed, ...(this.clip?.warnings ?? [])].filter(Boolean).join("; ");
     const isMade = !this.isUnderWay && state !== "new";
     this.change.hidden = !isMade || this.wanted.isAlone;
     this.again.hidden = !isMade;
