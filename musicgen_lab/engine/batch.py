@@ -242,33 +242,33 @@ def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | No
     )
 
 
-def make_prefill(clip: ClipState, tokens: Tensor, first: int, end: int) -> StepRows:
-    """Return several steps of a clip's rows at once, whose tokens are all there.
+def make_prefill(clips: Sequence[tuple[ClipState, range]], tokens: Tensor) -> StepRows:
+    """Return several steps of clips at once, whose tokens are all there.
 
     Parameters
     ----------
-    clip : ClipState
+    clips : sequence of (ClipState, range)
+        Clips and their steps.
     tokens : Tensor
-        (S + 1, K) of its slot.
-    first, end : int
-        The steps.
+        (slots, S + 1, K) of `DecodeState`.
 
     Returns
     -------
     StepRows
-        end - first steps of its first row, then those of the next; rows with a text first.
+        All steps of one row, then those of the next; rows with a text first.
     """
     rows, prompts = _Rows(), _Rows()
-    ordered = sorted(clip.rows, key=lambda row: not row.text)
-    for row in ordered:
-        for step in range(first, end):
-            rows.add(0, row.blocks, step + 1, 0)
-            if row.text:
-                prompts.add(0, row.text_blocks, row.text_tokens, 0)
+    taken: list[Tensor] = []
+    for with_text in (True, False):
+        for index, (clip, steps) in enumerate(clips):
+            for row in clip.rows:
+                if bool(row.text) is not with_text:
+                    continue
+                taken.append(tokens[clip.slot, steps.start : steps.stop])
+                for step in steps:
+                    rows.add(index, row.blocks, step + 1, 0)
+                    if with_text:
+                        prompts.add(index, row.text_blocks, row.text_tokens, 0)
     width = max(map(len, rows.blocks + prompts.blocks))
     device = tokens.device
-    return StepRows(
-        tokens[first:end].repeat(len(ordered), 1),
-        rows.spans(width, device),
-        prompts.spans(width, device),
-    )
+    return StepRows(torch.cat(taken), rows.spans(width, device), prompts.spans(width, device))

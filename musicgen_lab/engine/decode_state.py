@@ -105,17 +105,20 @@ class DecodeState:
         tables.uniforms[clip.slot, : window.end] = uniforms[window.first :].to(device)
         clip.position = 0
 
-    def prefill(self, clip: ClipState) -> None:
-        """Compute a chunk of a clip's given steps: their keys and values.
+    def prefill(self, clips: Sequence[ClipState]) -> None:
+        """Compute the next chunk of the given steps of each clip: their keys and values.
 
         Chunks begin at multiples of `PREFILL_STEPS`, whenever they are computed, so that a GPU,
         whose last bits may depend on the shape of a product, gives a clip the same ones in any
         company.
         """
-        end = min(clip.position + PREFILL_STEPS, clip.window.start)
-        rows = make_prefill(clip, self.tables.tokens[clip.slot], clip.position, end)
-        self._transformer.prefill(rows, self._cache.tensor)
-        clip.position = end
+        chunks = [
+            (clip, range(clip.position, min(clip.position + PREFILL_STEPS, clip.window.start)))
+            for clip in clips
+        ]
+        self._transformer.prefill(make_prefill(chunks, self.tables.tokens), self._cache.tensor)
+        for clip, steps in chunks:
+            clip.position = steps.stop
         self._wait_for_older_steps()
 
     def set_clips(self, clips: Sequence[ClipState]) -> None:

@@ -97,7 +97,9 @@ class Engine:
         self._text_encoder = text_encoder
         self.prompts = Prompts(text_encoder, transformer, self._cache)
         self._beginnings = beginnings
-        self._scheduler = Scheduler(config, self._cache, self.prompts, beginnings)
+        self._scheduler = Scheduler(
+            config, self._cache, self.prompts, beginnings, transformer.prefill_clips
+        )
         self._streams = SoundStreams(codec, self._state)
         self._owned: set[int] = set()  # requests that a call of generate waits for
         self._finished: dict[int, Clip | Failure] = {}  # by request id
@@ -283,8 +285,8 @@ class Engine:
         """Schedule, run one step, and decode the clips that are complete."""
         self._schedule()
         step = self._scheduler.schedule_step(self._streams)
-        if step.prefill is not None:
-            self._advance_alone(step.prefill, self._state.prefill)
+        if step.prefill:
+            self._compute(step.prefill, lambda: self._state.prefill(step.prefill))
         if step.decoding:
             self._step_batch(step.decoding)
         self._streams.hand_out(self._scheduler.running)
@@ -302,24 +304,38 @@ class Engine:
         self._streams.remove(self._finished)
 
     def _step_batch(self, clips: list[ClipState]) -> None:
-        """Sample the next tokens of clips, all of which fail if that fails."""
-        started_s = time.perf_counter()
-        try:
+        """Sample the next tokens of clips."""
+
+        def sample() -> None:
             if clips != self._batched:
                 self._state.set_clips(clips)
                 self._batched = clips
             self._state.step()
-        except Exception as error:  # such as out of memory: fails the batch, not waiting requests
+
+        if self._compute(clips, sample):
+            for clip in clips:
+                clip.steps_done += 1
+                clip.position += 1
+            self._report(len(clips))
+
+    def _compute(self, clips: list[ClipState], compute: Callable[[], None]) -> bool:
+        """Compute something for clips, which share its time, and all of which fail if it fails.
+
+        Waiting requests are not affected, by a lack of memory for example. Returns whether it
+        succeeded.
+        """
+        started_s = time.perf_counter()
+        try:
+            compute()
+        except Exception as error:
             self._finished |= {clip.request_id: clip.fail(error) for clip in clips}
             for clip in clips:
                 self._scheduler.finish(clip)
-            return
-        step_s = time.perf_counter() - started_s
+            return False
+        share_s = (time.perf_counter() - started_s) / len(clips)
         for clip in clips:
-            clip.steps_done += 1
-            clip.position += 1
-            clip.spent_s += step_s / len(clips)
-        self._report(len(clips))
+            clip.spent_s += share_s
+        return True
 
     def _schedule(self) -> None:
         """Drop aborted requests and start waiting ones."""
@@ -334,17 +350,7 @@ class Engine:
     def _begin(self, clip: ClipState, begin: Callable[[ClipState], None]) -> None:
         """Begin a window of a clip."""
         self._batched = []  # its rows are at another step
-        self._advance_alone(clip, begin)
-
-    def _advance_alone(self, clip: ClipState, advance: Callable[[ClipState], None]) -> None:
-        """Do what concerns one clip, which fails alone if that fails."""
-        started_s = time.perf_counter()
-        try:
-            advance(clip)
-        except Exception as error:
-            self._finished[clip.request_id] = clip.fail(error)
-            self._scheduler.finish(clip)
-        clip.spent_s += time.perf_counter() - started_s
+        self._compute([clip], lambda: begin(clip))
 
     def _decode(self, done: list[ClipState]) -> dict[int, Clip | Failure]:
         """Decode finished tokens to audio."""

@@ -35,15 +35,15 @@ class ScheduledStep:
 
     Attributes
     ----------
-    prefill : ClipState or None
-        Whose next chunk of given steps is computed.
+    prefill : list of ClipState
+        Whose next chunks of given steps are computed.
     decoding : list of ClipState
         Who samples the next tokens.
     listened : bool
         Whether a clip that can sample is listened to, so that the step has to be short.
     """
 
-    prefill: ClipState | None
+    prefill: list[ClipState]
     decoding: list[ClipState]
     listened: bool
 
@@ -62,6 +62,8 @@ class Scheduler:
     cache : KeyValueCache
     prompts : Prompts
     beginnings : Beginnings
+    prefill_clips : int
+        The most clips whose chunks are computed in one step.
 
     Attributes
     ----------
@@ -72,10 +74,15 @@ class Scheduler:
     """
 
     def __init__(
-        self, config: ModelConfig, cache: KeyValueCache, prompts: Prompts, beginnings: Beginnings
+        self,
+        config: ModelConfig,
+        cache: KeyValueCache,
+        prompts: Prompts,
+        beginnings: Beginnings,
+        prefill_clips: int,
     ) -> None:
         self._config, self._cache, self._prompts = config, cache, prompts
-        self._beginnings = beginnings
+        self._beginnings, self._prefill_clips = beginnings, prefill_clips
         self._waiting: deque[_Waiting] = deque()
         self._aborted: set[int] = set()
         self._added, self._adding = 0, threading.Lock()
@@ -158,7 +165,7 @@ class Scheduler:
         return started, failures
 
     def schedule_step(self, streamed: Container[int]) -> ScheduledStep:
-        """Decide what the running clips compute next: chunked prefill, one chunk a step.
+        """Decide what the running clips compute next: chunked prefill, a chunk of a clip a step.
 
         Prefill comes first, as a larger batch decodes faster. While a decoding clip is listened to,
         all that can decode do so in the same steps, so that its sound does not stop.
@@ -172,8 +179,9 @@ class Scheduler:
         decoding = [c for c in self.running if not c.is_prefilling and not c.ends_window]
         listened = any(clip.request_id in streamed for clip in decoding)
         if not prefilling:
-            return ScheduledStep(None, decoding, listened)
-        first = min(prefilling, key=lambda c: (c.request_id not in streamed, c.request_id))
+            return ScheduledStep([], decoding, listened)
+        prefilling.sort(key=lambda c: (c.request_id not in streamed, c.request_id))
+        first = prefilling[: self._prefill_clips]
         return ScheduledStep(first, decoding if listened else [], listened)
 
     def finish(self, clip: ClipState) -> None:

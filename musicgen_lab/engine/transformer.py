@@ -34,7 +34,15 @@ _NORM_EPS = 1e-5
 
 
 class Steps(Protocol):
-    """A device's implementation of the steps of a `Transformer`."""
+    """A device's implementation of the steps of a `Transformer`.
+
+    Attributes
+    ----------
+    prefill_clips : int
+        As in `Transformer`.
+    """
+
+    prefill_clips: int
 
     def __call__(self, rows: StepRows, cache: Tensor) -> Tensor:
         """Run one step, see `Transformer.step`."""
@@ -56,6 +64,11 @@ class Transformer:
         Where and in which precision to compute.
     rows : int
         The most rows that a step may have.
+
+    Attributes
+    ----------
+    prefill_clips : int
+        The most clips whose steps `prefill` should take at once.
     """
 
     def __init__(
@@ -74,6 +87,7 @@ class Transformer:
         make_cross_kv = make.linear if device.type == "cpu" else make.plain_linear
         self._cross_kv = [make_cross_kv(weight) for weight in weights]
         self._steps = _make_steps(config, tensors, device=device, dtype=dtype, rows=rows)
+        self.prefill_clips = self._steps.prefill_clips
         self._cache_dtype = cache_dtype(device, dtype)
 
     def make_cache(self, blocks: int, block_len: int) -> Tensor:
@@ -129,8 +143,8 @@ class Transformer:
 
         On the CPU they are bit for bit those of single steps. On a GPU the order of additions in
         attention is another one, so that in 16 bits the logits of the next step differ by their
-        rounding errors; as the steps of one call are always the same ones of one clip, that does
-        not depend on its company.
+        rounding errors. That does not depend on a clip's company: the kernels of a GPU give a row
+        the same bits beside any others, and torch's operations get the steps of one clip alone.
 
         Parameters
         ----------
@@ -160,6 +174,8 @@ def _make_steps(
 
 class TorchStep:
     """Steps in torch operations; the parameters are those of `Transformer`."""
+
+    prefill_clips = 1  # a CPU gains nothing by more, and a GPU's bits may depend on the number
 
     def __init__(
         self,

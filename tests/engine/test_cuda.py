@@ -308,7 +308,7 @@ def test_steps_at_once_differ_from_single_ones_by_rounding_alone(dtype, toleranc
         engine._schedule()
         state, (clip,) = engine._state, engine._scheduler.running
         while clip.is_prefilling:
-            state.prefill(clip)
+            state.prefill([clip])
         state.set_clips([clip])
         return engine.transformer.step(state._batch.rows, engine._cache.tensor).cpu()
 

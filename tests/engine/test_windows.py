@@ -199,13 +199,14 @@ def test_prefill_is_bit_for_bit_single_steps(mono_short, mixed_bag, alone, monke
     assert_same(by_seed(mono_short.engine.generate(mixed_bag)), alone)
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 64])
+@pytest.mark.parametrize(("chunk", "clips"), [(1, 1), (7, 3), (64, 1), (64, 8)])
 def test_chunks_of_any_size_beside_listened_clips_give_the_same_clips(
-    mono_short, mixed_bag, alone, monkeypatch, chunk
+    mono_short, mixed_bag, alone, monkeypatch, chunk, clips
 ):
     """The reference has every window's given steps in one chunk, and one clip at a time."""
-    monkeypatch.setattr(decode_state, "PREFILL_STEPS", chunk)
     engine, done = mono_short.engine, []
+    monkeypatch.setattr(decode_state, "PREFILL_STEPS", chunk)
+    monkeypatch.setattr(engine._scheduler, "_prefill_clips", clips)
     for number, request in enumerate(mixed_bag):
         engine.add_request(request, list[SoundChunk]().append if number % 2 else None)
         for _ in range(11):
@@ -217,11 +218,13 @@ def test_chunks_of_any_size_beside_listened_clips_give_the_same_clips(
 
 
 @pytest.mark.parametrize("listened", [True, False])
-def test_a_step_computes_one_chunk_and_a_listened_clip_goes_on(
-    mono_short, source, monkeypatch, listened
+@pytest.mark.parametrize(("clips", "rows"), [(1, [20, 20, 10, 20, 20, 10]), (2, [40, 40, 20])])
+def test_a_step_computes_a_chunk_of_some_clips_and_a_listened_clip_goes_on(
+    mono_short, source, monkeypatch, listened, clips, rows
 ):
-    monkeypatch.setattr(decode_state, "PREFILL_STEPS", 10)
     engine, chunks = mono_short.engine, []
+    monkeypatch.setattr(decode_state, "PREFILL_STEPS", 10)
+    monkeypatch.setattr(engine._scheduler, "_prefill_clips", clips)
     prefill = engine.transformer.prefill
     monkeypatch.setattr(
         engine.transformer,
@@ -234,12 +237,12 @@ def test_a_step_computes_one_chunk_and_a_listened_clip_goes_on(
         engine.add_request(sampled(seed=seed, begin_with=source))
 
     steps = []
-    for _ in range(6):
+    for _ in rows:
         engine.step()
         steps.append(engine.steps_done_of(first))
 
-    assert chunks == [20, 20, 10, 20, 20, 10]  # 25 given steps of two rows, clip by clip
-    assert steps == ([2, 3, 4, 5, 6, 7] if listened else [1] * 6)
+    assert chunks == rows  # 25 given steps of two rows of each clip
+    assert steps == ([*range(2, len(rows) + 2)] if listened else [1] * len(rows))
     while engine.steps_done < engine.steps_total:
         engine.step()
 
@@ -388,10 +391,11 @@ def test_a_clip_whose_next_window_fails_fails_alone(mono_short, alone, monkeypat
     state = mono_short.engine._state
     begin = getattr(state, stage)
 
-    def fail(clip):
+    def fail(begun):
+        clip = begun[0] if stage == "prefill" else begun
         if clip.request.seed == 9:
             raise RuntimeError("no memory for the next window")
-        begin(clip)
+        begin(begun)
 
     monkeypatch.setattr(state, stage, fail)
 

@@ -75,6 +75,8 @@ class TritonStep:
         The most rows that a step may have.
     """
 
+    prefill_clips = 4  # one clip's chunk takes as long to launch as to compute
+
     def __init__(
         self,
         config: ModelConfig,
