@@ -153,7 +153,7 @@ def _score(query: np.ndarray, keys: np.ndarray, scores: np.ndarray) -> None:
 
 @_called_by_kernels
 def _power_of_2(x: np.float32) -> np.float32:
-    """Return 2 ** x for x from -0.5 to 0.5, within 2e-7."""
+    """Return 2 ** x for x from -0.5 to 0.5, within 3e-7."""
     power = np.float32(1.5403530e-4)
     power = power * x + np.float32(1.3333558e-3)
     power = power * x + np.float32(9.6181291e-3)

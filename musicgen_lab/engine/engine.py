@@ -73,7 +73,7 @@ class Engine:
     provenance : Provenance
         Of every clip made here.
     on_progress : callable or None
-        Called after every step with the number of clips in it.
+        Called after every step that samples tokens, with the number of clips in it.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Clip | Failure]:
-        """Run one step of every running clip, and return those that are finished.
+        """Run the next step of the running clips, and return those that are finished.
 
         Returns
         -------
@@ -256,7 +256,7 @@ class Engine:
         source, mine, more = iter(requests), set[int](), True
         first = list(itertools.islice(source, self.max_clips + 1))
         source = itertools.chain(first, source)
-        stagger = 0.0  # steps between two starts
+        stagger = 0.0  # steps that sample tokens between two starts
         if len(first) > self.max_clips and self.transformer.device.type != "cuda":
             shortest = min(self.count_steps(request) for request in first)
             stagger = STAGGERED_SHARE * shortest / self.max_clips
@@ -266,17 +266,18 @@ class Engine:
                 while (
                     more
                     and self._scheduler.unfinished < self.max_clips
-                    and (started >= self.max_clips or started * stagger <= steps)
+                    and (not mine or started >= self.max_clips or started * stagger <= steps)
                 ):
                     request = next(source, None)
                     more = request is not None
                     if request is not None:
                         mine.add(self._add_owned(request))
                         started += 1
+                before = self._steps_done
                 for request_id, result in self._step_for(mine):
                     mine.remove(request_id)
                     yield result
-                steps += 1
+                steps += self._steps_done > before  # prefill alone brings no clip further
         finally:
             for request_id in mine:  # the caller stopped iterating
                 self.abort(request_id)

@@ -1,4 +1,4 @@
-"""`Scheduler`: waiting and running requests, and when a waiting request starts."""
+"""`Scheduler`: when a waiting request starts, and what the running ones compute in a step."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from musicgen_lab.clip import Clip, Failure
-from musicgen_lab.engine import device
+from musicgen_lab.engine import decode_state, device
 from musicgen_lab.engine.capacity import BESIDE_BYTES, CACHE_SHARE, block_bytes, weight_bytes
 from musicgen_lab.engine.device import choose_capacity
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import InvalidRequest
-from tests.support.cases import PROMPTS, sampled
+from tests.support.cases import PROMPTS, codes_source, sampled, tokens_of
 
 
 @pytest.fixture
@@ -83,6 +83,19 @@ def test_of_many_equal_clips_some_are_finished_when_a_sixth_of_the_sound_is_made
     else:
         assert finished_at[0] < in_all * 30 / 200
         assert finished_at[0] < finished_at[1] < finished_at[2]
+
+
+def test_equal_clips_with_long_prefill_finish_one_after_another_too(engine, monkeypatch):
+    given = codes_source(engine, tokens_of(engine, sampled(seed=9))[:, :25])
+    monkeypatch.setattr(decode_state, "PREFILL_STEPS", 1)
+    requests = [sampled(seed=seed, begin_with=given) for seed in range(20)]
+    steps, finished_at = [], []
+    engine.on_progress = steps.append
+
+    for _ in itertools.islice(engine.generate(requests), 3):
+        finished_at.append(len(steps))
+
+    assert finished_at[0] < finished_at[1] < finished_at[2]
 
 
 def test_the_time_of_a_step_is_shared_by_the_clips_in_it(engine):
