@@ -35,6 +35,10 @@ class SteppedEngine(Protocol):
     codebook_size: int
     provenance: Provenance
 
+    @property
+    def steps_done(self) -> int:
+        """Total steps of all requests so far, without those whose tokens were given."""
+
     def add_request(self, request: GenerationRequest, on_chunk: OnChunk | None = None, /) -> int:
         """Queue a request and return its id; from any thread."""
 
@@ -132,7 +136,7 @@ class EngineWorker(SubmittedStreams):
         return [self._engine.read_prompt(prompt) for prompt in prompts]
 
     def estimate_s(self, requests: Sequence[GenerationRequest]) -> float | None:
-        """Return the estimated seconds for these requests, from the mean time of a step so far."""
+        """Return the estimated seconds for these requests, from the time of all steps so far."""
         if not requests:
             return 0.0
         if not self._steps:
@@ -250,7 +254,7 @@ class EngineWorker(SubmittedStreams):
             self._hand_over(results)
 
     def _step(self) -> list[Result]:
-        started_s = time.perf_counter()
+        started_s, steps_before = time.perf_counter(), self._engine.steps_done
         try:
             results = self._engine.step()
         except Exception as error:  # of the engine as a whole: no caller may wait forever
@@ -261,7 +265,7 @@ class EngineWorker(SubmittedStreams):
             return [Failure.from_error(making.request, error) for making in in_flight]
         with self._changed:
             self._busy_s += time.perf_counter() - started_s
-            self._steps += 1
+            self._steps += self._engine.steps_done > steps_before
             self._made += len(results)
         return results
 

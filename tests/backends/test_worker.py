@@ -1,17 +1,20 @@
 """An engine stepped by a thread of its own, with the embedded model: real steps."""
 
+import itertools
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from musicgen_lab.backends import worker as worker_module
 from musicgen_lab.backends.submitting import Closing, EngineLost
 from musicgen_lab.backends.worker import EngineWorker
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.request import GenerationRequest
 from tests.support.demo_engine import open_demo, open_engine
-from tests.support.sine_engine import SineEngine, sine_worker
+from tests.support.sine_engine import STEPS, SineEngine, sine_worker
 from tests.support.sines import MODEL
 
 
@@ -83,6 +86,20 @@ def test_another_model_is_refused_and_its_own_name_is_enough(demo):
     assert ask(demo, model="demo").model == demo.model
     with pytest.raises(ModelUnavailable, match="serves demo@"):
         ask(demo, model="facebook/musicgen-large")
+
+
+def test_an_estimate_counts_the_time_of_prefill_but_not_its_steps(monkeypatch):
+    clock = itertools.count()  # every step takes a second
+    monkeypatch.setattr(worker_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    engine = SineEngine()
+    steps = itertools.chain([list, list, list], itertools.repeat(engine.step))
+    engine.step = lambda: next(steps)()
+    worker = sine_worker(engine)
+
+    assert isinstance(worker.submit(ask(worker)).result(), Clip)
+
+    assert worker.estimate_s([ask(worker)]) == STEPS * (1 + 3)
+    worker.close()
 
 
 class GatedEngine(SineEngine):

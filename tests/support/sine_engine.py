@@ -23,7 +23,7 @@ class SineEngine:
 
     def __init__(self, *, max_clips=1, failures=1_000_000):
         self.max_clips, self.failures, self.made = max_clips, failures, []
-        self._ids, self._waiting = itertools.count(), {}
+        self._ids, self._waiting, self.steps_done = itertools.count(), {}, 0
 
     def add_request(self, request, on_chunk=None):
         request_id = next(self._ids)
@@ -49,6 +49,7 @@ class SineEngine:
 
     def step(self):
         taken = [self._waiting.pop(i) for i in list(self._waiting)[: self.max_clips]]
+        self.steps_done += len(taken)
         for request, on_chunk in filter(None, taken):
             if on_chunk is not None and request.prompt != "fail at once":
                 self.hand_out(request, on_chunk)
