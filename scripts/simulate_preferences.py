@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,13 +22,15 @@ import pandas as pd
 from musicgen_lab.listening.blind.pairs import candidate_pairs, choose_pair
 from musicgen_lab.stats.bradley_terry import Design, Strengths
 from musicgen_lab.stats.effects import main_effects
-from musicgen_lab.stats.preferences import FEWEST_LISTENERS, PREFERENCE
+from musicgen_lab.stats.preferences import FEWEST_LISTENERS, PREFERENCE, by_active_rater
 from musicgen_lab.stats.ratings import MeanRatings
 
 ALPHA = 0.05
 PARAMETERS = ("temperature", "cfg_coef", "top_k")
 POINTS = 10
 """Points of a rating for one unit of strength."""
+FEW = 3
+"""Answers of a listener who gives few."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Setting:
     busiest : bool
         Whether the first listener gives these answers, the second half as many, and the others a
         quarter.
+    passing : int
+        How many further listeners give three answers each.
     rated : bool
         Whether clips are rated and not compared.
     scales : float
@@ -78,6 +84,7 @@ class Setting:
     side: float = 0.0
     active: bool = True
     busiest: bool = False
+    passing: int = 0
     rated: bool = False
     scales: float = 0.0
     middle: float = 50.0
@@ -95,6 +102,7 @@ class Setting:
         parts += [f"first side favoured by {self.side:g}"] if self.side else []
         parts += ["random pairs"] if not self.active else []
         parts += ["half and a quarter as many from others"] if self.busiest else []
+        parts += [f"{FEW} from {self.passing} others"] if self.passing else []
         parts += ["scales differ"] if self.scales else []
         parts += ["half of the ratings at 100"] if self.middle == 100 else []
         parts += [f"multiples of {self.steps}"] if self.steps > 1 else []
@@ -119,7 +127,8 @@ def study(setting: Setting, effect: float, rng: np.random.Generator) -> pd.DataF
     steps = frame[[*names]].to_numpy(float) / (np.array(setting.levels) - 1)
     clips = len(frame)
     common = effect * steps[:, 0] + setting.clips * rng.normal(size=clips)
-    tastes = setting.tastes * rng.normal(size=(setting.listeners, len(names)))
+    listeners = setting.listeners + setting.passing
+    tastes = setting.tastes * rng.normal(size=(listeners, len(names)))
     strengths = common + tastes @ steps.T
     strengths = strengths + setting.own * rng.normal(size=strengths.shape)
     fit: Strengths | MeanRatings
@@ -132,17 +141,20 @@ def study(setting: Setting, effect: float, rng: np.random.Generator) -> pd.DataF
         fit = Strengths.fit(pairs, scores, clips, raters)
         judged = np.isin(np.arange(clips), pairs)
     frame[PREFERENCE] = np.where(judged, fit.value, np.nan)
-    by_rater = np.where(judged, fit.by_rater, 0.0)
+    counts = np.array([answers_of(setting, listener) for listener in range(listeners)])
+    by_rater, active = by_active_rater(np.where(judged, fit.by_rater, 0.0), counts)
     return main_effects(
         frame,
         names,
         [PREFERENCE],
-        by_rater=by_rater if setting.listeners >= FEWEST_LISTENERS else None,
+        by_rater=by_rater if active >= FEWEST_LISTENERS else None,
     )
 
 
 def answers_of(setting: Setting, listener: int) -> int:
     """Return how many answers a listener gives."""
+    if listener >= setting.listeners:
+        return FEW
     return setting.answers // (min(4, 2**listener) if setting.busiest else 1)
 
 
@@ -237,6 +249,7 @@ SETTINGS = (
     *(Setting((3, 3), 6, listeners, 40) for listeners in (2, 4, 5)),
     *(Setting((3, 3), 6, 5, 40, tastes=tastes) for tastes in (1.0, 3.0, 6.0)),
     Setting((3, 3), 6, 5, 80, tastes=3.0, busiest=True),
+    Setting((3, 3), 6, 5, 40, tastes=3.0, passing=30),
     Setting((3, 3), 6, 8, 40, tastes=3.0),
     Setting((2,), 4, 5, 28, tastes=2.0),
 )
@@ -255,6 +268,7 @@ RATED = (
     *(Setting((3, 3), 6, 5, 30, rated=True, tastes=tastes) for tastes in (1.0, 3.0, 6.0)),
     Setting((3, 3), 6, 5, 10, rated=True, tastes=3.0),
     Setting((3, 3), 6, 5, 54, rated=True, tastes=3.0, scales=0.7, busiest=True),
+    Setting((3, 3), 6, 5, 54, rated=True, tastes=3.0, passing=30),
     Setting((3, 3), 6, 8, 30, rated=True, tastes=3.0),
     Setting((2,), 4, 5, 8, rated=True, tastes=3.0),
 )
@@ -274,11 +288,23 @@ RATED_POWERS = (
 )
 
 
-def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> None:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table in Markdown, each row when it is there."""
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)
+    print()
+
+
+def false_row(setting: Setting, number: int) -> Sequence[str]:
+    """Return a row of a table of tests without an effect."""
+    return str(setting), f"{false_claims(setting, number):.1%}"
+
+
+def power_row(setting: Setting, effect: float, number: int) -> Sequence[str]:
+    """Return a row of a table of tests with an effect."""
+    it = power(setting, effect, number)
+    return str(setting), f"{it.found:.2f}", f"{it.estimate:.2f}", f"{it.covered:.0%}"
 
 
 def main() -> None:
@@ -286,23 +312,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=400, help="Of each kind without effect.")
     parser.add_argument("--effect", type=float, default=1.5, help="In log-odds.")
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     number, effect = options.studies, options.effect
-    for without, with_effect in ((SETTINGS, POWERS), (RATED, RATED_POWERS)):
+    without = partial(false_row, number=number)
+    with_effect = partial(power_row, effect=effect, number=number // 4)
+    columns = "Found", "Mean estimate", "Intervals that hold it"
+    with ProcessPoolExecutor(options.processes) as pool:
+        table(["Tests without an effect", "Claim one"], pool.map(without, SETTINGS))
+        table([f"Effect of {effect:g}", *columns], pool.map(with_effect, POWERS))
+        table(["Ratings without an effect", "Claim one"], pool.map(without, RATED))
         table(
-            ["Tests without an effect", "Claim one"],
-            ((str(setting), f"{false_claims(setting, number):.1%}") for setting in without),
+            [f"Effect of {POINTS * effect:g} points", *columns],
+            pool.map(with_effect, RATED_POWERS),
         )
-        print()
-        table(
-            [f"Effect of {effect:g}", "Found", "Mean estimate", "Intervals that hold it"],
-            (
-                (str(setting), f"{it.found:.2f}", f"{it.estimate:.2f}", f"{it.covered:.0%}")
-                for setting in with_effect
-                for it in [power(setting, effect, number // 4)]
-            ),
-        )
-        print()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def preferences(table: RunTable, features: Sequence[str] | None = None) -> HTML:
     table : RunTable
     features : sequence of str, optional
         The features that may go with being preferred; see
-        `musicgen_lab.analysis.features.chosen_features`.
+        `musicgen_lab.analysis.features.averaged_features`.
 
     Returns
     -------
@@ -188,10 +188,16 @@ def abx_sentence(row: Mapping[str, Any]) -> str:
 def feature_sentence(row: Mapping[str, Any]) -> str:
     """Say in a sentence that a feature goes with being preferred."""
     rho, low, high = (signed(float(row[name]), 2) for name in ("rho", "low", "high"))
-    more = "higher" if row["rho"] > 0 else "lower"
+    feature, rises = NAMED_FEATURES[row["parameter"]], row["rho"] > 0
+    what = mid_sentence(feature.label)
+    what = (
+        f"are {'more' if rises else 'less'} often {what}"
+        if feature.kind == "yes or no"
+        else f"have a {'higher' if rises else 'lower'} {what}"
+    )
     return (
-        f"Preferred clips have a {more} {mid_sentence(NAMED_FEATURES[row['parameter']].label)}: "
-        f"rank correlation {rho} (95% interval {low} to {high}, {row['clips']} clips)."
+        f"Preferred clips {what}: rank correlation {rho} (95% interval {low} to {high}, "
+        f"{row['clips']} clips)."
     )
 
 
@@ -232,8 +238,9 @@ def _scope(study: PreferenceStudy) -> Iterator[str]:
     effects = study.effects
     if not effects.empty and not effects["general"].all():
         yield (
-            f"With fewer than {FEWEST_LISTENERS} listeners, and for random designs, claims are of "
-            "these listeners alone."
+            f"With fewer than {FEWEST_LISTENERS} listeners who each gave at least a quarter as "
+            "many answers as the busiest, and for random designs, claims are of these listeners "
+            "alone."
         )
 
 

@@ -140,10 +140,8 @@ class Comparison:
         names = averaged_features(features)
         frames = []
         for index, (run, side) in enumerate(((self.a, "a"), (self.b, "b"))):
-            frame, keys = (
-                with_run_features(run, names).frame,
-                [getattr(p, side) for p in self.pairs],
-            )
+            frame = with_run_features(run, names).frame
+            keys = [getattr(pair, side) for pair in self.pairs]
             frames.append(frame[frame["key"].isin(keys)].assign(**{RUN: index}))
         both = pd.concat(frames, ignore_index=True)
         by_source = "begin_with" in self.a.swept and "seed" not in self.a.swept

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from musicgen_lab.analysis.features import NUMBERS, chosen_features
+from musicgen_lab.analysis.features import averaged_features
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.runs.answers import AbxAnswer, Answer, PairAnswer, RatingAnswer
 from musicgen_lab.runs.run_table import RunTable
@@ -49,8 +49,8 @@ class Liking:
         NaN for clips that nobody judged.
     listeners : tuple of str
         Who judged them.
-    by_listener : np.ndarray [shape=(listeners, clips)]
-        By how much each listener changes the values.
+    by_listener : np.ndarray [shape=(active or active + 1, clips)]
+        By how much each active listener changes the values, then all others together.
     answers : int
     active : int
         How many listeners gave at least a quarter as many answers as the one who gave most.
@@ -180,11 +180,11 @@ class PreferenceStudy:
         Parameters
         ----------
         names : sequence of str, optional
-            The features; see `musicgen_lab.analysis.features.chosen_features`.
+            The features; see `musicgen_lab.analysis.features.averaged_features`.
         """
         import pandas as pd
 
-        numbers = [name for name in chosen_features(names) if name in NUMBERS]
+        numbers = averaged_features(names)
         if PREFERENCE not in self.liking or not numbers:
             return pd.DataFrame()
         frame = with_run_features(self.table, numbers).frame
@@ -279,8 +279,8 @@ class PreferenceStudy:
         )
         compared = np.isin(recordings, pairs)
         value = np.where(compared, strengths.value[recordings], np.nan)
-        by_listener = np.where(compared, strengths.by_rater[:, recordings], 0.0)
-        active = _count_active(np.bincount(raters))
+        changes = np.where(compared, strengths.by_rater[:, recordings], 0.0)
+        by_listener, active = by_active_rater(changes, np.bincount(raters))
         return Liking(value, tuple(listeners), by_listener, len(answers), active)
 
     def _mean_rating(self, rated: Sequence[tuple[str, str, float]]) -> Liking:
@@ -295,8 +295,9 @@ class PreferenceStudy:
         fit = MeanRatings.fit(means.to_numpy(float))
         judged = means.notna().any().to_numpy()[recordings]
         value = np.where(judged, fit.value[recordings], np.nan)
-        by_listener = np.where(judged, fit.by_rater[:, recordings], 0.0)
-        active = _count_active(frame["listener"].value_counts().to_numpy())
+        changes = np.where(judged, fit.by_rater[:, recordings], 0.0)
+        counts = frame["listener"].value_counts().reindex(means.index).to_numpy()
+        by_listener, active = by_active_rater(changes, counts)
         return Liking(value, tuple(map(str, means.index)), by_listener, len(rated), active)
 
     def _recordings(self) -> tuple[Array, dict[str, int]]:
@@ -340,9 +341,30 @@ class PreferenceStudy:
         }
 
 
-def _count_active(answers: np.ndarray[Any, Any]) -> int:
-    """Return how many of the counts are at least a quarter of the largest."""
-    return int(np.sum(answers >= answers.max() / 4))
+def by_active_rater(changes: Array, answers: np.ndarray[Any, Any]) -> tuple[Array, int]:
+    """Take those listeners for one who gave less than a quarter as many answers as the busiest.
+
+    Each of them changes next to nothing, so that as replicates they would make the variance
+    between listeners seem better known than it is.
+
+    Parameters
+    ----------
+    changes : np.ndarray [shape=(raters, clips)]
+        By how much each listener changes the clips' values.
+    answers : np.ndarray [shape=(raters,)]
+        How many each one gave.
+
+    Returns
+    -------
+    by_rater : np.ndarray [shape=(active or active + 1, clips)]
+    active : int
+        How many gave at least a quarter.
+    """
+    is_active = answers >= answers.max() / 4
+    rows, others = changes[is_active], changes[~is_active]
+    if len(others):
+        rows = np.vstack([rows, others.sum(axis=0)])
+    return rows, int(is_active.sum())
 
 
 def clips_of(answer: Answer) -> Iterator[str]:

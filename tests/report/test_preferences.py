@@ -103,6 +103,8 @@ def test_a_feature_that_goes_with_preference_is_said_as_a_correlation():
         "Preferred clips have a lower brightness: rank correlation −0.50 (95% interval −0.70 to "
         "−0.20, 54 clips)."
     )
+    silent = feature_sentence(row | {"parameter": "is_silent", "clips": 54})
+    assert silent.startswith("Preferred clips are less often silent: rank correlation −0.50 ")
 
 
 @pytest.fixture

@@ -152,6 +152,24 @@ def test_it_is_not_said_of_listeners_in_general_where_one_gave_nearly_all_answer
     assert (row["listeners"], row["general"]) == (5, False)
 
 
+def test_listeners_who_answered_little_are_one_replicate_together(run):
+    compare(run, ["Ada", "Bo", "Cy", "Di", "Ed"], cool)
+    passing = [f"visitor {number}" for number in range(12)]
+    compare(run, passing, cool, answers=2, seed=1)
+    keys = list(RunTable.of(run).rows["key"])
+    for name in ["Ada", *passing, "Bo", "Cy", "Di", "Ed"]:
+        for number, clip in enumerate(keys[: 2 if name in passing else 20]):
+            quality = 10 + 80 * number if name in passing else 50
+            rating = {"clip": clip, "quality": quality, "fit": None}
+            run.answers.append(answer(RatingAnswer, listener=name, **rating))
+    liking = PreferenceStudy.of(RunTable.of(run)).liking
+    for each in liking.values():
+        assert (len(each.listeners), each.active) == (17, 5)
+        assert each.by_listener.shape == (6, 24)
+    changes = liking["quality"].by_listener
+    assert (changes[:, 1] - changes[:, 0] > 0).tolist() == [False] * 5 + [True]
+
+
 def test_ratings_are_compared_within_listeners(run):
     """One uses the upper end of the scale and one the lower; both rate cool clips higher."""
     rng = np.random.default_rng(0)
@@ -174,6 +192,14 @@ def test_features_that_go_with_being_preferred_are_named(run):
     row = study.features(["spectral_centroid_hz", "silence_ratio"]).set_index("parameter")
     row = row.loc["spectral_centroid_hz"]
     assert row["significant"] and row["rho"] < -0.4 and row["high"] < 0
+
+
+def test_every_feature_that_is_no_text_is_correlated_with_being_preferred(run):
+    compare(run, ["Ada"], cool)
+    names = ["diversity_db", "is_silent", "key_estimate", "spectral_centroid_hz"]
+    table = PreferenceStudy.of(RunTable.of(run)).features(names)
+    assert list(table["parameter"]) == ["diversity_db", "is_silent", "spectral_centroid_hz"]
+    assert table["rho"].notna().tolist() == [True, False, True]  # no clip is silent
 
 
 def test_a_listener_who_always_prefers_the_first_one_is_told_apart(run):
