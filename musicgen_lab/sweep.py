@@ -170,13 +170,14 @@ class Sweep:
                     field=name,
                     value=number,
                 )
-        _check_size(n * replicates)
         if not isinstance(seed, numbers.Integral) or seed < 0:
             raise InvalidRequest(
                 f"seed, of the design, must be a whole number of 0 or more, got {seed!r}",
                 field="seed",
                 value=seed,
             )
+        n, replicates, seed = int(n), int(replicates), int(seed)  # NumPy's are not JSON
+        _check_size(n * replicates)
         space: dict[str, Any] = {
             name: tuple(map(plain_number, given))
             if isinstance(given, tuple)
@@ -473,11 +474,7 @@ def _values(name: str, given: Any) -> list[Any]:
     """Return the values of a field: one, or those of a list, range or array."""
     if name not in REQUEST_FIELDS:
         raise unknown_field(name, given)
-    if name == "seed" and given is None:
-        raise InvalidRequest(
-            "a sweep needs seeds to find its clips again; give numbers, or leave seed out for 0",
-            field="seed",
-        )
+    given = plain_number(given)
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         given = [given]
     if isinstance(given, set | frozenset | Mapping):
@@ -499,6 +496,11 @@ def _values(name: str, given: Any) -> list[Any]:
 
 def _value(name: str, given: Any) -> Any:
     """Return a value of a field as a request takes it: a source for a path, a plain number."""
+    if name == "seed" and given is None:
+        raise InvalidRequest(
+            "a sweep needs seeds to find its clips again; give numbers, or leave seed out for 0",
+            field="seed",
+        )
     if name != "begin_with" or given is None:
         return plain_number(given)
     return open_source(given) if isinstance(given, str | Path | Source) else given

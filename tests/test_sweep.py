@@ -103,6 +103,7 @@ def test_any_field_can_be_swept():
         ({"temperature": np.ones((2, 2))}, "a flat list"),
         ({"negative_prompt": b"drums"}, "negative_prompt must be text of up to 1,000 characters"),
         ({"seed": None}, "needs seeds to find its clips again"),
+        ({"seed": [0, None]}, "needs seeds to find its clips again"),
         ({"cfg_coeff": [1, 2]}, "did you mean cfg_coef?"),
         ({"seed": range(1_000_001)}, "up to 1,000,000 clips, got 1,000,001"),
     ],
@@ -132,9 +133,17 @@ def test_a_random_design_is_reproducible_and_stays_within_its_ranges():
     assert {request.seed for request in sweep.requests} == {0, 1}
 
 
-def test_the_ends_of_a_range_may_be_numpys():
-    sweep = Sweep.sample(5, prompt=GUITAR, temperature=(np.float32(0.7), np.int64(2)))
+def test_every_number_of_a_random_design_may_be_numpys():
+    sweep = Sweep.sample(
+        np.int64(5),
+        seed=np.uint8(3),
+        replicates=np.int64(2),
+        prompt=GUITAR,
+        temperature=(np.float32(0.7), np.int64(2)),
+        cfg_coef=np.array(3.0),
+    )
     assert sweep.design["fields"]["temperature"] == {"low": 0.7, "high": 2}
+    assert sweep.design["fields"]["cfg_coef"] == [3.0]
     json.dumps(sweep.design)
 
 
@@ -183,6 +192,7 @@ def test_rows_are_combinations_made_with_every_combination_of_the_other_fields()
         ([{"prompt": "a"}], {"prompt": "b"}, "prompt is in the rows already"),
         ([{"cfg_coef": 3}], {}, "prompt is required"),
         ([{"prompt": "a", "top_p": 2}], {}, "top_p must be a number from 0 to 1, got 2"),
+        ([{"prompt": "a", "seed": None}], {}, "needs seeds to find its clips again"),
     ],
 )
 def test_rows_that_make_no_sweep_are_refused(rows, fields, message):

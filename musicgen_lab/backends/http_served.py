@@ -25,16 +25,16 @@ class Served:
         For messages.
     codebook_sizes : dict of str to int
         By model, "name@revision", the default one first.
-    duration_max_s : float
+    duration_max_s : int or float
         Of a clip.
-    source_max_bytes : float
+    source_max_bytes : int or float
         Of a sound to begin with.
     """
 
     host: str
     codebook_sizes: dict[str, int]
-    duration_max_s: float
-    source_max_bytes: float
+    duration_max_s: int | float
+    source_max_bytes: int | float
 
     @classmethod
     def read(cls, body: dict[str, Any], host: str) -> Served:
@@ -88,8 +88,8 @@ class Served:
             )
 
 
-def _limit(body: dict[str, Any], name: str, default: float) -> float:
+def _limit(body: dict[str, Any], name: str, default: int | float) -> int | float:
     """Return a limit of a service, which may be of an earlier version that does not name it."""
     value = body.get(name, default)
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    return float(value) if is_number else default
+    return value if is_number else default

@@ -144,8 +144,10 @@ class ModalBackend(SubmittedStreams):
         Raises
         ------
         BackendUnavailable
-            When Modal cannot be reached, or the answer cannot be read.
+            When Modal cannot be reached, the app was deployed from a version without this, or the
+            answer cannot be read.
         """
+        self._about()  # raises where there is no app at all
         function = self._read_prompts or self._function(READ_PROMPTS)
         answer = self._call(function, model, list(prompts))
         return None if answer is None else unpack_prompts(answer, len(prompts))
@@ -295,6 +297,7 @@ class ModalBackend(SubmittedStreams):
 
     def _call(self, function: Any, *arguments: Any) -> Any:
         """Return what a function of the app returns, which starts no GPU."""
+        from modal.exception import NotFoundError
 
         async def call() -> Any:
             return await function.remote.aio(*arguments)
@@ -302,9 +305,14 @@ class ModalBackend(SubmittedStreams):
         try:
             return self._loop.wait(call())
         except Exception as error:
+            if isinstance(error, NotFoundError) and self._known_about is not None:
+                raise BackendUnavailable(
+                    f"the app {self._app!r} was deployed from another version and lacks a function "
+                    "that this one calls; deploy it again: `modal deploy service/app.py`"
+                ) from error
             self.raise_unavailable(error)
             raise BackendUnavailable(
-                f"the app {self._app!r} could not say what it serves "
+                f"the app {self._app!r} did not answer "
                 f"({': '.join(describe_failure(error))}); see `modal app logs {self._app}`"
             ) from error
 

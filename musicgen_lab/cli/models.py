@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import click
+
+from musicgen_lab.errors import ModelUnavailable, MusicGenLabWarning
 
 
 @click.group()
@@ -14,12 +17,21 @@ def models() -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """List the models on this machine, with size and licence."""
+    """List the models on this machine, with size and licence.
+
+    A damaged one is a warning instead; `models verify` compares every byte of one.
+    """
+    from musicgen_lab.models.checksums import check_headers
     from musicgen_lab.models.locate import prepared_models
 
     for source in prepared_models():
-        config, folder = source.config(), source.prepared
-        assert config is not None and folder is not None
+        try:
+            config, folder = source.config(), source.prepared
+            assert config is not None and folder is not None
+            check_headers(folder)
+        except ModelUnavailable as error:
+            warnings.warn(str(error), MusicGenLabWarning, stacklevel=1)
+            continue
         size = f"{config.parameters / 1e6:,.1f} M parameters, {megabytes(folder):,.1f} MB"
         click.echo(f"{source.identity:<50}  {size:<36}  {config.license}")
 
@@ -28,7 +40,6 @@ def list_models() -> None:
 @click.argument("model")
 def info(model: str) -> None:
     """Describe a model on this machine, by name or by its folder."""
-    from musicgen_lab.errors import ModelUnavailable
     from musicgen_lab.models.locate import locate
 
     source = locate(model)
@@ -80,7 +91,6 @@ def verify(model: str) -> None:
 
     Opening a model compares sizes and headers alone.
     """
-    from musicgen_lab.errors import ModelUnavailable
     from musicgen_lab.models.checksums import verify as verify_folder
     from musicgen_lab.models.locate import locate
 

@@ -33,9 +33,17 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     ------
     InvalidRequest
         When it cannot be read, a column is no field of a request or there twice, or a row has too
-        many cells.
+        many cells, or one of over 131,072 characters.
     """
-    text = _read(path)
+    try:
+        return _parse_rows(path, _read(path))
+    except csv.Error as error:
+        raise InvalidRequest(
+            f"{path} is no CSV file: {error}; look for a double quote that is not closed"
+        ) from None
+
+
+def _parse_rows(path: Path, text: str) -> list[dict[str, Any]]:
     heading = text.lstrip().partition("\n")[0]
     delimiter = ";" if ";" in heading and "," not in heading else ","  # as spreadsheets write it
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)

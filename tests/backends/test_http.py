@@ -500,7 +500,7 @@ def test_what_a_service_would_refuse_is_refused_before_anything_is_sent(connect)
         backend = connect(address)
         with pytest.raises(InvalidRequest, match=r"at most the 30 s that 127.* makes, got 31"):
             make(backend, duration=31)
-        with pytest.raises(InvalidRequest, match=r"hum.wav has 128,044 bytes, and .* takes 1,000"):
+        with pytest.raises(InvalidRequest, match=r"hum.wav has 128,044 bytes, and .* takes 1,000;"):
             make(backend, begin_with=hum(), duration=3)
     with serving(sine_worker(), settings=WebSettings(duration_max_s=60)) as address:
         assert make(connect(address), duration=60).duration_s == 60

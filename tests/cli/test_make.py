@@ -61,6 +61,7 @@ def test_a_csv_file_has_a_combination_a_row(run, tmp_path, monkeypatch, text):
         ("a.csv", "prompt,prompt\nx,y\n", "the column prompt twice"),
         ("a.csv", "prompt,cfg_coef\nx,3\n", "cfg_coef is in the rows already"),
         ("a.csv", 'prompt,temperature\nx,"0,7"\n', "with a decimal point it is 0.7"),
+        ("a.csv", 'prompt\n"x\n' + "y\n" * 70_000, "a double quote that is not closed"),
     ],
 )
 def test_a_file_of_prompts_that_makes_no_sense_is_refused(run, tmp_path, name, text, message):

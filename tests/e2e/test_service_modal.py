@@ -117,6 +117,19 @@ def test_what_the_model_does_not_read_is_known_before_a_gpu_is_started(server, b
     assert len(clips_sent(server)) == clips
 
 
+def test_an_app_without_a_function_of_this_version_is_to_be_deployed_again(
+    server, backend, monkeypatch
+):
+    (app,) = (app for app in server.servicer.apps.values() if app.published)
+    monkeypatch.delitem(app.functions, "read_prompts")
+    with pytest.raises(BackendUnavailable) as error:
+        Sweep(prompt=PROMPT, duration=1).plan(backend)
+    assert str(error.value) == (
+        "the app 'musicgen' was deployed from another version and lacks a function that this one "
+        "calls; deploy it again: `modal deploy service/app.py`"
+    )
+
+
 def test_a_sound_that_the_app_may_have_forgotten_is_sent_again(server, backend, monkeypatch):
     request = backend.resolve(
         GenerationRequest(prompt=PROMPT, begin_with=hum(1.1), duration=2, seed=0)

@@ -189,6 +189,17 @@ def test_a_service_with_no_list_of_models_is_told_from_one_of_ours(models):
         backend.close()
 
 
+@pytest.mark.parametrize("longest", [10**400, -1, True, "30", None, [30]])
+def test_a_longest_clip_that_cannot_be_is_no_error(longest):
+    app = FastAPI()
+    app.state.backend = sine_worker()
+    app.get("/models")(lambda: {"format": FORMAT, "models": [MODEL], "duration_max_s": longest})
+    with running(app) as address:
+        backend = HttpBackend(address)
+        assert backend.resolve(GenerationRequest(prompt="x", duration=30)).model == MODEL
+        backend.close()
+
+
 @pytest.mark.parametrize("sizes", [None, MEGABYTE, {MODEL: 0}, {MODEL: True}, {MODEL: 1e9}])
 def test_a_size_of_codebooks_that_cannot_be_is_not_known(sizes):
     app = FastAPI()
