@@ -122,7 +122,7 @@ def prepare(model: str = settings.models[0]) -> str:
 
     volume.reload()
     try:
-        folder = prepare_model(locate(model), on_stage=print)
+        folder = prepare_model(locate(model), verified=True, on_stage=print)
     except ModelUnavailable as error:
         raise RuntimeError(str(error)) from None  # a class that every caller has
     volume.commit()

@@ -76,12 +76,13 @@ def info(model: str) -> None:
 def prepare(source: str, out: Path | None) -> None:
     """Convert a checkpoint into a model folder.
 
-    SOURCE is a Hub id, or a folder in audiocraft's or transformers' format.
+    SOURCE is a Hub id, or a folder in audiocraft's or transformers' format. A model that was
+    prepared before is verified, and made again if it is damaged.
     """
     from musicgen_lab.conversion.prepare import prepare as prepare_model
     from musicgen_lab.models.locate import locate
 
-    click.echo(prepare_model(locate(source), out))
+    click.echo(prepare_model(locate(source), out, verified=True))
 
 
 @models.command()

@@ -7,11 +7,14 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.machine_lock import machine_lock
+from musicgen_lab.models.checksums import verify
 from musicgen_lab.models.locate import REVISION_DIGITS, ModelSource
 
 STALE_S = 24 * 3600.0  # an unfinished folder of that age is no longer being written
@@ -21,6 +24,7 @@ def prepare(
     source: ModelSource,
     out: Path | None = None,
     *,
+    verified: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Path:
     """Return the folder of a model, fetching and converting its checkpoint on first use.
@@ -33,6 +37,9 @@ def prepare(
         As `locate` returns it.
     out : Path, optional
         Where to write it; in the folder of prepared models by default.
+    verified : bool
+        Compare every byte of a model in the folder of prepared models, and make a damaged one
+        again.
     on_stage : callable
         Called with a short description before each stage.
 
@@ -42,19 +49,35 @@ def prepare(
         When the files cannot be fetched, are damaged, or of an unsupported kind.
     """
     folder = out or source.home
-    if source.prepared is not None and out in (None, source.prepared):
-        return source.prepared
+    ready = _find_ready(source, out, verified=verified)
+    if ready is not None:
+        return ready
     from musicgen_lab.conversion.convert import check_replaceable, convert
 
     with _sole_preparer(folder):
-        if out is None and source.prepared is not None:  # by the process that had the lock before
-            return source.prepared
+        ready = _find_ready(source, out, verified=verified)
+        if ready is not None:  # by the process that had the lock before
+            return ready
         _remove_leftovers(folder)
         check_replaceable(folder)
         on_stage(f"fetching {source.identity}")
-        checkpoint = source.fetch()
+        made_of = replace(source, folder=None) if source.folder == source.home else source
+        checkpoint = made_of.fetch()
         on_stage(f"converting {source.identity}")
         return convert(checkpoint, folder, name=source.name, revision=source.revision)
+
+
+def _find_ready(source: ModelSource, out: Path | None, *, verified: bool) -> Path | None:
+    """Return the folder of a model that need not be made."""
+    folder = source.prepared
+    if folder is None or out not in (None, folder):
+        return None
+    if verified and folder == source.home:
+        try:
+            verify(folder)
+        except ModelUnavailable:
+            return None
+    return folder
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -156,6 +156,28 @@ def test_a_conversion_that_was_killed_leaves_nothing_behind_once_the_next_is_don
     assert left == [f"facebook--musicgen-small@{COMMIT}"]
 
 
+def test_a_damaged_model_is_made_again_by_the_command_that_its_error_names(tmp_path):
+    cache_checkpoint(tmp_path)
+    models = {"MUSICGEN_LAB_MODELS": str(tmp_path / "models"), "HF_HUB_OFFLINE": "1"}
+    env, name = (
+        {**os.environ, "HF_HOME": str(tmp_path), **models},
+        f"facebook/musicgen-small@{COMMIT}",
+    )
+    run_command("models", "prepare", name, env=env).check_returncode()
+    (folder,) = (tmp_path / "models").iterdir()
+    weights = folder / "lm.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    damaged = run_command("models", "verify", name, env=env)
+    assert damaged.returncode == 2 and "prepare the model again" in damaged.stderr
+
+    done = run_command("models", "prepare", name, env=env)
+
+    assert (done.returncode, done.stdout) == (0, f"{folder}\n"), done.stderr
+    assert weights.read_bytes() == whole
+    assert run_command("models", "verify", name, env=env).returncode == 0
+
+
 def test_a_commit_is_taken_at_its_word_until_it_is_fetched(tmp_path):
     code = f"""
 from musicgen_lab.models.locate import find_prepared, locate
