@@ -8,6 +8,7 @@ No account, no network.
 import asyncio
 import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpclib.server
@@ -22,6 +23,8 @@ class ModalServer:
 
     def __init__(self, folder: Path):
         self._loop = asyncio.new_event_loop()
+        # A thread waits for the end of every container; the loop's own pool has six on two cores.
+        self._loop.set_default_executor(ThreadPoolExecutor(max_workers=64))
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.servicer: Servicer = self._run(self._start(folder))
