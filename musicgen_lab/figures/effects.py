@@ -47,14 +47,18 @@ def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Draw
     Raises
     ------
     InvalidRequest
-        When there is no such feature, or no parameter but the seed is swept.
+        When there is no such feature, none has a mean, or no parameter but the seed is swept.
     """
     from matplotlib.figure import Figure
 
+    if not table.parameters:
+        raise InvalidRequest(
+            "there are no effects to draw: nothing but the seed was swept", field="results"
+        )
     effects = StudyTables.of(table, features).effects
     if effects.empty:
         raise InvalidRequest(
-            "there are no effects to draw: nothing but the seed was swept", field="results"
+            "there are no effects to draw: none of the features has a mean", field="features"
         )
     same = [name for name, rows in effects.groupby("feature") if (rows["note"] == ALL_SAME).all()]
     named = list(dict.fromkeys(effects["feature"]))

@@ -334,8 +334,8 @@ def drift_figure(table: RunTable) -> HTML:
 def effects_figure(table: RunTable, features: Sequence[str] | None = None) -> HTML:
     """Return a figure of the effects of every swept parameter, under its own heading.
 
-    Nothing where there are none: only the seed was swept, no two values have clips to compare, or
-    the design is random, which has trends.
+    Nothing where there are none: only the seed was swept, no two values have clips to compare, no
+    feature has a mean, or the design is random, which has trends.
 
     Parameters
     ----------
@@ -350,7 +350,7 @@ def effects_figure(table: RunTable, features: Sequence[str] | None = None) -> HT
     if not table.parameters:
         return _figures([])
     study = StudyTables.of(table, features)
-    if study.is_random_design or study.effects["change"].isna().all():
+    if not study.features or study.is_random_design or study.effects["change"].isna().all():
         return _figures([])
     return _figures([("Effects with intervals", plot_effects(table, features))], heading="Effects")
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from musicgen_lab.runs.run_table import RunTable
 
 
+NO_MEAN = "None of the chosen features has a mean that could be compared."
+
+
 class Findings(NamedTuple):
     """What a run shows, in sentences.
 
@@ -54,6 +57,8 @@ def find(study: StudyTables) -> Findings:
     Grids are tested for main effects and interactions; a random design, in which no two clips
     differ in one parameter alone, for trends.
     """
+    if not study.features:
+        return Findings([], [NO_MEAN], 0)
     table = study.trends if study.is_random_design else study.effects
     labels = study.table.labels
     crossed = study.interactions
@@ -222,7 +227,7 @@ def inconclusive_sentences(table: pd.DataFrame) -> list[str]:
 def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[str]:
     """Return the significant differences between two runs, then inconclusive ones."""
     if table.empty:
-        return ["None of the chosen features has a mean that could be compared."]
+        return [NO_MEAN]
     first, second = comparison.names()
     sentences = []
     for row in significant(table):

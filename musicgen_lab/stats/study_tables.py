@@ -150,6 +150,8 @@ class StudyTables:
         temperature come before the others.
         """
         frame = self.table.frame
+        if not self.features:
+            return []
         ordered = [name for name in reversed(self.table.parameters) if is_ordered(frame[name])]
         return [
             (first, second)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from musicgen_lab import Sweep
 from musicgen_lab.analysis.features import FEATURES
+from musicgen_lab.errors import InvalidRequest
+from musicgen_lab.figures.effects import plot_effects
 from musicgen_lab.formatting import mid_sentence
 from musicgen_lab.listening.grid import report_grid
 from musicgen_lab.report.sections import (
@@ -80,6 +84,15 @@ def test_a_single_parameter_and_a_random_design_have_curves(tmp_path):
 def test_a_run_of_seeds_alone_has_no_empty_sections(tmp_path):
     table = RunTable.open(make_run(tmp_path, seed=range(3)))
     assert feature_figures(table).data.strip() == effects_figure(table).data.strip() == ""
+
+
+def test_of_a_feature_without_a_mean_it_is_said_that_nothing_can_be_compared(tmp_path):
+    table = RunTable.open(make_run(tmp_path, temperature=[0.7, 1], cfg_coef=[1, 3], seed=range(3)))
+    assert "None of the chosen features has a mean" in findings(table, ["key_estimate"]).data
+    for section in (effects_figure, feature_figures):
+        assert section(table, ["key_estimate"]).data.strip() == ""
+    with pytest.raises(InvalidRequest, match="none of the features has a mean"):
+        plot_effects(table, ["key_estimate"])
 
 
 def test_the_number_of_tests_is_said_by_what_they_are_about(tmp_path):
