@@ -184,6 +184,7 @@ class HttpClient:
         ways_out = {
             401: "give its key: connect(address, api_key=…), or set MUSICGEN_API_KEY",
             404: "is it the address of a MusicGen Lab service, without a path?",
+            503: "try again in a moment",
         }
         way_out = ways_out.get(answer.status_code, "is it a MusicGen Lab service?")
         if answer.status_code == 401 and "request_id" not in read_json(answer):

@@ -46,17 +46,21 @@ class Served:
             When it is something else, or of another format.
         """
         models = body.get("models")
-        if not isinstance(models, list) or not 1 <= len(models) <= MODELS_MAX:
+        if (
+            not isinstance(models, list)
+            or not 1 <= len(models) <= MODELS_MAX
+            or not all(isinstance(model, str) and model.strip() for model in models)
+        ):
             raise BackendUnavailable(f"{host} answers, but is not a MusicGen Lab service")
         check_format(body.get("format"))
         sizes = body.get("codebook_sizes")
         sizes = sizes if isinstance(sizes, dict) else {}
         served = {}
         for model in models:
-            size = sizes.get(str(model))
+            size = sizes.get(model)
             if type(size) is not int or not 1 <= size <= TOP_K_MAX:
                 size = TOP_K_MAX
-            served[str(model)[:MODEL_MAX_CHARACTERS]] = size
+            served[model[:MODEL_MAX_CHARACTERS]] = size
         return cls(
             host,
             served,

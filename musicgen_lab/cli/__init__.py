@@ -12,7 +12,7 @@ import click
 
 from musicgen_lab.cli.bench import bench
 from musicgen_lab.cli.compare import compare
-from musicgen_lab.cli.exits import EXIT_BAD_USAGE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, fail
+from musicgen_lab.cli.exits import EXIT_BAD_USAGE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, fail, show
 from musicgen_lab.cli.listen import listen
 from musicgen_lab.cli.make import generate, sweep
 from musicgen_lab.cli.models import models
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"warning: {message}", err=True)
+    show(f"warning: {' '.join(str(message).split())}", err=True)
 
 
 class Commands(click.Group):

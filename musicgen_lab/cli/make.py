@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musicgen_lab.cli.exits import EXIT_INTERRUPTED, EXIT_SOME_FAILED, fail
+from musicgen_lab.cli.exits import EXIT_INTERRUPTED, EXIT_SOME_FAILED, fail, show
 from musicgen_lab.cli.options import backend_options, request_options
 from musicgen_lab.errors import InvalidRequest, MusicGenLabWarning
 
@@ -74,7 +74,7 @@ def generate(
         warnings.warn(note, MusicGenLabWarning, stacklevel=1)
     write_atomically(out, result.wav_bytes())
     made = f"{result.duration_s:g} s at {result.sample_rate:,} Hz in {result.elapsed_s:.1f} s"
-    click.echo(f"{made}, seed {result.request.seed}, {result.request.model}", err=True)
+    show(f"{made}, seed {result.request.seed}, {result.request.model}", err=True)
     click.echo(out)
     return 0
 
@@ -131,10 +131,10 @@ def sweep(
     for note in plan.notes:
         warnings.warn(note, MusicGenLabWarning, stacklevel=1)
     if plan_only:
-        click.echo(str(plan))
+        show(str(plan))
         return 0
     if plan.to_make >= ASK_ABOVE_CLIPS and not yes:
-        click.echo(str(plan), err=True)
+        show(str(plan), err=True)
         if not sys.stdin.isatty():
             raise InvalidRequest(f"{plan.to_make:,} clips are many; add --yes to make them")
         click.confirm(f"Make {plan.to_make:,} clips?", abort=True, err=True)
@@ -154,7 +154,7 @@ def sweep(
         err=True,
     )
     if len(failures):
-        click.echo(f"the first failure: {failures['error'].iloc[0]}", err=True)
+        show(f"the first failure: {failures['error'].iloc[0]}", err=True)
     if plan.cost is not None:
         click.echo(plan.beside(results), err=True)
     path = results.folder

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from musicgen_lab.cli.exits import show
 from musicgen_lab.errors import ModelUnavailable, MusicGenLabWarning
 
 
@@ -33,7 +34,7 @@ def list_models() -> None:
             warnings.warn(str(error), MusicGenLabWarning, stacklevel=1)
             continue
         size = f"{config.parameters / 1e6:,.1f} M parameters, {megabytes(folder):,.1f} MB"
-        click.echo(f"{source.identity:<50}  {size:<36}  {config.license}")
+        show(f"{source.identity:<50}  {size:<36}  {config.license}")
 
 
 @models.command()
@@ -63,7 +64,7 @@ def info(model: str) -> None:
         "licence": config.license,
     }
     for label, value in lines.items():
-        click.echo(f"{label:<15} {value}")
+        show(f"{label:<15} {value}")
 
 
 @models.command()

@@ -112,6 +112,18 @@ def test_a_service_that_does_not_say_what_its_model_reads_is_used_all_the_same(c
             Sweep(prompt="静かな", duration=1).plan(backend)
 
 
+def test_a_service_that_cannot_say_now_what_its_model_reads_is_to_be_asked_again(connect):
+    class Unreachable(EngineWorker):
+        def read_prompts(self, model, prompts):
+            raise BackendUnavailable("the network is down")
+
+    with (
+        serving(Unreachable(SineEngine(), MODEL)) as address,
+        pytest.raises(BackendUnavailable, match="503: the network is down; try again in a moment"),
+    ):
+        Sweep(prompt="x", duration=1).plan(connect(address))
+
+
 def test_patience_ends_and_the_request_is_a_failure(connect):
     class Full(EngineWorker):
         def submit(self, request, on_chunk=None):

@@ -21,6 +21,7 @@ from musicgen_lab.fields import TOP_K_MAX
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.sweep import Sweep
+from tests.support.command import run_here
 from tests.support.serving import running
 from tests.support.sine_engine import sine_worker
 from tests.support.sines import MODEL, PROVENANCE, sine_clip
@@ -177,7 +178,7 @@ def test_an_answer_of_a_deployment_is_checked_in_the_same_way():
         assert isinstance(unpack(message, request), Failure)
 
 
-@pytest.mark.parametrize("models", [None, 5, [], "demo@1", {"a": 1}, ["m"] * 1000])
+@pytest.mark.parametrize("models", [None, 5, [], "demo@1", {"a": 1}, ["m"] * 1000, [" "], [5]])
 def test_a_service_with_no_list_of_models_is_told_from_one_of_ours(models):
     app = FastAPI()
     app.state.backend = sine_worker()
@@ -187,6 +188,17 @@ def test_a_service_with_no_list_of_models_is_told_from_one_of_ours(models):
         with pytest.raises(BackendUnavailable, match="is not a MusicGen Lab service"):
             backend.resolve(GenerationRequest(prompt="x"))
         backend.close()
+
+
+def test_what_a_service_says_does_not_steer_the_terminal(tmp_path):
+    app = FastAPI()
+    app.state.backend = sine_worker()
+    app.get("/models")(lambda: JSONResponse({"detail": "\x1b[2J\x9b31m\r\n gone"}, 500))
+    with running(app) as address:
+        done = run_here("sweep", "--backend", address, "--prompt", "x", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "answered 500: ?[2J?31m gone; " in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("longest", [10**400, -1, True, "30", None, [30]])
