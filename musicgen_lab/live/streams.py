@@ -51,6 +51,8 @@ class LiveCell:
         The steps done and those of the whole clip: now, and as last sent.
     is_queued : bool
         Whether it waits for its turn to be sent.
+    is_finished : bool
+        Whether the end of `future` was taken in, a moment after `future` is done.
     """
 
     number: int
@@ -63,6 +65,7 @@ class LiveCell:
     steps: tuple[int, int] = (0, 0)
     steps_sent: tuple[int, int] = (0, 0)
     is_queued: bool = False
+    is_finished: bool = False
 
     @property
     def unsent_bytes(self) -> int:
@@ -293,7 +296,7 @@ class LiveStream:
                 yield event
             if ready.unsent:
                 self._ready.put_nowait(ready)  # after the others
-            elif ready.future.done():
+            elif ready.is_finished:
                 yield await self._end(ready)
             else:
                 ready.is_queued = False
@@ -307,6 +310,7 @@ class LiveStream:
         if isinstance(item, SoundChunk):
             cell.take(item)
         else:
+            cell.is_finished = True
             self._late_at_s = self._loop.time() + self._timeout_s
             clip = clip_of(item)
             if clip is not None:

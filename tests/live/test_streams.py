@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import threading
 
 import httpx2
 import numpy as np
@@ -205,6 +206,34 @@ def test_sound_that_nobody_reads_is_there_once_and_no_more_is_begun_beyond_a_lim
     assert (status, unsent_bytes) == (429, 0)
     assert kinds[:2] == ["stream", "started"] and kinds[-2:] == ["clip", "end"]
     assert kinds.count("sound") == 4
+
+
+def test_a_clip_that_is_finished_while_a_part_is_sent_is_sent_whole_and_can_be_kept():
+    heard = threading.Event()
+
+    class Waiting(SineEngine):
+        def make(self, request):
+            heard.wait(timeout=60)
+            return super().make(request)
+
+    async def finish_in_between():
+        worker, recent = sine_worker(Waiting()), RecentClips()
+        streams = LiveStreams(worker, create_app(worker).state.admission, recent, timeout_s=60)
+        request = worker.resolve(GenerationRequest(prompt="a", duration=1))
+        stream = streams.start([request], {})
+        making, events = stream._cells[0].future, []
+        async for event in stream.events():
+            events.append(event)
+            if event["type"] == "sound":
+                heard.set()
+                making.result(timeout=60)  # in another thread: the event loop does not know yet
+        stream.close()
+        worker.close()
+        return events, recent.get(request.key())
+
+    events, kept = asyncio.run(finish_in_between())
+    assert pcm(events, 0).size == kept.samples.shape[1]
+    assert [event["type"] for event in events[-2:]] == ["clip", "end"]
 
 
 def test_a_plan_says_how_many_clips_how_long_and_what_has_no_effect(service):
