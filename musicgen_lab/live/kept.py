@@ -97,7 +97,9 @@ def add_kept_runs(
         missing = len(wanted) - len(chosen)
         if missing:
             raise Refusal(
-                409, f"{missing} of these clips are not in memory any more; make them again first"
+                409,
+                f"{missing} of these clips are not in memory any more; "
+                "load the page again and press Make, or leave them out",
             )
         folder = place / f"live-{datetime.now():%Y-%m-%d-%H%M%S}-{secrets.token_hex(2)}"
         try:

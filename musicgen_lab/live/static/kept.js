@@ -37,10 +37,10 @@ export class Kept {
     } catch (error) { this.complain(error); }
   }
 
-  /** Store the clips, unless they are the last that were stored, and say where they are. */
+  /** Store the clips, unless their folder is the last that was made, and say where they are. */
   async #store() {
     const { requests } = this, key = JSON.stringify(requests);
-    if (this.#last.key === key) return this.#last.run;
+    if (this.inFolders && this.#last.key === key) return this.#last.run;
     this.isBusy = true;
     this.offer(requests, true);
     try {
@@ -71,7 +71,7 @@ export class Kept {
   async #watchReport(run, place) {
     const { report, detail } = await get(run.state).catch(({ message }) => ({ report: "failed", detail: message }));
     if (report === "making") await this.#watchReport(run, place); // it was waited for a while
-    else place.replaceChildren(report === "made" ? link("Open the report", run.report) : `There is no report: ${detail}.`, ".");
+    else place.replaceChildren(report === "made" ? link("Open the report", run.report) : `There is no report: ${detail.replace(/\.$/, "")}`, ".");
   }
 
   /** Open a blind test of the clips in a new tab. */
