@@ -8,6 +8,7 @@ function ask(dialog, submit, blame = () => {}) {
   const form = dialog.querySelector("form"), problem = form.querySelector(".problem");
   const start = form.querySelector(".primary"), closed = new AbortController(), { signal } = closed;
   problem.textContent = "";
+  start.disabled = false;
   blame("");
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -39,15 +40,19 @@ export function askForFields(cell, { schema, models }, take) {
   $("change-title").textContent = `Change ${cell.wanted.name}`;
   knobs.fields = cell.fields;
   const start = dialog.querySelector(".primary"), problem = dialog.querySelector(".problem");
-  knobs.addEventListener("change", () => { start.disabled = knobs.isSending; });
+  const closed = new AbortController(), { signal } = closed; // a sound may be on its way then
+  knobs.addEventListener("change", () => { start.disabled = knobs.isSending; }, { signal });
   knobs.addEventListener("refused", ({ detail }) => {
     start.disabled = false;
     problem.textContent = reasonOf(detail);
-  });
+  }, { signal });
   ask(dialog, async () => {
     const { fields } = knobs;
     await post("live/plan", requestsOf([fields]));
     return () => take(fields);
   }, (field) => knobs.blame(field));
-  dialog.addEventListener("close", () => root.remove(), { once: true }); // one set of labels
+  dialog.addEventListener("close", () => {
+    closed.abort();
+    root.remove(); // so that there is one set of labels
+  }, { once: true });
 }
