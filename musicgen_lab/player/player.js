@@ -22,7 +22,8 @@ class ClipPlayer extends HTMLElement {
       document.addEventListener("DOMContentLoaded", () => this.connectedCallback(), { once: true });
       return;
     }
-    if (!this.button) this.build();
+    if (this.button) this.show(); // its label may be another one
+    else this.build();
     visible.observe(this);
   }
 
@@ -178,8 +179,9 @@ class Comparison {
 
   /** Take a clip as A or B, or leave it out again; a third one takes the place of B. */
   mark(player) {
-    if (this.clips.includes(player)) this.clips = this.clips.filter((clip) => clip !== player);
-    else this.clips = [...this.clips.slice(0, 1), player];
+    const clips = this.clips.filter((clip) => clip.isConnected);
+    if (clips.includes(player)) this.clips = clips.filter((clip) => clip !== player);
+    else this.clips = [...clips.slice(0, 1), player];
     this.show();
   }
 

@@ -188,6 +188,41 @@ def test_changed_values_make_only_the_cells_that_are_new(open_live, service):
     assert page.locator("th[scope=col] b").all_inner_texts() == ["1", "3", "8"]
 
 
+def test_a_clip_that_becomes_part_of_a_wide_grid_is_named_and_as_large_as_the_others(open_live):
+    page = open_live(SHORT)
+    make(page)
+    page.wait_for_function(DONE_ONCE)
+    page.get_by_label("Across").first.select_option("cfg_coef")
+    page.get_by_label("Values across").fill("1, 2, 3, 4, 5")
+    page.wait_for_function("() => document.querySelector('#plan').innerText.includes('5 clips')")
+    page.get_by_role("button", name="Make", exact=True).click()
+    page.wait_for_function("() => document.querySelectorAll('.cell').length === 5")
+    page.wait_for_function(DONE)
+    assert page.get_by_role("button", name="Play cfg_coef 3").count() == 1
+    sizes = page.locator("canvas[role=img]").evaluate_all(
+        "all => all.map(it => it.width / it.height)"
+    )
+    assert len(set(sizes)) == 1
+    page.wait_for_function(
+        """() => [...document.querySelectorAll("canvas[role=img]")].every(it =>
+            it.getContext("2d").getImageData(it.width / 2, 0, 1, 1).data[3] === 255)"""
+    )
+
+
+def test_a_clip_that_is_compared_and_made_again_makes_room_for_another_one(open_live):
+    page = open_live(SHORT | {"across": "cfg_coef:1,3,5"})
+    make(page)
+    page.wait_for_function(DONE)
+    marks = page.locator(".mark")
+    marks.nth(0).click()
+    marks.nth(1).click()
+    page.get_by_role("button", name="New seed").nth(0).click()
+    page.wait_for_function(DONE)
+    marks.nth(2).click()
+    names = page.get_by_role("group", name="Compare two clips").locator(".names")
+    assert " ".join(names.inner_text().split()) == "A cfg_coef 3 B cfg_coef 5"
+
+
 def test_one_cell_is_made_again_alone_with_another_seed(open_live, service):
     page = open_live(SHORT | GRID)
     make(page)
@@ -304,15 +339,16 @@ def test_another_address_in_the_same_tab_resets_what_it_does_not_have(open_live,
     assert "begin_with" not in page.evaluate("location.hash")
 
 
-def test_values_that_are_emptied_are_asked_for_and_the_grid_stays(open_live):
+def test_values_that_are_no_numbers_or_emptied_are_asked_for_and_the_grid_stays(open_live):
     page = open_live(SHORT | {"across": "cfg_coef:1,3"})
     make(page)
     page.wait_for_function(DONE)
-    page.get_by_label("Values across").fill("")
-    page.wait_for_selector("#problem:not(:empty)")
-    assert page.get_by_role("alert").inner_text() == (
-        "Type the values of cfg_coef, separated by commas."
-    )
+    for values, fault in (
+        ("1, x", "The values of cfg_coef must be numbers, separated by commas."),
+        ("", "Type the values of cfg_coef, separated by commas."),
+    ):
+        page.get_by_label("Values across").fill(values)
+        page.get_by_role("alert").filter(has_text=fault).wait_for()
     assert page.get_by_label("Values across").get_attribute("aria-invalid") == "true"
     assert page.get_by_role("button", name="Make", exact=True).is_disabled()
     assert page.locator(".cell").count() == 2
@@ -546,6 +582,8 @@ def test_where_no_folders_are_kept_clips_are_downloaded_with_their_code(open_liv
         (folder,) = tmp_path.iterdir()
         assert download.value.suggested_filename == f"{folder.name}.zip"
         assert folder.name in page.get_by_role("region", name="Command").inner_text()
+        with page.expect_download(), page.expect_response("**/live/kept"):  # stored anew
+            page.get_by_role("button", name="Download 2 clips").click()
     assert len(lab.Results.open(folder).frame) == 2
 
 

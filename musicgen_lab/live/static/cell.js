@@ -82,6 +82,11 @@ export class Cell extends EventTarget {
     this.show();
   }
 
+  set width(pixels) {
+    this.picture.width = pixels;
+    this.#drawSoon();
+  }
+
   set scale(seconds) {
     this.picture.scale = seconds;
     this.#drawSoon();

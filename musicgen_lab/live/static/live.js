@@ -46,7 +46,8 @@ class Page {
   /** Say how many clips there will be and how long they take, or what is wrong. */
   async plan() {
     clearTimeout(this.planning);
-    const { down, across, all } = this.layout(), empty = [down, across].find(({ values }) => !values.length);
+    const { down, across, all } = this.layout(), axes = [down, across];
+    const empty = axes.find(({ values }) => !values.length), wrong = axes.find(({ values }) => values.some(Number.isNaN));
     const turn = this.turn = Symbol();
     try {
       if (this.form.isSending) {
@@ -54,6 +55,7 @@ class Page {
         return;
       }
       if (empty) throw new Refused(422, { detail: `Type the values of ${empty.field}, separated by commas.`, field: empty.field });
+      if (wrong) throw new Refused(422, { detail: `The values of ${wrong.field} must be numbers, separated by commas.`, field: wrong.field });
       const plan = await post("live/plan", requestsOf(all.map(({ fields }) => fields)));
       if (this.turn !== turn) return; // there is a newer one
       const time = plan.estimate_s === null ? "the time is unknown until a clip is made" : `about ${words(plan.estimate_s)}`;
@@ -83,7 +85,7 @@ class Page {
     this.scale = scaleOf(layout.all);
     this.cells = layout.all.map((wanted) => {
       const cell = reused(wanted);
-      cell?.showAs(wanted);
+      if (cell) Object.assign(cell, { width }).showAs(wanted);
       return cell ?? this.newCell(wanted, width);
     });
     for (const cell of old) this.cancel(cell);
@@ -110,12 +112,11 @@ class Page {
   }
 
   drawAnotherSeed(cell) {
-    const seed = this.form.newSeed();
     if (cell.wanted.isAlone) {
-      this.form.fields = { ...this.form.fields, seed };
+      this.form.drawSeed();
       this.form.write();
       this.makeAll();
-    } else this.remake(cell, cell.wanted.with({ ...cell.fields, seed }));
+    } else this.remake(cell, cell.wanted.with({ ...cell.fields, seed: this.form.newSeed() }));
   }
 
   /** Make one cell alone, as it is wanted now; the others stay. */

@@ -25,6 +25,12 @@ export class Picture {
     this.drawing.clearRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
+  set width(pixels) {
+    if (pixels === this.canvas.width) return;
+    this.canvas.width = pixels; // which clears it
+    this.#column = 0;
+  }
+
   /** Draw the columns whose sound is there. */
   draw() {
     const { sound, canvas } = this;
