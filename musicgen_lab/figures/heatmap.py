@@ -349,7 +349,8 @@ def _cell_lines(cell: Cell, grid: CellGrid, decimals: int) -> list[str]:
 
 def _alt(grid: CellGrid, feature: Feature | RunFeature, decimals: int) -> str:
     """Return the alt text: the mean of every cell, row by row, and missing cells."""
-    parts = [f"Heatmap of {mid_sentence(feature.label)} in {feature.unit}, {_what(grid)}"]
+    label, what = mid_sentence(feature.label), mid_sentence(_what(grid))
+    parts = [f"Heatmap of {label} in {feature.unit}, {what}"]
     if grid.facets.heading:
         parts.append(f"with {grid.facets.heading}")
     parts += [
