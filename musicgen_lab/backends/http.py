@@ -190,7 +190,7 @@ class HttpBackend(SubmittedStreams):
             part = list(prompts[start : start + PROMPTS_MAX])
             body = {"model": model, "prompts": part}
             answer = self._loop.wait(self._client.ask("POST", "/prompts", json=body))
-            if answer.status_code in (404, 405):  # it is no question of this service's
+            if answer.status_code in (404, 405):  # of an earlier version, without this path
                 return None
             if answer.status_code != 200:
                 raise self._client.refused(answer)

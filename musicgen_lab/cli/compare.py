@@ -35,10 +35,11 @@ def compare(
     from musicgen_lab.report.compare import make_comparison
 
     first, second = run_a.resolve(), run_b.resolve()
+    beside = run_b.parent if run_b.name == second.name else second.parent  # "." is in itself
     page = make_comparison(
         run_a,
         run_b,
-        out or run_b.parent / f"{second.name}-against-{first.name}",
+        out or beside / f"{second.name}-against-{first.name}",
         features=features,
         title=title,
         self_contained=self_contained,

@@ -48,9 +48,9 @@ def read_codec_identity(folder: Path, config: ModelConfig) -> str:
     ]
     try:
         with safe_open(path, framework="np") as file:
-            tables = [file.get_tensor(name).astype(np.float32) for name in names]
-    except (SafetensorError, OSError, TypeError) as error:
+            tables = np.stack([file.get_tensor(name).astype(np.float32) for name in names])
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise ModelUnavailable(
             f"{path} cannot be read ({error}); prepare the model again"
         ) from None
-    return identify_codebooks(np.stack(tables))
+    return identify_codebooks(tables)

@@ -48,7 +48,7 @@ def check_prompts(prompts: Mapping[str, PromptTokens]) -> list[str]:
     by_digest: dict[str, str] = {}
     for prompt, tokens in prompts.items():
         if tokens.unread:
-            words = ", ".join(map(str, tokens.unread[:WORDS_SHOWN]))
+            words = ", ".join(tokens.unread[:WORDS_SHOWN])
             notes.append(
                 f"the model's text encoder does not know "
                 f"{words}{', …' if len(tokens.unread) > WORDS_SHOWN else ''} in the prompt "

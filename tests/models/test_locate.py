@@ -159,10 +159,8 @@ def test_a_conversion_that_was_killed_leaves_nothing_behind_once_the_next_is_don
 def test_a_damaged_model_is_made_again_by_the_command_that_its_error_names(tmp_path):
     cache_checkpoint(tmp_path)
     models = {"MUSICGEN_LAB_MODELS": str(tmp_path / "models"), "HF_HUB_OFFLINE": "1"}
-    env, name = (
-        {**os.environ, "HF_HOME": str(tmp_path), **models},
-        f"facebook/musicgen-small@{COMMIT}",
-    )
+    env = {**os.environ, "HF_HOME": str(tmp_path), **models}
+    name = f"facebook/musicgen-small@{COMMIT}"
     run_command("models", "prepare", name, env=env).check_returncode()
     (folder,) = (tmp_path / "models").iterdir()
     weights = folder / "lm.safetensors"
