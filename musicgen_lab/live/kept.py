@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
 from musicgen_lab.clip import Clip
 from musicgen_lab.errors import InvalidRequest, RunFolderUnwritable
@@ -46,6 +46,17 @@ REPORT_POLICY = (
 STATE_WITHIN_S = 20  # as long as a report's state is waited for
 TEMPORARY_MAX = 8  # folders; the oldest is removed for another one
 ReadRequests = Callable[[Request], Awaitable[list[dict[str, Any]]]]
+
+
+class OnceSent(FileResponse):
+    """A file that is removed when it was sent, or could not be."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            Path(self.path).unlink()
 
 
 @dataclass(eq=False)
@@ -142,12 +153,7 @@ def add_kept_runs(
     async def zipped(name: str, file: str) -> Response:
         run = find(name)
         path = await asyncio.to_thread(zip_run, run.folder)
-        return FileResponse(
-            path,
-            filename=f"{run.folder.name}.zip",
-            media_type="application/zip",
-            background=BackgroundTask(path.unlink),
-        )
+        return OnceSent(path, filename=f"{run.folder.name}.zip", media_type="application/zip")
 
     if temporary is not None:
         return

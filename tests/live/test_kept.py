@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging.handlers
@@ -15,7 +16,7 @@ import pytest
 
 import musicgen_lab as lab
 from musicgen_lab.clip import Clip
-from musicgen_lab.live.kept import TEMPORARY_MAX, as_sweep
+from musicgen_lab.live.kept import TEMPORARY_MAX, OnceSent, as_sweep
 from musicgen_lab.live.recent_clips import RecentClips
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.run_folder import RunFolder
@@ -80,6 +81,21 @@ def test_a_kept_run_is_downloaded_as_a_zip_file(service, tmp_path):
     (folder,) = tmp_path.iterdir()
     assert answer.headers["Content-Disposition"] == f'attachment; filename="{folder.name}.zip"'
     assert len(lab.Results.open(folder).frame) == 2
+
+
+@pytest.mark.parametrize("part", [b"bytes=0-9", b"bytes=9-0", b"bytes=999999999-"])
+def test_a_zip_file_is_removed_when_a_part_of_it_or_none_was_sent(tmp_path, part):
+    statuses = []
+
+    async def send(message):
+        statuses.append(message.get("status"))
+
+    (tmp_path / "run.zip").write_bytes(bytes(100))
+    scope = {"type": "http", "method": "GET", "headers": [(b"range", part)]}
+    scope |= {"asgi": {"spec_version": "2.4"}}  # in which nothing is received meanwhile
+    asyncio.run(OnceSent(tmp_path / "run.zip")(scope, None, send))
+    assert statuses[0] in (206, 400, 416)
+    assert not (tmp_path / "run.zip").exists()
 
 
 def test_its_report_is_made_and_shown_without_rights_to_the_service(service):
