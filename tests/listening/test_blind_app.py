@@ -96,6 +96,10 @@ def test_listeners_at_the_same_time_have_questions_of_their_own(address, run, se
     assert sessions.answered == 10
 
 
+def test_a_name_in_capitals_has_the_same_question(sessions):
+    assert sessions.show("ada", "pairs") == sessions.show("ADA", "pairs")
+
+
 def test_a_session_that_was_dropped_goes_on_where_it_ended(sessions):
     trial = sessions.show("Ada", "pairs")
     sessions.answer("Ada", "pairs", trial["trial"], {"choice": "b"})

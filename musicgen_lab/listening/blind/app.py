@@ -48,6 +48,7 @@ ANSWER_FIELDS = ("choice", "quality", "fit", "comment")
 class BlindSessions:
     """The sessions of all who listen to a run at the same time, one for each name and mode.
 
+    A name in small letters and in capitals is one name.
     Those that were used last are kept; another one of the same listener goes on where one that was
     dropped ended. All methods may be called from several threads.
 
@@ -100,7 +101,7 @@ class BlindSessions:
         return next((q.sounds[name] for q in questions if name in q.sounds), None)
 
     def _question(self, listener: str, mode: str) -> _Question:
-        key = (listener, mode)
+        key = (listener.casefold(), mode)
         with self._lock:
             if key not in self._questions:
                 session = BlindSession(self._table, listener, cast(Mode, mode))

@@ -107,6 +107,7 @@ function key(text, shortcut) {
 async function play() {
   if (!buffers.length) return;
   await context.resume();
+  if (!buffers.length) return; // another question is shown by now
   stop();
   if (offset >= buffers[0].duration - 0.05) offset = 0;
   const startedAt = context.currentTime;
@@ -130,7 +131,7 @@ async function play() {
   playing = { sources, gains, startedAt };
   heard.add(chosen);
   update();
-  follow();
+  follow(playing);
 }
 
 function stop() {
@@ -162,10 +163,10 @@ function toggle() {
   update();
 }
 
-function follow() {
-  if (!playing) return;
+function follow(started) {
+  if (playing !== started) return;
   $("position").value = now();
-  requestAnimationFrame(follow);
+  requestAnimationFrame(() => follow(started));
 }
 
 function update() {
