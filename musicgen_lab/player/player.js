@@ -32,7 +32,11 @@ class ClipPlayer extends HTMLElement {
     this.media?.pause();
     this.wave?.destroy();
     this.wave = undefined;
+    queueMicrotask(() => { if (!this.isConnected) this.comparison?.exchange(this); }); // not if it moved
   }
+
+  /** Be compared where another one was. */
+  replace(other) { other.comparison?.exchange(other, this); }
 
   build() {
     const picture = this.querySelector("img, canvas");
@@ -179,9 +183,17 @@ class Comparison {
 
   /** Take a clip as A or B, or leave it out again; a third one takes the place of B. */
   mark(player) {
-    const clips = this.clips.filter((clip) => clip.isConnected);
-    if (clips.includes(player)) this.clips = clips.filter((clip) => clip !== player);
-    else this.clips = [...clips.slice(0, 1), player];
+    player.comparison = this;
+    if (this.clips.includes(player)) this.clips = this.clips.filter((clip) => clip !== player);
+    else this.clips = [...this.clips.slice(0, 1), player];
+    this.show();
+  }
+
+  /** Let another clip, or none, take the place of one that goes off the page. */
+  exchange(player, other) {
+    if (!this.clips.includes(player)) return;
+    if (other) other.comparison = this;
+    this.clips = this.clips.flatMap((clip) => (clip === player ? other ?? [] : clip));
     this.show();
   }
 
@@ -191,7 +203,6 @@ class Comparison {
   }
 
   switch() {
-    this.clips = this.clips.filter((clip) => clip.isConnected);
     const playing = this.clips.find((clip) => clip.playing);
     const other = this.clips.find((clip) => clip !== playing);
     if (other) other.playFrom(playing ? playing.at : other.at);

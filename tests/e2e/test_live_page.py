@@ -209,18 +209,26 @@ def test_a_clip_that_becomes_part_of_a_wide_grid_is_named_and_as_large_as_the_ot
     )
 
 
-def test_a_clip_that_is_compared_and_made_again_makes_room_for_another_one(open_live):
+def test_a_clip_that_is_made_again_is_still_compared_and_one_that_is_gone_is_not(open_live):
     page = open_live(SHORT | {"across": "cfg_coef:1,3,5"})
     make(page)
     page.wait_for_function(DONE)
-    marks = page.locator(".mark")
-    marks.nth(0).click()
-    marks.nth(1).click()
+    compared = page.get_by_role("group", name="Compare two clips").locator(".names")
+    for number in (0, 1):
+        page.locator(".mark").nth(number).click()
     page.get_by_role("button", name="New seed").nth(0).click()
+    page.wait_for_function(
+        "() => !document.querySelector('.cell .state').innerText.includes('seed 7')"
+    )
     page.wait_for_function(DONE)
-    marks.nth(2).click()
-    names = page.get_by_role("group", name="Compare two clips").locator(".names")
-    assert " ".join(names.inner_text().split()) == "A cfg_coef 3 B cfg_coef 5"
+    assert page.locator(".mark").all_inner_texts() == ["A", "B", "A/B"]
+    page.get_by_role("button", name="Switch").click()
+    page.wait_for_function("() => !document.querySelector('clip-player').media.paused")
+    page.get_by_label("Values across").fill("3, 5")
+    page.wait_for_function("() => document.querySelector('#plan').innerText.includes('2 clips')")
+    page.get_by_role("button", name="Make", exact=True).click()
+    compared.get_by_text("Choose a second clip.").wait_for()
+    assert page.locator(".mark").all_inner_texts() == ["A", "A/B"]
 
 
 def test_one_cell_is_made_again_alone_with_another_seed(open_live, service):

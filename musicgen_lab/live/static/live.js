@@ -134,6 +134,7 @@ class Page {
     const fresh = this.newCell(wanted, cell.canvas.width), isFocused = cell.figure.contains(document.activeElement);
     this.cells = this.cells.map((other) => (other === cell ? fresh : other));
     cell.figure.replaceWith(fresh.figure);
+    fresh.player.replace(cell.player);
     if (isFocused) fresh.player.button.focus();
     return fresh;
   }
