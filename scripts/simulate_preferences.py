@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def answers_of(setting: Setting, listener: int) -> int:
     """Return how many answers a listener gives."""
     if listener >= setting.listeners:
         return FEW
-    return setting.answers // (min(4, 2**listener) if setting.busiest else 1)
+    return math.ceil(setting.answers / (min(4, 2**listener) if setting.busiest else 1))
 
 
 def rate(setting: Setting, strengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
