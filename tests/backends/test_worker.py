@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections import defaultdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,8 +90,9 @@ def test_another_model_is_refused_and_its_own_name_is_enough(demo):
 
 
 def test_an_estimate_counts_the_time_of_prefill_but_not_its_steps(monkeypatch):
-    clock = itertools.count()  # every step takes a second
-    monkeypatch.setattr(worker_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    clocks = defaultdict(itertools.count)  # of each worker's thread: every step takes a second
+    clock = SimpleNamespace(perf_counter=lambda: next(clocks[threading.get_ident()]))
+    monkeypatch.setattr(worker_module, "time", clock)
     engine = SineEngine()
     steps = itertools.chain([list, list, list], itertools.repeat(engine.step))
     engine.step = lambda: next(steps)()

@@ -33,6 +33,7 @@ from musicgen_lab.errors import (
     ModelUnavailable,
     MusicGenLabWarning,
 )
+from musicgen_lab.models.checksums import write_checksums
 from musicgen_lab.models.locate import EMBEDDED_FOLDER, locate
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.sweep import Sweep
@@ -54,6 +55,7 @@ from tests.support.sources import hum
 Result = api_pb2.GenericResult
 PROMPT = "calm acoustic guitar melody"
 OTHER_MODEL = "facebook/musicgen-small@4c8334b02c6ec4e8664a91979669a501ec497792"
+NOT_CONVERTED = ("MODEL_CARD.md", "figures.json", "training.json")
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "remote_modal.ipynb"
 
 
@@ -62,7 +64,8 @@ def server(tmp_path_factory):
     """The embedded model and another one, which `prepare` has put into the volume before."""
     with modal_server(tmp_path_factory.mktemp("modal")) as server:
         prepared = server.servicer.volume / OTHER_MODEL.replace("/", "--")
-        shutil.copytree(EMBEDDED_FOLDER, prepared)
+        shutil.copytree(EMBEDDED_FOLDER, prepared, ignore=shutil.ignore_patterns(*NOT_CONVERTED))
+        write_checksums(prepared)
         deploy(server, MUSICGEN_MODELS=f"{locate('demo').identity},{OTHER_MODEL}")
         yield server
         server.servicer.print_logs()
