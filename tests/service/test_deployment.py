@@ -70,10 +70,10 @@ def imported_by(modules):
         exclude_type_checking_imports=True,
         cache_dir=None,
     )
-    found = {name for module in modules for name in graph.find_upstream_modules(module)}
-    external = {name for name in found if not name.startswith("musicgen_lab")}
-    known = importlib.metadata.packages_distributions()
-    return {known[name][0].lower().replace("_", "-")
+    upstream = {name for module in modules for name in graph.find_upstream_modules(module)}
+    external = {name for name in upstream if not name.startswith("musicgen_lab")}
+    packages = importlib.metadata.packages_distributions()  # without audiocraft if not installed
+    return {packages.get(name, [name])[0].lower().replace("_", "-")
             for name in external - sys.stdlib_module_names}  # fmt: skip
 
 
