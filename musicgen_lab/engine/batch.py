@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from musicgen_lab.engine.clip_state import ClipState
+from musicgen_lab.engine.clip_state import ClipRow, ClipState
 from musicgen_lab.engine.guidance import mixes_prompts, prompt_texts
 from musicgen_lab.engine.rows import AttentionSpans, StepRows
 from musicgen_lab.engine.sampler import SamplingParameters
@@ -163,6 +163,15 @@ class _Rows:
         )
 
 
+def _texts_first(clips: Sequence[ClipState]) -> Iterator[tuple[int, int, ClipRow]]:
+    """Yield the rows of clips with the numbers of clip and row; first those with a text."""
+    for with_text in (True, False):
+        for index, clip in enumerate(clips):
+            for place, row in enumerate(clip.rows):
+                if bool(row.text) is with_text:
+                    yield index, place, row
+
+
 def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | None = None) -> Batch:
     """Return the batch of running clips.
 
@@ -183,13 +192,10 @@ def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | No
     requests = [clip.request for clip in clips]
     rows, prompts = _Rows(), _Rows()
     numbers: list[dict[int, int]] = [{} for _ in clips]  # of each clip's rows in the batch
-    for with_text in (True, False):
-        for index, clip in enumerate(clips):
-            for place, row in enumerate(clip.rows):
-                if bool(row.text) is with_text:
-                    numbers[index][place] = rows.add(index, row.blocks, clip.position + 1, 1)
-                    if with_text:
-                        prompts.add(index, row.text_blocks, row.text_tokens, 0)
+    for index, place, row in _texts_first(clips):
+        numbers[index][place] = rows.add(index, row.blocks, clips[index].position + 1, 1)
+        if row.text:
+            prompts.add(index, row.text_blocks, row.text_tokens, 0)
     # A clip's prompts are its first rows, and what it is guided away from is its last one.
     row_with = [each[0] for each in numbers]
     row_without = [
@@ -259,16 +265,13 @@ def make_prefill(clips: Sequence[tuple[ClipState, range]], tokens: Tensor) -> St
     """
     rows, prompts = _Rows(), _Rows()
     taken: list[Tensor] = []
-    for with_text in (True, False):
-        for index, (clip, steps) in enumerate(clips):
-            for row in clip.rows:
-                if bool(row.text) is not with_text:
-                    continue
-                taken.append(tokens[clip.slot, steps.start : steps.stop])
-                for step in steps:
-                    rows.add(index, row.blocks, step + 1, 0)
-                    if with_text:
-                        prompts.add(index, row.text_blocks, row.text_tokens, 0)
+    for index, _, row in _texts_first([clip for clip, _ in clips]):
+        clip, steps = clips[index]
+        taken.append(tokens[clip.slot, steps.start : steps.stop])
+        for step in steps:
+            rows.add(index, row.blocks, step + 1, 0)
+            if row.text:
+                prompts.add(index, row.text_blocks, row.text_tokens, 0)
     width = max(map(len, rows.blocks + prompts.blocks))
     device = tokens.device
     return StepRows(torch.cat(taken), rows.spans(width, device), prompts.spans(width, device))
