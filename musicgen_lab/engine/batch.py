@@ -167,9 +167,9 @@ def _texts_first(clips: Sequence[ClipState]) -> Iterator[tuple[int, int, ClipRow
     """Yield the rows of clips with the numbers of clip and row; first those with a text."""
     for with_text in (True, False):
         for index, clip in enumerate(clips):
-            for place, row in enumerate(clip.rows):
+            for number, row in enumerate(clip.rows):
                 if bool(row.text) is with_text:
-                    yield index, place, row
+                    yield index, number, row
 
 
 def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | None = None) -> Batch:
@@ -180,7 +180,7 @@ def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | No
     clips : sequence of ClipState
         In the order of their slots.
     tokens : Tensor
-        (slots, S + 1, K) of `DecodeState`, with the latest tokens of every clip.
+        (slots, S + 1, K) of `TokenTables`, with the latest tokens of every clip.
     padding : Padding or None
         For a recorded step: as many rows then have a prompt length, 0 for those without a prompt.
     """
@@ -192,8 +192,8 @@ def make_batch(clips: Sequence[ClipState], tokens: Tensor, padding: Padding | No
     requests = [clip.request for clip in clips]
     rows, prompts = _Rows(), _Rows()
     numbers: list[dict[int, int]] = [{} for _ in clips]  # of each clip's rows in the batch
-    for index, place, row in _texts_first(clips):
-        numbers[index][place] = rows.add(index, row.blocks, clips[index].position + 1, 1)
+    for index, number, row in _texts_first(clips):
+        numbers[index][number] = rows.add(index, row.blocks, clips[index].position + 1, 1)
         if row.text:
             prompts.add(index, row.text_blocks, row.text_tokens, 0)
     # A clip's prompts are its first rows, and what it is guided away from is its last one.
@@ -256,7 +256,7 @@ def make_prefill(clips: Sequence[tuple[ClipState, range]], tokens: Tensor) -> St
     clips : sequence of (ClipState, range)
         Clips and their steps.
     tokens : Tensor
-        (slots, S + 1, K) of `DecodeState`.
+        (slots, S + 1, K) of `TokenTables`.
 
     Returns
     -------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,32 +16,13 @@ from musicgen_lab.engine.delay import UNKNOWN, delay, undelay
 from musicgen_lab.engine.guidance import mixes_prompts
 from musicgen_lab.engine.kernels.support import triton_works
 from musicgen_lab.engine.kv_cache import KeyValueCache
-from musicgen_lab.engine.sampler import draw_uniforms, sample
+from musicgen_lab.engine.sampler import draw_uniforms
+from musicgen_lab.engine.token_tables import TokenTables, draw_tokens
 from musicgen_lab.engine.transformer import Transformer
 
 PREFILL_STEPS = 128  # given steps of a clip at once: a chunk; more would gain next to nothing
 STEPS_AHEAD = 2  # steps that the host may launch before the device has finished them
 RECORDED_CLIPS = (1, 8, 16, 32, 64)  # batch sizes of recorded steps, besides the maximum
-
-
-@dataclass(frozen=True, eq=False)
-class TokenTables:
-    """The tokens and random numbers of the running clips, by slot.
-
-    Attributes
-    ----------
-    tokens : Tensor
-        (slots, S + 1, K) codes in the delay pattern, the special token where the pattern has no
-        code, and `UNKNOWN` where one is to be sampled.
-    uniforms : Tensor
-        (slots, S + 1, K) of float64 in [0, 1).
-    finite : Tensor
-        (slots,) of bool: whether all logits since the clip's start were finite.
-    """
-
-    tokens: Tensor
-    uniforms: Tensor
-    finite: Tensor
 
 
 class DecodeState:
@@ -239,29 +219,3 @@ class RecordedSteps:
         batch = self._state.make_spare_batch(padding)
         device = batch.tokens.device
         return batch, record_on_cuda(device, lambda: self._state.step_batch(batch))
-
-
-def draw_tokens(logits: Tensor, batch: Batch, tables: TokenTables) -> Tensor:
-    """Sample the next tokens of every clip and write them to its table.
-
-    Parameters
-    ----------
-    logits : Tensor
-        (B, K, card) of float32, of all rows.
-    batch : Batch
-        Of n clips.
-    tables : TokenTables
-
-    Returns
-    -------
-    Tensor
-        (n, K) tokens.
-    """
-    slots, positions = batch.slot_ids, batch.positions
-    guided = batch.guide(logits)  # (n, K, card)
-    tables.finite[slots] &= guided.sum(dim=(1, 2)).isfinite()  # the sum is finite if each logit is
-    drawn = sample(guided, batch.parameters, tables.uniforms[slots, positions])
-    known = tables.tokens[slots, positions + 1]
-    tokens = torch.where(known == UNKNOWN, drawn, known)
-    tables.tokens[slots, positions + 1] = tokens
-    return tokens

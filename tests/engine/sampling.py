@@ -8,9 +8,9 @@ from torch import Tensor
 
 from musicgen_lab.engine.batch import Batch, make_batch
 from musicgen_lab.engine.clip_state import ClipRow, ClipState
-from musicgen_lab.engine.decode_state import TokenTables
 from musicgen_lab.engine.delay import UNKNOWN, delay
 from musicgen_lab.engine.guidance import row_texts
+from musicgen_lab.engine.token_tables import TokenTables
 from musicgen_lab.request import GenerationRequest
 
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from musicgen_lab.engine.decode_state import draw_tokens
+from musicgen_lab.engine.token_tables import draw_tokens
 from tests.engine import interpreted
 from tests.engine.sampling import SamplingCase
 

@@ -9,8 +9,6 @@ recording of a step works for clips of all parameters.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
@@ -18,30 +16,14 @@ from torch import Tensor
 
 from musicgen_lab.engine.batch import Batch
 from musicgen_lab.engine.delay import UNKNOWN
-
-if TYPE_CHECKING:
-    from musicgen_lab.engine.decode_state import TokenTables
+from musicgen_lab.engine.token_tables import TokenTables
 
 HIGHEST_BIT = 29  # of a probability: 1.0 is 0x3f800000
 WARPS = 4
 
 
 def draw_tokens_on_cuda(logits: Tensor, batch: Batch, tables: TokenTables) -> Tensor:
-    """Sample the next tokens of every clip and write them to its table.
-
-    Parameters
-    ----------
-    logits : Tensor
-        (B, K, card) of float32, of all rows.
-    batch : Batch
-        Of n clips.
-    tables : TokenTables
-
-    Returns
-    -------
-    Tensor
-        (n, K) tokens.
-    """
+    """Sample like `token_tables.draw_tokens`, whose parameters and result these are."""
     logits = logits.contiguous()
     clips, (_, codebooks, card) = len(batch.slot_ids), logits.shape
     drawn = torch.empty(clips, codebooks, dtype=torch.long, device=logits.device)
@@ -161,8 +143,8 @@ def draw_clip(  # type: ignore[no-untyped-def]
         token = tl.sum((cumulative <= limit).to(tl.int32), 0)
 
     token = tl.minimum(token, card - 1)  # also where a number is not finite
-    place = tokens + slot * slot_stride + (position + 1) * codebooks + codebook
-    known = tl.load(place)
+    target = tokens + slot * slot_stride + (position + 1) * codebooks + codebook
+    known = tl.load(target)
     token = tl.where(known == UNKNOWN, token.to(tl.int64), known)
-    tl.store(place, token)
+    tl.store(target, token)
     tl.store(drawn + clip * codebooks + codebook, token)
