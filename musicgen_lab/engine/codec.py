@@ -11,7 +11,9 @@ kernels are selected by the clip's own length, and 25 clips need no more memory 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -194,10 +196,9 @@ class Codec:
 
     def decode_each(self, clips: Sequence[Tensor]) -> list[Tensor | Exception]:
         """Decode clips like `decode`, with an exception in place of each that fails."""
-        try:
+        with suppress(Exception):
             return list(self.decode(clips))
-        except Exception:  # one by one, so that only the failing ones are lost
-            return [self._attempt(codes) for codes in clips]
+        return [self._attempt(codes) for codes in clips]  # so that only the failing ones are lost
 
     def start(self, frames: int) -> Decoding:
         """Return the beginning of a clip that is decoded in parts.
@@ -309,6 +310,7 @@ class Codec:
         try:
             return self.decode([codes])[0]
         except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # whose variables would keep memory
             return error
 
     def _embed(self, clips: Sequence[Tensor]) -> list[Tensor]:

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from torch import Tensor
 from musicgen_lab.clip import BEGIN_CONVERTED, PROMPT_UNREAD, Clip, Failure, Provenance
 from musicgen_lab.engine.beginnings import Beginnings
 from musicgen_lab.engine.capacity import ROWS_PER_CLIP, Capacity
-from musicgen_lab.engine.clip_state import ClipState
+from musicgen_lab.engine.clip_state import ClipState, shared_time
 from musicgen_lab.engine.codec import Codec
 from musicgen_lab.engine.decode_state import DecodeState
 from musicgen_lab.engine.device import (
@@ -287,7 +288,7 @@ class Engine:
         self._schedule()
         step = self._scheduler.schedule_step(self._streams)
         if step.prefill:
-            self._compute(step.prefill, lambda: self._state.prefill(step.prefill))
+            self._prefill(step.prefill)
         if step.decoding:
             self._step_batch(step.decoding)
         self._streams.hand_out(self._scheduler.running)
@@ -303,6 +304,15 @@ class Engine:
             if not clip.is_complete:
                 self._begin(clip, self._state.next_window)
         self._streams.remove(self._finished)
+
+    def _prefill(self, clips: list[ClipState]) -> None:
+        """Compute the next chunk of each clip: together, or one by one if that fails."""
+        if len(clips) > 1:
+            with suppress(Exception), shared_time(clips):
+                self._state.prefill(clips)
+                return
+        for clip in clips:
+            self._compute([clip], partial(self._state.prefill, [clip]))
 
     def _step_batch(self, clips: list[ClipState]) -> None:
         """Sample the next tokens of clips."""
@@ -325,17 +335,14 @@ class Engine:
         Waiting requests are not affected, by a lack of memory for example. Returns whether it
         succeeded.
         """
-        started_s = time.perf_counter()
         try:
-            compute()
+            with shared_time(clips):
+                compute()
         except Exception as error:
             self._finished |= {clip.request_id: clip.fail(error) for clip in clips}
             for clip in clips:
                 self._scheduler.finish(clip)
             return False
-        share_s = (time.perf_counter() - started_s) / len(clips)
-        for clip in clips:
-            clip.spent_s += share_s
         return True
 
     def _schedule(self) -> None:
@@ -351,16 +358,13 @@ class Engine:
     def _begin(self, clip: ClipState, begin: Callable[[ClipState], None]) -> None:
         """Begin a window of a clip."""
         self._batched = []  # its rows are at another step
-        self._compute([clip], lambda: begin(clip))
+        self._compute([clip], partial(begin, clip))
 
     def _decode(self, done: list[ClipState]) -> dict[int, Clip | Failure]:
         """Decode finished tokens to audio."""
-        started_s = time.perf_counter()
-        codes = [self._state.codes(clip) for clip in done]
-        sounds = self._codec.decode_each(codes)
-        share_s = (time.perf_counter() - started_s) / len(done)
-        for clip in done:
-            clip.spent_s += share_s
+        with shared_time(done):
+            codes = [self._state.codes(clip) for clip in done]
+            sounds = self._codec.decode_each(codes)
         finite = self._state.finite()
         return {
             clip.request_id: clip.fail(sound)

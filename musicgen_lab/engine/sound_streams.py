@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from musicgen_lab.engine.clip_state import ClipState
+from musicgen_lab.engine.clip_state import ClipState, shared_time
 from musicgen_lab.engine.codec import Codec, Decoding
 from musicgen_lab.engine.decode_state import DecodeState
 from musicgen_lab.streaming import OnChunk, SoundChunk
@@ -93,12 +94,10 @@ class SoundStreams:
                     due += self._due(clip, stream)
         if not due:
             return
-        started_s = time.perf_counter()
         starts = [part.decoding.decoded for part in due]
-        sounds = self._decode(due)
-        share_s = (time.perf_counter() - started_s) / len(due)
+        with shared_time([part.clip for part in due]):
+            sounds = self._decode(due)
         for part, start, sound in zip(due, starts, sounds, strict=True):
-            part.clip.spent_s += share_s
             with self._removed_on_error(part.clip):
                 if isinstance(sound, Exception):
                     raise sound
@@ -130,17 +129,17 @@ class SoundStreams:
     def _decode(self, due: Sequence[_Part]) -> list[Tensor] | list[Tensor | Exception]:
         """Decode the parts together; one by one if that fails, so that only some are lost."""
         before = [part.decoding.copy() for part in due]
-        try:
+        with suppress(Exception):
             return self.codec.decode_parts([(part.decoding, part.codes) for part in due])
-        except Exception:
-            for part, decoding in zip(due, before, strict=True):
-                part.stream.decoding = part.decoding = decoding
-            return [self._decode_alone(part) for part in due]
+        for part, decoding in zip(due, before, strict=True):
+            part.stream.decoding = part.decoding = decoding
+        return [self._decode_alone(part) for part in due]
 
     def _decode_alone(self, part: _Part) -> Tensor | Exception:
         try:
             return self.codec.decode_parts([(part.decoding, part.codes)])[0]
         except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # whose variables would keep memory
             return error
 
     def _hand_on(self, part: _Part, start: int, sound: Tensor) -> None:

@@ -1,5 +1,7 @@
 """The codec decodes many clips at once, each as if it were alone."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -204,6 +206,26 @@ def test_cudnn_is_kept_exact_on_a_gpu_and_left_as_it_was():
     assert settings() == before
     with exact_convolutions(torch.device("cpu")):
         assert settings() == before
+
+
+def test_what_could_not_be_decoded_keeps_no_memory_from_the_clips_after_it(
+    codec, mono, monkeypatch
+):
+    clips = [random_codes(mono.folder, frames) for frames in (30, 40, 50)]
+    expected, after, allocated = codec.decode(clips[2:]), codec._after, []
+
+    def run_out_of_memory(hidden):
+        scratch = torch.empty(1)
+        if hidden.shape[-1] < 50 or any(each() is not None for each in allocated):
+            allocated.append(weakref.ref(scratch))
+            raise MemoryError("no room")
+        return after(hidden)
+
+    monkeypatch.setattr(codec, "_after", run_out_of_memory)
+    *failed, sound = codec.decode_each(clips)
+
+    assert [str(error) for error in failed] == ["no room", "no room"]
+    assert torch.equal(sound, expected[0])
 
 
 def test_long_clips_are_decoded_together_in_the_memory_of_one_part(mono, codec, monkeypatch):

@@ -386,18 +386,19 @@ def test_a_long_clip_that_is_aborted_between_windows_frees_its_memory(mono_short
     assert engine.steps_done == engine.steps_total
 
 
-@pytest.mark.parametrize("stage", ["next_window", "prefill"])
-def test_a_clip_whose_next_window_fails_fails_alone(mono_short, alone, monkeypatch, stage):
+@pytest.mark.parametrize(("stage", "at_once"), [("next_window", 1), ("prefill", 1), ("prefill", 4)])
+def test_a_clip_whose_next_window_fails_fails_alone(mono_short, alone, monkeypatch, stage, at_once):
     state = mono_short.engine._state
     begin = getattr(state, stage)
 
     def fail(begun):
-        clip = begun[0] if stage == "prefill" else begun
-        if clip.request.seed == 9:
+        clips = begun if stage == "prefill" else [begun]
+        if any(clip.request.seed == 9 for clip in clips):
             raise RuntimeError("no memory for the next window")
         begin(begun)
 
     monkeypatch.setattr(state, stage, fail)
+    monkeypatch.setattr(mono_short.engine._scheduler, "_prefill_clips", at_once)
 
     results = by_seed(mono_short.engine.generate([sampled(seed=s, **FIELDS) for s in (9, 0)]))
 
