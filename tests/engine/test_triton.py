@@ -11,9 +11,12 @@ import torch
 from torch.nn import functional as F
 
 from musicgen_lab.engine.attention import attend
+from musicgen_lab.engine.batch import make_prefill
+from musicgen_lab.engine.clip_state import ClipRow, ClipState
 from musicgen_lab.engine.rows import AttentionSpans, StepRows
 from musicgen_lab.engine.transformer import TorchStep
 from musicgen_lab.models.config import ModelConfig, Source, expected_shapes
+from musicgen_lab.request import GenerationRequest
 from tests.engine import interpreted
 from tests.engine.test_attention import BLOCK_LEN, BLOCK_TABLES, CONTEXT_LENS, drawn, spans_of
 
@@ -219,6 +222,7 @@ def test_the_kernels_compile_for_gpus_that_are_not_here(dtype, capability, tmp_p
         (add_and_normalise_rows, {"SPLITS": 4, "SIZE": 2048}, {}),
         (embed_rows, {"CODEBOOKS": 4, "SIZE": 2048}, {}),
         (attend_rows, attention, {}),
+        (attend_rows, attention | {"KINDS": 1, "SHARERS": 1, "DEPENDENT": False}, {}),
     ]
     for rows in (16, 128):
         loads = choose_loads(
@@ -227,7 +231,7 @@ def test_the_kernels_compile_for_gpus_that_are_not_here(dtype, capability, tmp_p
         options = {"num_warps": loads.warps, "num_stages": loads.stages}
         kernels.append((multiply_rows, product | {"ROWS": rows, "AHEAD": loads.ahead}, options))
     for kernel, constants, options in kernels:
-        constants = constants | {"DEPENDENT": dependent}
+        constants = {"DEPENDENT": dependent} | constants
         signature = {
             name: "constexpr"
             if name in constants
@@ -263,3 +267,36 @@ def test_steps_at_once_write_the_keys_and_values_of_torchs(interpret, weights):
     steps.prefill(StepRows(TOKENS, AttentionSpans(*spans), AttentionSpans(*prompt_spans)), cache)
     assert not torch.allclose(cache, CACHE)
     assert torch.allclose(written, cache, atol=1e-5)
+
+
+def test_the_chunks_of_several_clips_at_once_are_those_of_each_clip_alone(interpret, weights):
+    """With and without texts; the first one's contexts end in two segments."""
+    texts = {"a": ([8], 7), "b": ([9], 12), "": ([], 0)}
+    rows_and_steps = [
+        ([("a", [0, 1]), ("", [2, 3])], range(62, 66)),
+        ([("", [4])], range(3)),
+        ([("b", [5])], range(10, 12)),
+        ([("a", [6]), ("b", [7])], range(1)),
+    ]
+    tokens = torch.randint(0, 20, (4, 70, 2), generator=torch.Generator().manual_seed(1))
+    chunks = []
+    for slot, (rows, steps) in enumerate(rows_and_steps):
+        clip_rows = [ClipRow(text, blocks, *texts[text]) for text, blocks in rows]
+        request = GenerationRequest(prompt="x")
+        chunks.append((ClipState(slot, request, slot, [], clip_rows, tokens[0]), steps))
+
+    def prefill(some):
+        rows = make_prefill(some, tokens)
+        spans, prompts = (
+            (each.block_tables, each.context_lens) for each in (rows.spans, rows.prompt_spans)
+        )
+        config = CONFIG.model_dump_json()
+        return interpret(interpreted.prefill, config, weights, rows.tokens, spans, prompts, CACHE)
+
+    together = prefill(chunks)
+
+    for clip, steps in chunks:
+        alone = prefill([(clip, steps)])
+        blocks = [block for row in clip.rows for block in row.blocks]
+        assert not torch.equal(alone[:, :, blocks], CACHE[:, :, blocks])
+        assert torch.equal(alone[:, :, blocks], together[:, :, blocks])
