@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,7 @@ from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.models.config import ModelConfig
 
 CPU_BLOCK_LEN = 512  # steps; memory is only taken up as they are written
+_CGROUP = Path("/sys/fs/cgroup")  # of this process, in a container
 _HEADROOM = 0.8  # of a machine's free memory: text encoder, codec and the system want some
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -92,14 +94,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what torch keeps of tensors that are gone
         return int(torch.cuda.mem_get_info(device)[0])
-    free = _available_memory()
-    limit, used = (_read_number(Path("/sys/fs/cgroup") / name) for name in _CGROUP_FILES)
-    if limit is not None and used is not None:
-        free = min(free, limit - used)
-    return max(free, 0)
-
-
-_CGROUP_FILES = ("memory.max", "memory.current")
+    return max(min(_available_memory(), _available_in_container()), 0)
 
 
 def _available_memory() -> int:
@@ -112,11 +107,17 @@ def _available_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # not Linux: a guess
 
 
-def _read_number(path: Path) -> int | None:
+def _available_in_container() -> int:
+    """Return what a control group's limit leaves; as much as there can be where it has none.
+
+    Cached files count as used there, but make room.
+    """
     try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # no such limit, or "max"
-        return None
+        limit, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        counts = dict(map(str.split, (_CGROUP / "memory.stat").read_text().splitlines()))
+        return limit - used + int(counts["inactive_file"]) + int(counts["active_file"])
+    except (OSError, ValueError, KeyError):  # no such limit, or "max"
+        return sys.maxsize
 
 
 def wait_for(device: torch.device) -> None:

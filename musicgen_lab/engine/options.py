@@ -28,7 +28,7 @@ class EngineOptions:
     Raises
     ------
     InvalidRequest
-        When `max_clips` is below 1.
+        When `max_clips` is neither "auto" nor a number from 1 on.
     """
 
     device: str = "auto"
@@ -37,7 +37,9 @@ class EngineOptions:
     cuda_graphs: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_clips, int) and self.max_clips < 1:
+        if self.max_clips != "auto" and not (
+            isinstance(self.max_clips, int) and self.max_clips >= 1
+        ):
             raise InvalidRequest(
                 f"max_clips must be auto or at least 1, got {self.max_clips}",
                 field="max_clips",
