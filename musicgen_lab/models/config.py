@@ -162,13 +162,27 @@ class ModelConfig(BaseModel):
 def load_config(folder: Path) -> ModelConfig:
     """Read and check the `config.json` of a model folder.
 
+    Raises
+    ------
+    ModelUnavailable
+        When the file is missing, is not JSON, or has invalid values.
+    """
+    if not (folder / CONFIG_FILE).exists():
+        raise ModelUnavailable(
+            f"{folder} is not a model folder: it has no {CONFIG_FILE}; make one with "
+            "`musicgen-lab models prepare`"
+        )
+    return load_part_config(ModelConfig, folder)
+
+
+def load_part_config(kind: type[Part], folder: Path) -> Part:
+    """Read and check the `config.json` of a model folder, of its text encoder or its codec.
+
     Parameters
     ----------
+    kind : type of BaseModel
+        `ModelConfig`, `T5Config` or `CodecConfig`.
     folder : Path
-
-    Returns
-    -------
-    ModelConfig
 
     Raises
     ------
@@ -179,51 +193,16 @@ def load_config(folder: Path) -> ModelConfig:
     try:
         if path.stat().st_size > CONFIG_BYTES_MAX:
             raise ModelUnavailable(f"{path} is larger than {CONFIG_BYTES_MAX:,} bytes")
-        return ModelConfig.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ModelUnavailable(
-            f"{folder} is not a model folder: {CONFIG_FILE} cannot be read ({error.strerror}); "
-            "make one with `musicgen-lab models prepare`"
+            f"{path} cannot be read ({error.strerror}); prepare the model again"
         ) from None
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in detail["loc"]) or "the file"
+        where = ".".join(map(str, detail["loc"])) or "the file"
         raise ModelUnavailable(
-            f"{path} is damaged: {where}: {detail['msg']}; prepare the model again"
-        ) from None
-
-
-def load_part_config(kind: type[Part], folder: Path) -> Part:
-    """Read and check the `config.json` of the text encoder or the codec.
-
-    Parameters
-    ----------
-    kind : type of BaseModel
-        `T5Config` or `CodecConfig`.
-    folder : Path
-
-    Raises
-    ------
-    ModelUnavailable
-        When the folder or the file is missing, or has invalid values.
-    """
-    if not folder.is_dir():
-        raise ModelUnavailable(f"{folder} is missing; prepare the model again")
-    try:
-        if (folder / CONFIG_FILE).stat().st_size > CONFIG_BYTES_MAX:
-            raise ModelUnavailable(
-                f"{folder / CONFIG_FILE} is larger than {CONFIG_BYTES_MAX:,} bytes"
-            )
-        return kind.model_validate_json((folder / CONFIG_FILE).read_bytes())
-    except OSError as error:
-        raise ModelUnavailable(
-            f"{folder} is damaged ({CONFIG_FILE}: {error.strerror}); prepare the model again"
-        ) from None
-    except ValidationError as error:
-        detail = error.errors(include_url=False)[0]
-        where = ".".join(map(str, detail["loc"])) or CONFIG_FILE
-        raise ModelUnavailable(
-            f"{folder} is damaged ({where}: {detail['msg']}); prepare the model again"
+            f"{path} is damaged ({where}: {detail['msg']}); prepare the model again"
         ) from None
 
 

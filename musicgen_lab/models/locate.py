@@ -138,16 +138,14 @@ def locate(name: str) -> ModelSource:
     Parameters
     ----------
     name : str
-        "demo"; a Hub id, "@revision" after it or not; or the path of a folder: a model folder, or
-        a checkpoint in audiocraft's or transformers' format.
+        "demo"; a Hub id, "@revision" after it or not; or the path of a folder ("./demo" for one of
+        that name): a model folder, or a checkpoint in audiocraft's or transformers' format.
 
     Raises
     ------
     ModelUnavailable
         When there is no such model. The message lists the available names.
     """
-    if Path(name).is_dir():
-        return _folder_source(Path(name).resolve().name, Path(name).resolve())
     base, _, revision = name.partition("@")
     if base == EMBEDDED:
         source = ModelSource(EMBEDDED, EMBEDDED_REVISION, EMBEDDED_FOLDER)
@@ -157,6 +155,8 @@ def locate(name: str) -> ModelSource:
                 f"ask for {EMBEDDED} to use it"
             )
         return source
+    if Path(name).is_dir():
+        return _folder_source(Path(name).resolve().name, Path(name).resolve())
     for source in _fetched_models():
         if name in (source.identity, source.name):
             return source

@@ -34,6 +34,17 @@ def test_the_codebooks_of_prepared_models_are_known_without_the_hub(monkeypatch,
     assert codebook_sizes([identity, f"facebook/musicgen-large@{COMMIT}"]) == {identity: 512}
 
 
+def test_a_folder_in_the_current_one_never_takes_the_place_of_the_embedded_model(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    assert locate("demo").folder == EMBEDDED_FOLDER
+    with pytest.raises(ModelUnavailable, match=r"demo holds no model"):
+        locate("./demo")
+
+
 def test_another_revision_of_the_embedded_model_is_refused():
     with pytest.raises(ModelUnavailable, match=r"this installation embeds demo@\w+, not demo@old"):
         locate("demo@old")
