@@ -9,21 +9,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from musicgen_lab.clip import Failure
+from musicgen_lab.engine.device import choose_device, choose_dtype
+from musicgen_lab.engine.engine import Engine
+from musicgen_lab.engine.options import EngineOptions
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.models.checkpoint import open_checkpoint
 from musicgen_lab.models.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, ModelConfig
 from musicgen_lab.models.library_noise import quiet
 from musicgen_lab.request import GenerationRequest
-
-if TYPE_CHECKING:
-    from musicgen_lab.engine.engine import Engine
-    from musicgen_lab.engine.options import EngineOptions
 
 
 class BenchEngine(Protocol):
@@ -82,11 +81,10 @@ class AudiocraftEngine:
     def __init__(self, folder: Path, device: str, clips_at_once: int = 1) -> None:
         from musicgen_lab.reference.models import open_models
 
-        place = torch.device(device)
-        self._lm, self._codec = open_models(folder, place)
+        self._lm, self._codec = open_models(folder, torch.device(device))
         self.name = "audiocraft" if clips_at_once == 1 else "audiocraft batch"
         self.device, self.clips_at_once = device, clips_at_once
-        self.dtype = "float32" if place.type == "cpu" else "float16"
+        self.dtype = "float32" if device == "cpu" else "float16"
 
     @torch.inference_mode()
     def make(self, requests: Sequence[GenerationRequest]) -> float:
@@ -181,11 +179,7 @@ ENGINE_NAMES = ("lab", "audiocraft", "audiocraft-batch", "transformers", "transf
 
 
 def open_bench_engine(
-    name: str,
-    folder: Path,
-    *,
-    options: EngineOptions,
-    clips: int,
+    name: str, folder: Path, *, options: EngineOptions, clips: int
 ) -> BenchEngine:
     """Open an engine by name.
 
@@ -196,18 +190,15 @@ def open_bench_engine(
     ModelUnavailable
         When its library is not installed, or the model cannot be opened.
     """
-    from musicgen_lab.engine.device import choose_device, choose_dtype
-
-    place = choose_device(options.device)
+    torch_device = choose_device(options.device)
     if name == "lab":
-        from musicgen_lab.engine.engine import Engine
-
         return LabEngine(Engine.open(folder, options), clips)
     if name in ("audiocraft", "audiocraft-batch"):
-        return AudiocraftEngine(folder, place.type, clips if name.endswith("batch") else 1)
+        return AudiocraftEngine(folder, torch_device.type, clips if name.endswith("batch") else 1)
     if name in ("transformers", "transformers-batch"):
         at_once = clips if name.endswith("batch") else 1
-        engine = TransformersEngine(folder, place.type, choose_dtype(options.dtype, place), at_once)
+        dtype = choose_dtype(options.dtype, torch_device)
+        engine = TransformersEngine(folder, torch_device.type, dtype, at_once)
         engine.name = name.replace("-", " ")
         return engine
     raise InvalidRequest(f"engine must be one of {', '.join(ENGINE_NAMES)}, got {name!r}")
@@ -221,11 +212,9 @@ def memory_bandwidth(device: str) -> float:
     float
         Bytes per second, the best of several sums over a buffer far larger than any cache.
     """
-    from musicgen_lab.engine.device import choose_device
-
-    place = choose_device(device)
-    on_gpu = place.type == "cuda"
-    values = torch.ones((2**30 if on_gpu else 2**29) // 4, device=place)
+    torch_device = choose_device(device)
+    on_gpu = torch_device.type == "cuda"
+    values = torch.ones((2**30 if on_gpu else 2**29) // 4, device=torch_device)
     if on_gpu:
         return values.nbytes / min(_time_on_gpu(values.sum) for _ in range(10))
     best_s = float("inf")
@@ -262,8 +251,6 @@ def busy_processes(count: int) -> Iterator[None]:
 
 def used_memory(device: str) -> int:
     """Return the bytes of memory in use by this process, or the peak on a GPU."""
-    from musicgen_lab.engine.device import choose_device
-
     if choose_device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated())
     pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -174,12 +174,7 @@ def run(
         contestants = []
         for name in engines:
             before = bench_engines.used_memory(options.device)
-            engine = bench_engines.open_bench_engine(
-                name,
-                folder,
-                options=options,
-                clips=len(work),
-            )
+            engine = bench_engines.open_bench_engine(name, folder, options=options, clips=len(work))
             shapes = make_work(clips, grid, WARM_UP_S)  # a GPU's step is recorded by batch size
             engine.make(shapes[: engine.clips_at_once])
             memory = bench_engines.used_memory(options.device) - before

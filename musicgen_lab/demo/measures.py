@@ -154,13 +154,13 @@ def measure_each_attribute(
     """Measure how often each attribute is recognised if prompts name all of them, at cfg_coef 3."""
     rng = np.random.default_rng(600)
     pieces = [draw_piece(rng) for _ in range(clips)]
-    heard = [
+    recognised = [
         (piece, classifiers.recognise(clip.samples[0]))
         for piece, clip in _answer(engine, pieces, tuple(HEARD), duration_s=DURATION_S)
     ]
     return {
         f"{name}, one of {len(values)}": Estimate.of(
-            found[name] == getattr(piece, name) for piece, found in heard
+            attributes[name] == getattr(piece, name) for piece, attributes in recognised
         )
         for name, values in HEARD.items()
     }

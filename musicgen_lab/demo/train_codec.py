@@ -154,7 +154,9 @@ def _clips(path: Path, training: CodecTraining) -> npt.NDArray[np.float16]:
             for _ in tqdm(range(training.clips), desc="synthesising", unit="clip")
         ]
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, np.stack(clips))
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, np.stack(clips))
+        partial.replace(path)
     loaded: npt.NDArray[np.float16] = np.load(path, mmap_mode="r")
     return loaded
 

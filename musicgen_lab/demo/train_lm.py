@@ -120,10 +120,10 @@ def start_from_codebooks(lm: Any, codec: Any) -> None:
         # Half way between equal weight for loud and quiet codes and that by amplitude.
         codes = codes / codes.norm(dim=1, keepdim=True).clamp(min=1e-4).sqrt()
         codes = codes / codes.norm(dim=1).mean()
-        place = slice(k * share, (k + 1) * share)
+        columns = slice(k * share, (k + 1) * share)
         for weight in (lm.emb[k].weight[:CARD], lm.linears[k].weight):
             weight.mul_(0.3)
-            weight[:, place] += codes
+            weight[:, columns] += codes
 
 
 def train_lm(
