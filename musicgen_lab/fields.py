@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -23,7 +22,7 @@ from pydantic import (
 )
 
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.formatting import IN_SECONDS, short
+from musicgen_lab.formatting import IN_SECONDS, did_you_mean, short
 from musicgen_lab.limits import DURATION_MAX_S, DURATION_MIN_S, WINDOW_S
 from musicgen_lab.source import DIGEST, SOURCE_MAX_S, SOURCE_MIN_S, Source
 
@@ -319,10 +318,9 @@ def explain(error: ValidationError) -> InvalidRequest:
 
 def unknown_field(field: str, value: Any = None) -> InvalidRequest:
     """Return the error for an unknown field, with the field that was probably meant."""
-    meant = difflib.get_close_matches(field, REQUEST_FIELDS, n=1)
-    hint = f" (did you mean {meant[0]}?)" if meant else ""
     return InvalidRequest(
-        f"unknown field {field!r}{hint}; the fields are {', '.join(REQUEST_FIELDS)}",
+        f"unknown field {field!r}{did_you_mean(field, REQUEST_FIELDS)}; "
+        f"the fields are {', '.join(REQUEST_FIELDS)}",
         field=field,
         value=value,
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 PROMPT_CHARACTERS_MAX = 24
 LABEL_CHARACTERS_MAX = 36
+MEANT_MAX = 3  # names that a part of one may stand for
 IN_SECONDS = ("duration", "extend_stride", "begin_at", "begin_s")
 
 
@@ -43,6 +46,28 @@ def split_names(text: str) -> list[str]:
     ['html', 'ipynb']
     """
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def did_you_mean(given: object, names: Iterable[str]) -> str:
+    """Return " (did you mean …?)" for a name that is unknown; empty if none of the names is alike.
+
+    Parameters
+    ----------
+    given : object
+        The unknown name. Case, spaces and hyphens do not matter.
+    names : iterable of str
+        Those that there are: up to three that contain the given one are named, or else the one that
+        is most alike.
+
+    Examples
+    --------
+    >>> did_you_mean("promt", ["prompt", "prompt_b"]), did_you_mean("Top", ["top_k", "top_p"])
+    (' (did you mean prompt?)', ' (did you mean top_k or top_p?)')
+    """
+    text, known = re.sub(r"\W+", "_", str(given)).lower(), list(names)
+    meant = [name for name in known if len(text) > 2 and text in name][:MEANT_MAX]
+    meant = meant or difflib.get_close_matches(text, known, n=1)
+    return f" (did you mean {' or '.join(meant)}?)" if meant else ""
 
 
 def decimals_within(low: float, high: float) -> int:

@@ -7,6 +7,7 @@ import pytest
 from musicgen_lab.formatting import (
     decimals_for,
     decimals_within,
+    did_you_mean,
     mid_sentence,
     signed,
     value,
@@ -60,3 +61,20 @@ def test_a_unit_follows_what_has_one():
 def test_labels_fit_into_a_sentence():
     assert mid_sentence("Onset rate") == "onset rate"
     assert mid_sentence("RMS level") == "RMS level"
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("temprature", " (did you mean temperature?)"),  # misspelt
+        ("cfg", " (did you mean cfg_coef?)"),  # a part of it
+        ("Top-K", " (did you mean top_k?)"),
+        ("top", " (did you mean top_k or top_p?)"),
+        ("p", ""),  # a part of too many
+        ("loudness", ""),
+        (5, ""),
+    ],
+)
+def test_an_unknown_name_is_answered_with_those_that_it_may_stand_for(given, hint):
+    names = ["prompt", "temperature", "top_k", "top_p", "cfg_coef"]
+    assert did_you_mean(given, names) == hint

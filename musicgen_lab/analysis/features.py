@@ -19,7 +19,7 @@ from musicgen_lab.analysis.registry import REGISTERED, Feature, RunFeature, Valu
 from musicgen_lab.analysis.sound import Sound
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.errors import InvalidRequest
-from musicgen_lab.formatting import split_names
+from musicgen_lab.formatting import did_you_mean, split_names
 
 FEATURES_VERSION = 3
 """Raised when a feature's numbers change, so that stored ones are measured again."""
@@ -110,17 +110,18 @@ def chosen_features(features: Iterable[str] | None = None) -> list[str]:
         return list(DEFAULT_FEATURES)
     if isinstance(features, str):
         features = split_names(features)
-    chosen = list(dict.fromkeys(features))
+    chosen = list(features)
     for name in chosen:
-        if name not in NAMED_FEATURES:
+        if not isinstance(name, str) or name not in NAMED_FEATURES:
             raise InvalidRequest(
-                f"unknown feature {name!r}; the features are {', '.join(NAMED_FEATURES)}",
+                f"unknown feature {name!r}{did_you_mean(name, NAMED_FEATURES)}; "
+                f"the features are {', '.join(NAMED_FEATURES)}",
                 field="features",
                 value=name,
             )
     if not chosen:
         raise InvalidRequest("give at least one feature", field="features")
-    return chosen
+    return list(dict.fromkeys(chosen))
 
 
 def averaged_features(features: Iterable[str] | None = None) -> list[str]:

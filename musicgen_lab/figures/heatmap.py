@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from musicgen_lab.analysis.features import NAMED_FEATURES
+from musicgen_lab.analysis.features import NAMED_FEATURES, chosen_features
 from musicgen_lab.analysis.registry import Feature, RunFeature
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.figures.drawing import INK, MUTED, NOTHING, Drawing, add_title, lab_style
@@ -190,11 +190,7 @@ class Heatmaps:
     """
 
     def __init__(self, table: RunTable, feature: str) -> None:
-        if feature not in NAMED_FEATURES:
-            raise InvalidRequest(
-                f"unknown feature {feature!r}; the features are {', '.join(NAMED_FEATURES)}",
-                field=feature,
-            )
+        (feature,) = chosen_features([feature])
         if NAMED_FEATURES[feature].kind != "number":
             raise InvalidRequest(
                 f"{feature} is not a number and has no mean; choose another feature",

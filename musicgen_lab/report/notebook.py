@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import os
 import re
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.errors import InvalidRequest, ReportFailed
+from musicgen_lab.formatting import did_you_mean
 from musicgen_lab.progress import bars_are_seen
 from musicgen_lab.runs.interpreter import (
     NEUTRAL_FOLDER,
@@ -140,11 +140,9 @@ def refuse_unknown_parameters() -> None:
     defined = [name for cell in cells[: injected[0]] for name in _assigned(cell)]
     for name in _assigned(cells[injected[0]]):
         if name not in defined:
-            meant = difflib.get_close_matches(name, defined, n=1)
-            hint = f" (did you mean {meant[0]}?)" if meant else ""
             raise InvalidRequest(
-                f"the notebook has no parameter {name!r}{hint}; its parameters are "
-                f"{', '.join(defined)}",
+                f"the notebook has no parameter {name!r}{did_you_mean(name, defined)}; "
+                f"its parameters are {', '.join(defined)}",
                 field=name,
             )
 

@@ -14,7 +14,7 @@ from musicgen_lab.analysis.drift import seam_times_s
 from musicgen_lab.analysis.spectrogram import WINDOW_S, MelSpectrogram, mel_spectrogram_db
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.fields import REQUEST_FIELDS, SWEEP_ORDER, plain_number
-from musicgen_lab.formatting import FieldLabels
+from musicgen_lab.formatting import FieldLabels, did_you_mean
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.runs.frame import build_rows, frame_columns, with_features
 from musicgen_lab.runs.run_folder import RunFolder
@@ -189,7 +189,9 @@ class RunTable:
         for name in fields:
             if name not in columns:
                 raise InvalidRequest(
-                    f"unknown column {name!r}; the columns are {', '.join(columns)}", field=name
+                    f"unknown column {name!r}{did_you_mean(name, columns)}; "
+                    f"the columns are {', '.join(columns)}",
+                    field=name,
                 )
         source = self.rows if fields.keys() <= set(self.rows.columns) else self.frame
         rows = source

@@ -355,9 +355,23 @@ def test_samples_of_another_shape_are_refused():
         measure(np.zeros((1, 100)), 0)
 
 
-def test_unknown_features_are_refused():
-    with pytest.raises(InvalidRequest, match="unknown feature 'loudnes'; the features are"):
-        chosen_features(["loudnes"])
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("spectral_centroid", "spectral_centroid_hz"),
+        ("Onset rate", "onset_rate_hz"),
+        ("sharpnes", None),
+    ],
+)
+def test_unknown_features_are_refused_with_those_that_may_be_meant(given, meant):
+    hint = rf" \(did you mean {meant}\?\)" if meant else ""
+    with pytest.raises(InvalidRequest, match=rf"unknown feature '{given}'{hint}; the features are"):
+        chosen_features([given])
+
+
+def test_what_is_no_name_is_no_feature():
+    with pytest.raises(InvalidRequest, match=r"unknown feature \['rms_dbfs'\] \(did you mean rms"):
+        chosen_features([["rms_dbfs"]])
 
 
 def test_a_difference_of_levels_is_in_decibels_and_one_of_loudness_in_loudness_units():

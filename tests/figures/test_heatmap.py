@@ -89,7 +89,7 @@ def test_what_is_no_grid_and_what_is_no_feature_is_refused(tmp_path):
     with pytest.raises(InvalidRequest, match="a heatmap needs a grid"):
         plot_heatmap(scattered, "rms_dbfs")
     with pytest.raises(
-        InvalidRequest, match="unknown feature 'loudnes'; the features are loudness"
+        InvalidRequest, match=r"unknown feature 'loudnes' \(did you mean loudness_lufs"
     ):
         plot_heatmap(scattered, "loudnes")
     with pytest.raises(InvalidRequest, match="key_estimate is not a number"):
