@@ -279,8 +279,7 @@ class ModalBackend(SubmittedStreams):
 
     def close(self, drain_s: float = 0.0) -> None:
         """Cancel all requests in flight, here and on Modal."""
-        self._loop.cancel_all()
-        self.settle()
+        self._loop.close(CANCEL_S)
 
     def _about(self) -> Mapping[str, Any]:
         """Return the service's description; this starts no GPU."""
