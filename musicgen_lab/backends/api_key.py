@@ -33,8 +33,23 @@ def read_api_key(environment: Mapping[str, str] = os.environ) -> str | None:
             text = Path(file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRequest(f"{name}: {file!r} cannot be read ({error})") from None
-    if text is None:
-        return None
+    return None if text is None else clean_key(text, name)
+
+
+def clean_key(text: str, name: str) -> str:
+    """Return a key without the white space around it.
+
+    Parameters
+    ----------
+    text : str
+    name : str
+        Of what holds it, for the error.
+
+    Raises
+    ------
+    InvalidRequest
+        When nothing is left, or it cannot be sent.
+    """
     key = text.strip()
     if not key or not key.isprintable():
         raise InvalidRequest(

@@ -239,9 +239,7 @@ class HttpBackend(SubmittedStreams):
 
     def close(self, drain_s: float = 0.0) -> None:
         """Cancel all requests in flight, here and at the service, and close every connection."""
-        self._loop.cancel_all()
-        self.settle()
-        self._loop.wait(self._client.close())
+        self._loop.close(2 * CANCEL_S, self._client.close)
 
     def _ask_once(self) -> Served:
         """Return what the service serves; it is asked once."""
@@ -440,7 +438,7 @@ class HttpBackend(SubmittedStreams):
         import httpx2
 
         source = request.begin_with
-        if source is None:
+        if source is None or source.content is None:  # one without content may be there already
             return await post()
         first = source.digest not in self._sent_sources
         sending = self._sent_sources.setdefault(source.digest, asyncio.Lock())
@@ -450,12 +448,7 @@ class HttpBackend(SubmittedStreams):
             self._sent_sources.pop(source.digest, None)
             return refused
         answer = await post()
-        refused_source = (
-            isinstance(answer, httpx2.Response)
-            and answer.status_code == 404
-            and read_json(answer).get("field") == "begin_with"
-        )
-        if not refused_source:
+        if not (isinstance(answer, httpx2.Response) and _lacks_source(answer)):
             return answer
         async with sending:  # the service was started again, or has dropped it
             refused = await self._send_source(source)
@@ -494,6 +487,11 @@ class HttpBackend(SubmittedStreams):
         """Return the result in a response that is not a job."""
         if answer.status_code == 200:
             return self._read_clip(read_json(answer), request)
+        if request.begin_with is not None and _lacks_source(answer):
+            if request.begin_with.content is None:
+                return Failure(request, "InvalidRequest", detail(answer))
+            # It was dropped again, for those of other requests.
+            raise RetryLater(detail(answer), retry_after_s=retry_after_s(answer))
         if answer.status_code in (401, 403, 404, 405):
             raise self._client.refused(answer)
         body = read_json(answer)
@@ -538,3 +536,8 @@ class HttpBackend(SubmittedStreams):
                 "is it a MusicGen Lab service of this version?",
             )
         return unpack(message, request)
+
+
+def _lacks_source(answer: httpx2.Response) -> bool:
+    """Return whether a service refuses a request as it does not have what the clip begins with."""
+    return answer.status_code == 404 and read_json(answer).get("field") == "begin_with"

@@ -9,7 +9,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from musicgen_lab.backends.api_key import KEY_ADDRESS, is_loopback, keys_are_for, read_api_key
+from musicgen_lab.backends.api_key import (
+    KEY_ADDRESS,
+    clean_key,
+    is_loopback,
+    keys_are_for,
+    read_api_key,
+)
 from musicgen_lab.errors import BackendUnavailable, InvalidRequest
 
 if TYPE_CHECKING:
@@ -58,17 +64,17 @@ class HttpClient:
             raise BackendUnavailable(
                 "a service at a web address needs httpx2, not installed here: pip install httpx2"
             ) from None
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+        except ValueError:  # such as of an IPv6 address without its end
+            raise _no_address(address) from None
         if parts.username is not None or parts.password is not None:
             raise BackendUnavailable(
                 f"the address of {parts.hostname} has a user name or a password, which no service "
                 "of MusicGen Lab takes; give its key: connect(address, api_key=…)"
             )
         if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
-            raise BackendUnavailable(
-                f"{address!r} is not the address of a service; one looks like "
-                "http://127.0.0.1:8000 or https://….modal.run"
-            )
+            raise _no_address(address)
         self.host = parts.netloc
         self._environment_keys_sent = keys_are_for(address)
         given = any((api_key, proxy_key, proxy_secret))
@@ -85,12 +91,12 @@ class HttpClient:
             )
         environment = os.environ if self._environment_keys_sent else {}
         headers = {"Accept": "application/json"}
-        key = api_key or read_api_key(environment)
+        key = read_api_key(environment) if api_key is None else clean_key(api_key, "api_key")
         if key:
             headers["Authorization"] = f"Bearer {key}"
         proxy = (
-            proxy_key or environment.get(PROXY_KEY, "").strip(),
-            proxy_secret or environment.get(PROXY_SECRET, "").strip(),
+            (proxy_key or environment.get(PROXY_KEY, "")).strip(),
+            (proxy_secret or environment.get(PROXY_SECRET, "")).strip(),
         )
         if any(proxy):
             if not all(proxy):
@@ -99,8 +105,12 @@ class HttpClient:
                     f"proxy_secret, or set both {PROXY_KEY} and {PROXY_SECRET}"
                 )
             headers |= {"Modal-Key": proxy[0], "Modal-Secret": proxy[1]}
+        try:
+            base_url = httpx2.URL(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}")
+        except httpx2.InvalidURL:
+            raise _no_address(address) from None
         self._client = httpx2.AsyncClient(
-            base_url=f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}",
+            base_url=base_url,
             headers={name.encode(): value.encode() for name, value in headers.items()},
             timeout=httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             limits=httpx2.Limits(max_connections=None),
@@ -200,6 +210,13 @@ class HttpClient:
         return BackendUnavailable(
             f"{self.host} answered {answer.status_code}: {detail(answer)}; {way_out}"
         )
+
+
+def _no_address(address: str) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"{address!r} is not the address of a service; one looks like "
+        "http://127.0.0.1:8000 or https://….modal.run"
+    )
 
 
 def _has_port(parts: SplitResult) -> bool:

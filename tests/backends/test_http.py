@@ -384,7 +384,9 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(connect):
     assert "sesame" not in str(error.value)
 
 
-@pytest.mark.parametrize("address", ["", "ftp://x", "http://", "music", "http://a:99999"])
+@pytest.mark.parametrize(
+    "address", ["", "ftp://x", "http://", "music", "http://a:99999", "http://[::1", "http://\0"]
+)
 def test_an_address_that_is_none_is_refused(connect, address):
     with pytest.raises(BackendUnavailable, match="is not the address of a service"):
         connect(address)
@@ -394,7 +396,12 @@ def test_a_wrong_key_and_a_right_one(connect):
     with serving(sine_worker(), settings=WebSettings(api_key="sesame")) as address:
         with pytest.raises(BackendUnavailable, match="MUSICGEN_API_KEY"):
             make(connect(address, api_key="other"))
-        assert isinstance(make(connect(address, api_key="sesame")), Clip)
+        assert isinstance(make(connect(address, api_key="sesame\n")), Clip)  # as read from a file
+        for key in ("", "two\nlines"):
+            with pytest.raises(
+                InvalidRequest, match="api_key is set, but holds no key: give it one"
+            ):
+                connect(address, api_key=key)
 
 
 def test_another_model_and_another_format_are_refused_by_name(connect):
@@ -505,6 +512,34 @@ def test_a_sound_is_sent_again_to_a_service_that_no_longer_has_it(connect, caplo
         backend._sent_sources[hum().digest] = asyncio.Lock()  # it was, before a restart
         assert isinstance(make(backend, begin_with=hum(), duration=3), Clip)
     assert sounds_sent(caplog) == [201]
+
+
+def test_a_sound_that_others_push_out_is_sent_until_its_clip_is_made(connect, monkeypatch):
+    sounds = [hum(frequency_hz=frequency) for frequency in (200, 300, 400)]
+    monkeypatch.setattr("musicgen_lab.web.sources.KEPT_MAX_BYTES", sounds[0].nbytes)  # of one
+    with serving(sine_worker()) as address:
+        backend = connect(address)
+        requests = [
+            backend.resolve(GenerationRequest(prompt="x", duration=3, seed=seed, begin_with=sound))
+            for sound in sounds
+            for seed in range(3)
+        ]
+        assert all(isinstance(result, Clip) for result in backend.generate(requests))
+
+
+def test_a_sound_whose_content_is_nowhere_is_a_failure_of_its_clip_alone(connect):
+    with serving(sine_worker()) as address:
+        backend = connect(address)
+        requests = [
+            backend.resolve(GenerationRequest(prompt="x", duration=3, begin_with=begin_with))
+            for begin_with in ("0" * 64, hum())
+        ]
+        results = {result.request.begin_with: result for result in backend.generate(requests)}
+        failed, made = (results[request.begin_with] for request in requests)
+        assert isinstance(made, Clip) and failed.error_type == "InvalidRequest"
+        assert "is no sound that this service has" in failed.message
+        known = backend.resolve(GenerationRequest(prompt="x", duration=3, begin_with=hum().digest))
+        assert isinstance(next(backend.generate([known])), Clip)  # it is there already
 
 
 def test_what_a_service_would_refuse_is_refused_before_anything_is_sent(connect):
