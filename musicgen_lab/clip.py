@@ -132,6 +132,12 @@ class Clip:
         """Length in seconds, within one of the model's frames of the requested duration."""
         return float(self.samples.shape[1] / self.sample_rate)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory of the samples, the codes, and what the clip begins with."""
+        parts = (self.samples, self.codes, self.request.begin_with)
+        return sum(part.nbytes for part in parts if part is not None)
+
     def codes_bytes(self) -> bytes | None:
         """Return the codes as a file that `SourceCodes.from_bytes` reads; None without codes."""
         codec = self.provenance.details.get(CODEC)

@@ -204,6 +204,11 @@ class Source:
             )
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the content that is here."""
+        return len(self.content or b"")
+
+    @property
     def is_codes(self) -> bool:
         """Whether the content is a clip's codes rather than a sound."""
         return self.suffix == CODES_SUFFIX

@@ -83,9 +83,9 @@ class Served:
                 value=request.duration,
             )
         source = request.begin_with
-        if source is not None and len(source.content or b"") > self.source_max_bytes:
+        if source is not None and source.nbytes > self.source_max_bytes:
             raise InvalidRequest(
-                f"{source.name} has {len(source.read()):,} bytes, and {self.host} takes "
+                f"{source.name} has {source.nbytes:,} bytes, and {self.host} takes "
                 f"{self.source_max_bytes:,}; cut out the part to begin with, or store it as FLAC",
                 field="begin_with",
                 value=source.name,

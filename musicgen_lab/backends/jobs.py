@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from musicgen_lab.backends.submitting import Result
+from musicgen_lab.backends.submitting import Result, clip_of
 from musicgen_lab.clip import Failure
 from musicgen_lab.errors import MusicGenLabError
 from musicgen_lab.formatting import short
@@ -19,6 +19,7 @@ from musicgen_lab.request import GenerationRequest
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 EXPIRED_IDS_MAX = 10_000  # ids that are reported as expired rather than unknown
+KEPT_MAX_BYTES = 256 * 1024**2  # 64 clips of 30 s, or three of 300 s in stereo
 
 
 class JobUnknown(MusicGenLabError):
@@ -116,6 +117,14 @@ class _Job:
     steps: int | None
     ended_s: float = 0.0  # by the monotonic clock
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that a job which has ended takes."""
+        clip, source = clip_of(self.future), self.request.begin_with
+        if clip is not None:
+            return clip.nbytes
+        return source.nbytes if source is not None else 0
+
 
 class LocalJobs:
     """Jobs of a backend in this process; they are lost when the process ends.
@@ -129,7 +138,9 @@ class LocalJobs:
     kept_s : float
         How long a job is kept after it has ended.
     kept_max : int
-        Maximum number of ended jobs; the oldest is dropped first. A clip of 30 s takes 4 MB.
+        Maximum number of ended jobs; the oldest is dropped first.
+    kept_max_bytes : int
+        Maximum size of ended jobs, most of which is their clips.
     """
 
     def __init__(
@@ -139,9 +150,10 @@ class LocalJobs:
         *,
         kept_s: float,
         kept_max: int,
+        kept_max_bytes: int = KEPT_MAX_BYTES,
     ) -> None:
         self._submit, self._progress = submit, progress
-        self._kept_s, self._kept_max = kept_s, kept_max
+        self._kept_s, self._kept_max, self._kept_max_bytes = kept_s, kept_max, kept_max_bytes
         self._running: dict[str, _Job] = {}
         self._ended: OrderedDict[str, _Job] = OrderedDict()  # the oldest first
         self._expired: deque[str] = deque(maxlen=EXPIRED_IDS_MAX)
@@ -188,7 +200,8 @@ class LocalJobs:
             if job_id in self._expired:
                 raise JobExpired(
                     f"the result of job {job_id} is no longer kept: the last {self._kept_max} "
-                    f"are, for {self._kept_s:g} s each; send the request again"
+                    f"are, up to {self._kept_max_bytes / 1e6:,.0f} MB, for {self._kept_s:g} s "
+                    "each; send the request again"
                 )
         raise JobUnknown(
             f"there is no job {short(job_id)}; jobs are lost when the service restarts"
@@ -204,7 +217,9 @@ class LocalJobs:
         oldest_s = time.monotonic() - self._kept_s
         while self._ended:
             job_id, job = next(iter(self._ended.items()))
-            if len(self._ended) <= self._kept_max and job.ended_s > oldest_s:
+            nbytes = sum(each.nbytes for each in self._ended.values())
+            is_room = len(self._ended) <= self._kept_max and nbytes <= self._kept_max_bytes
+            if is_room and job.ended_s > oldest_s:
                 return
             del self._ended[job_id]
             self._expired.append(job_id)

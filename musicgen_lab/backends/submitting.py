@@ -324,6 +324,14 @@ def last_chunk(clip: Clip, *, sent: int, steps: int) -> SoundChunk:
     )
 
 
+def clip_of(future: Future[Result]) -> Clip | None:
+    """Return the clip of a future that is done; None if it has none."""
+    if future.cancelled() or future.exception() is not None:
+        return None
+    result = future.result()
+    return result if isinstance(result, Clip) else None
+
+
 def resolve_served(request: GenerationRequest, served: Sequence[str]) -> GenerationRequest:
     """Return the request with its model as one of the served "name@revision" strings.
 

@@ -11,7 +11,7 @@ BYTES_MAX = 512 * 1024 * 1024
 
 
 class RecentClips:
-    """The last clips by key, up to a number of bytes of samples and of what clips begin with.
+    """The last clips by key, up to a number of bytes (`Clip.nbytes`).
 
     Parameters
     ----------
@@ -29,19 +29,13 @@ class RecentClips:
         key = clip.request.key()
         with self._lock:
             previous = self._clips.pop(key, None)
-            self._bytes += _bytes_of(clip) - (_bytes_of(previous) if previous else 0)
+            self._bytes += clip.nbytes - (previous.nbytes if previous else 0)
             self._clips[key] = clip
             while self._bytes > self._bytes_max:
                 _, oldest = self._clips.popitem(last=False)
-                self._bytes -= _bytes_of(oldest)
+                self._bytes -= oldest.nbytes
 
     def get(self, key: str) -> Clip | None:
         """Return the clip of a request's key; None if it was not made, or is forgotten."""
         with self._lock:
             return self._clips.get(key)
-
-
-def _bytes_of(clip: Clip) -> int:
-    begin_with = clip.request.begin_with
-    content = begin_with.content if begin_with is not None else None
-    return clip.samples.nbytes + len(content or b"")

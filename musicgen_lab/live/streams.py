@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from musicgen_lab.backends.submitting import Busy, Result, Submits
+from musicgen_lab.backends.submitting import Busy, Result, Submits, clip_of
 from musicgen_lab.clip import Clip, Failure, Samples
 from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.live.loudness import matched_gain_db
@@ -368,11 +368,3 @@ class LiveStream:
     def _log_failure(self, failure: Failure | None, error: BackendUnavailable | None) -> None:
         """Add a failure to the line in the log: how many there are, and the last one."""
         self._log |= {"failed": self._log.get("failed", 0) + 1, **describe_error(failure, error)}
-
-
-def clip_of(future: Future[Result]) -> Clip | None:
-    """Return the clip of a future that is done; None if it has none."""
-    if future.cancelled() or future.exception() is not None:
-        return None
-    result = future.result()
-    return result if isinstance(result, Clip) else None

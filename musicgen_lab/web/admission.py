@@ -10,8 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 
 from musicgen_lab.backends.jobs import Jobs, StartedJob
-from musicgen_lab.backends.submitting import Busy, Result, Submits
-from musicgen_lab.clip import Clip
+from musicgen_lab.backends.submitting import Busy, Result, Submits, clip_of
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.streaming import OnChunk
 
@@ -102,10 +101,10 @@ class Admission:
         future.add_done_callback(lambda done: self._end(done, time.monotonic() - started_s))
 
     def _end(self, future: Future[Result], spent_s: float) -> None:
-        result = None if future.cancelled() or future.exception() else future.result()
+        clip = clip_of(future)
         with self._lock:
-            if isinstance(result, Clip):
-                self.audio_s += result.duration_s
+            if clip is not None:
+                self.audio_s += clip.duration_s
             self._in_flight -= 1
             self._ended, self._ended_s = self._ended + 1, self._ended_s + spent_s
 

@@ -77,10 +77,10 @@ class SourceStore:
             return kept.source
 
     def _drop(self) -> None:
-        total = sum(len(kept.source.read()) for kept in self._kept.values())
+        total = sum(kept.source.nbytes for kept in self._kept.values())
         oldest_s = time.monotonic() - self._kept_s
         for digest, kept in list(self._kept.items()):
             if total <= KEPT_MAX_BYTES and kept.used_s > oldest_s:
                 return
-            total -= len(kept.source.read())
+            total -= kept.source.nbytes
             del self._kept[digest]

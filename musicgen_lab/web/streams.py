@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
@@ -19,8 +20,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from musicgen_lab.backends.jobs import JobStatus
-from musicgen_lab.backends.submitting import Closing, Result, last_chunk
-from musicgen_lab.clip import Clip, Failure, encode_wav, wav_header, wav_samples
+from musicgen_lab.backends.submitting import Closing, Result, clip_of, last_chunk
+from musicgen_lab.clip import Failure, encode_wav, wav_header, wav_samples
 from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.streaming import ClipFailed, SoundChunk
@@ -145,11 +146,10 @@ async def stream_clip(
     ------
     Refusal
     """
-    loop = asyncio.get_running_loop()
-    events: asyncio.Queue[Event] = asyncio.Queue()
+    loop, unsent = asyncio.get_running_loop(), UnsentSound()
 
     def put(event: Event) -> None:
-        loop.call_soon_threadsafe(events.put_nowait, event)
+        loop.call_soon_threadsafe(unsent.take, event)
 
     deadline_s = loop.time() + settings.timeout_s
     try:
@@ -157,7 +157,7 @@ async def stream_clip(
     except BackendUnavailable as error:
         raise refuse_unavailable(error) from error
     making.add_done_callback(put)
-    chunks = _chunks(events)
+    chunks = unsent.chunks()
     waiting = asyncio.ensure_future(anext(chunks))
     try:
         first = await in_time(waiting, request, settings)
@@ -181,17 +181,50 @@ async def stream_clip(
     return Streamed(content, making.cancel, media_type, headers)
 
 
-async def _chunks(events: asyncio.Queue[Event]) -> AsyncIterator[SoundChunk | Failure]:
-    """Yield the chunks that are put into a queue; the last one has the clip, or is a failure."""
-    sent = steps = 0
-    while isinstance(event := await events.get(), SoundChunk):
-        sent, steps = sent + event.samples.shape[1], event.steps
-        yield event
-    try:
-        result = event.result()
-    except FutureCancelled:  # by the backend
-        raise Closing("the service is shutting down") from None
-    yield last_chunk(result, sent=sent, steps=steps) if isinstance(result, Clip) else result
+class UnsentSound:
+    """The sound of a clip that its client has not taken yet.
+
+    For a client that reads slowly it is in memory once: as long as the clip is being made, in the
+    chunks in which it comes, and then as the clip.
+    """
+
+    def __init__(self) -> None:
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._sent = self._steps = 0
+
+    def take(self, event: Event) -> None:
+        """Take in the next chunk, or the end."""
+        if isinstance(event, SoundChunk):
+            self._steps = event.steps
+        elif clip_of(event) is not None:
+            while not self._events.empty():
+                self._events.get_nowait()
+        self._events.put_nowait(event)
+
+    async def chunks(self) -> AsyncIterator[SoundChunk | Failure]:
+        """Yield the chunks; the last one has the clip, or is a failure.
+
+        Raises
+        ------
+        BackendUnavailable
+            When the backend gives the clip up.
+        """
+        while isinstance(event := await self._events.get(), SoundChunk):
+            self._sent += event.samples.shape[1]
+            yield event
+        try:
+            result = event.result()
+        except FutureCancelled:  # by the backend
+            raise Closing("the service is shutting down") from None
+        if isinstance(result, Failure):
+            yield result
+            return
+        rest = last_chunk(result, sent=self._sent, steps=self._steps)
+        second = rest.sample_rate
+        while rest.samples.shape[1] > second:
+            yield replace(rest, samples=rest.samples[:, :second], clip=None)
+            rest = replace(rest, samples=rest.samples[:, second:], start_s=rest.start_s + 1)
+        yield rest
 
 
 async def _until(

@@ -17,7 +17,7 @@ from musicgen_lab.web.settings import WebSettings
 from tests.support.demo_engine import open_demo
 from tests.support.serving import serving
 from tests.support.sine_engine import SineEngine, sine_worker
-from tests.support.sines import MODEL
+from tests.support.sines import MODEL, sine_clip
 
 BODY = {"prompt": "calm acoustic guitar melody", "duration": 1, "seed": 3}
 ASYNC = {"Prefer": "respond-async"}
@@ -201,3 +201,21 @@ def test_the_oldest_results_expire_first_and_expired_ids_differ_from_unknown_one
     with pytest.raises(JobUnknown):
         jobs.status("never")
     worker.close()
+
+
+def test_results_expire_by_their_size_too():
+    worker = sine_worker()
+    clip_bytes = sine_clip(GenerationRequest(prompt="x", duration=1)).nbytes
+    jobs = LocalJobs(
+        worker.submit, worker.progress, kept_s=3600, kept_max=9, kept_max_bytes=2 * clip_bytes
+    )
+    ids = []
+    for seed in range(3):
+        request = GenerationRequest(prompt="x", duration=1, seed=seed).with_model(MODEL)
+        started = jobs.start(request)
+        started.result.result(60)
+        ids.append(started.id)
+    worker.close()  # by then the end of each is written down
+    with pytest.raises(JobExpired, match=r"the last 9 are, up to .* MB"):
+        jobs.status(ids[0])
+    assert [jobs.status(job_id).result.request.seed for job_id in ids[1:]] == [1, 2]
