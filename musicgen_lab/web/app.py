@@ -180,7 +180,11 @@ def create_app(
         check_key(request, chosen)
         check_query(request, ("sample_format", "stream"))
         accept = request.headers.get("accept", "")
-        media_type = choose_media_type(accept, tuple(STREAMED) if stream else CLIP_TYPES)
+        if stream:
+            way_out = "; leave stream out for another type"
+            media_type = choose_media_type(accept, tuple(STREAMED), way_out)
+        else:
+            media_type = choose_media_type(accept, CLIP_TYPES)
         fields = check_fields(parse_object(await read_fields(request, chosen)))
         wanted = resolve(fields)
         warnings = ignored_by_choice(wanted, fields, backend.codebook_size(str(wanted.model)))

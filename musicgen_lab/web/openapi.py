@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from musicgen_lab.backends.jobs import KEPT_MAX_BYTES
 from musicgen_lab.backends.wire import PROMPTS_MAX
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.web.settings import WebSettings
@@ -41,7 +42,8 @@ SAMPLE_FORMAT = (
 )
 STREAM = (
     "Answer while the clip is made, as a WAV or Ogg Vorbis file in parts, or as server-sent events "
-    "(`Accept: text/event-stream`); `Prefer` has then no effect."
+    "(`Accept: text/event-stream`); `Prefer` has then no effect. MP3 and FLAC, whose headers "
+    "depend on the whole sound, are answered 406: leave `stream` out for them, or accept audio/ogg."
 )
 _KEY: dict[str, Any] = {"security": [{}, {"key": []}]}
 _NO_KEY = _refusal("The service has a key, which was missing or wrong.")
@@ -123,7 +125,10 @@ GENERATE: dict[str, Any] = {
         },
         401: _NO_KEY,
         404: _refusal("The service does not have the sound to begin with."),
-        406: _refusal("Accept allows none of the available media types."),
+        406: _refusal(
+            "Accept allows none of the available media types; with `stream`, these are WAV, Ogg "
+            "and events."
+        ),
         408: _refusal("The body did not arrive in time."),
         413: _refusal("The body is too large."),
         415: _refusal("The body is not application/json."),
@@ -272,7 +277,8 @@ JOB: dict[str, Any] = {
     "text/event-stream is answered with an event `progress` whenever the job has advanced, and at "
     "last `done`, `failed` or `cancelled`, each with the fields of the JSON response. "
     f"Results are kept for {WebSettings.jobs_kept_s / 60:g} minutes, the last "
-    f"{WebSettings.jobs_kept_max} of them; on Modal all, for 7 days.",
+    f"{WebSettings.jobs_kept_max} of them up to {KEPT_MAX_BYTES / 1e6:.0f} MB; on Modal all, for 7 "
+    "days.",
     "responses": {
         200: {
             "description": "The job, or its audio.",

@@ -134,8 +134,15 @@ def limit_of(field: str | None, duration_max_s: float = DURATION_MAX_S) -> dict[
     return {name: schema[name] for name in names if name in schema} or None
 
 
-def choose_media_type(accept: str, offers: Sequence[str]) -> str:
+def choose_media_type(accept: str, offers: Sequence[str], way_out: str = "") -> str:
     """Return the media type of some that an Accept header prefers; of equals, the first.
+
+    Parameters
+    ----------
+    accept : str
+    offers : sequence of str
+    way_out : str
+        Ends the error.
 
     Raises
     ------
@@ -149,7 +156,8 @@ def choose_media_type(accept: str, offers: Sequence[str]) -> str:
             best, best_quality = offered, quality
     if best is None:
         allowed = ", ".join(offers)
-        raise Refusal(406, f"Accept must allow one of {allowed}, got {accept[:200]!r}", VARY)
+        detail = f"Accept must allow one of {allowed}, got {accept[:200]!r}{way_out}"
+        raise Refusal(406, detail, VARY)
     return best
 
 

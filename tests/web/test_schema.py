@@ -60,5 +60,6 @@ def test_the_document_has_descriptions_ranges_defaults_and_examples(api):
 def test_the_document_says_how_long_the_results_of_jobs_are_kept(api):
     job = api.raw_schema["paths"]["/generate_endpoint/{job_id}"]["get"]
     assert (
-        "kept for 60 minutes, the last 64 of them; on Modal all, for 7 days" in job["description"]
+        "kept for 60 minutes, the last 64 of them up to 268 MB; on Modal all, for 7 days"
+        in job["description"]
     )

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import threading
+from concurrent.futures import Future
 
 import httpx2
 import numpy as np
@@ -17,10 +18,10 @@ from musicgen_lab.clip import decode_audio
 from musicgen_lab.request import GenerationRequest
 from musicgen_lab.web.responses import Refusal
 from musicgen_lab.web.settings import WebSettings
-from musicgen_lab.web.streams import job_events
+from musicgen_lab.web.streams import UnsentSound, job_events
 from tests.support.demo_engine import open_demo
 from tests.support.serving import serving
-from tests.support.sine_engine import SineEngine, sine_worker
+from tests.support.sine_engine import SineEngine, first_half, sine_worker
 from tests.support.sines import sine_clip
 
 BODY = {"prompt": "calm acoustic guitar melody", "duration": 2, "seed": 3}
@@ -145,7 +146,9 @@ def test_ogg_is_streamed_too(demo):
 def test_what_cannot_be_streamed_is_refused_with_what_can(client, accept):
     answer = post(client, headers={"Accept": accept})
     assert answer.status_code == 406
-    assert "audio/wav, audio/x-wav, audio/ogg, text/event-stream" in answer.json()["detail"]
+    detail = answer.json()["detail"]
+    assert "audio/wav, audio/x-wav, audio/ogg, text/event-stream" in detail
+    assert detail.endswith(f"got '{accept}'; leave stream out for another type")
 
 
 def test_events_have_the_parts_and_at_last_the_clip(demo):
@@ -329,3 +332,26 @@ def test_a_job_that_is_gone_ends_its_events_and_one_that_is_away_is_looked_at_ag
 def test_an_unknown_job_has_no_events(client):
     answer = client.get("/generate_endpoint/none", headers=EVENTS)
     assert answer.status_code == 404 and "no job" in answer.json()["detail"]
+
+
+def test_sound_that_is_not_read_is_there_once_when_the_clip_is_finished():
+    clip = sine_clip(GenerationRequest(prompt="x", duration=3))
+    finished = Future()
+    finished.set_result(clip)
+
+    async def read_late():
+        unsent = UnsentSound()
+        unsent.take(first_half(clip))
+        chunks = unsent.chunks()
+        read = [await anext(chunks)]
+        unsent.take(first_half(clip))  # of the rest, as it were
+        unsent.take(finished)
+        return read + [chunk async for chunk in chunks]
+
+    first, *others = asyncio.run(read_late())
+    assert all(np.shares_memory(chunk.samples, clip.samples) for chunk in others)
+    together = np.concatenate([chunk.samples for chunk in (first, *others)], axis=1)
+    np.testing.assert_array_equal(together, clip.samples)
+    assert [chunk.start_s for chunk in others] == [1.5, 2.5]
+    assert [chunk.clip for chunk in others] == [None, clip]
+    assert {(chunk.steps_done, chunk.steps) for chunk in others} == {(2, 2)}
