@@ -43,7 +43,7 @@ REPORT_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
     "media-src data:; sandbox allow-scripts"
 )
-STATE_WITHIN_S = 20  # as long as a report's state is waited for
+STATE_WITHIN_S = 5  # as long as a report's state is waited for, also when the service is to end
 TEMPORARY_MAX = 8  # folders; the oldest is removed for another one
 ReadRequests = Callable[[Request], Awaitable[list[dict[str, Any]]]]
 
@@ -81,7 +81,11 @@ class KeptRun:
 
 
 def add_kept_runs(
-    app: FastAPI, runs: Path | None, clips: RecentClips, read_requests: ReadRequests
+    app: FastAPI,
+    runs: Path | None,
+    clips: RecentClips,
+    read_requests: ReadRequests,
+    instance: str,
 ) -> None:
     """Add the endpoints that keep clips.
 
@@ -94,6 +98,8 @@ def add_kept_runs(
         The clips that can be kept.
     read_requests : callable
         Returns the fields of every request in a request's body.
+    instance : str
+        Of the running service, as `/live/about` has it: the addresses are known as long as it runs.
     """
     kept: dict[str, KeptRun] = {}  # by an address that nobody can guess: a link carries no key
     tasks: set[asyncio.Task[None]] = set()
@@ -127,6 +133,7 @@ def add_kept_runs(
             "command": cli_command(design, made, run),
             "python": python_code(design, made, run),
             "zip": f"live/kept/{name}/{folder.name}.zip",
+            "instance": instance,
         }
         if temporary:
             while len(kept) > TEMPORARY_MAX:

@@ -42,6 +42,7 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
         The folder in which kept clips become run folders; without it they are downloaded.
     """
     backend, settings, models = app.state.backend, app.state.settings, app.state.models
+    instance = secrets.token_hex(8)  # what is kept is known until the service ends
     clips = RecentClips()
     streams = LiveStreams(backend, app.state.admission, clips, timeout_s=settings.timeout_s)
     files = {name: _reader(STATIC / name) for name in ("live.css", *_script_names())} | {
@@ -64,7 +65,8 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
     @app.get("/live/about", include_in_schema=False)
     async def about() -> Response:
         keep = "folder" if runs else "zip"
-        return json_response({"models": models, "keep": keep, "match": can_match()})
+        described = {"models": models, "keep": keep, "match": can_match(), "instance": instance}
+        return json_response(described)
 
     @app.post("/live/plan", include_in_schema=False)
     async def plan(request: Request) -> Response:
@@ -100,7 +102,7 @@ def add_live_page(app: FastAPI, *, runs: Path | None = None) -> None:
         streams.cancel(stream, cell)
         return Response(status_code=204)
 
-    add_kept_runs(app, runs, clips, read_requests)
+    add_kept_runs(app, runs, clips, read_requests, instance)
 
     @app.get("/live/{name}", include_in_schema=False)
     async def static_file(name: str) -> Response:

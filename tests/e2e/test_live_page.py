@@ -353,12 +353,15 @@ def test_values_that_are_no_numbers_or_emptied_are_asked_for_and_the_grid_stays(
     page.wait_for_function(DONE)
     for values, fault in (
         ("1, x", "The values of cfg_coef must be numbers, separated by commas."),
+        ("0,7", "If 0.7 is meant, write it with a point; if both values are, with a space: 0, 7."),
         ("", "Type the values of cfg_coef, separated by commas."),
     ):
         page.get_by_label("Values across").fill(values)
         page.get_by_role("alert").filter(has_text=fault).wait_for()
     assert page.get_by_label("Values across").get_attribute("aria-invalid") == "true"
     assert page.get_by_role("button", name="Make", exact=True).is_disabled()
+    page.get_by_label("Values across").fill("0, 7")
+    page.wait_for_selector("#make:enabled")
     assert page.locator(".cell").count() == 2
 
 
@@ -611,6 +614,20 @@ def test_clips_are_kept_and_their_report_is_opened(open_live):
     page.evaluate("() => { document.querySelector('audio').muted = true; }")
     page.locator(".play").first.press("ArrowRight")
     page.wait_for_function("() => document.querySelector('audio').currentTime > 0.9")
+
+
+def test_the_links_of_what_was_kept_go_when_the_service_was_started_again(open_live, tmp_path):
+    with live_service(sine_worker(), tmp_path) as address:
+        page = open_live(SHORT, address=address)
+        make(page)
+        page.wait_for_function(DONE_ONCE)
+        page.get_by_role("button", name="Keep 1 clip").click()
+        page.get_by_role("link", name="Listen to it blind").wait_for()
+    with live_service(sine_worker(), tmp_path, port=int(address.rpartition(":")[2])):
+        page.evaluate("() => dispatchEvent(new Event('focus'))")  # as when one comes back to it
+        page.get_by_text("The service was started again since").wait_for()
+    assert page.locator("#kept a").count() == 0
+    assert "--seed 7" in page.get_by_role("region", name="Command").inner_text()
 
 
 def test_a_service_with_a_key_asks_for_it(open_live):

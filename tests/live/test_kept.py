@@ -155,7 +155,7 @@ def test_without_folders_clips_are_downloaded_as_a_run_folder(tmp_path):
         httpx2.Client(base_url=address, timeout=60) as client,
     ):
         kept = client.post("/live/kept", json=make(client, GRID)).json()
-        assert set(kept) == {"folder", "command", "python", "zip"}
+        assert set(kept) == {"folder", "command", "python", "zip", "instance"}
         zipfile.ZipFile(io.BytesIO(client.get(f"/{kept['zip']}").content)).extractall(tmp_path)
         for number in range(TEMPORARY_MAX):  # older ones make room
             client.post("/live/kept", json=make(client, [{"seed": number}]))

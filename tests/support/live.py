@@ -10,9 +10,9 @@ from tests.support.serving import running
 
 
 @contextlib.contextmanager
-def live_service(backend, runs=None, settings=None):
-    """Yield the base address."""
+def live_service(backend, runs=None, settings=None, port=0):
+    """Yield the base address; port 0 takes a free one."""
     app = create_app(backend, settings=settings)
     add_live_page(app, runs=runs)
-    with running(app) as address:
+    with running(app, port=port) as address:
         yield address

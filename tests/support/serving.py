@@ -18,9 +18,12 @@ def serving(backend, **options):
 
 
 @contextlib.contextmanager
-def running(app, **options):
+def running(app, *, port=0, **options):
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # of a server that has ended
+        listening.bind(("127.0.0.1", port))
         listening.listen()  # from now on connections wait for the server instead of being refused
         server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error", **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -2,6 +2,7 @@
 // clips that were changed alone. All of it is in the page's address.
 import { $ } from "./dom.js";
 import { Knobs } from "./knobs.js";
+import { Refused } from "./service.js";
 
 const AXES = ["down", "across"];
 
@@ -25,11 +26,20 @@ export class Form extends Knobs {
 
   /** What is varied: a field and its values, or no field and one value. */
   get axes() {
-    return AXES.map((axis) => (
-      $(axis).value
-        ? { field: $(axis).value, values: [...new Set(numbers($(`${axis}-values`).value))] }
-        : { field: "", values: [undefined] }
-    ));
+    return AXES.map((axis) => {
+      const field = $(axis).value, text = $(`${axis}-values`).value;
+      return field
+        ? { field, text, values: [...new Set(words(text, /[\s,;]+/).map(Number))] }
+        : { field, values: [undefined] };
+    });
+  }
+
+  /** Throw what is wrong with the values of an axis as they are typed; the service gets numbers. */
+  checkAxes() {
+    for (const axis of this.axes.filter(({ field }) => field)) {
+      const detail = this.#faultOf(axis);
+      if (detail) throw new Refused(422, { detail, field: axis.field });
+    }
   }
 
   /** Let the clip at a place differ from the others; not at all if there is nothing in `change`. */
@@ -50,9 +60,9 @@ export class Form extends Knobs {
   read(address) {
     this.fields = Object.fromEntries(address);
     for (const axis of AXES) {
-      const [field, values] = (address.get(axis) ?? "").split(":");
+      const [field, ...values] = (address.get(axis) ?? "").split(":");
       $(axis).value = field;
-      if ($(axis).value) $(`${axis}-values`).value = values ?? "";
+      if ($(axis).value) $(`${axis}-values`).value = values.join(":");
     }
     this.changes = new Map(address.getAll("clip").flatMap((text) => {
       const [varied, change] = parse(text).map((fields) => this.#own(fields));
@@ -70,7 +80,7 @@ export class Form extends Knobs {
       if (["prompt", "seed", "model"].includes(name) || value !== this.schema[name].default)
         address.set(name, String(value));
     for (const axis of AXES)
-      if ($(axis).value) address.set(axis, `${$(axis).value}:${numbers($(`${axis}-values`).value)}`);
+      if ($(axis).value) address.set(axis, `${$(axis).value}:${$(`${axis}-values`).value}`);
     for (const { varied, change } of this.changes.values())
       address.append("clip", JSON.stringify([varied, change]));
     for (const id of ["new-seed", "at-once"]) if ($(id).checked) address.set(id, "");
@@ -109,6 +119,19 @@ export class Form extends Knobs {
     this.changed();
   }
 
+  #faultOf({ field, text, values }) {
+    if (!values.length) return `Type the values of ${field}, separated by commas.`;
+    if (values.some(Number.isNaN)) return `The values of ${field} must be numbers, separated by commas.`;
+    const { type, minimum, maximum } = this.schema[field];
+    for (const word of type === "number" ? words(text, /[\s;]+/) : []) {
+      const [, first, second] = word.match(/^(\d+),(\d+)$/) ?? []; // a decimal comma, as the command takes it
+      const isOutside = [first, second].some((part) => Number(part) < minimum || Number(part) > maximum);
+      if (first === "0" || isOutside)
+        return `${word} reads as the values ${first} and ${second} of ${field}. If ${first}.${second} is meant, write it with a point; if both values are, with a space: ${first}, ${second}.`;
+    }
+    return "";
+  }
+
   #show() {
     const varied = AXES.map((axis) => $(axis).value);
     for (const axis of AXES) $(`${axis}-values`).closest("label").hidden = !$(axis).value;
@@ -119,7 +142,7 @@ export class Form extends Knobs {
 /** Where in a grid a clip is, by the values that are varied. */
 export const placeOf = (varied) => JSON.stringify(Object.entries(varied).sort());
 
-const numbers = (text) => text.split(/[\s,;]+/).filter(Boolean).map(Number);
+const words = (text, between) => text.split(between).filter(Boolean);
 
 const parse = (text) => {
   try {

@@ -4,6 +4,8 @@ import { get, post, requestsOf } from "./service.js";
 
 const link = (text, href) => Object.assign(element("a", "", text), { href });
 
+const inNewTab = (text, href) => Object.assign(link(text, href), { target: "_blank" });
+
 const code = (name, text) => {
   const made = element("pre", "", text);
   Object.assign(made, { tabIndex: 0, ariaLabel: name, role: "region" });
@@ -19,6 +21,7 @@ export class Kept {
     $("keep-clips").addEventListener("click", () => this.#keep());
     $("listen-blind").addEventListener("click", () => this.#listen());
     $("listen-blind").hidden = !inFolders;
+    for (const name of ["focus", "visibilitychange"]) addEventListener(name, () => this.#dropEnded());
   }
 
   /** Show that these requests can be kept; nothing as long as no clip is there at all. */
@@ -40,10 +43,11 @@ export class Kept {
   /** Store the clips, unless their folder is the last that was made, and say where they are. */
   async #store() {
     const { requests } = this, key = JSON.stringify(requests);
-    if (this.inFolders && this.#last.key === key) return this.#last.run;
     this.isBusy = true;
     this.offer(requests, true);
     try {
+      await this.#dropEnded();
+      if (this.inFolders && this.#last.key === key) return this.#last.run;
       const run = await post("live/kept", requestsOf(requests));
       this.#last = { key, run };
       this.#show(run);
@@ -56,22 +60,31 @@ export class Kept {
 
   #show(run) {
     const zip = Object.assign(link(this.inFolders ? "download it as a zip file" : "Download it again", run.zip), { download: "" });
-    const blind = Object.assign(link("Listen to it blind", run.blind), { target: "_blank" });
+    const blind = inNewTab("Listen to it blind", run.blind);
     const report = element("span", "", "The report is being made.");
     $("kept").replaceChildren(
       element("p", "", this.inFolders
-        ? ["Kept in ", element("code", "", run.folder), ". ", report, " ", blind, ", or ", zip, "."]
-        : ["Downloaded as ", element("code", "", `${run.folder}.zip`), ", a run folder. ", zip, "."]),
+        ? ["Kept in ", element("code", "", run.folder), ". ", element("span", "links", [report, " ", blind, ", or ", zip, "."])]
+        : ["Downloaded as ", element("code", "", `${run.folder}.zip`), ", a run folder. ", element("span", "links", [zip, "."])]),
       element("p", "", "To make the same clips again:"),
       ...(run.command ? [code("Command", run.command)] : []), code("Python", run.python),
     );
     if (this.inFolders) this.#watchReport(run, report);
   }
 
+  /** Take the links away if the service was started again since: it knows them as long as it runs. */
+  async #dropEnded() {
+    const { run } = this.#last;
+    const about = run && await get("live/about").catch(() => undefined); // it may come back
+    if (!about || about.instance === run.instance || this.#last.run !== run) return;
+    this.#last = {};
+    $("kept").querySelector(".links").textContent = "The service was started again since, which ended its links.";
+  }
+
   async #watchReport(run, place) {
     const { report, detail } = await get(run.state).catch(({ message }) => ({ report: "failed", detail: message }));
     if (report === "making") await this.#watchReport(run, place); // it was waited for a while
-    else place.replaceChildren(report === "made" ? link("Open the report", run.report) : `There is no report: ${detail.replace(/\.$/, "")}`, ".");
+    else place.replaceChildren(report === "made" ? inNewTab("Open the report", run.report) : `There is no report: ${detail.replace(/\.$/, "")}`, ".");
   }
 
   /** Open a blind test of the clips in a new tab. */

@@ -46,16 +46,14 @@ class Page {
   /** Say how many clips there will be and how long they take, or what is wrong. */
   async plan() {
     clearTimeout(this.planning);
-    const { down, across, all } = this.layout(), axes = [down, across];
-    const empty = axes.find(({ values }) => !values.length), wrong = axes.find(({ values }) => values.some(Number.isNaN));
+    const { all } = this.layout();
     const turn = this.turn = Symbol();
     try {
       if (this.form.isSending) {
         $("plan").textContent = "The sound file is being sent.";
         return;
       }
-      if (empty) throw new Refused(422, { detail: `Type the values of ${empty.field}, separated by commas.`, field: empty.field });
-      if (wrong) throw new Refused(422, { detail: `The values of ${wrong.field} must be numbers, separated by commas.`, field: wrong.field });
+      this.form.checkAxes();
       const plan = await post("live/plan", requestsOf(all.map(({ fields }) => fields)));
       if (this.turn !== turn) return; // there is a newer one
       const time = plan.estimate_s === null ? "the time is unknown until a clip is made" : `about ${words(plan.estimate_s)}`;
@@ -73,9 +71,15 @@ class Page {
 
   /** Make the clips that the form asks for and that are not there yet. */
   makeAll() {
+    if (this.form.isSending) return;
+    try {
+      this.form.checkAxes();
+    } catch (error) {
+      this.complain(error);
+      return;
+    }
     if (this.form.isSeedNew) { this.form.drawSeed(); this.form.write(); }
     const layout = this.layout();
-    if (this.form.isSending || !layout.all.length) return;
     this.changed = false;
     const old = [...this.cells], width = layout.across.values.length > 4 ? 240 : 480;
     const reused = ({ signature }) => {
