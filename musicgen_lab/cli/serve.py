@@ -90,12 +90,14 @@ def serve(
     from musicgen_lab.backends.worker import EngineWorker
     from musicgen_lab.engine.engine import Engine
     from musicgen_lab.live.page import add_live_page
+    from musicgen_lab.web.server import listening_socket
     from musicgen_lab.web.server import serve as serve_backend
     from musicgen_lab.web.settings import WebSettings
 
     settings = replace(
         WebSettings.from_environment(), waiting_max=waiting, timeout_s=timeout, drain_s=drain
     )
+    listening = listening_socket(host, port)  # a port that is taken is reported before the wait
     folder = prepare(source)
     # In a thread that ends: if two threads had OpenMP workers, there would be more workers than
     # cores, and OpenMP would let them sleep between operations, at 50 us each time.
@@ -109,6 +111,4 @@ def serve(
             estimate_cpu_s(requests, config, engine.max_clips) if config and is_cpu else None
         ),
     )
-    serve_backend(
-        worker, host=host, port=port, settings=settings, extend=partial(add_live_page, runs=runs)
-    )
+    serve_backend(worker, listening, settings=settings, extend=partial(add_live_page, runs=runs))

@@ -29,9 +29,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def serve(
     backend: Submits,
+    listening: socket.socket,
     *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
     settings: WebSettings | None = None,
     extend: Callable[[FastAPI], None] | None = None,
 ) -> None:
@@ -46,21 +45,15 @@ def serve(
     ----------
     backend : Submits
         Makes the clips.
-    host : str
-        Address to listen on; 127.0.0.1 is reachable from this machine only.
-    port : int
-        0 takes a free one, which is printed.
+    listening : socket.socket
+        As `listening_socket` returns it; its address is printed.
     settings : WebSettings, optional
     extend : callable, optional
         Adds pages to the app.
-
-    Raises
-    ------
-    BackendUnavailable
-        When the port is taken.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     chosen = settings or WebSettings.from_environment()
+    host, port, *_ = listening.getsockname()
     if is_loopback(host):
         chosen = replace(chosen, hosts=tuple(dict.fromkeys((*LOOPBACK, host))))
     elif chosen.api_key is None:
@@ -70,7 +63,6 @@ def serve(
             MusicGenLabWarning,
             stacklevel=2,
         )
-    listening = listening_socket(host, port)
     app = create_app(backend, settings=chosen)
     if extend is not None:
         extend(app)
@@ -96,7 +88,7 @@ def serve(
 
     signal.signal(signal.SIGTERM, end)
     address = f"[{host}]" if ":" in host else host
-    print(f"serving {backend.name} at http://{address}:{listening.getsockname()[1]}", flush=True)
+    print(f"serving {backend.name} at http://{address}:{port}", flush=True)
     _Server(config, chosen.drain_s).run(sockets=[listening])
 
 
@@ -118,10 +110,17 @@ class _Server(uvicorn.Server):
 def listening_socket(host: str, port: int) -> socket.socket:
     """Return a socket on which connections wait from now on.
 
+    Parameters
+    ----------
+    host : str
+        Address to listen on; 127.0.0.1 is reachable from this machine only.
+    port : int
+        0 takes a free one.
+
     Raises
     ------
     BackendUnavailable
-        When the port is taken.
+        When there is no such address here, or the port is taken.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)

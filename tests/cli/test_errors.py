@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 
 import pytest
@@ -76,6 +77,18 @@ def test_a_service_is_not_started_with_what_cannot_be(option, value, message):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_named_before_the_model_is_opened(monkeypatch):
+    monkeypatch.setattr("musicgen_lab.conversion.prepare.prepare", None)  # nothing may call it
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = run_here("serve", "--port", port)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot listen on 127.0.0.1:{port} (")
+    assert done.stderr.endswith("name another with --port\n")
 
 
 def test_a_missing_prompt_is_named():
