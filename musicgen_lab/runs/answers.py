@@ -181,13 +181,20 @@ class AnswerStore:
     def read(self) -> list[Answer]:
         """Return all answers by time, each once; damaged lines are left out with a warning.
 
+        A name in small letters and in capitals is one listener's, spelt as in the first answer.
         A last line without its end, which a killed process left, is left out silently.
         """
         answers: dict[str, Answer] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             for answer in self._read_file(path):
                 answers.setdefault(answer.id, answer)
-        return sorted(answers.values(), key=lambda answer: (answer.answered_at, answer.id))
+        names: dict[str, str] = {}
+        return [
+            answer.model_copy(
+                update={"listener": names.setdefault(answer.listener.casefold(), answer.listener)}
+            )
+            for answer in sorted(answers.values(), key=lambda one: (one.answered_at, one.id))
+        ]
 
     def copy_to(self, other: AnswerStore) -> None:
         """Add all answers that another store lacks to it, as `ClipStore.copy_to` does the clips.

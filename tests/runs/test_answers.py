@@ -112,3 +112,9 @@ def test_a_run_that_lost_its_list_of_sweeps_may_have_answers(tmp_path):
     run.manifest_path.unlink()
     with pytest.warns(MusicGenLabWarning, match=r"has lost its sweep\.json"):
         assert len(RunFolder.started(run.path).answers.read()) == 1
+
+
+def test_a_name_in_capitals_is_the_same_listener_spelt_as_at_first(store):
+    for number, listener in enumerate(("Ada", "ADA", "Bo", "ada")):
+        store.append(pair(number, listener=listener))
+    assert [answer.listener for answer in store.read()] == ["Ada", "Ada", "Bo", "Ada"]
