@@ -105,6 +105,8 @@ def read_studies(path: str | Path) -> list[Study]:
         raise InvalidRequest(f"{path} is not YAML: it is not UTF-8 text") from error
     except YAMLError as error:
         raise InvalidRequest(f"{path} is not YAML: {_problem(error)}") from error
+    except RecursionError:
+        raise InvalidRequest(f"{path} is nested too deeply") from None
     if _count_values(content, {}) > VALUES_MAX:
         raise InvalidRequest(
             f"{path} stands for more than {VALUES_MAX:,} values, or is nested more than "
@@ -116,10 +118,13 @@ def read_studies(path: str | Path) -> list[Study]:
     if not isinstance(entries, list) or not entries:
         raise InvalidRequest(f"studies in {path} must be a list with at least one study")
     studies = [_study(entry, number) for number, entry in enumerate(entries, 1)]
-    names = [study.name for study in studies]
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidRequest(f"two studies are called {name!r}; give each its own name")
+    names = [study.name.lower() for study in studies]  # A and a are one folder on some systems
+    for study in studies:
+        if names.count(study.name.lower()) > 1:
+            raise InvalidRequest(
+                f"two studies are called {study.name!r}; give each its own name, "
+                "in small letters too"
+            )
     return studies
 
 

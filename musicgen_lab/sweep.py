@@ -6,7 +6,7 @@ import itertools
 import math
 import numbers
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, Required, TypedDict, Unpack
 
@@ -18,10 +18,13 @@ from musicgen_lab.fields import (
     REQUESTS_MAX,
     SWEEP_ORDER,
     TOP_K_MAX,
+    field_schema,
     fields_signature,
+    limit_of,
     plain_number,
     unknown_field,
 )
+from musicgen_lab.formatting import short
 from musicgen_lab.plan import Mismatched, Plan
 from musicgen_lab.request import GenerationRequest, ignored_by_choice
 from musicgen_lab.results import Results
@@ -228,7 +231,7 @@ class Sweep:
         >>> Sweep.from_rows(rows, duration=4, seed=range(2))
         <Sweep of prompt x cfg_coef x seed: 4 clips>
         """
-        table = [{name: _value(name, value) for name, value in row.items()} for row in rows]
+        table = [_row(row) for row in rows]
         if not table:
             raise InvalidRequest("a sweep needs at least one row, got none")
         names = list(dict.fromkeys(name for row in table for name in row))
@@ -483,6 +486,8 @@ def _values(name: str, given: Any) -> list[Any]:
             field=name,
             value=given,
         )
+    if isinstance(given, Sized):  # such as a range, which may be of any length
+        _check_size(len(given))
     values = [_value(name, value) for value in given]
     if not values:
         raise InvalidRequest(f"{name} needs at least one value, got an empty list", field=name)
@@ -492,6 +497,15 @@ def _values(name: str, given: Any) -> list[Any]:
         raise InvalidRequest(
             f"{name} takes a value or a flat list of them, got {given!r}", field=name, value=given
         ) from None
+
+
+def _row(row: Any) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        raise InvalidRequest(
+            f"a row must be fields by name, such as {{'prompt': 'piano', 'cfg_coef': 3}}, got "
+            f"{short(row)}; those of a table are table.to_dict('records')"
+        )
+    return {name: _value(name, value) for name, value in row.items()}
 
 
 def _value(name: str, given: Any) -> Any:
@@ -523,6 +537,12 @@ def _place(name: str, given: tuple[Any, ...] | list[Any], position: float) -> An
             field=name,
             value=given,
         )
+    limits = field_schema(name)
+    for end in given:
+        if not limits.get("minimum", end) <= end <= limits.get("maximum", end):
+            raise InvalidRequest(
+                f"{name} must be {limit_of(name)}, got {short(end)}", field=name, value=end
+            )
     if name == "top_k":
         return min(int(low + position * (high - low + 1)), int(high))
     return min(max(round(float(low + position * (high - low)), 4), float(low)), float(high))

@@ -94,6 +94,7 @@ def test_the_index_ranks_by_significant_effects_and_links_to_each_report(ran):
         ("studies:\n- {name: a, prompt: x, name: b}", "found duplicate key .name."),
         ("studies:\n- {name: ../x, prompt: x}", "a name becomes a folder"),
         ("studies:\n- {name: a, prompt: x}\n- {name: a, prompt: y}", "two studies are called 'a'"),
+        ("studies:\n- {name: A, prompt: x}\n- {name: a, prompt: y}", "in small letters too"),
         ("studies:\n- {name: a, prompt: x, title: [y]}", "title of study 'a' must be text"),
         ("studies:\n- {name: a, prompt: {x: y}}", "prompt must be one value or a list of values"),
         ("studies:\n- {name: a, prompt: [[x]]}", "prompt must be one value or a list of values"),
@@ -101,6 +102,7 @@ def test_the_index_ranks_by_significant_effects_and_links_to_each_report(ran):
         (BOMB, "stands for more than 1,000,000 values, or is nested more than 6 deep"),
         ("study:\n- {name: a}", "must hold one key, studies"),
         ("studies: [", "is not YAML"),
+        pytest.param("[" * 500 + "]" * 500, "is nested too deeply", id="nested"),
         ("? [studies]\n: 1", "must hold one key, studies"),
     ],
 )

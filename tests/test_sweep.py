@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import json
+import math
 import os
 from pathlib import Path
 
@@ -162,7 +163,9 @@ def test_a_random_design_draws_from_lists_and_keeps_single_values():
         (5, {"replicates": 1_000_000}, "up to 1,000,000 clips, got 5,000,000"),
         (5, {"temperature": (1.5, 0.5)}, "low first"),
         (5, {"temperature": (1, 2, 3)}, "a range (low, high)"),
-        (5, {"temperature": (1, 20)}, "temperature must be a number from 0 to 10"),
+        (5, {"temperature": (1, 20)}, "temperature must be a number from 0 to 10, got 20"),
+        (5, {"temperature": (0, math.inf)}, "temperature must be a number from 0 to 10, got inf"),
+        (5, {"cfg_coef": (0, 10**400)}, "cfg_coef must be a number from 0 to 100, got 1000"),
         (5, {"cfg_coeff": (1, 2)}, "did you mean cfg_coef?"),
         (5, {"temperature": [0.5, 1.5]}, "only 2 of those drawn differ: a list is a choice"),
         (5, {}, "write a range as a tuple, such as temperature=(0.5, 1.5)"),
@@ -193,6 +196,7 @@ def test_rows_are_combinations_made_with_every_combination_of_the_other_fields()
         ([{"cfg_coef": 3}], {}, "prompt is required"),
         ([{"prompt": "a", "top_p": 2}], {}, "top_p must be a number from 0 to 1, got 2"),
         ([{"prompt": "a", "seed": None}], {}, "needs seeds to find its clips again"),
+        (["prompt", "seed"], {}, "those of a table are table.to_dict('records')"),
     ],
 )
 def test_rows_that_make_no_sweep_are_refused(rows, fields, message):

@@ -27,7 +27,7 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a CSV file, each with the fields whose cells are not empty.
+    """Return the rows of a CSV file that are not empty, each with those of its cells that are not.
 
     Raises
     ------
@@ -61,13 +61,13 @@ def _parse_rows(path: Path, text: str) -> list[dict[str, Any]]:
                 f"line {reader.line_num} of {path} has more than its {len(names)} columns; "
                 "put a text with commas in double quotes"
             )
-        rows.append(
-            {
-                name: _value(name, text.strip())
-                for name, text in cells.items()
-                if text and text.strip()
-            }
-        )
+        row = {
+            name: _value(name, text.strip())
+            for name, text in cells.items()
+            if text and text.strip()
+        }
+        if row:  # spreadsheets write rows of nothing but separators
+            rows.append(row)
     return rows
 
 

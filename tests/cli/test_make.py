@@ -36,7 +36,7 @@ def test_prompts_come_from_a_file_one_a_line(run, tmp_path):
 
 @pytest.mark.parametrize("text", [
     'prompt,cfg_coef,temperature\n"slow, sad piano",3,\ndrums,5,0.7\n',
-    "prompt;cfg_coef;temperature\nslow, sad piano;3;\ndrums;5;0.7\n",
+    "prompt;cfg_coef;temperature\nslow, sad piano;3;\ndrums;5;0.7\n;;\n",
 ])  # fmt: skip
 def test_a_csv_file_has_a_combination_a_row(run, tmp_path, monkeypatch, text):
     monkeypatch.setattr("musicgen_lab.backends.connect", lambda *_, **__: SineBackend())
