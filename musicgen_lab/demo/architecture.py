@@ -14,7 +14,6 @@ from musicgen_lab.models.library_noise import quiet
 from musicgen_lab.reference.models import load_audiocraft, register_text_encoder
 
 CODEBOOKS, CARD = 4, 512
-FRAME_RATE = 50  # codec frames per second
 
 LM_DIM, LM_LAYERS, LM_HEADS = 160, 5, 4
 TEXT_DIM, TEXT_LAYERS = 96, 1

@@ -124,16 +124,45 @@ class Note:
     gain: float
 
 
-class _Clock:
-    """Where the eighths of a piece fall, in codec frames."""
+@dataclass(frozen=True)
+class _Outline:
+    """What the parts of a piece share: its time, its scale and its chords.
 
-    def __init__(self, piece: Piece) -> None:
-        self.beat = piece.beat_frames
-        self._off_beat = round(self.beat * (2 / 3 if piece.swing else 1 / 2))
+    Attributes
+    ----------
+    piece : Piece
+    tonic : int
+        Semitones above C.
+    progression : tuple of int
+        The degrees of the scale on which the bars' chords stand, again and again.
+    bars : int
+    """
+
+    piece: Piece
+    tonic: int
+    progression: tuple[int, ...]
+    bars: int
 
     def frame(self, bar: int, eighth: int) -> int:
+        """Return the codec frame at which an eighth falls."""
         beats, off = divmod(bar * EIGHTHS_PER_BAR + eighth, 2)
-        return beats * self.beat + off * self._off_beat
+        beat = self.piece.beat_frames
+        return beats * beat + off * round(beat * (2 / 3 if self.piece.swing else 1 / 2))
+
+    def lengths(self, bar: int, rhythm: tuple[int, ...]) -> list[tuple[int, int]]:
+        """Return (frame, frames) of a bar's rhythm, each note up to the next one."""
+        starts = [self.frame(bar, eighth) for eighth in rhythm] + [self.frame(bar + 1, 0)]
+        return [(start, end - start) for start, end in pairwise(starts)]
+
+    def root(self, bar: int) -> int:
+        """Return the degree on which a bar's chord stands."""
+        return self.progression[bar % len(self.progression)]
+
+    def pitch(self, degree: int, lowest: int) -> int:
+        """Return the MIDI number of a scale degree, counted from the tonic at or above `lowest`."""
+        octave, step = divmod(degree, 7)
+        base = lowest + (self.tonic - lowest) % 12
+        return base + 12 * octave + _SCALES[self.piece.mode][step]
 
 
 def compose(piece: Piece, frames: int, rng: np.random.Generator) -> list[Note]:
@@ -152,147 +181,99 @@ def compose(piece: Piece, frames: int, rng: np.random.Generator) -> list[Note]:
     list of Note
         The first one starts at frame 0.
     """
-    clock = _Clock(piece)
-    bars = -(-frames // clock.frame(1, 0))
-    tonic = int(rng.choice(TONICS))
-    progression = _PROGRESSIONS[rng.integers(len(_PROGRESSIONS))]
+    outline = _Outline(
+        piece,
+        tonic=int(rng.choice(TONICS)),
+        progression=_PROGRESSIONS[rng.integers(len(_PROGRESSIONS))],
+        bars=-(-frames // piece.bar_frames),
+    )
     notes: list[Note] = []
     rhythm: tuple[int, ...]
     if piece.instrument == "orchestra":
         parts, rhythm = [("strings", "chords", 0.55), ("brass", "solo", 0.8)], (0,)
-        notes += _timpani(clock, bars)
+        notes += _timpani(outline)
     else:
         parts = [(piece.instrument, piece.texture, 1.0)]
         rhythm = _CHORD_RHYTHMS[rng.integers(len(_CHORD_RHYTHMS))]
     for sound, texture, gain in parts:
         if texture == "solo":
-            notes += _melody(piece.mode, sound, clock, tonic, progression, bars, gain, rng)
+            notes += _melody(outline, sound, gain, rng)
         elif texture == "chords":
-            notes += _chords(piece.mode, sound, clock, tonic, progression, bars, gain, rhythm)
+            notes += _chords(outline, sound, gain, rhythm)
         else:
-            notes += _arpeggio(piece.mode, sound, clock, tonic, progression, bars, gain, rng)
+            notes += _arpeggio(outline, sound, gain, rng)
     if piece.bass:
-        notes += _bass(piece.mode, clock, tonic, progression, bars, rng)
+        notes += _bass(outline, rng)
     if piece.drums:
-        notes += _drums(clock, bars, rng)
+        notes += _drums(outline, rng)
     return sorted((note for note in notes if note.frame < frames), key=lambda note: note.frame)
 
 
-def _pitch(mode: str, tonic: int, degree: int, lowest: int) -> int:
-    """Return the MIDI number of a scale degree, counted from the tonic at or above `lowest`."""
-    octave, step = divmod(degree, 7)
-    base = lowest + (tonic - lowest) % 12
-    return base + 12 * octave + _SCALES[mode][step]
-
-
-def _lengths(clock: _Clock, bar: int, rhythm: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return (frame, frames) of a bar's rhythm, each note up to the next one."""
-    starts = [clock.frame(bar, eighth) for eighth in rhythm] + [clock.frame(bar + 1, 0)]
-    return [(start, end - start) for start, end in pairwise(starts)]
-
-
-def _chords(
-    mode: str,
-    sound: str,
-    clock: _Clock,
-    tonic: int,
-    progression: tuple[int, ...],
-    bars: int,
-    gain: float,
-    rhythm: tuple[int, ...],
-) -> list[Note]:
+def _chords(outline: _Outline, sound: str, gain: float, rhythm: tuple[int, ...]) -> list[Note]:
     notes = []
-    for bar in range(bars):
-        root = progression[bar % len(progression)]
-        for frame, frames in _lengths(clock, bar, rhythm):
+    for bar in range(outline.bars):
+        for frame, frames in outline.lengths(bar, rhythm):
             for third in (0, 2, 4):
-                midi = _pitch(mode, tonic, root + third, 52)
+                midi = outline.pitch(outline.root(bar) + third, 52)
                 # Chords stay within one octave, so that few notes have to be learnt.
                 midi -= 12 * (midi > 69)
                 notes.append(Note(frame, frames, sound, midi, 0.45 * gain))
     return notes
 
 
-def _arpeggio(
-    mode: str,
-    sound: str,
-    clock: _Clock,
-    tonic: int,
-    progression: tuple[int, ...],
-    bars: int,
-    gain: float,
-    rng: np.random.Generator,
-) -> list[Note]:
+def _arpeggio(outline: _Outline, sound: str, gain: float, rng: np.random.Generator) -> list[Note]:
     pattern = _ARPEGGIOS[rng.integers(len(_ARPEGGIOS))]
+    degrees = (0, 2, 4, 7)
     notes = []
-    for bar in range(bars):
-        root = progression[bar % len(progression)]
-        degrees = (0, 2, 4, 7)
-        for eighth, (frame, frames) in enumerate(_lengths(clock, bar, tuple(range(8)))):
-            midi = _pitch(mode, tonic, root + degrees[pattern[eighth]], 55)
+    for bar in range(outline.bars):
+        for eighth, (frame, frames) in enumerate(outline.lengths(bar, tuple(range(8)))):
+            midi = outline.pitch(outline.root(bar) + degrees[pattern[eighth]], 55)
             notes.append(Note(frame, frames, sound, midi - 12 * (midi > 79), 0.75 * gain))
     return notes
 
 
-def _melody(
-    mode: str,
-    sound: str,
-    clock: _Clock,
-    tonic: int,
-    progression: tuple[int, ...],
-    bars: int,
-    gain: float,
-    rng: np.random.Generator,
-) -> list[Note]:
+def _melody(outline: _Outline, sound: str, gain: float, rng: np.random.Generator) -> list[Note]:
     """Return a tune: chord notes on the beats one and three, steps between them."""
     rhythm = _MELODY_RHYTHMS[rng.integers(len(_MELODY_RHYTHMS))]
     notes = []
     degree = 0
-    for bar in range(bars):
-        root = progression[bar % len(progression)]
-        for eighth, (frame, frames) in zip(rhythm, _lengths(clock, bar, rhythm), strict=True):
+    for bar in range(outline.bars):
+        for eighth, (frame, frames) in zip(rhythm, outline.lengths(bar, rhythm), strict=True):
             if eighth % 4 == 0:  # the third, which tells the mode, more often than the others
-                degree = root + int(rng.choice((0, 2, 4), p=(0.3, 0.5, 0.2)))
+                degree = outline.root(bar) + int(rng.choice((0, 2, 4), p=(0.3, 0.5, 0.2)))
             else:
                 degree += int(rng.choice((-2, -1, 1, 2), p=(0.2, 0.3, 0.3, 0.2)))
             degree = min(max(degree, 0), 9)
-            midi = _pitch(mode, tonic, degree, 60)
+            midi = outline.pitch(degree, 60)
             notes.append(Note(frame, frames, sound, midi - 12 * (midi > 84), 0.9 * gain))
     return notes
 
 
-def _bass(
-    mode: str,
-    clock: _Clock,
-    tonic: int,
-    progression: tuple[int, ...],
-    bars: int,
-    rng: np.random.Generator,
-) -> list[Note]:
+def _bass(outline: _Outline, rng: np.random.Generator) -> list[Note]:
     rhythm = _CHORD_RHYTHMS[rng.integers(2)]
     notes = []
-    for bar in range(bars):
-        midi = _pitch(mode, tonic, progression[bar % len(progression)], 36)
-        for frame, frames in _lengths(clock, bar, rhythm):
+    for bar in range(outline.bars):
+        midi = outline.pitch(outline.root(bar), 36)
+        for frame, frames in outline.lengths(bar, rhythm):
             notes.append(Note(frame, frames, "bass", midi - 12 * (midi > 47), 0.9))
     return notes
 
 
-def _timpani(clock: _Clock, bars: int) -> list[Note]:
+def _timpani(outline: _Outline) -> list[Note]:
     return [
-        Note(clock.frame(bar, eighth), 25, "timpani", 0, 0.35)
-        for bar in range(bars)
+        Note(outline.frame(bar, eighth), 25, "timpani", 0, 0.35)
+        for bar in range(outline.bars)
         for eighth in (0, 6)
     ]
 
 
-def _drums(clock: _Clock, bars: int, rng: np.random.Generator) -> list[Note]:
+def _drums(outline: _Outline, rng: np.random.Generator) -> list[Note]:
     """Return a beat: snare on two and four, a kick on every beat or on one and three."""
     kicks = (0, 2, 4, 6) if rng.random() < 0.5 else (0, 4)
     strokes = [("kick", kicks, 0.4), ("snare", (2, 6), 0.32), ("hat", (1, 3, 5, 7), 0.2)]
     return [
-        Note(clock.frame(bar, eighth), 20, drum, 0, gain)
-        for bar in range(bars)
+        Note(outline.frame(bar, eighth), 20, drum, 0, gain)
+        for bar in range(outline.bars)
         for drum, eighths, gain in strokes
         for eighth in eighths
     ]

@@ -2,7 +2,7 @@
 
 Keys and values are cached in blocks of a fixed number of steps. A clip gets the blocks of its
 longest window before its first step, so that it never runs out of them, and waits until as many are
-free. Without torch, so that a machine that only deploys the engine counts the same way.
+free. Without torch, so that it can be counted on a machine that has none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ AUTO_CLIPS_MAX = 32  # on a CPU
 AUTO_CLIPS_MAX_GPU = 64  # where more clips at once take less time each
 
 # What is needed beside the language model's weights and the cache:
-CONTEXT_BYTES = int(0.6 * GIB)  # CUDA's, with the kernels of torch, cuBLAS and cuDNN
 _ENCODER_BYTES = int(0.45 * GIB)  # T5-base's encoder, float32
 _CODEC_BYTES = int(0.25 * GIB)  # EnCodec's weights, float32
 _WORKSPACE_BYTES = int(2.0 * GIB)  # decoding sound, and what recorded steps keep
@@ -135,26 +134,3 @@ def plan_capacity(
         whole.most_clip_blocks(),
     )
     return Capacity(config, clips, min(blocks, enough), block_len)
-
-
-def capacity_on_gpu(
-    config: ModelConfig, memory_bytes: int, max_clips: int | Literal["auto"] = "auto"
-) -> Capacity:
-    """Return the capacity of an engine that has a GPU to itself and computes in 16 bits.
-
-    Parameters
-    ----------
-    config : ModelConfig
-    memory_bytes : int
-        The GPU's memory available to programs.
-    max_clips : int or "auto"
-        The most clips made at once.
-
-    Returns
-    -------
-    Capacity
-        With 0 clips if the model does not fit.
-    """
-    taken = CONTEXT_BYTES + BESIDE_BYTES + weight_bytes(config, 2)
-    cache_bytes = max(int((memory_bytes - taken) * CACHE_SHARE), 0)
-    return plan_capacity(config, cache_bytes, dtype_bytes=2, max_clips=max_clips)

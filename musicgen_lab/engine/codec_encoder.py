@@ -58,7 +58,6 @@ class CodecEncoder:
     ) -> None:
         tensors, config = TensorReader(files.weights), files.config
         self._channels, self._device = channels, device
-        self._samples_per_frame = config.samples_per_frame
         self._tables = read_codebooks(tensors, codebooks // channels).to(device)  # (K, card, D)
         before, lstm, after = _build_encoder(tensors, config)
         self._before, self._after = before.to(device), after.to(device)

@@ -432,9 +432,10 @@ class ClipStore:
             return None, _Fault("its record names another file's sound", request)
         if written.codes is not None and written.codes.file != _codes_file(name):
             return None, _Fault("its record names another file's codes", request)
-        shape = _shape_fault(request, written.audio)
-        if shape is not None:
-            return None, _Fault(shape, request)
+        if (audio := written.audio) is not None:
+            fault = shape_fault(request, audio.channels, audio.frames, audio.sample_rate_hz)
+            if fault is not None:
+                return None, _Fault(fault, request)
         record = written.model_copy(update={"key": request.key(), "request": request.model_dump()})
         self._records[name] = (stamp, record)
         return record, None
@@ -494,13 +495,6 @@ class ClipStore:
 
 def _codes_file(key: str) -> str:
     return f"{key}.codes.{CODES_SUFFIX}"
-
-
-def _shape_fault(request: GenerationRequest, audio: AudioFile | None) -> str | None:
-    """Return why a record's sound cannot be the clip of its request; None if it can."""
-    if audio is None:
-        return None
-    return shape_fault(request, audio.channels, audio.frames, audio.sample_rate_hz)
 
 
 def _wav_fault(content: bytes, audio: AudioFile) -> str | None:

@@ -2,9 +2,9 @@
 
 from musicgen_lab.backends.gpus import GPUS
 from musicgen_lab.backends.modal_container import count_room
-from musicgen_lab.engine.capacity import capacity_on_gpu
 from musicgen_lab.models.released import released_config
 from musicgen_lab.request import GenerationRequest
+from tests.support.capacity import capacity_on_gpu
 
 LARGE_ON_A10 = capacity_on_gpu(released_config("large"), GPUS["A10"].memory_bytes)
 

@@ -8,11 +8,11 @@ from musicgen_lab.backends.gpus import GPUS
 from musicgen_lab.engine.capacity import (
     AUTO_CLIPS_MAX_GPU,
     block_bytes,
-    capacity_on_gpu,
     plan_capacity,
     weight_bytes,
 )
 from musicgen_lab.models.released import released_config
+from tests.support.capacity import capacity_on_gpu
 
 LARGE = released_config("large")
 

@@ -8,7 +8,7 @@ import grimp
 import pytest
 
 from musicgen_lab.backends.gpus import GPUS
-from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX_GPU, capacity_on_gpu
+from musicgen_lab.engine.capacity import AUTO_CLIPS_MAX_GPU
 from musicgen_lab.limits import DURATION_MAX_S
 from musicgen_lab.models.released import released_config
 from service.deployment import (
@@ -18,6 +18,7 @@ from service.deployment import (
     WEB_LOCK,
     DeploymentSettings,
 )
+from tests.support.capacity import capacity_on_gpu
 from tests.support.environments import PROJECT
 
 
