@@ -30,6 +30,7 @@ from musicgen_lab.models.config import (
     Dtype,
     ModelConfig,
     expected_shapes,
+    is_model_folder,
 )
 from musicgen_lab.models.library_noise import quiet
 from musicgen_lab.models.locate import MODELS_HOME
@@ -152,6 +153,8 @@ def check_replaceable(out: Path) -> None:
 
 def _read(source: Path) -> Parts:
     """Read a checkpoint in whichever format it is."""
+    if is_model_folder(source):
+        raise ModelUnavailable(f"{source} is prepared already; use it, or a copy of the folder")
     if (source / LM_CHECKPOINT).is_file():
         return read_audiocraft(source)
     if (source / "config.json").is_file():

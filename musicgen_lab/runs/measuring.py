@@ -84,13 +84,17 @@ def _in_this_process(what: str, paths: Sequence[Path]) -> list[Any]:
 
 
 def _in_a_worker(what: str, paths: Sequence[Path]) -> list[Any]:
-    """Measure in a worker; what it does not finish, e.g. for lack of memory, is measured here."""
+    """Measure in a worker; what it does not finish, e.g. for lack of memory, is measured here.
+
+    It writes no errors: this process meets the same ones, and gets the same Ctrl-C.
+    """
     environment = interpreter_environment() | {"OMP_NUM_THREADS": "1"}
     task = json.dumps({"what": what, "paths": [str(path.absolute()) for path in paths]})
     worker = subprocess.run(
         interpreter_command("-m", "musicgen_lab.runs.measuring"),
         input=task.encode(),
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         env=environment,
         cwd=NEUTRAL_FOLDER,
         check=False,

@@ -268,6 +268,11 @@ def test_a_folder_without_a_checkpoint_is_reported(tmp_path):
         convert(tmp_path, tmp_path / "model")
 
 
+def test_a_model_that_is_prepared_already_is_not_taken_for_a_checkpoint(mono, tmp_path):
+    with pytest.raises(ModelUnavailable, match="is prepared already; use it, or a copy"):
+        convert(mono.folder, tmp_path / "model")
+
+
 def test_melody_in_transformers_format_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "musicgen_melody"}))
 

@@ -36,5 +36,12 @@ def test_a_worker_that_dies_is_made_up_for(paths, monkeypatch):
     assert repr(measure_files("signature", paths, workers=3)) == repr(alone)
 
 
+def test_a_worker_leaves_it_to_its_caller_to_report_what_is_missing(paths, tmp_path, capfd):
+    with pytest.raises(FileNotFoundError):
+        measure_files("signature", [*paths, tmp_path / "gone.wav"], workers=2)
+
+    assert capfd.readouterr().err == ""
+
+
 def test_nothing_to_measure_is_nothing():
     assert measure_files("features", []) == []
