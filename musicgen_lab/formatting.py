@@ -129,7 +129,7 @@ def value(measured: Any) -> str:
         return "0"
     decimals = 0 if abs(measured) >= 100 else 1 if abs(measured) >= 10 else 2
     if abs(measured) < 0.1:
-        decimals = min(6, max(4, 1 - math.floor(math.log10(abs(measured)))))
+        decimals = min(6, max(3, 1 - math.floor(math.log10(abs(measured)))))
     return signed(measured, decimals)
 
 
@@ -148,7 +148,11 @@ def format_value(name: str, value: Any, *, shorten: int | None = 40) -> str:
     """Format a request field's value with its unit and without needless digits."""
     if name == "begin_with" and isinstance(value, str):
         return f"{value[:12]}…" if value else "nothing"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, str):
+        if not value:
+            return "none"
         too_long = shorten is not None and len(value) > shorten
         return f"{value[: shorten - 1].rstrip()}…" if too_long and shorten else value
     text = f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -61,7 +61,7 @@ def test_the_study_runs_with_one_temperature_and_features_as_text(tmp_path):
     given |= {"temperatures": 0.7, "features": "spectral_centroid_hz, rms_dbfs"}
     said = texts(run_notebook(NOTEBOOKS / "temperature_cfg.ipynb", tmp_path, given))
     assert "Effects with 95% intervals." in said
-    assert "tests were performed, of 2 features" in said
+    assert "tests were performed on 2 features" in said
 
 
 def test_blind_listening_finds_the_taste_of_simulated_listeners(tmp_path):

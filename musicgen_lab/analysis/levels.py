@@ -95,7 +95,7 @@ def is_silent(sound: Sound) -> bool:
     return silence_ratio(sound) == 1.0 or not sound.power.any()
 
 
-@feature("Silent end", "s", of_silence=True)
+@feature("Silence at the end", "s", of_silence=True)
 def silent_end_s(sound: Sound) -> float:
     """How long the clip is silent at its end, in steps of 50 ms.
 

@@ -24,7 +24,7 @@ class Feature:
     name : str
         Its column in the frame: the name of its function.
     label : str
-        A name for what is heard, for axes, tables and sentences.
+        A name for what is heard, for axes, tables and sentences; of a yes or no an adjective.
     unit : str
     measure : callable
         From a `Sound` to the value. Its docstring says what is measured, from which source, on
@@ -50,9 +50,15 @@ class Feature:
         return " ".join((inspect.getdoc(self.measure) or "").split("\n\n")[0].split())
 
     @property
+    def mean_label(self) -> str:
+        """A name for its mean over clips: that of a yes or no is a share of them."""
+        is_share = self.kind == "yes or no"
+        return f"The share of {self.label.lower()} clips" if is_share else self.label
+
+    @property
     def difference_unit(self) -> str:
         """The unit of a difference between two values: LU for LUFS, dB for dBFS."""
-        return {"LUFS": "LU", "dBFS": "dB"}.get(self.unit, self.unit)
+        return {"LUFS": "LU", "dBFS": "dB", "yes or no": "0 to 1"}.get(self.unit, self.unit)
 
     @property
     def unknown(self) -> Value:
@@ -77,6 +83,11 @@ class RunFeature:
     unit: str
     description: str
     kind: Kind = "number"
+
+    @property
+    def mean_label(self) -> str:
+        """A name for its mean over clips."""
+        return self.label
 
     @property
     def difference_unit(self) -> str:

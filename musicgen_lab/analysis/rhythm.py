@@ -161,7 +161,7 @@ def tempo_bpm(sound: Sound) -> float:
     return sound.once(tempo).bpm
 
 
-@feature("Tempo alternative", "BPM")
+@feature("Alternative tempo", "BPM")
 def tempo_alternative_bpm(sound: Sound) -> float:
     """The tempo that is the likeliest one if the named one is not: mostly its half or double.
 

@@ -39,7 +39,7 @@ def self_similarity(sound: Sound) -> float:
     return sound.once(repetition)[0]
 
 
-@feature("Repeats after", "s")
+@feature("Repeat lag", "s")
 def repeat_lag_s(sound: Sound) -> float:
     """The time after which the clip repeats itself most, from 0.5 s to half of its length.
 

@@ -122,7 +122,7 @@ def spectral_contrast_db(sound: Sound) -> float:
     return float(contrast_db.mean())
 
 
-@feature("Zero crossings", "per second")
+@feature("Zero-crossing rate", "per second")
 def zero_crossing_rate_hz(sound: Sound) -> float:
     """Changes of sign per second, averaged over the channels.
 

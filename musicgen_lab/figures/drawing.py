@@ -107,9 +107,15 @@ class Drawing:
         """Encode the figure as SVG, with text as text elements."""
         return self._encode("svg")
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Its width and height on a page, in CSS pixels."""
+        width, height = (round(size * CSS_PX_PER_IN) for size in self.figure.get_size_inches())
+        return width, height
+
     def _repr_html_(self) -> str:
         """Return the figure as HTML, light or dark to match its surroundings."""
-        width, height = (round(size * CSS_PX_PER_IN) for size in self.figure.get_size_inches())
+        width, height = self.size_px
         light, dark = (data_uri(self.png(dark=dark), ".png") for dark in (False, True))
         return render(
             "figures/figure.html.j2",

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 HUMPS = {"hump", "dip"}
 COLUMNS = 3
 PANEL_IN, ROW_IN = 2.35, 0.34
+TITLE_IN = 5.2  # the least width that a title needs
 DOT_PT = 6.5
 
 
-@lab_style()
 def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Drawing:
     """Draw how much each swept parameter moves each feature, with 95% intervals.
 
@@ -49,44 +49,78 @@ def plot_effects(table: RunTable, features: Sequence[str] | None = None) -> Draw
     InvalidRequest
         When there is no such feature, none has a mean, or no parameter but the seed is swept.
     """
-    from matplotlib.figure import Figure
+    panels = EffectPanels(table, features)
+    return panels.draw(panels.features, title=panels.legend)
 
-    if not table.parameters:
-        raise InvalidRequest(
-            "there are no effects to draw: nothing but the seed was swept", field="results"
+
+class EffectPanels:
+    """The effects of a run on each feature, drawn together or one by one.
+
+    Parameters
+    ----------
+    table : RunTable
+    features : sequence of str, optional
+        As for `plot_effects`, with its errors.
+
+    Attributes
+    ----------
+    features : tuple of str
+        Those that have a panel: all but those that are the same in every clip, if others are not.
+    legend : str
+        How to read the panels, and which features have none.
+    """
+
+    def __init__(self, table: RunTable, features: Sequence[str] | None = None) -> None:
+        if not table.parameters:
+            raise InvalidRequest(
+                "there are no effects to draw: nothing but the seed was swept", field="results"
+            )
+        effects = StudyTables.of(table, features).effects
+        if effects.empty:
+            raise InvalidRequest(
+                "there are no effects to draw: none of the features has a mean", field="features"
+            )
+        named = list(dict.fromkeys(effects["feature"]))
+        same = [
+            name for name, rows in effects.groupby("feature") if (rows["note"] == ALL_SAME).all()
+        ]
+        self.features = tuple(name for name in named if name not in same) or tuple(named)
+        self.legend = (
+            "Change from the lowest to the highest value, with its 95% interval. "
+            f"{_other_shapes(effects)}Filled: significant after correction. Hollow: inconclusive."
         )
-    effects = StudyTables.of(table, features).effects
-    if effects.empty:
-        raise InvalidRequest(
-            "there are no effects to draw: none of the features has a mean", field="features"
-        )
-    same = [name for name, rows in effects.groupby("feature") if (rows["note"] == ALL_SAME).all()]
-    named = list(dict.fromkeys(effects["feature"]))
-    features = [name for name in named if name not in same] or named
-    parameters = list(dict.fromkeys(effects["parameter"]))
-    names = [_row_name(table, parameter) for parameter in parameters]
-    columns = min(COLUMNS, len(features))
-    rows = math.ceil(len(features) / columns)
-    height = 0.8 + rows * (0.85 + ROW_IN * len(parameters))
-    figure = Figure((max(1.2 + columns * (PANEL_IN + 0.2), 5.2), height))
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    panels[0, 0].set_ylim(len(parameters) - 0.4, -0.6)
-    panels[0, 0].set_yticks(range(len(parameters)), names)
-    title = (
-        "Change from the lowest to the highest value, with its 95% interval. "
-        f"{_other_shapes(effects)}Filled: significant after correction. Hollow: inconclusive."
-    )
-    if features != named:
-        labels = [mid_sentence(NAMED_FEATURES[name].label) for name in named if name in same]
-        title += f" The same in every clip: {', '.join(labels)}."
-    add_title(figure, title)
-    for axes, feature in zip_longest(panels.flat, features):
-        if feature is None:
-            axes.set_axis_off()
-        else:
-            here = effects[effects["feature"] == feature].set_index("parameter").loc[parameters]
-            _draw_panel(axes, here, feature)
-    return Drawing(figure, _alt(effects))
+        if len(self.features) < len(named):
+            labels = (NAMED_FEATURES[name].mean_label for name in named if name in same)
+            self.legend += f" The same in every clip: {', '.join(map(mid_sentence, labels))}."
+        self._effects = effects
+        self._parameters = list(dict.fromkeys(effects["parameter"]))
+        self._row_names = [_row_name(table, parameter) for parameter in self._parameters]
+
+    @lab_style()
+    def draw(self, features: Sequence[str], *, title: str = "") -> Drawing:
+        """Draw the panels of some features, three in a row."""
+        from matplotlib.figure import Figure
+
+        columns = min(COLUMNS, len(features))
+        rows = math.ceil(len(features) / columns)
+        height = rows * (0.85 + ROW_IN * len(self._parameters)) + (0.8 if title else 0.1)
+        width = 1.2 + columns * PANEL_IN + (columns - 1) * 0.2
+        figure = Figure((max(width, TITLE_IN) if title else width, height))
+        panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        panels[0, 0].set_ylim(len(self._parameters) - 0.4, -0.6)
+        panels[0, 0].set_yticks(range(len(self._parameters)), self._row_names)
+        if title:
+            add_title(figure, title)
+        for axes, feature in zip_longest(panels.flat, features):
+            if feature is None:
+                axes.set_axis_off()
+            else:
+                _draw_panel(axes, self._of([feature]).set_index("parameter"), feature)
+        return Drawing(figure, _alt(self._of(features)))
+
+    def _of(self, features: Sequence[str]) -> pd.DataFrame:
+        """Return the effects on some features, the parameters in the order of the rows."""
+        return self._effects[self._effects["feature"].isin(features)]
 
 
 def _other_shapes(effects: pd.DataFrame) -> str:
@@ -141,7 +175,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, feature: str) -> None:
         axes.set_xticks([])
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_title(NAMED_FEATURES[feature].label)
+    axes.set_title(NAMED_FEATURES[feature].mean_label)
 
 
 def _why_empty(row: pd.Series[Any]) -> str:
@@ -157,7 +191,7 @@ def _alt(effects: pd.DataFrame) -> str:
     middle = ", the middle of the range against its ends"
     for row in effects.to_dict("records"):
         feature = NAMED_FEATURES[row["feature"]]
-        text = f"{row['parameter']} on {mid_sentence(feature.label)}"
+        text = f"{row['parameter']} on {mid_sentence(feature.mean_label)}"
         if math.isfinite(row["change"]):
             decimals = decimals_for((0.0, abs(row["change"])))
             change = signed(row["change"], decimals, plus=True)

@@ -217,10 +217,8 @@ class Heatmaps:
 
         feature, scale = self._feature, self._scale
         rows, columns = grid.facets.rows, grid.facets.columns
-        is_roomy = columns <= 5
-        cell_width = {1: 3.0, 2: 1.9}.get(columns, 1.35) if is_roomy else 0.88
-        cell_height = 0.8 if is_roomy else 0.68
-        figure = Figure((columns * cell_width + 2.0, rows * cell_height + 1.3))
+        cell_width = {1: 2.4, 2: 1.3}.get(columns, 0.88)
+        figure = Figure((columns * cell_width + 1.3, rows * 0.7 + 1.5))
         axes = figure.subplots()
         _label(axes, grid.facets)
         limits = None if scale is None else (scale.low, scale.high)
@@ -231,8 +229,7 @@ class Heatmaps:
             colours = ScalarMappable(
                 Normalize(scale.low - around, scale.high + around), cmap=COLOUR_MAP
             )
-            unit = textwrap.shorten(feature.unit, 16, placeholder="…")
-            bar = figure.colorbar(colours, ax=axes, label=unit, aspect=15, fraction=0.1, pad=0.02)
+            bar = figure.colorbar(colours, ax=axes, aspect=15, fraction=0.1, pad=0.02)
             bar.outline.set_visible(False)  # type: ignore[operator]
             if around:
                 bar.set_ticks([scale.low], labels=[signed(scale.low, decimals)])

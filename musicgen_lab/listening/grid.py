@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musicgen_lab.analysis.features import FEATURES, chosen_features
-from musicgen_lab.analysis.spectrogram import mel_to_hz
+from musicgen_lab.analysis.spectrogram import hz_to_mel, mel_to_hz
 from musicgen_lab.figures.facets import Facet, FacetGrid, clip_grids
 from musicgen_lab.figures.mel_pictures import (
     COLOUR_MAP,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from IPython.display import HTML
 
 FEATURES_UNDER_PLAYER = 3
+TICKS_KHZ = (0.5, 2, 8)
 
 
 def listening_grid(
@@ -161,13 +162,18 @@ def frame(pictures: MelPictures, *, can_match: bool) -> dict[str, Any]:
     if not pictures.by_key:
         return player | {"loudness_lufs": "", "scale": None}
     low_db, high_db = pictures.level_limits_db
-    highest_khz = float(mel_to_hz(np.array(pictures.mel_limits[1]))) / 1000
+    low_mel, high_mel = pictures.mel_limits
+    highest_khz = float(mel_to_hz(np.array(high_mel))) / 1000
+    ticks_khz = [khz for khz in TICKS_KHZ if khz < 0.9 * highest_khz]
+    ticks_mel = hz_to_mel(1000 * np.array(ticks_khz, float))
     return player | {
         "loudness_lufs": signed(MATCHED_LUFS, 0) if can_match else "",
         "scale": {
             "seconds": round(pictures.duration_s, 3),
             "duration": f"{pictures.duration_s:.3g}",
             "highest_khz": f"{highest_khz:.3g}",
+            "ticks": [f"{khz:g}" for khz in ticks_khz],
+            "ticks_at": [float(at) for at in 100 * (high_mel - ticks_mel) / (high_mel - low_mel)],
             "low": signed(low_db, 0),
             "high": signed(high_db, 0),
             "colours": [

@@ -134,7 +134,11 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
                 "change": with_unit(texts[0], feature.difference_unit),
                 "interval": "–" if low != low else f"{texts[1]} to {texts[2]}",
                 "seeds": row["seeds"],
-                "judged": "significant" if row["significant"] else "inconclusive",
+                "judged": "not tested"
+                if row["note"]
+                else "significant"
+                if row["significant"]
+                else "inconclusive",
                 "note": row["note"],
             }
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.fields import SWEEP_ORDER
@@ -36,19 +37,31 @@ def provenance(table: RunTable) -> HTML:
     -------
     IPython.display.HTML
     """
-    made = [record for record in table.records if record["status"] == "ok"]
     return show(
         "report/provenance.html.j2",
-        facts=[
-            {"name": label, "lines": values, "note": ""}
-            for name, label in FACTS.items()
-            if (values := _distinct(made, name))
-        ],
+        facts=[{"name": name, "lines": lines, "note": ""} for name, lines in _facts(table)],
         name=f"How to make {table.run.path.resolve().name} again",
         commands="\n\n".join(
             command(sweep["design"], table.records, table.run) for sweep in table.sweeps
         ),
     )
+
+
+def _facts(table: RunTable) -> Iterator[tuple[str, list[str]]]:
+    """Yield by what the clips were made, when they were requested, and what they took."""
+    made = [record for record in table.records if record["status"] == "ok"]
+    for name, label in FACTS.items():
+        if values := _distinct(made, name):
+            yield label, values
+    yield "requested at", [_date(sweep["asked_at"]) for sweep in table.sweeps]
+    yield "generation time", [f"{table.frame['elapsed_s'].sum():,.3g} s in total"]
+    gpu_s, cost_usd = (table.frame[name].sum() for name in ("gpu_s", "cost_usd"))
+    if gpu_s:
+        yield "cost", [f"${cost_usd:,.4f} for {gpu_s:,.1f} GPU-seconds"]
+
+
+def _date(iso: str) -> str:
+    return f"{datetime.fromisoformat(iso):%-d %B %Y, %H:%M %Z}"
 
 
 def command(design: Mapping[str, Any], records: Sequence[Mapping[str, Any]], run: RunFolder) -> str:

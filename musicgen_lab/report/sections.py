@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,8 @@ from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.fields import SWEEP_ORDER
 from musicgen_lab.figures.curves import plot_curves
 from musicgen_lab.figures.drift import long_clips, plot_drift
-from musicgen_lab.figures.effects import plot_effects
-from musicgen_lab.figures.facets import clip_grids
+from musicgen_lab.figures.effects import EffectPanels
 from musicgen_lab.figures.heatmap import Heatmaps
-from musicgen_lab.figures.mel_pictures import MelPictures
-from musicgen_lab.figures.spectrogram_grid import draw_grid
 from musicgen_lab.formatting import (
     decimals_within,
     format_value,
@@ -25,7 +21,6 @@ from musicgen_lab.formatting import (
     signed,
     value_with_unit,
 )
-from musicgen_lab.listening.grid import nothing_to_hear
 from musicgen_lab.report.sentences import find, source_sentence, tests_performed
 from musicgen_lab.runs.frame import FIELD_DEFAULTS
 from musicgen_lab.runs.run_table import RunTable, request_of
@@ -40,13 +35,13 @@ if TYPE_CHECKING:
 
 TITLE_CHARACTERS_MAX = 120
 VALUES_SHOWN = 12
-FEATURE_FIGURES_MAX = 6
-SPECTROGRAM_PAGES_MAX = 2  # a page of 25 is a megabyte, and the listening grid shows them all
+FEATURE_FIGURES_MAX = 9
+NARROW_PX = 460  # figures up to this width stand side by side
 PAGES_PER_FEATURE_MAX = 2
 
 
 def heading(table: RunTable, title: str = "") -> HTML:
-    """Return the heading and the facts of a run: what was requested, and the outcome.
+    """Return the heading of a run: what was requested, and how many clips there are.
 
     Parameters
     ----------
@@ -58,11 +53,9 @@ def heading(table: RunTable, title: str = "") -> HTML:
     -------
     IPython.display.HTML
     """
+    shown = report_title(table.frame["prompt"], title)
     return show(
-        "report/heading.html.j2",
-        title=report_title(table.frame["prompt"], title),
-        lead=_lead(table),
-        facts=list(_facts(table)),
+        "report/heading.html.j2", title=shown, lead=_lead(table), facts=list(_facts(table, shown))
     )
 
 
@@ -100,13 +93,13 @@ def findings(table: RunTable, features: Sequence[str] | None = None) -> HTML:
     if found.questions:
         effects = found.questions - found.about_interactions
         kinds = (
-            f": {effects} of effects and {found.about_interactions} of interactions of two "
+            f": {effects} for effects and {found.about_interactions} for interactions of two "
             "parameters"
             if found.about_interactions
             else ""
         )
         method = (
-            f"{tests_performed(found.questions)}, of {found.features} feature"
+            f"{tests_performed(found.questions)} on {found.features} feature"
             f"{'s' * (found.features != 1)}{kinds}. "
             "The probability that any of the effects named here is a false positive is at most "
             f"{ALPHA:.0%} (Holm's correction)."
@@ -133,13 +126,14 @@ def _lead(table: RunTable) -> str:
     return "; ".join(parts) + "."
 
 
-def _facts(table: RunTable) -> Iterator[dict[str, Any]]:
-    """Yield the facts of a run for the template."""
+def _facts(table: RunTable, title: str) -> Iterator[dict[str, Any]]:
+    """Yield what was requested, swept fields first, and no prompt that is the title."""
     records = table.records
     inert = _inert_everywhere(records)
-    for name in SWEEP_ORDER if records else ():
+    of_request = SWEEP_ORDER if records else ()
+    for name in sorted(of_request, key=lambda name: name != "prompt" and name not in table.swept):
         values = table.values(name)
-        if values == [FIELD_DEFAULTS.get(name)]:
+        if values == [FIELD_DEFAULTS.get(name)] or (name == "prompt" and title == f"“{values[0]}”"):
             continue
         write = table.labels.value if name == "begin_with" else partial(format_value, shorten=None)
         texts = [write(name, value) for value in values[:VALUES_SHOWN]]
@@ -151,31 +145,10 @@ def _facts(table: RunTable) -> Iterator[dict[str, Any]]:
         note = ""
         if name in inert:
             note = f"(does nothing: {inert[name]})"
-        elif len(values) > 1 and name != "prompt":
+        elif len(values) > VALUES_SHOWN:
             note = f"({len(values)} values)"
-        yield _fact(name, texts if name == "prompt" else [", ".join(texts)], note)
-    makers = [
-        f"{record['engine']} on {record['device']} in {record['dtype']}"
-        for record in records
-        if record["status"] == "ok"
-    ]
-    yield _fact("made by", list(dict.fromkeys(makers)) or ["no clips yet"])
-    yield _fact(
-        "requested at",
-        [
-            f"{_date(sweep['asked_at'])} with MusicGen Lab {sweep['lab_version']}"
-            for sweep in table.sweeps
-        ],
-    )
-    yield _fact("generation time", [f"{table.frame['elapsed_s'].sum():,.3g} s in total"])
-    gpu_s, cost_usd = (table.frame[name].sum() for name in ("gpu_s", "cost_usd"))
-    if gpu_s:
-        kinds = ", ".join(str(gpu) for gpu in table.frame["gpu"].dropna().unique())
-        yield _fact("cost", [f"${cost_usd:,.4f} for {gpu_s:,.1f} GPU-seconds on {kinds}"])
-
-
-def _fact(name: str, lines: Sequence[str], note: str = "") -> dict[str, Any]:
-    return {"name": name, "lines": lines, "note": note}
+        lines = texts if name == "prompt" else [", ".join(texts)]
+        yield {"name": name, "lines": lines, "note": note}
 
 
 def _inert_everywhere(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -190,49 +163,12 @@ def _inert_everywhere(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return common or {}
 
 
-def _date(iso: str) -> str:
-    return f"{datetime.fromisoformat(iso):%-d %B %Y, %H:%M %Z}"
-
-
-def spectrogram_figures(table: RunTable, *, level_range_db: float) -> HTML:
-    """Return the spectrogram grids with axes.
-
-    At most two are drawn; the text says if there are more.
-
-    Parameters
-    ----------
-    table : RunTable
-    level_range_db : float > 0
-        The range of the colour scale, in dB.
-
-    Returns
-    -------
-    IPython.display.HTML
-        With embedded pictures.
-    """
-    grids = clip_grids(table)
-    pictures = MelPictures(table, level_range_db=level_range_db)
-    if not pictures.by_key:
-        return _figures([], [nothing_to_hear(table)])
-    drawings = [
-        (f"Spectrogram grid {grid.heading}".strip(), draw_grid(grid, pictures))
-        for grid in grids[:SPECTROGRAM_PAGES_MAX]
-    ]
-    notes = []
-    if len(grids) > SPECTROGRAM_PAGES_MAX:
-        notes = [
-            f"The first {SPECTROGRAM_PAGES_MAX} of {len(grids)} grids; results.plot_spectrograms "
-            "draws the others."
-        ]
-    return _figures(drawings, notes)
-
-
 def feature_figures(table: RunTable, features: Sequence[str] | None = None) -> HTML:
     """Return figures of the features over the swept parameters, significant effects first.
 
     Under their own heading; nothing where only the seed was swept or no clip was made. A grid has
-    heatmaps; a single swept parameter, and a random design, have curves. At most six are drawn, and
-    none of a feature that no clip has, or all have alike; the text says so.
+    heatmaps; a single swept parameter, and a random design, have curves. At most nine are drawn,
+    and none of a feature that no clip has, or all have alike; the text says so.
 
     Parameters
     ----------
@@ -258,7 +194,7 @@ def feature_figures(table: RunTable, features: Sequence[str] | None = None) -> H
             "results.plot_curves draw the others."
         )
     drawn = [(label, draw()) for label, draw in figures[:FEATURE_FIGURES_MAX]]
-    return _figures(drawn, notes, side_by_side=True, heading="Features by parameter")
+    return _figures(drawn, notes, heading="Features by parameter")
 
 
 def _feature_figures(
@@ -332,7 +268,7 @@ def drift_figure(table: RunTable) -> HTML:
 
 
 def effects_figure(table: RunTable, features: Sequence[str] | None = None) -> HTML:
-    """Return a figure of the effects of every swept parameter, under its own heading.
+    """Return figures of the effects of the swept parameters on each feature, under a heading.
 
     Nothing where there are none: only the seed was swept, no two values have clips to compare, no
     feature has a mean, or the design is random, which has trends.
@@ -352,21 +288,30 @@ def effects_figure(table: RunTable, features: Sequence[str] | None = None) -> HT
     study = StudyTables.of(table, features)
     if not study.features or study.is_random_design or study.effects["change"].isna().all():
         return _figures([])
-    return _figures([("Effects with intervals", plot_effects(table, features))], heading="Effects")
+    panels = EffectPanels(table, features)
+    drawings = [
+        (f"Effects: {NAMED_FEATURES[name].mean_label}", panels.draw([name]))
+        for name in panels.features
+    ]
+    return _figures(drawings, heading="Effects", legend=panels.legend)
 
 
 def _figures(
     drawings: Sequence[tuple[str, Drawing]],
     notes: Sequence[str] = (),
     *,
-    side_by_side: bool = False,
     heading: str = "",
+    legend: str = "",
 ) -> HTML:
-    """Return figures, each with its name for screen readers, and notes below them."""
+    """Return figures, each with its name for screen readers, and notes below them.
+
+    Nothing is shown without any; the legend, which is for all of them, stands above them.
+    """
     return show(
         "report/figures.html.j2",
         drawings=drawings,
         notes=notes,
-        side_by_side=side_by_side,
         heading=heading,
+        legend=legend,
+        narrow_px=NARROW_PX,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from musicgen_lab.analysis.features import NAMED_FEATURES
+from musicgen_lab.fields import field_type
 from musicgen_lab.formatting import (
     FieldLabels,
     decimals_within,
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from musicgen_lab.runs.run_table import RunTable
 
 
+TEXTS = ("prompt", "negative_prompt", "prompt_b")
+MORE_SEEDS = (
+    "To see what the parameters change, run the sweep again with more seeds, such as --seed 0:6. "
+    "The clips made so far are kept."
+)
 NO_MEAN = "None of the chosen features has a mean that could be compared."
 
 
@@ -85,30 +91,31 @@ def effect_sentence(effect: Mapping[str, Any], labels: FieldLabels) -> str:
     Such as "Onset rate rises with temperature: by 1.20 per second from 0.7 to 1.3 (95%
     interval 0.80 to 1.60, 4 seeds)."
     """
-    feature, parameter = NAMED_FEATURES[effect["feature"]], effect["parameter"]
+    label, parameter = NAMED_FEATURES[effect["feature"]].mean_label, effect["parameter"]
     much, interval = _size(effect)
     certainty = f"({interval}, {effect['seeds']} {replicates(effect['replicate'])})"
     first, last = (labels.value(parameter, effect[end]) for end in ("from_level", "to_level"))
     if effect["shape"] == "pair":
-        if parameter == "prompt":
-            first, last = f"“{first}”", f"“{last}”"
-        between = {"prompt": "prompts", "model": "models"}.get(parameter, f"values of {parameter}")
-        return (
-            f"{feature.label} differs between {between}: it is {much} higher with "
-            f"{last} than with {first} {certainty}."
-        )
+        name = {"prompt": "the prompt", "model": "the model"}.get(parameter, parameter)
+        low, high = (_with(parameter, effect[end], labels) for end in ("from_level", "to_level"))
+        return f"{label} depends on {name}: it is {much} higher {high} than {low} {certainty}."
     if effect["shape"] == "trend":
         verb = "rises" if effect["change"] > 0 else "falls"
-        return (
-            f"{feature.label} {verb} with {parameter}: by {much} from {first} to {last} "
-            f"{certainty}."
-        )
+        return f"{label} {verb} with {parameter}: by {much} from {first} to {last} {certainty}."
     extreme, side = ("highest", "above") if effect["shape"] == "hump" else ("lowest", "below")
     peak = labels.value(parameter, effect["peak"])
     return (
-        f"{feature.label} changes with {parameter} and is {extreme} near {peak}: the middle of the "
-        f"range lies {much} {side} its ends {certainty}."
+        f"{label} changes with {parameter} and is {extreme} near {peak}: the middle of the range "
+        f"lies {much} {side} its ends {certainty}."
     )
+
+
+def _with(parameter: str, level: Any, labels: FieldLabels) -> str:
+    """Say that a clip has a value of a parameter, such as "with “fast drums”"."""
+    if field_type(parameter) is bool:
+        return f"with {parameter}" if level else f"without {parameter}"
+    text = labels.value(parameter, level)
+    return f"with “{text}”" if level and parameter in TEXTS else f"with {text}"
 
 
 def _size(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -125,7 +132,7 @@ def trend_sentence(trend: Mapping[str, Any]) -> str:
     """Say a significant trend in a sentence, with the interval of its rank correlation."""
     rho, low, high = (signed(float(trend[name]), 2) for name in ("rho", "low", "high"))
     verb = "rises" if trend["rho"] > 0 else "falls"
-    label = NAMED_FEATURES[trend["feature"]].label
+    label = NAMED_FEATURES[trend["feature"]].mean_label
     return (
         f"{label} {verb} with {trend['parameter']}: rank correlation "
         f"{rho} (95% interval {low} to {high}, {trend['clips']} clips)."
@@ -135,8 +142,9 @@ def trend_sentence(trend: Mapping[str, Any]) -> str:
 def interaction_sentence(interaction: Mapping[str, Any]) -> str:
     """Say in a sentence that what one parameter does depends on another, with the interval.
 
-    Such as "Raising cfg_coef from 1 to 5 moves brightness by +300 Hz at temperature 0.7 but
-    by −50 Hz at 1.3 (difference −350 Hz, 95% interval −500 to −200, 6 seeds)."
+    Such as "The effect of cfg_coef on brightness depends on temperature: from 1 to 5 it is
+    +300 Hz at temperature 0.7 and −50 Hz at 1.3 (difference −350 Hz, 95% interval −500 to −200,
+    6 seeds)."
     """
     feature = NAMED_FEATURES[interaction["feature"]]
     first, second = interaction["first"], interaction["second"]
@@ -144,7 +152,7 @@ def interaction_sentence(interaction: Mapping[str, Any]) -> str:
         float(interaction[name]) for name in ("at_lowest", "at_highest", "change", "low", "high")
     ]
     decimals = decimals_within(*numbers[3:])
-    # Rounded first, and 0 added, so that nothing is moved by minus zero.
+    # Rounded first, and 0 added, so that no effect is minus zero.
     texts = [signed(round(number, decimals) + 0.0, decimals, plus=True) for number in numbers]
     at_lowest, at_highest, change = (with_unit(text, feature.difference_unit) for text in texts[:3])
     start, end, lowest, highest = (
@@ -153,9 +161,9 @@ def interaction_sentence(interaction: Mapping[str, Any]) -> str:
         for level in ("lowest", "highest")
     )
     return (
-        f"Raising {first} from {start} to {end} moves {mid_sentence(feature.label)} by {at_lowest} "
-        f"at {second} {lowest} but by {at_highest} at {highest} (difference {change}, 95% interval "
-        f"{texts[3]} to {texts[4]}, {interaction['seeds']} "
+        f"The effect of {first} on {mid_sentence(feature.mean_label)} depends on {second}: from "
+        f"{start} to {end} it is {at_lowest} at {second} {lowest} and {at_highest} at {highest} "
+        f"(difference {change}, 95% interval {texts[3]} to {texts[4]}, {interaction['seeds']} "
         f"{replicates(interaction['replicate'])})."
     )
 
@@ -191,36 +199,39 @@ def inconclusive_sentences(table: pd.DataFrame) -> list[str]:
         Effects or trends.
     """
     if table.empty:
-        return ["Nothing but the seed was swept, so there is no effect to look for."]
+        return ["No parameter was swept, so there is no effect to look for."]
     untested = table[table["p_value"].isna()]
     sentences = []
     too_few = untested[untested["note"].str.endswith("are needed")]
     if len(too_few) and len(untested) == len(table):
         note = str(too_few["note"].iloc[0])
         verb = "is" if note.startswith("1 ") else "are"
-        return [f"Nothing can be concluded: there {verb} {note}."]
+        sentences.append(f"Nothing can be concluded: there {verb} {note}.")
+        if "seed" in note:
+            sentences.append(MORE_SEEDS)
+        return sentences
+    for _, rows in table[table["p_value"].notna()].groupby("parameter", sort=False):
+        parameter = rows["parameter"].iloc[0]
+        labels = _labels(rows[~rows["significant"]]["feature"])
+        if len(labels) == len(rows) > 1:
+            sentences.append(
+                f"{parameter} has no significant effect on any of the {len(rows)} features."
+            )
+        elif labels:
+            sentences.append(f"Whether {parameter} changes {listed(labels, 'or')} is inconclusive.")
+    other = untested[~untested["note"].isin([NO_VALUE, ALL_SAME])]
+    for _, rows in other.groupby(["parameter", "note"], sort=False):
+        parameter, note = rows[["parameter", "note"]].iloc[0]
+        names = listed(_labels(rows["feature"]), "or")
+        sentences.append(f"Whether {parameter} changes {names} cannot be tested: {note}.")
     for note, verb, rest in (
-        (NO_VALUE, "has", "no value on any clip, which may be too short or silent"),
+        (NO_VALUE, "has", "no value in any clip: they may be too short, or silent"),
         (ALL_SAME, "is", "the same in all clips"),
     ):
         labels = _labels(untested[untested["note"] == note]["feature"])
         if labels:
             verb = verb if len(labels) == 1 else {"has": "have", "is": "are"}[verb]
             sentences.append(f"{_capital(listed(labels, 'and'))} {verb} {rest}.")
-    other = untested[~untested["note"].isin([NO_VALUE, ALL_SAME])]
-    for _, rows in other.groupby(["parameter", "note"], sort=False):
-        parameter, note = rows[["parameter", "note"]].iloc[0]
-        names = listed(_labels(rows["feature"]), "or")
-        sentences.append(f"Of {parameter} and {names} nothing can be said: {note}.")
-    for _, rows in table[table["p_value"].notna()].groupby("parameter", sort=False):
-        parameter = rows["parameter"].iloc[0]
-        labels = _labels(rows[~rows["significant"]]["feature"])
-        if len(labels) == len(rows) > 1:
-            sentences.append(
-                f"No effect of {parameter} on any of {len(rows)} features is significant."
-            )
-        elif labels:
-            sentences.append(f"Whether {parameter} changes {listed(labels, 'or')} is inconclusive.")
     return sentences
 
 
@@ -233,9 +244,10 @@ def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[st
     for row in significant(table):
         more = "higher" if row["change"] > 0 else "lower"
         much, interval = _size(row)
+        label = NAMED_FEATURES[row["feature"]].mean_label
         sentences.append(
-            f"{NAMED_FEATURES[row['feature']].label} is {more} with {second} than with {first}: by "
-            f"{much} ({interval}, {row['seeds']} {replicates(row['replicate'])})."
+            f"{label} is {more} with {second} than with {first}: by {much} ({interval}, "
+            f"{row['seeds']} {replicates(row['replicate'])})."
         )
     untested = table[table["p_value"].isna()]
     if len(untested) == len(table):
@@ -243,12 +255,12 @@ def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[st
             return ["The features are the same in both runs, clip by clip."]
         sentences.append(f"Nothing can be concluded: {untested['note'].iloc[0]}.")
     elif not sentences:
-        sentences.append(f"No difference in any of {len(table)} features is significant.")
+        sentences.append(f"None of the {len(table)} features differs significantly.")
     return sentences
 
 
 def _labels(features: Iterable[str]) -> list[str]:
-    return [mid_sentence(NAMED_FEATURES[name].label) for name in dict.fromkeys(features)]
+    return [mid_sentence(NAMED_FEATURES[name].mean_label) for name in dict.fromkeys(features)]
 
 
 def _capital(text: str) -> str:

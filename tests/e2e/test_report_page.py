@@ -63,6 +63,18 @@ def test_nothing_is_wider_than_the_window(page):
     assert width <= window
 
 
+def test_no_figure_has_to_be_scrolled_sideways_to_be_read(page):
+    show_everything(page)
+    wide = "[...document.querySelectorAll('.figure')].filter(it => it.scrollWidth > it.clientWidth)"
+    assert page.locator(".figure").count() > 3
+    assert page.evaluate(f"{wide}.length") == 0
+    narrowest = "Math.min(...[...document.querySelectorAll('.figure img:not([hidden])')]"
+    shown = ".filter(it => it.width).map(it => it.width / it.getAttribute('width')))"
+    assert (
+        page.evaluate(narrowest + shown) >= 0.75
+    )  # of the size at which its text is as the page's
+
+
 def test_no_word_is_broken_and_no_player_is_too_narrow_to_be_pressed(page):
     show_everything(page)
     sizes = page.evaluate(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 
 import numpy as np
 import pytest
 import soundfile
 from bs4 import BeautifulSoup
+from PIL import Image
 
 from musicgen_lab import InvalidRequest
 from musicgen_lab.listening.grid import listen, listening_grid, shown_features
@@ -52,6 +54,21 @@ def test_matched_copies_are_equally_loud_but_for_silence(tmp_path):
     assert gains_db[1] - gains_db[0] == pytest.approx(20 * np.log10(5), abs=0.5)
     assert levels_db[0] == pytest.approx(levels_db[1], abs=0.5)
     assert gains_db[2] == 0
+
+
+def test_the_marks_at_the_left_edge_are_at_the_frequencies_that_the_legend_names(tmp_path):
+    at_500_hz = float(np.log2(500 / 200))  # the tone has 200 Hz at temperature 0, an octave for 1
+    table = RunTable.open(make_run(tmp_path, temperature=at_500_hz, seed=0))
+    shown = BeautifulSoup(listen(table).data, "html.parser")
+    assert "with marks at 0.5, 2 kHz" in shown.find(class_="listening-legend").get_text()
+    first, _ = re.findall(r"0 ([\d.]+)% /", shown.find(class_="listening")["style"])
+    picture = np.asarray(Image.open(decode_picture(shown.img["src"])).convert("L"), int)
+    brightest = np.argmax(picture.sum(axis=1)) / len(picture)
+    assert float(first) == pytest.approx(100 * brightest, abs=1.5)
+
+
+def decode_picture(uri):
+    return io.BytesIO(base64.b64decode(uri.partition(",")[2]))
 
 
 def test_in_a_notebook_the_sounds_are_inside_and_the_values_under_them(tmp_path):

@@ -16,7 +16,6 @@ from musicgen_lab.report.sections import (
     effects_figure,
     feature_figures,
     findings,
-    spectrogram_figures,
 )
 from musicgen_lab.runs import run_table
 from musicgen_lab.runs.run_table import RunTable
@@ -45,7 +44,6 @@ def test_a_report_computes_one_spectrogram_for_each_clip_and_one_set_of_effects(
     report_grid(table, level_range_db=80)
     feature_figures(table)
     effects_figure(table)
-    spectrogram_figures(table, level_range_db=60)
     assert counts == {"mel_spectrogram_db": 12, "main_effects": 1}
 
 
@@ -63,13 +61,11 @@ def test_a_run_whose_clips_all_failed_says_why_and_draws_nothing(tmp_path):
     table = RunTable.open(make_run(tmp_path, cfg_coef=[1, 3], temperature=[1, 2], failed=range(4)))
     shown = [
         report_grid(table, level_range_db=80).data,
-        spectrogram_figures(table, level_range_db=80).data,
         feature_figures(table).data,
         effects_figure(table).data,
     ]
     assert not any("<img" in part or "<table" in part for part in shown)
-    reason = "4 clips failed. OutOfMemoryError: no room for &lt;it&gt; (4 times)."
-    assert reason in shown[0] and reason in shown[1]
+    assert "4 clips failed. OutOfMemoryError: no room for &lt;it&gt; (4 times)." in shown[0]
 
 
 def test_a_single_parameter_and_a_random_design_have_curves(tmp_path):
@@ -98,4 +94,4 @@ def test_of_a_feature_without_a_mean_it_is_said_that_nothing_can_be_compared(tmp
 def test_the_number_of_tests_is_said_by_what_they_are_about(tmp_path):
     table = RunTable.open(make_run(tmp_path, temperature=[0.7, 1], cfg_coef=[1, 3], seed=range(3)))
     text = findings(table, ["spectral_centroid_hz"]).data
-    assert "3 tests were performed, of 1 feature: 2 of effects and 1 of interactions" in text
+    assert "3 tests were performed on 1 feature: 2 for effects and 1 for interactions" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binom
 
@@ -74,9 +75,32 @@ def test_a_difference_between_prompts_names_both():
         "to_level": "fast drums", "change": 3.14, "low": 1.0, "high": 5.2,
     }  # fmt: skip
     assert effect_sentence(pair, LABELS) == (
-        "Loudness differs between prompts: it is 3.1 LU higher with “fast drums” than "
-        "with “slow sad piano” (95% interval 1.0 to 5.2, 4 seeds)."
+        "Loudness depends on the prompt: it is 3.1 LU higher with “fast drums” than with “slow sad "
+        "piano” (95% interval 1.0 to 5.2, 4 seeds)."
     )
+
+
+def test_a_difference_from_no_negative_prompt_and_by_a_switch_is_said_in_words():
+    pair = BASE | {"shape": "pair", "change": 3.14, "low": 1.0, "high": 5.2}
+    negative = {"parameter": "negative_prompt", "from_level": "", "to_level": "drums"}
+    assert effect_sentence(pair | negative, LABELS).startswith(
+        "Loudness depends on negative_prompt: it is 3.1 LU higher with “drums” than with none ("
+    )
+    switch = {"parameter": "include_start", "from_level": False, "to_level": True}
+    assert effect_sentence(pair | switch, LABELS).startswith(
+        "Loudness depends on include_start: it is 3.1 LU higher with include_start than without "
+    )
+
+
+def test_of_a_feature_that_is_yes_or_no_the_share_of_clips_changes():
+    row = BASE | {"feature": "is_silent", "change": 0.25, "low": 0.1, "high": 0.4}
+    assert effect_sentence(row, LABELS).startswith(
+        "The share of silent clips rises with temperature: by 0.25 from 0.3 to 1.5 (95% interval "
+    )
+    untested = pd.DataFrame([row | {"p_value": 0.4, "significant": False, "note": ""}])
+    assert inconclusive_sentences(untested) == [
+        "Whether temperature changes the share of silent clips is inconclusive."
+    ]
 
 
 def test_it_tells_what_was_put_in_and_nothing_that_no_seed_varies(tmp_path):
@@ -112,10 +136,11 @@ def test_an_interaction_is_said_with_both_parameters_both_ends_and_its_interval(
         return 100 * (cfg_coef - 3) * (0.9 - temperature)
 
     said = drawn(grid, np.random.default_rng(1), effects=[("spectral_centroid_hz", crossed)])
-    (claim,) = [claim for claim in said.significant if claim.startswith("Raising")]
+    (claim,) = [claim for claim in said.significant if claim.startswith("The effect of")]
     told = re.fullmatch(
-        r"Raising cfg_coef from 1 to 5 moves brightness by \+(?P<at_lowest>[\d.]+) Hz at "
-        r"temperature 0\.7 but by −(?P<at_highest>[\d.]+) Hz at 1\.3 \(difference −(?P<change>"
+        r"The effect of cfg_coef on brightness depends on temperature: from 1 to 5 it is "
+        r"\+(?P<at_lowest>[\d.]+) Hz at temperature 0\.7 and −(?P<at_highest>[\d.]+) Hz at 1\.3 "
+        r"\(difference −(?P<change>"
         r"[\d.]+) Hz, 95% interval −(?P<low>[\d.]+) to −(?P<high>[\d.]+), 4 seeds\)\.",
         claim,
     )
@@ -146,7 +171,7 @@ def test_effects_that_add_up_are_not_said_to_depend_on_each_other(grid):
             "Brightness rises with temperature",
             "Brightness rises with cfg_coef",
         }
-        assert not any(claim.startswith("Raising") for claim in held)
+        assert not any(claim.startswith("The effect of") for claim in held)
 
 
 SHAPES = {
@@ -179,7 +204,7 @@ def test_the_table_the_figure_and_the_sentences_of_a_study_agree(grid, shape):
         diamonds = [dot.get_marker() == "D" for dot in dots]
         assert diamonds == effects["shape"].isin(["hump", "dip"]).tolist()
         findings = find(StudyTables.of(results.table))
-        sentences = [text for text in findings.significant if not text.startswith("Raising")]
+        sentences = [text for text in findings.significant if not text.startswith("The effect of")]
         surest = effects[effects["significant"]].sort_values("p_adjusted", kind="stable")
         assert sentences == [effect_sentence(row, LABELS) for row in surest.to_dict("records")]
         for row in surest.itertuples():
@@ -203,7 +228,7 @@ def test_a_feature_that_no_clip_has_is_told_once(grid):
     table = RunTable(grid.run, frame)
     findings = find(StudyTables.of(table, ["onset_rate_hz", "silence_ratio"]))
     assert findings.inconclusive == [
-        "Onset rate has no value on any clip, which may be too short or silent.",
+        "Onset rate has no value in any clip: they may be too short, or silent.",
         "Silence is the same in all clips.",
     ]
 
@@ -218,12 +243,15 @@ def test_a_random_design_is_told_by_its_trends(tmp_path):
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_too_few_seeds_take_one_sentence_however_much_was_swept(tmp_path, seeds):
+def test_too_few_seeds_take_one_sentence_and_the_way_out_however_much_was_swept(tmp_path, seeds):
     fields = {"temperature": [0.5, 1.5], "cfg_coef": [1, 3], "seed": [*range(seeds)]}
     few = RunTable.open(make_run(tmp_path, **fields))
     findings = find(StudyTables.of(few))
     assert findings.significant == []
-    (sentence,) = findings.inconclusive
+    sentence, way_out = findings.inconclusive
+    assert way_out.startswith(
+        "To see what the parameters change, run the sweep again with more seeds"
+    )
     assert sentence == (
         f"Nothing can be concluded: there {'is' if seeds == 1 else 'are'} {seeds} "
         f"seed{'s' * (seeds > 1)} of each setting, and at least 3 are needed."
@@ -233,7 +261,7 @@ def test_too_few_seeds_take_one_sentence_however_much_was_swept(tmp_path, seeds)
 def test_a_sweep_of_seeds_alone_has_no_effects(tmp_path):
     seeds = RunTable.open(make_run(tmp_path, seed=range(3)))
     assert inconclusive_sentences(StudyTables.of(seeds).effects) == [
-        "Nothing but the seed was swept, so there is no effect to look for."
+        "No parameter was swept, so there is no effect to look for."
     ]
     with pytest.raises(InvalidRequest, match="nothing but the seed was swept"):
         plot_effects(seeds)
