@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from musicgen_lab.stats.contrasts import Clips, Residuals, inflation
+from musicgen_lab.stats.contrasts import Clips, Residuals, effective_df, inflation
 from musicgen_lab.stats.designs import (
     additive_model,
     combinations,
@@ -52,6 +52,15 @@ class Setting:
         Parameters whose levels have no order, such as prompts.
     same : bool
         Whether the last level of the first parameter has the same recordings as the one before.
+    inert : bool
+        Whether the last parameter does next to nothing: with the same seed, clips at its levels
+        differ by a tenth of what others do.
+    failing : bool
+        Whether half of the clips at the last level of the first parameter are missing, at random.
+    features : int
+        How many are tested.
+    alone : bool
+        Whether only the first feature has variance by seed and level.
     """
 
     levels: tuple[int, ...]
@@ -63,6 +72,10 @@ class Setting:
     by_seed_and_level: float = 0.0
     unordered: tuple[int, ...] = ()
     same: bool = False
+    inert: bool = False
+    failing: bool = False
+    features: int = FEATURES
+    alone: bool = False
 
     def __str__(self) -> str:
         parts = [" x ".join(map(str, self.levels)) + " levels", f"{self.seeds} seeds"]
@@ -76,6 +89,10 @@ class Setting:
             parts.append(f"seed by level variance {self.by_seed_and_level}")
         parts += ["the first parameter is prompts"] if self.unordered else []
         parts += ["the last two levels have the same clips"] if self.same else []
+        parts += ["the last parameter does next to nothing"] if self.inert else []
+        parts += ["half of the last level missing"] if self.failing else []
+        parts += ["in one feature"] if self.alone else []
+        parts += ["1 feature"] if self.features == 1 else []
         return ", ".join(parts)
 
 
@@ -99,11 +116,17 @@ SETTINGS = (
     ),
     *(Setting((3, 3), seeds, scatter=(0, level)) for seeds in (3, 4, 16) for level in (0, 1)),
     *(Setting((3, 3), seeds, missing=0.1) for seeds in (3, 4, 8)),
+    Setting((3, 3), 4, failing=True),
+    Setting((3, 3), 4, scatter=(0, 2), failing=True),
     *(
         Setting((3, 3), seeds, by_seed_and_level=variance)
         for seeds in (3, 8)
         for variance in (0.1, 0.25)
     ),
+    *(Setting((3, 3), seeds, by_seed_and_level=1.0) for seeds in (3, 8)),
+    *(Setting((3, 3), seeds, by_seed_and_level=1.0, alone=True) for seeds in (3, 8)),
+    *(Setting((3, 3), seeds, inert=True) for seeds in (3, 8)),
+    *(Setting((3, 3, 2), seeds, inert=True) for seeds in (3, 4)),
     Setting((3, 3), 4, by_seed=0.5),
     *(Setting((2,), seeds) for seeds in (3, 8)),
     *(Setting((2,), seeds, scatter=(0, 1)) for seeds in (3, 4, 8)),
@@ -111,6 +134,12 @@ SETTINGS = (
     *(Setting((6,), seeds) for seeds in (3, 8)),
     *(Setting((6,), seeds, scatter=(0, 5)) for seeds in (3, 4, 8)),
     *(Setting((3,), seeds, same=True) for seeds in (3, 8)),
+    *(Setting((3,), seeds, "octaves") for seeds in (3, 4, 5)),
+    *(Setting((3,), seeds, "half and half", features=1) for seeds in (4, 8)),
+    *(Setting((2,), seeds, "octaves", features=1) for seeds in (4, 8)),
+    *(Setting((2, 2), seeds, "octaves") for seeds in (3, 4)),
+    *(Setting((3, 3), seeds, features=1) for seeds in (3, 8)),
+    Setting((3, 3), 3, features=1, by_seed_and_level=1.0),
     Setting((5, 5), 4),
     Setting((5, 5), 4, scatter=(0, 4), missing=0.1),
     Setting((5, 5), 4, by_seed_and_level=0.25),
@@ -137,13 +166,14 @@ class Drawn:
     seed: Array
     values: Array
     digests: Array
+    features: int
 
 
 def draw(setting: Setting, studies: int, rng: np.random.Generator) -> Drawn:
     """Draw the features of many studies without any effect; all lack the same clips."""
     grid = np.array(list(itertools.product(*map(range, (*setting.levels, setting.seeds)))))
     levels, seed = list(grid[:, :-1].T), grid[:, -1]
-    features = studies * FEATURES
+    features = studies * setting.features
     values = NOISE[setting.noise](rng, (len(grid), features)).astype(float)
     if setting.scatter:
         parameter, level = setting.scatter
@@ -155,13 +185,23 @@ def draw(setting: Setting, studies: int, rng: np.random.Generator) -> Drawn:
         zip(levels, setting.levels, strict=True) if setting.by_seed_and_level else ()
     ):
         common = rng.normal(size=(setting.seeds, size, features))
+        if setting.alone:
+            common *= np.arange(features) % setting.features == 0
         values += np.sqrt(setting.by_seed_and_level) * common[seed, column]
+    if setting.inert:
+        _, first, clip = np.unique(
+            np.column_stack([*levels[:-1], seed]), axis=0, return_index=True, return_inverse=True
+        )
+        values = values[first][clip.ravel()] + 0.1 * rng.normal(size=values.shape)
     digests = np.arange(len(grid))
     if setting.same:
         last, before = (np.flatnonzero(levels[0] == setting.levels[0] - back) for back in (1, 2))
         values[last], digests[last] = values[before], digests[before]
     kept = rng.random(len(grid)) >= setting.missing
-    return Drawn([column[kept] for column in levels], seed[kept], values[kept], digests[kept])
+    if setting.failing:
+        kept &= (levels[0] < setting.levels[0] - 1) | (rng.random(len(grid)) < 0.5)
+    levels = [column[kept] for column in levels]
+    return Drawn(levels, seed[kept], values[kept], digests[kept], setting.features)
 
 
 def claims(drawn: Drawn, unordered: Sequence[int] = ()) -> tuple[Array, Array]:
@@ -177,8 +217,7 @@ def claims(drawn: Drawn, unordered: Sequence[int] = ()) -> tuple[Array, Array]:
     p_values, supported = [], []
     for number, level in enumerate(drawn.levels):
         rest = [column for other, column in enumerate(drawn.levels) if other != number]
-        residuals = Residuals.of(clips, model, level)
-        residuals = replace(residuals, inflation=_by_study(clips, model, level, drawn.seed))
+        residuals = _clustered(Residuals.of(clips, model, level), drawn)
         judge = judge_unordered if number in unordered else judge_ordered
         judged = judge(residuals, level, combinations(rest, rows), ALPHA)
         if judged is not None:
@@ -190,31 +229,30 @@ def claims(drawn: Drawn, unordered: Sequence[int] = ()) -> tuple[Array, Array]:
         rest = [column for column in drawn.levels if column is not first and column is not second]
         weights = interaction_weights(first, second, combinations(rest, rows))
         if weights is not None:
-            residuals = Residuals.of(clips, cells, combinations([first, second], rows))
+            group = combinations([first, second], rows)
+            residuals = _clustered(Residuals.of(clips, cells, group), drawn)
             p_values.append(residuals.contrast(weights).p_value)
             supported.append(np.ones(len(p_values[-1]), bool))
-    shape = (len(p_values), -1, FEATURES)
+    shape = (len(p_values), -1, drawn.features)
     return tuple(  # type: ignore[return-value]
-        np.moveaxis(np.array(table).reshape(shape), 0, 1).reshape(-1, len(table) * FEATURES)
+        np.moveaxis(np.array(table).reshape(shape), 0, 1).reshape(-1, len(table) * drawn.features)
         for table in (p_values, supported)
     )
 
 
-def _by_study(clips: Clips, model: Array, group: Array, seed: Array) -> Array:
-    """Return the inflation of every study's features, which are judged together."""
-    left, strengths, _ = np.linalg.svd(model[clips.first], full_matrices=False)
-    basis = left[:, strengths > 1e-9 * strengths[0]]
-    values = clips.values[clips.first]
-    residuals = values - basis @ (basis.T @ values)
-    studies = np.split(residuals, values.shape[1] // FEATURES, axis=1)
-    each = [inflation(study, group[clips.first], seed[clips.first]) for study in studies]
-    return np.repeat(each, FEATURES)
+def _clustered(residuals: Residuals, drawn: Drawn) -> Residuals:
+    """Allow for clips of one seed that are alike, in the features of each study together."""
+    seed, values = drawn.seed[residuals.clips.first], residuals.residuals
+    studies = np.split(values, values.shape[1] // drawn.features, axis=1)
+    factors = [inflation(study, residuals.group, seed) for study in studies]
+    df = effective_df(residuals.df, np.repeat(factors, drawn.features))
+    return replace(residuals, df=df)
 
 
 def false_studies(setting: Setting, studies: int, seed: int = 0) -> float:
     """Return the share of studies without any effect that claim something."""
     rng = np.random.default_rng(seed)
-    patterns = PATTERNS if setting.missing else 1
+    patterns = PATTERNS if setting.missing or setting.failing else 1
     false = 0
     for _ in range(patterns):
         drawn = draw(setting, studies // patterns, rng)
@@ -237,7 +275,7 @@ def power(
 
     drawn = draw(Setting((levels, 3), seeds), studies, np.random.default_rng(1))
     values = drawn.values + effect(drawn.levels[0])[:, np.newaxis]
-    p_values, supported = claims(Drawn(drawn.levels, drawn.seed, values, drawn.digests))
+    p_values, supported = claims(replace(drawn, values=values))
     step = ALPHA / (3 * FEATURES)
     ours = np.mean((p_values < step)[:, :FEATURES] & supported[:, :FEATURES])
     rows = len(drawn.seed)

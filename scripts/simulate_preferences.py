@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import pandas as pd
 
 from musicgen_lab.listening.blind.pairs import candidate_pairs, choose_pair
 from musicgen_lab.stats.bradley_terry import Design, Strengths
-from musicgen_lab.stats.effects import main_effects
-from musicgen_lab.stats.preferences import FEWEST_LISTENERS, PREFERENCE, by_active_rater
+from musicgen_lab.stats.contrasts import Clips, Residuals
+from musicgen_lab.stats.designs import additive_model, combinations
+from musicgen_lab.stats.effects import Judged, holm, judge_ordered
+from musicgen_lab.stats.preferences import FEWEST_LISTENERS, by_active_rater
 from musicgen_lab.stats.ratings import MeanRatings
 
+Array = np.ndarray
 ALPHA = 0.05
-PARAMETERS = ("temperature", "cfg_coef", "top_k")
 POINTS = 10
 """Points of a rating for one unit of strength."""
 FEW = 3
@@ -106,13 +107,14 @@ class Setting:
         parts += [f"{FEW} from {self.passing} others"] if self.passing else []
         parts += ["scales differ"] if self.scales else []
         parts += ["half of the ratings at 100"] if self.middle == 100 else []
+        parts += ["a fifth of the ratings at 100"] if self.middle == 80 else []
         parts += [f"multiples of {self.steps}"] if self.steps > 1 else []
         parts += [f"stricter by {self.drift:g} points at the end"] if self.drift else []
         return ", ".join(parts)
 
 
-def study(setting: Setting, effect: float, rng: np.random.Generator) -> pd.DataFrame:
-    """Simulate a blind test, and return what is said of the parameters.
+def study(setting: Setting, effect: float, rng: np.random.Generator) -> list[Judged]:
+    """Simulate a blind test, and return what is said of each parameter.
 
     Parameters
     ----------
@@ -122,14 +124,12 @@ def study(setting: Setting, effect: float, rng: np.random.Generator) -> pd.DataF
         ten points of a rating each.
     rng : np.random.Generator
     """
-    names = PARAMETERS[: len(setting.levels)]
-    grid = itertools.product(*map(range, (*setting.levels, setting.seeds)))
-    frame = pd.DataFrame(grid, columns=[*names, "seed"])
-    steps = frame[[*names]].to_numpy(float) / (np.array(setting.levels) - 1)
-    clips = len(frame)
+    grid = np.array(list(itertools.product(*map(range, (*setting.levels, setting.seeds)))))
+    levels, seed, clips = grid[:, :-1], grid[:, -1], len(grid)
+    steps = levels / (np.array(setting.levels) - 1)
     common = effect * steps[:, 0] + setting.clips * rng.normal(size=clips)
     listeners = setting.listeners + setting.passing
-    tastes = setting.tastes * rng.normal(size=(listeners, len(names)))
+    tastes = setting.tastes * rng.normal(size=(listeners, len(setting.levels)))
     strengths = common + tastes @ steps.T
     strengths = strengths + setting.own * rng.normal(size=strengths.shape)
     fit: Strengths | MeanRatings
@@ -141,15 +141,27 @@ def study(setting: Setting, effect: float, rng: np.random.Generator) -> pd.DataF
         pairs, scores, raters = listen(setting, strengths, rng)
         fit = Strengths.fit(pairs, scores, clips, raters)
         judged = np.isin(np.arange(clips), pairs)
-    frame[PREFERENCE] = np.where(judged, fit.value, np.nan)
     counts = np.array([answers_of(setting, listener) for listener in range(listeners)])
-    by_rater, active = by_active_rater(np.where(judged, fit.by_rater, 0.0), counts)
-    return main_effects(
-        frame,
-        names,
-        [PREFERENCE],
-        by_rater=by_rater if active >= FEWEST_LISTENERS else None,
+    by_rater, active = by_active_rater(fit.by_rater[:, judged], counts)
+    return judge(
+        levels[judged],
+        seed[judged],
+        fit.value[judged],
+        by_rater if active >= FEWEST_LISTENERS else None,
     )
+
+
+def judge(levels: Array, seed: Array, values: Array, by_rater: Array | None) -> list[Judged]:
+    """Test each parameter as `musicgen_lab.stats.effects.main_effects` does, without a table."""
+    columns, clips = list(levels.T), Clips.of(values[:, np.newaxis], range(len(values)))
+    model = additive_model(columns, len(values))
+    judged = []
+    for number, level in enumerate(columns):
+        others = combinations([*columns[:number], *columns[number + 1 :]], len(values))
+        residuals = Residuals.of(clips, model, level, by_rater).clustered(seed)
+        one = judge_ordered(residuals, level, others, ALPHA)
+        judged += [one] if one is not None else []
+    return judged
 
 
 def answers_of(setting: Setting, listener: int) -> int:
@@ -177,35 +189,45 @@ def listen(
     """Let all listeners answer, one after another: the pairs, scores and listeners."""
     clips = strengths.shape[1]
     candidates = candidate_pairs([""] * clips)
-    pairs, scores, raters = np.zeros((0, 2), int), np.zeros(0), np.zeros(0, int)
-    design = Design(pairs, clips)
+    pairs, scores, raters = [], [], []
+    design = Design(np.zeros((0, 2), int), clips)
     for listener, liked in enumerate(strengths):
         left = rng.permutation(candidates)
         for number in range(answers_of(setting, listener)):
             if setting.active:
                 pair = choose_pair(left, design, rng)
                 design.add(pair)
-                left = left[(left != pair).any(axis=1)]
+                left = left[(left[:, 0] != pair[0]) | (left[:, 1] != pair[1])]
             else:
                 pair = left[number]
             a, b = rng.permutation(pair)
             heard = liked[a] - liked[b] + setting.side + rng.logistic()
             score = 0.5 if abs(heard) < setting.no_difference else float(heard > 0)
-            pairs = np.vstack([pairs, [a, b]])
-            scores, raters = np.append(scores, score), np.append(raters, listener)
-    return pairs, scores, raters
+            pairs.append((a, b))
+            scores.append(score)
+            raters.append(listener)
+    return np.array(pairs), np.array(scores), np.array(raters)
 
 
-def studies(setting: Setting, number: int, effect: float = 0.0) -> Iterator[pd.DataFrame]:
+def studies(setting: Setting, number: int, effect: float = 0.0) -> Iterator[list[Judged]]:
     """Simulate many blind tests of one kind; the same ones each time."""
     rng = np.random.default_rng(1)
     for _ in range(number):
         yield study(setting, effect, rng)
 
 
+def claimed(judged: Sequence[Judged]) -> list[bool]:
+    """Return which parameters have an effect, by what is said of them."""
+    adjusted = holm(np.array([one.p_value[0] for one in judged]))
+    return [
+        bool(p_value < ALPHA and one.supported[0])
+        for p_value, one in zip(adjusted, judged, strict=True)
+    ]
+
+
 def false_claims(setting: Setting, number: int) -> float:
     """Return the share of tests that claim any effect where there is none."""
-    return float(np.mean([table["significant"].any() for table in studies(setting, number)]))
+    return float(np.mean([any(claimed(judged)) for judged in studies(setting, number)]))
 
 
 @dataclass(frozen=True)
@@ -229,12 +251,17 @@ class Power:
 
 def power(setting: Setting, effect: float, number: int) -> Power:
     """Simulate tests in which the first parameter has an effect."""
-    rows = pd.DataFrame([table.iloc[0] for table in studies(setting, number, effect)])
-    trend = rows[rows["shape"] == "trend"]
-    found = rows["significant"] & (rows["shape"] == "trend") & (rows["change"] > 0)
     true = effect * (POINTS if setting.rated else 1)
-    covered = (trend["low"] <= true) & (true <= trend["high"])
-    return Power(float(found.mean()), float(trend["change"].mean()), float(covered.mean()))
+    found, estimates, covered = 0, [], 0
+    for judged in studies(setting, number, effect):
+        first = judged[0]
+        if first.shape[0] != "trend":
+            continue
+        value, (low, high) = float(first.estimate.value[0]), first.estimate.interval(first.alpha)
+        found += claimed(judged)[0] and value > 0
+        estimates.append(value)
+        covered += bool(low[0] <= true <= high[0])
+    return Power(found / number, float(np.mean(estimates)), covered / len(estimates))
 
 
 SETTINGS = (
@@ -285,7 +312,7 @@ RATED_POWERS = (
     *(Setting((3, 3), 6, listeners, 30, rated=True) for listeners in (2, 4, 5, 8)),
     *(Setting((3, 3), 6, listeners, 30, rated=True, tastes=1.0) for listeners in (5, 8)),
     Setting((3, 3), 6, 5, 30, rated=True, scales=0.7),
-    Setting((3, 3), 6, 5, 30, rated=True, middle=100.0),
+    *(Setting((3, 3), 6, 5, 30, rated=True, middle=middle) for middle in (80.0, 100.0)),
 )
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from IPython.display import HTML
 
 WHAT = {PREFERENCE: "what is preferred", "quality": "rated quality", "fit": "rated fit"}
+MANY_AT_ENDS = 0.1
+"""From this share of ratings at an end of the scale on, the report says so."""
 RATED = {"quality": "quality", "fit": "the fit to the prompt"}
 
 
@@ -41,7 +43,7 @@ def preferences(table: RunTable, features: Sequence[str] | None = None) -> HTML:
         "report/preferences.html.j2",
         lead=_lead(study),
         significant=[_effect(study, row) for row in significant(study.effects)],
-        inconclusive=[*_inconclusive(study), *_scope(study)],
+        inconclusive=[*_inconclusive(study), *_scope(study), *_ends(study)],
         method=_method(study),
         abx=[abx_sentence(row) for row in rows_of(study.abx)],
         features=[feature_sentence(row) for row in significant(correlations)],
@@ -242,6 +244,17 @@ def _scope(study: PreferenceStudy) -> Iterator[str]:
             "many answers as the busiest, and for random designs, claims are of these listeners "
             "alone."
         )
+
+
+def _ends(study: PreferenceStudy) -> Iterator[str]:
+    """Say where many ratings are at an end of the scale."""
+    for measure, liking in study.liking.items():
+        if liking.at_ends >= MANY_AT_ENDS:
+            yield (
+                f"Of the ratings of {RATED[measure]}, {liking.at_ends:.0%} are at an end of the "
+                "scale, where differences are lost: effects are estimated too small by at least "
+                "about that share."
+            )
 
 
 def _method(study: PreferenceStudy) -> str:

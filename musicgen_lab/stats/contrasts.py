@@ -5,8 +5,8 @@ the lowest, all else being equal". Its standard error comes from the residuals o
 those of each group (a level of the parameter, or a cell) give the variance of that group, so that
 a level which scatters more than others neither hides nor feigns an effect. Student's t with
 Satterthwaite's degrees of freedom [1]_ judges it, taken at a lower confidence limit, as a variance
-of few clips is easily estimated far too small. The same recording counts once, in however many
-cells it is.
+of few clips is easily estimated far too small. `permutation_p_values` judges it without any
+assumption on the values' distribution. The same recording counts once, in however many cells it is.
 
 References
 ----------
@@ -17,7 +17,8 @@ References
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -29,6 +30,11 @@ ROUNDING = 1e-6
 UNDERESTIMATE = 0.2
 """How likely a group's variance is to be smaller, against the true one, than is allowed for."""
 
+
+LEAST_DF = 0.1
+"""A group with fewer degrees of freedom has none of its own."""
+
+PERMUTATIONS = 9_999
 
 T_LARGEST = 1000.0
 """Beyond it the noncentrality's interval is in proportion to t; SciPy's is slow and wrong there."""
@@ -138,13 +144,9 @@ class Residuals:
     clips : Clips
     group : np.ndarray [shape=(recordings,)]
         Counted from 0.
-    variance : np.ndarray [shape=(groups, features)]
-        Of a recording; that of all groups together for a group that the model leaves no freedom,
-        and, for a feature with two values, at least that: few clips of a group easily agree.
-    df : np.ndarray [shape=(groups,)]
-    pooled_df : float
-    inflation : float or np.ndarray [shape=(features,)]
-        What the variance of a contrast is multiplied by, as clips of one seed are alike.
+    residuals : np.ndarray [shape=(recordings, features)]
+    df : np.ndarray [shape=(groups, 1) or (groups, features)]
+        Of each group's variance; 0 for a group that the model leaves no freedom.
     by_rater : np.ndarray [shape=(raters, clips)], optional
         For values that come from several listeners, who are a sample too: by how much each one
         changes them. See `contrast`.
@@ -154,21 +156,14 @@ class Residuals:
 
     clips: Clips
     group: Array
-    variance: Array
+    residuals: Array
     df: Array
-    pooled_df: float
-    inflation: float | Array
     by_rater: Array | None = None
     rater_variance: Array | None = None
 
     @classmethod
     def of(
-        cls,
-        clips: Clips,
-        model: Array,
-        group: Array,
-        replicate: Array | None = None,
-        by_rater: Array | None = None,
+        cls, clips: Clips, model: Array, group: Array, by_rater: Array | None = None
     ) -> Residuals:
         """Fit a model by least squares.
 
@@ -179,9 +174,6 @@ class Residuals:
             The model's columns, which may depend on each other.
         group : np.ndarray [shape=(clips,)]
             Counted from 0.
-        replicate : np.ndarray [shape=(clips,)], optional
-            Numbers of the seeds. Where clips of one seed in one group are more alike than others,
-            on average over the features, contrasts of groups become less certain by that.
         by_rater : np.ndarray [shape=(raters, clips)], optional
         """
         values, group = clips.values[clips.first], group[clips.first]
@@ -190,35 +182,39 @@ class Residuals:
         residuals = values - basis @ (basis.T @ values)
         scale = np.max(np.abs(values), axis=0, initial=0.0)
         residuals[np.abs(residuals) <= ROUNDING * scale] = 0
-        free = 1 - np.sum(basis**2, axis=1)
-        df = np.bincount(group, free)
-        squares = _sums(residuals**2, group)
-        has_df = df > 1e-6
-        pooled = squares.sum(axis=0) / max(df.sum(), 1e-6)
-        variance = np.where(has_df[:, None], squares / np.where(has_df, df, 1)[:, None], pooled)
-        extreme = (values == values.min(axis=0)) | (values == values.max(axis=0))
-        variance = np.where(extreme.all(axis=0), np.maximum(variance, pooled), variance)
-        factor = 1.0
-        if replicate is not None:
-            factor = inflation(residuals, group, replicate[clips.first])
-        pooled_df = float(df.sum())
-        rater_variance = None
-        if by_rater is not None:
-            changes = by_rater[:, clips.first].T
-            left_over = _sums((changes - basis @ (basis.T @ changes)) ** 2, group).sum(axis=1)
-            rater_variance = np.where(
-                has_df, left_over / np.where(has_df, df, 1), left_over.sum() / max(df.sum(), 1e-6)
-            )
-        return cls(
-            clips,
-            group,
-            variance,
-            np.where(has_df, df, 0),
-            pooled_df,
-            factor,
-            by_rater,
-            rater_variance,
-        )
+        df: Array = np.bincount(group, 1 - np.sum(basis**2, axis=1)).astype(float)
+        df = np.where(df > LEAST_DF, df, 0.0)[:, np.newaxis]
+        if by_rater is None:
+            return cls(clips, group, residuals, df)
+        changes = by_rater[:, clips.first].T
+        left_over = _sums((changes - basis @ (basis.T @ changes)) ** 2, group)
+        rater_variance = _variance(left_over.sum(axis=1, keepdims=True), df)[:, 0]
+        return cls(clips, group, residuals, df, by_rater, rater_variance)
+
+    def clustered(self, replicate: Array) -> Residuals:
+        """Allow for clips of one seed that are more alike than others of the same group.
+
+        Parameters
+        ----------
+        replicate : np.ndarray [shape=(clips,)]
+            Numbers of the seeds.
+        """
+        factor = inflation(self.residuals, self.group, replicate[self.clips.first])
+        return replace(self, df=effective_df(self.df, factor))
+
+    @cached_property
+    def variance(self) -> Array:
+        """Of a recording of each group, [shape=(groups, features)].
+
+        That of all groups together for a group that the model leaves no freedom, and, for a feature
+        with two values, at least that: few clips of a group easily agree.
+        """
+        squares = _sums(self.residuals**2, self.group)
+        variance = _variance(squares, self.df)
+        values = self.clips.values[self.clips.first]
+        two_values = ((values == values.min(axis=0)) | (values == values.max(axis=0))).all(axis=0)
+        pooled = _variance(squares.sum(axis=0, keepdims=True), self.df.sum(axis=0, keepdims=True))
+        return np.where(two_values, np.maximum(variance, pooled), variance)
 
     def contrast(self, weights: Array) -> Estimate:
         """Estimate a contrast.
@@ -249,20 +245,52 @@ class Residuals:
         squared = np.bincount(self.group, merged**2, minlength=len(self.df))
         squared[squared <= 1e-12 * np.sum(weights**2)] = 0
         parts = squared[:, np.newaxis] * self.variance
-        borrowed = self.df == 0
-        parts = np.vstack([parts[~borrowed], parts[borrowed].sum(axis=0)]) * self.inflation
-        df = np.append(self.df[~borrowed], self.pooled_df)
-        variance = parts.sum(axis=0)
+        between_clips, between_raters, rater_df = parts.sum(axis=0), 0.0, 1
         if self.by_rater is not None and self.rater_variance is not None:
-            raters = len(self.by_rater)
-            jackknife = (raters - 1) / raters
-            between = jackknife * np.sum((self.by_rater @ weights) ** 2)
+            rater_df = len(self.by_rater) - 1
+            jackknife = rater_df / len(self.by_rater)
+            between_raters = jackknife * float(np.sum((self.by_rater @ weights) ** 2))
             both = jackknife * squared * self.rater_variance
-            both = np.append(both[~borrowed], both[borrowed].sum())[:, np.newaxis]
-            parts = np.vstack([np.maximum(parts - both, 0), np.full(len(value), between)])
-            df = np.append(df, raters - 1)
-            variance = np.maximum(variance, parts.sum(axis=0))
+            parts = np.maximum(parts - both[:, np.newaxis], 0)
+        # Groups without freedom have the variance of all groups, and its freedom.
+        borrowed = np.where(self.df > 0, 0, parts).sum(axis=0)
+        own = np.where(self.df > 0, parts, 0)
+        parts = np.vstack([own, borrowed, np.full(len(value), between_raters)])
+        df = np.vstack([self.df, self.df.sum(axis=0), np.full(self.df.shape[1], rater_df)])
+        variance = np.maximum(between_clips, parts.sum(axis=0))
         return Estimate(value, np.sqrt(variance), _degrees_of_freedom(parts, df))
+
+
+def permutation_p_values(values: Array, weights: Array, block: Array) -> Array:
+    """Return how often a contrast is at least as large if clips are dealt anew within blocks.
+
+    The two-sided p-value of the permutation test [1]_, from `PERMUTATIONS` random permutations; 0
+    if none gives as large a contrast. It holds for any distribution of the values, as of a feature
+    that has few values, or two ranges of values, where few clips of a level easily agree.
+
+    Parameters
+    ----------
+    values : np.ndarray [shape=(clips, features)]
+    weights : np.ndarray [shape=(clips,)]
+        Of the contrast.
+    block : np.ndarray [shape=(clips,)]
+        Numbers from 0 on. Without an effect, clips of a block could be exchanged.
+
+    References
+    ----------
+    .. [1] Pesarin, F. (2001). Multivariate Permutation Tests: With Applications in Biostatistics.
+       Wiley.
+    """
+    rng = np.random.default_rng(0)
+    rows = [np.flatnonzero(block == number) for number in np.unique(block)]
+    size = np.abs(weights @ values) * (1 - ROUNDING)
+    larger = np.zeros(values.shape[1])
+    for count in np.diff(np.linspace(0, PERMUTATIONS, 12, dtype=int)):
+        dealt = np.zeros((count, len(weights)))
+        for own in rows:
+            dealt[:, own] = rng.permuted(np.tile(weights[own], (count, 1)), axis=1)
+        larger += np.sum(np.abs(dealt @ values) >= size, axis=0)
+    return larger / PERMUTATIONS
 
 
 def _sums(values: Array, group: Array) -> Array:
@@ -270,6 +298,33 @@ def _sums(values: Array, group: Array) -> Array:
     sums = np.zeros((int(group.max(initial=-1)) + 1, values.shape[1]))
     np.add.at(sums, group.astype(int), values)
     return sums
+
+
+def _variance(squares: Array, df: Array) -> Array:
+    """Return the variance of each group; that of all groups for one without freedom."""
+    pooled = squares.sum(axis=0) / np.maximum(df.sum(axis=0), LEAST_DF)
+    return np.where(df > 0, squares / np.where(df > 0, df, 1), pooled)
+
+
+def effective_df(df: Array, factor: Array | float) -> Array:
+    """Return the degrees of freedom of variances whose clips come in clusters that are alike.
+
+    With factor clips to a cluster that are the same, n clips are worth n / factor, so that n - 1
+    degrees of freedom become n / factor - 1 [1]_.
+
+    Parameters
+    ----------
+    df : np.ndarray [shape=(groups, 1)]
+        As if all clips were independent.
+    factor : float or np.ndarray [shape=(features,)]
+        See `inflation`.
+
+    References
+    ----------
+    .. [1] Kish, L. (1965). Survey Sampling. Wiley. On the design effect.
+    """
+    fewer = (df + 1 - factor) / factor
+    return np.where(fewer > LEAST_DF, fewer, 0)
 
 
 def inflation(residuals: Array, group: Array, replicate: Array) -> float:
@@ -297,8 +352,7 @@ def _degrees_of_freedom(parts: Array, df: Array) -> Array:
     """Return Satterthwaite's degrees of freedom, if one of the parts had come out too small."""
     from scipy.stats import chi2
 
-    usable = df > 0
-    parts, df = parts[usable], df[usable][:, np.newaxis]
+    df = np.where(df > 0, df, 1)  # of a group without freedom, which has no part
     larger = df / chi2.ppf(UNDERESTIMATE, df)
     fewest = np.full(parts.shape[1], np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -63,7 +63,7 @@ def trend_weights(level: Array, block: Array) -> Array | None:
     np.ndarray [shape=(clips,)] or None
         None where no block has two levels.
     """
-    weights = _centred(level.astype(float), block)
+    weights = centred(level.astype(float), block)
     return _scaled(weights, float(weights @ weights))
 
 
@@ -78,8 +78,8 @@ def hump_weights(level: Array, block: Array) -> Array | None:
     np.ndarray [shape=(clips,)] or None
         None where no block has three levels.
     """
-    linear = _centred(level.astype(float), block)
-    square = _centred(level.astype(float) ** 2, block)
+    linear = centred(level.astype(float), block)
+    square = centred(level.astype(float) ** 2, block)
     steepness = linear @ linear
     if steepness <= 1e-9:
         return None
@@ -127,20 +127,8 @@ def interaction_weights(first: Array, second: Array, block: Array) -> Array | No
     return _scaled(weights, float(weights @ weights))
 
 
-def least_p_value(level: Array, block: Array) -> float:
-    """Return the smallest two-sided p-value that the number of clips can justify.
-
-    Two over the number of ways in which the clips could have been dealt to the levels within
-    their blocks: 0.1 for two levels of three clips each, next to nothing for any grid.
-    """
-    from scipy.special import gammaln
-
-    cells = np.bincount(block * (int(level.max(initial=0)) + 1) + level)
-    ways = gammaln(np.bincount(block) + 1).sum() - gammaln(cells + 1).sum()
-    return float(min(1.0, 2 * np.exp(-ways)))
-
-
-def _centred(x: Array, block: Array) -> Array:
+def centred(x: Array, block: Array) -> Array:
+    """Return numbers less their means over their blocks."""
     count = np.maximum(np.bincount(block), 1)
     return np.asarray(x - (np.bincount(block, x) / count)[block])
 

@@ -15,21 +15,26 @@ References
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musicgen_lab.analysis.spectrogram import Array
-from musicgen_lab.stats.contrasts import ROUNDING, Clips, Estimate, Residuals
+from musicgen_lab.stats.contrasts import (
+    ROUNDING,
+    Clips,
+    Estimate,
+    Residuals,
+    permutation_p_values,
+)
 from musicgen_lab.stats.designs import (
     additive_model,
     combinations,
     hump_weights,
     indicators,
     is_ordered,
-    least_p_value,
     level_numbers,
     pair_weights,
     sorted_levels,
@@ -38,6 +43,8 @@ from musicgen_lab.stats.designs import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Numbers = np.ndarray[Any, Any]
 
 FEWEST_SEEDS = 3
 """With fewer seeds nothing is tested."""
@@ -212,7 +219,7 @@ def clip_blocks(
         if len(rows):
             cell = combinations(list(level.values()), len(rows))
             within = Residuals.of(clips, indicators(cell), np.zeros(len(rows), int))
-            sd = np.sqrt(within.variance[0]) if within.df[0] > 0 else sd
+            sd = np.sqrt(within.variance[0]) if within.df[0, 0] > 0 else sd
         yield ClipBlock(
             tuple(features[int(column)] for column in columns),
             rows,
@@ -280,7 +287,7 @@ def _effects(
     model = additive_model(list(block.level.values()), len(level))
     if by_rater is not None:
         by_rater = by_rater[:, block.rows]
-    residuals = Residuals.of(block.clips, model, level, block.seed, by_rater)
+    residuals = Residuals.of(block.clips, model, level, by_rater).clustered(block.seed)
     judge = judge_ordered if ordered else judge_unordered
     judged = judge(residuals, level, others, alpha)
     if judged is None:
@@ -354,27 +361,30 @@ def judge_ordered(residuals: Residuals, level: Array, others: Array, alpha: floa
         return None
     ends, trend = residuals.contrast(end_weights), residuals.contrast(weights)
     low, high = ends.interval(alpha)
-    features = len(trend.value)
+    values, features = residuals.clips.values, len(trend.value)
     judged = Judged(
         estimate=ends,
         alpha=alpha,
-        p_value=np.maximum(trend.p_value, least_p_value(level, others)),
+        p_value=with_permutations(trend.p_value, values, weights, others, alpha),
         shape=np.full(features, "trend"),
         from_level=np.zeros(features, int),
         to_level=np.full(features, last),
         peak=np.full(features, -1),
         supported=(np.sign(ends.value) == np.sign(trend.value)) & ((low > 0) | (high < 0)),
     )
-    return _or_hump(judged, residuals, level, others)
+    return _or_hump(judged, residuals, level, others, alpha)
 
 
-def _or_hump(judged: Judged, residuals: Residuals, level: Array, others: Array) -> Judged:
+def _or_hump(
+    judged: Judged, residuals: Residuals, level: Array, others: Array, alpha: float
+) -> Judged:
     """Test for a hump or a dip too, and state it where it is surer than the trend."""
     weights = hump_weights(level, others)
     if weights is None:
         return judged
     hump = residuals.contrast(weights)
     values, last = residuals.clips.values, int(level.max())
+    p_hump = with_permutations(hump.p_value, values, weights, others, alpha) / (1 - TREND_SHARE)
     heights = np.zeros((last + 1, values.shape[1]))
     for at in range(1, last + 1):
         weights = pair_weights(level, others, 0, at)
@@ -382,7 +392,6 @@ def _or_hump(judged: Judged, residuals: Residuals, level: Array, others: Array) 
     peak = np.where(hump.value > 0, np.nanargmax(heights, 0), np.nanargmin(heights, 0))
     inside = (peak > 0) & (peak < last)
     p_trend = np.minimum(1, judged.p_value / TREND_SHARE)
-    p_hump = np.maximum(hump.p_value, least_p_value(level, others)) / (1 - TREND_SHARE)
     p_hump = np.where(inside, np.minimum(1, p_hump), np.nan)
     surer = p_hump < p_trend
     stated = (
@@ -399,6 +408,21 @@ def _or_hump(judged: Judged, residuals: Residuals, level: Array, others: Array) 
     )
 
 
+def with_permutations(
+    p_values: Array, values: Array, weights: Array, block: Array, alpha: float
+) -> Array:
+    """Return p-values of a contrast that are no smaller than the permutation test's.
+
+    Those from alpha on stay as they are: nothing is claimed of them in any case.
+    """
+    judged = p_values.copy()
+    (small,) = np.nonzero(p_values < alpha)
+    if small.size:
+        permuted = permutation_p_values(values[:, small], weights, block)
+        judged[small] = np.maximum(p_values[small], permuted)
+    return judged
+
+
 def judge_unordered(
     residuals: Residuals, level: Array, others: Array, alpha: float
 ) -> Judged | None:
@@ -413,18 +437,26 @@ def judge_unordered(
     .. [1] Dunnett, C. W. (1980). Pairwise multiple comparisons in the unequal variance case.
        Journal of the American Statistical Association 75.
     """
-    pairs, estimates = [], []
+    pairs, estimates, weighted = [], [], []
     for pair in itertools.combinations(range(int(level.max()) + 1), 2):
         weights = pair_weights(level, others, *pair)
         if weights is not None:
             pairs.append(pair)
+            weighted.append(weights)
             estimates.append(residuals.contrast(weights))
     if not pairs:
         return None
-    least = least_p_value(level, others)
-    p_values = np.array([np.maximum(estimate.p_value, least) for estimate in estimates])
+    p_values = np.array([estimate.p_value for estimate in estimates])
     tested = np.isfinite(p_values).any(axis=0)
-    surest = np.argmin(np.where(np.isfinite(p_values), p_values, 2), axis=0)
+    p_values = np.where(np.isfinite(p_values), p_values, 2)
+
+    def permuted(pair: int, features: Numbers) -> Array:
+        clips = np.isin(level, pairs[pair])  # the other levels may differ
+        values = residuals.clips.values[np.ix_(clips, features)]
+        weights, block = weighted[pair][clips], others[clips]
+        return with_permutations(p_values[pair, features], values, weights, block, alpha)
+
+    surest = _surest(p_values, permuted)
     value, se, df, p_value = (
         np.take_along_axis(np.array(rows), surest[np.newaxis], axis=0)[0]
         for rows in (
@@ -447,6 +479,30 @@ def judge_unordered(
         peak=np.full(len(value), -1),
         supported=tested,
     )
+
+
+def _surest(p_values: Array, permuted: Callable[[int, Numbers], Array]) -> Numbers:
+    """Return the pair with the smallest p-value of each feature.
+
+    Parameters
+    ----------
+    p_values : np.ndarray [shape=(pairs, features)]
+        Raised in place to those of permutations, which take long and are computed where a pair
+        would otherwise have the smallest.
+    permuted : callable
+        Returns the p-values of a pair, by permutations too, for some of the features.
+    """
+    features = np.arange(p_values.shape[1])
+    done = np.zeros(p_values.shape, bool)
+    while True:
+        surest: Numbers = np.argmin(p_values, axis=0)
+        left = ~done[surest, features]
+        if not left.any():
+            return surest
+        for pair in np.unique(surest[left]):
+            (columns,) = np.nonzero(left & (surest == pair))
+            p_values[pair, columns] = permuted(int(pair), columns)
+            done[pair, columns] = True
 
 
 def contrast_rows(

@@ -87,7 +87,7 @@ def _interactions(
     if slope is None or corners is None:
         return {name: blank(block, note) | ends for name in block.features}
     group = combinations([a, b], len(a))
-    residuals = Residuals.of(block.clips, indicators(block.cells()), group)
+    residuals = Residuals.of(block.clips, indicators(block.cells()), group).clustered(block.seed)
     tested, stated = residuals.contrast(slope), residuals.contrast(corners[1] - corners[0])
     at_lowest, at_highest = (residuals.contrast(weights).value for weights in corners)
     contrasts = contrast_rows(block, stated, alpha, tested.p_value)

@@ -19,7 +19,7 @@ import numpy as np
 
 from musicgen_lab.analysis.features import averaged_features
 from musicgen_lab.analysis.spectrogram import Array
-from musicgen_lab.runs.answers import AbxAnswer, Answer, PairAnswer, RatingAnswer
+from musicgen_lab.runs.answers import RATING_MAX, AbxAnswer, Answer, PairAnswer, RatingAnswer
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.bradley_terry import Strengths
 from musicgen_lab.stats.effects import conclude, holm, main_effects
@@ -54,6 +54,14 @@ class Liking:
     answers : int
     active : int
         How many listeners gave at least a quarter as many answers as the one who gave most.
+    at_ends : float
+        Share of the ratings that are the lowest or the highest there is. What is beyond is lost,
+        and effects are estimated too small by at least about this share [1]_.
+
+    References
+    ----------
+    .. [1] McDonald, J. F., and Moffitt, R. A. (1980). The uses of Tobit analysis. Review of
+       Economics and Statistics 62(2).
     """
 
     value: Array
@@ -61,6 +69,7 @@ class Liking:
     by_listener: Array
     answers: int
     active: int
+    at_ends: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,8 +201,8 @@ class PreferenceStudy:
         values = frame[[*numbers, PREFERENCE]].astype("Float64").astype(float)
         centred = values - values.groupby(frame["prompt"]).transform("mean")
         # Every recording is a point of its own, also where several have the same value.
-        points = centred.assign(recording=frame["audio_sha256"])
-        return trends(points, [*numbers, "recording"], [PREFERENCE])
+        points = centred.assign(recording=frame["audio_sha256"], prompt=frame["prompt"])
+        return trends(points, [*numbers, "recording", "prompt"], [PREFERENCE], within="prompt")
 
     @cached_property
     def listeners(self) -> pd.DataFrame:
@@ -298,7 +307,9 @@ class PreferenceStudy:
         changes = np.where(judged, fit.by_rater[:, recordings], 0.0)
         counts = frame["listener"].value_counts().reindex(means.index).to_numpy()
         by_listener, active = by_active_rater(changes, counts)
-        return Liking(value, tuple(map(str, means.index)), by_listener, len(rated), active)
+        listeners = tuple(map(str, means.index))
+        at_ends = float(frame["rating"].isin([0, RATING_MAX]).mean())
+        return Liking(value, listeners, by_listener, len(rated), active, at_ends)
 
     def _recordings(self) -> tuple[Array, dict[str, int]]:
         """Number the recordings of the table's clips: by row, and by key."""

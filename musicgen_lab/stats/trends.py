@@ -9,9 +9,8 @@ import numpy as np
 
 from musicgen_lab.analysis.spectrogram import Array
 from musicgen_lab.stats.contrasts import ROUNDING
-from musicgen_lab.stats.designs import is_ordered
-from musicgen_lab.stats.effects import ALL_SAME, NO_VALUE, conclude
-from musicgen_lab.stats.intervals import RESAMPLES, expanded
+from musicgen_lab.stats.designs import centred, is_ordered, level_numbers
+from musicgen_lab.stats.effects import ALL_SAME, NO_VALUE, conclude, with_permutations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +25,7 @@ def trends(
     features: Sequence[str],
     *,
     alpha: float = 0.05,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    within: str | None = None,
 ) -> pd.DataFrame:
     """Return how steadily each feature rises or falls with each parameter.
 
@@ -39,16 +37,22 @@ def trends(
     ----------
     frame, parameters, features, alpha
         As for `effects.main_effects`. Parameters without an order are passed over.
-    resamples, seed : int
-        Of the bootstrap.
+    within : str, optional
+        One of the parameters: points are compared with those of the same value alone, such as the
+        same prompt. Each further value costs a degree of freedom.
 
     Returns
     -------
     pandas.DataFrame
         One row per ordered parameter and feature: ``parameter``, ``feature``, ``levels``,
-        ``clips``, ``rho`` (-1, falls all the way, to 1), ``low`` and ``high`` (its bootstrap
-        interval at 1 - alpha, over points), ``p_value``, ``p_adjusted``, ``supported``,
-        ``significant``, ``note``, as in `effects.main_effects`. Empty without parameters.
+        ``clips``, ``rho`` (-1, falls all the way, to 1), ``low`` and ``high`` (its interval at
+        1 - alpha [1]_), ``p_value``, ``p_adjusted``, ``supported``, ``significant``, ``note``, as
+        in `effects.main_effects`. Empty without parameters.
+
+    References
+    ----------
+    .. [1] Bonett, D. G., and Wright, T. A. (2000). Sample size requirements for estimating Pearson,
+       Kendall and Spearman correlations. Psychometrika 65(1).
     """
     import pandas as pd
 
@@ -61,7 +65,7 @@ def trends(
     mean = levels.join(by_point.reset_index(drop=True))
     rows = [
         {"parameter": parameter, "feature": feature}
-        | _over_points(mean, parameter, feature, alpha, resamples, seed)
+        | _over_points(mean, parameter, feature, alpha, within)
         | {"clips": int(values.loc[frame[parameter].notna(), feature].count())}
         for parameter in parameters
         if is_ordered(frame[parameter])
@@ -71,12 +75,12 @@ def trends(
 
 
 def _over_points(
-    points: pd.DataFrame, parameter: str, feature: str, alpha: float, resamples: int, seed: int
+    points: pd.DataFrame, parameter: str, feature: str, alpha: float, within: str | None
 ) -> dict[str, Any]:
-    from scipy.stats import bootstrap, spearmanr
-
-    points = points[[parameter, feature]].dropna()
-    x, y = points[parameter].to_numpy(float), points[feature].to_numpy()
+    points = points.dropna(subset=[parameter, feature])
+    x, y = points[parameter].to_numpy(float), points[feature].to_numpy(float)
+    block = level_numbers(points[within]) if within else np.zeros(len(y), int)
+    free = len(y) - int(block.max(initial=0))
     row = {
         "levels": len(np.unique(x)),
         "clips": 0,
@@ -89,33 +93,34 @@ def _over_points(
     }
     if len(y) == 0:
         row["note"] = NO_VALUE
-    elif len(y) < FEWEST_POINTS:
-        row["note"] = f"{len(y)} points with a value; at least {FEWEST_POINTS} are needed"
+    elif free < FEWEST_POINTS:
+        row["note"] = f"{free} points with a value; at least {FEWEST_POINTS} are needed"
     elif np.ptp(y) <= ROUNDING * np.max(np.abs(y)) or np.ptp(x) == 0:
         row["note"] = ALL_SAME
     else:
-        correlation = spearmanr(x, y)
-        interval = bootstrap(
-            (x, y),
-            rank_correlation,
-            paired=True,
-            n_resamples=resamples,
-            confidence_level=expanded(1 - alpha, len(y)),
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
-        row |= {"rho": float(correlation.statistic), "p_value": float(correlation.pvalue)}
-        row |= {"low": low, "high": high, "supported": low > 0 or high < 0}
+        rho, p_value, low, high = rank_correlation(x, y, block, alpha)
+        row |= {"rho": rho, "low": low, "high": high, "p_value": p_value}
+        row["supported"] = low > 0 or high < 0
     return row
 
 
-def rank_correlation(x: Array, y: Array, axis: int = -1) -> Array:
-    """Return Spearman's correlation along an axis; 0 where y is the same throughout."""
-    from scipy.stats import rankdata
+def rank_correlation(
+    x: Array, y: Array, block: Array, alpha: float
+) -> tuple[float, float, float, float]:
+    """Return Spearman's correlation within blocks, its p-value, and its interval at 1 - alpha.
 
-    x, y = (rankdata(values, axis=axis) for values in (x, y))
-    x = x - x.mean(axis=axis, keepdims=True)
-    y = y - y.mean(axis=axis, keepdims=True)
-    scale = np.sqrt(np.sum(x**2, axis=axis) * np.sum(y**2, axis=axis))
-    return np.asarray(np.sum(x * y, axis=axis) / np.where(scale > 0, scale, 1))
+    The p-value is that of Student's t, or of permutations within blocks if that is larger: for few
+    points the former is too small.
+    """
+    from scipy.stats import norm, rankdata, t
+
+    x, y = (centred(rankdata(values), block) for values in (x, y))
+    scale = float(np.sqrt(np.sum(x**2) * np.sum(y**2)))
+    rho = float(x @ y) / scale if scale > 0 else 0.0
+    free = len(x) - int(block.max())
+    t_value = abs(rho) * np.sqrt((free - 2) / max(1 - rho**2, 1e-12))
+    p_values = np.array([2 * t.sf(t_value, free - 2)])
+    (p_value,) = with_permutations(p_values, y[:, np.newaxis], x, block, alpha)
+    z = np.arctanh(min(abs(rho), 1 - 1e-12)) * np.sign(rho)
+    half = norm.isf(alpha / 2) * np.sqrt((1 + rho**2 / 2) / (free - 3))
+    return rho, float(p_value), float(np.tanh(z - half)), float(np.tanh(z + half))

@@ -13,7 +13,7 @@ from musicgen_lab.report.preferences import (
     preferences,
     rating_sentence,
 )
-from musicgen_lab.runs.answers import PairAnswer
+from musicgen_lab.runs.answers import PairAnswer, RatingAnswer
 from musicgen_lab.runs.run_table import RunTable
 from tests.support.listeners import answer, compare
 from tests.support.report_runs import make_run
@@ -149,3 +149,13 @@ def test_too_few_seeds_and_a_listener_who_favours_a_side_are_named(tmp_path):
     said = words(preferences(RunTable.of(run)))
     assert "cannot be tested: " in said
     assert "10 of 10 favours one side" in said
+
+
+@pytest.mark.parametrize(("at_the_top", "warns"), [(2, True), (1, False)])
+def test_ratings_at_an_end_of_the_scale_are_said_to_hide_differences(run, at_the_top, warns):
+    for number, clip in enumerate(RunTable.of(run).rows["key"][:16]):
+        quality = 100 if number < at_the_top else 50 + number
+        run.answers.append(answer(RatingAnswer, clip=clip, quality=quality, fit=None))
+    said = words(preferences(RunTable.of(run)))
+    warning = "Of the ratings of quality, 12% are at an end of the scale"
+    assert (warning in said) == warns

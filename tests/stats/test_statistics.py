@@ -8,7 +8,13 @@ import pytest
 from scipy.stats import binom, chi2, ttest_ind
 from statsmodels.stats.multitest import multipletests
 
-from musicgen_lab.stats.contrasts import Clips, Estimate, Residuals
+from musicgen_lab.stats.contrasts import (
+    PERMUTATIONS,
+    Clips,
+    Estimate,
+    Residuals,
+    permutation_p_values,
+)
 from musicgen_lab.stats.designs import indicators, pair_weights
 from musicgen_lab.stats.effects import holm, main_effects
 from musicgen_lab.stats.interactions import interactions
@@ -35,6 +41,8 @@ def rises(temperature, cfg_coef):
         Setting((5, 5), 4, by_seed_and_level=0.25),
         Setting((5, 3, 3), 3, unordered=(0,), scatter=(0, 2)),
         Setting((3,), 12, "half and half"),
+        Setting((3,), 3, "octaves"),
+        Setting((3, 3), 8, by_seed_and_level=1.0),
     ],
     ids=str,
 )
@@ -88,6 +96,27 @@ def test_a_level_whose_few_clips_all_say_yes_is_not_taken_for_certain():
     difference = residuals.contrast(pair_weights(level, np.zeros(12, int), 0, 1))
     assert difference.value == pytest.approx(0.5)
     assert difference.se == pytest.approx(np.sqrt(0.3 / 6 + 0.15 / 6))
+
+
+def test_a_permutation_test_counts_the_ways_in_which_clips_can_be_dealt():
+    """All three of one level above those of the other: 2 of 20 ways; within 2 blocks, 2 of 4."""
+    weights, values = np.repeat([-1.0, 1.0], 3), np.arange(6.0)[:, np.newaxis]
+    (alone,) = permutation_p_values(values, weights, np.zeros(6, int))
+    assert alone == pytest.approx(0.1, abs=4 * np.sqrt(0.1 * 0.9 / PERMUTATIONS))
+    (in_blocks,) = permutation_p_values(values[:4], weights[1:5], np.array([0, 1, 0, 1]))
+    assert in_blocks == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / PERMUTATIONS))
+
+
+def test_clips_of_a_seed_that_are_nearly_the_same_add_no_certainty():
+    """cfg_coef does next to nothing here."""
+    rng = np.random.default_rng(7)
+    frame = study(rng, effects=[("feature_0", lambda t, c: 3 * t)]).query("cfg_coef == 1")
+    copied = pd.concat([frame.assign(cfg_coef=c) for c in (1, 3, 5)], ignore_index=True)
+    copied[FEATURES] += rng.normal(0, 0.01, copied[FEATURES].shape)
+    once = main_effects(frame, ["temperature"], FEATURES)
+    thrice = main_effects(copied, PARAMETERS, FEATURES)[: len(once)]
+    widths = [(table["high"] - table["low"]).to_numpy() for table in (once, thrice)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.15)
 
 
 @pytest.mark.parametrize("t", [50.0, 1e3, 1e4, -1e6])
@@ -251,7 +280,7 @@ def test_a_design_without_a_grid_has_trends_over_its_points():
     noise = pd.DataFrame(rng.normal(size=(40, len(names))), columns=names)
     frame = noise.assign(temperature=points[0], cfg_coef=points[1], seed=0)
     frame["feature_0"] += np.exp(frame["temperature"] / 10)
-    table = trends(frame, PARAMETERS, names, resamples=10)
+    table = trends(frame, PARAMETERS, names)
     assert table["significant"][0]
     assert np.mean(table["p_value"][1:] < ALPHA) <= binom.ppf(0.99, 199, ALPHA) / 199
     (row,) = trends(frame, ["temperature"], ["feature_0"]).itertuples()
@@ -261,6 +290,19 @@ def test_a_design_without_a_grid_has_trends_over_its_points():
     )
     assert not main_effects(frame, PARAMETERS, ["feature_0"])["significant"].any()
     assert trends(frame, [], names).empty
+
+
+def test_two_clips_of_each_prompt_are_one_comparison():
+    """Less the means of their prompts, the two are mirror images of each other."""
+    rng, studies, claimed = np.random.default_rng(0), 300, 0
+    for _ in range(studies):
+        apart = rng.normal(size=(12, 2))
+        values = np.concatenate([apart, -apart])
+        frame = pd.DataFrame(values, columns=["feature", "liked"])
+        frame["prompt"] = [*"abcdefghijkl"] * 2
+        (row,) = trends(frame, ["feature", "prompt"], ["liked"], within="prompt").itertuples()
+        claimed += row.significant
+    assert claimed <= binom.ppf(0.999, studies, ALPHA)
 
 
 def test_holms_correction_is_known_and_passes_over_what_was_not_tested():
