@@ -97,8 +97,9 @@ def download(
         if is_whole(folder):
             return folder
     try:
-        files = HfApi().list_repo_files(repository, revision=revision)
-        patterns = list(choose(files))
+        # `list_repo_files` would repeat a request that fails for 23 s, with a warning each time.
+        info = HfApi().model_info(repository, revision=revision, timeout=REVISION_TIMEOUT_S)
+        patterns = list(choose([file.rfilename for file in info.siblings or []]))
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except Exception as error:
         raise explain(repository, revision, error) from error

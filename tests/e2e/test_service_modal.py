@@ -56,6 +56,7 @@ Result = api_pb2.GenericResult
 PROMPT = "calm acoustic guitar melody"
 OTHER_MODEL = "facebook/musicgen-small@4c8334b02c6ec4e8664a91979669a501ec497792"
 NOT_CONVERTED = ("MODEL_CARD.md", "figures.json", "training.json")
+BETWEEN_LOOKS_S = 0.05  # nothing depends on its length
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "remote_modal.ipynb"
 
 
@@ -221,9 +222,10 @@ def test_a_request_that_is_cancelled_here_is_cancelled_on_modal_and_frees_its_sl
     future = backend.submit(request)
     while backend.describe()["in_flight"] == 0:
         assert not future.done()
+        time.sleep(BETWEEN_LOOKS_S)
     future.cancel()
     while backend.describe()["in_flight"]:
-        time.sleep(0.02)
+        time.sleep(BETWEEN_LOOKS_S)
     assert backend.describe()["made"] == made
     (sent,) = [i for call in server.servicer.calls.values() for i, (_, given) in call.inputs.items()
                if is_clip(given) and request_in(given)["duration"] == 30]  # fmt: skip
@@ -253,7 +255,7 @@ def test_a_stream_that_is_closed_here_is_cancelled_on_modal_and_frees_its_slot(s
     stream.close()
 
     while backend.describe()["in_flight"]:
-        time.sleep(0.02)
+        time.sleep(BETWEEN_LOOKS_S)
     assert backend.describe()["made"] == made
     (sent,) = [i for call in server.servicer.calls.values() for i, (_, given) in call.inputs.items()
                if is_clip(given) and request_in(given)["seed"] == 61]  # fmt: skip
@@ -282,10 +284,9 @@ def test_a_stream_that_is_given_up_before_it_begins_is_cancelled_on_modal_as_soo
     backend._loop.settle(1.0)  # longer than a cancellation is waited for elsewhere
     gate.set()
 
-    while sent[0] not in server.servicer.cancelled:
-        assert backend.describe()["made"] == made
+    server.wait_until(lambda servicer: sent[0] in servicer.cancelled)
     while backend.describe()["in_flight"]:
-        time.sleep(0.02)
+        time.sleep(BETWEEN_LOOKS_S)
     assert backend.describe()["made"] == made
 
 
@@ -300,6 +301,7 @@ def wait_for(jobs, job_id, *states):
         if status.state in states:
             return status
         assert status.state in ("queued", "running"), status
+        time.sleep(BETWEEN_LOOKS_S)
 
 
 def test_a_job_is_a_call_on_modal_that_reports_its_progress_and_keeps_its_result(backend):
@@ -324,7 +326,7 @@ def test_a_cancelled_job_frees_its_slot_and_an_unknown_id_is_no_job(server, back
     (sent,) = (i for i in server.servicer.calls[job_id].inputs)
     assert sent in server.servicer.cancelled
     while backend.describe()["in_flight"]:
-        time.sleep(0.02)
+        time.sleep(BETWEEN_LOOKS_S)
     with pytest.raises(JobUnknown):
         jobs.status(f"{job_id}/progress")
     with pytest.raises(JobUnknown):

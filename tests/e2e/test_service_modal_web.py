@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import re
+import time
 import zipfile
 from urllib.parse import urlsplit
 
@@ -17,6 +18,8 @@ from musicgen_lab.clip import Clip, decode_audio
 from musicgen_lab.request import GenerationRequest
 from tests.modal_server.deployed import clips_sent, deploy, is_clip, running_functions
 from tests.modal_server.server import modal_server
+
+BETWEEN_LOOKS_S = 0.05  # nothing depends on its length
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +82,11 @@ def test_long_work_is_answered_at_once_with_an_id_and_fetched_when_it_is_done(se
     url = f"{address}/generate_endpoint/{job['id']}"
     assert job["id"] in server.servicer.calls
     while (status := httpx2.get(url, timeout=280).json())["status"] in ("queued", "running"):
-        pass
+        time.sleep(BETWEEN_LOOKS_S)
     assert status["status"] == "done" and status["steps_done"] == status["steps"] > 0
     made = f"musicgen_audio_seconds_total {before_s + 2}"
     while made not in httpx2.get(f"{address}/metrics", timeout=280).text:
-        pass  # the web app is told in its own time
+        time.sleep(BETWEEN_LOOKS_S)  # the web app is told in its own time
 
 
 def test_a_client_that_disconnects_frees_its_slot_on_modal(server, address):

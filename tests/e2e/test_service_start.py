@@ -19,7 +19,8 @@ UNFETCHED = f"facebook/musicgen-small@{40 * 'a'}"
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # no Hub can be reached
     with modal_server(tmp_path / "modal") as server:
         yield server
         server.servicer.print_logs()
@@ -45,6 +46,14 @@ def test_an_unavailable_model_is_reported_in_every_answer_by_a_container_that_st
     assert names.count("MusicGen.*") == 1
 
 
+def has_answered_prepare(servicer):
+    """Return whether a call of `prepare` has ended."""
+    return any(
+        call.outputs and servicer.definition(call.function_id).function_name == "prepare"
+        for call in servicer.calls.values()
+    )
+
+
 def test_the_web_app_has_missing_weights_prepared_without_a_gpu_and_says_why_they_are_not(server):
     deploy(server, MUSICGEN_MODELS=UNFETCHED)
     address = server.web_url("musicgen")
@@ -57,8 +66,8 @@ def test_the_web_app_has_missing_weights_prepared_without_a_gpu_and_says_why_the
         assert answer.status_code == 503, answer.text
         assert int(answer.headers["Retry-After"]) > 0
         assert "the model is being loaded" in answer.json()["detail"]
-    while "the model is being loaded" in answer.json()["detail"]:
-        answer = ask()
+    server.wait_until(has_answered_prepare)
+    answer = ask()
     assert answer.status_code == 503
     assert "could not be prepared" in answer.json()["detail"]
     assert "MusicGen.*" not in running_functions(server)

@@ -16,6 +16,7 @@ from tests.modal_server.containers import (
     Container,
     MountedVolume,
     ServicerForTask,
+    image_python,
     write_mounts,
 )
 from tests.modal_server.registry import ENVIRONMENT
@@ -96,8 +97,9 @@ class Calls(Blobs):
         try:
             environment = await asyncio.to_thread(image.environment)
             client = await asyncio.to_thread(modal_client, BUILDER, image.python)
+            python = await asyncio.to_thread(image_python, environment, client)
             if not container.killed:
-                container.start(environment, client, arguments, variables)
+                container.start(python, arguments, variables)
                 await asyncio.to_thread(container.process.wait)
         except (OSError, RuntimeError) as error:
             container.log.write_text(f"the container could not be started: {error}")

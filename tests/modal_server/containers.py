@@ -1,16 +1,22 @@
 """Containers of the in-memory Modal server: real processes that run Modal's own container program.
 
 Each runs in an environment with the packages of its image and no others, and sees only what was
-uploaded for it: the mounted files lie in a folder of their own, in front of everything else.
+uploaded for it: the mounted files lie in a folder of their own, in front of everything else. It is
+forked from a process of that environment which has imported the container program already.
 """
 
 import atexit
+import contextlib
 import functools
 import hashlib
+import json
 import os
+import select
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 import time
 from contextvars import ContextVar
 from pathlib import Path
@@ -55,31 +61,22 @@ class Container:
         self.cancelled = []  # ids of inputs that it has yet to be told are cancelled
         self.process = None
 
-    def start(self, environment, client, arguments, variables):
-        """Start the container program with the Python of an environment."""
+    def start(self, python, arguments, variables):
+        """Start the container program in a Python of its image."""
         path = self.folder / "arguments"
         path.write_bytes(arguments.SerializeToString())
-        # The same number of threads as here: samples are the same bits only then.
-        names = ("HOME", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
-        inherited = {name: os.environ[name] for name in names if name in os.environ}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [environment / "bin" / "python", "-m", "modal._container_entrypoint"],
-                cwd=self.root,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={
-                    **inherited,
-                    "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
-                    "PYTHONPATH": f"{self.root}:{client}",
-                    "PYTHONUNBUFFERED": "1",
-                    **variables,
-                    "MODAL_CONTAINER_ARGUMENTS_PATH": str(path),
-                    "MODAL_IS_REMOTE": "1",
-                    "MODAL_TASK_ID": arguments.task_id,
-                    "MODAL_ENVIRONMENT": arguments.environment_name,
-                },
-            )
+        self.process = python.fork(
+            self.root,
+            self.log,
+            {
+                **python.variables,
+                "PYTHONPATH": f"{self.root}:{python.client}",
+                **variables,
+                "MODAL_CONTAINER_ARGUMENTS_PATH": str(path),
+                "MODAL_TASK_ID": arguments.task_id,
+                "MODAL_ENVIRONMENT": arguments.environment_name,
+            },
+        )
 
     def text(self):
         """Return what it wrote so far."""
@@ -96,6 +93,65 @@ class Container:
         handles = Path(f"/proc/{self.process.pid}/fd").glob("*")
         paths = [handle.readlink() for handle in handles if handle.is_symlink()]
         return [path for path in paths if path.is_relative_to(folder)]
+
+
+class Process:
+    """A process that is not a child of this one; on Linux."""
+
+    def __init__(self, pid):
+        self.pid, self._handle = pid, os.pidfd_open(pid)
+
+    def wait(self):
+        """Return when it has ended."""
+        ended = select.poll()
+        ended.register(self._handle, select.POLLIN)
+        ended.poll()
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+
+class ImagePython:
+    """The Python of an image and Modal's client, from which containers are forked."""
+
+    def __init__(self, environment, client):
+        # The same number of threads as here: samples are the same bits only then.
+        names = ("HOME", "HF_ENDPOINT", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+        inherited = {name: os.environ[name] for name in names if name in os.environ}
+        self.client = client
+        self.variables = {
+            **inherited,
+            "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
+            "PYTHONUNBUFFERED": "1",
+            "MODAL_IS_REMOTE": "1",
+            # Beside the mounted files, where `write_mounts` puts it, instead of in a volume.
+            "NUMBA_CACHE_LOCATOR_CLASSES": "InTreeCacheLocator",
+        }
+        self._process = subprocess.Popen(
+            [environment / "bin" / "python", "-P", Path(__file__).with_name("fork_server.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**self.variables, "PYTHONPATH": str(client)},
+        )
+        atexit.register(self._process.communicate)  # it ends with its input
+        self._process.stdout.readline()  # it has imported everything
+
+    def fork(self, folder, log, variables):
+        """Start a container in a folder and return its process."""
+        container = {"folder": str(folder), "log": str(log), "environment": variables}
+        print(json.dumps(container), file=self._process.stdin, flush=True)
+        return Process(int(self._process.stdout.readline()))
+
+
+_image_python, _starting = functools.cache(ImagePython), threading.Lock()
+
+
+def image_python(environment, client):
+    """Return the one Python of an image, once it is ready."""
+    with _starting:
+        return _image_python(environment, client)
 
 
 class MountedVolume:

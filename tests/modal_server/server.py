@@ -67,6 +67,9 @@ class ModalServer:
             container.kill()
 
         async def stop():
+            for task in self.servicer.background:
+                task.cancel()
+            await asyncio.gather(*self.servicer.background, return_exceptions=True)
             self._server.close()
             for listener in (self._blobs, *self.servicer.listeners):
                 await listener.cleanup()

@@ -105,14 +105,17 @@ except ModelUnavailable as error:
 """
 
 
-def test_an_unreachable_hub_model_is_one_clear_line(tmp_path):
-    printed = run_with_cache(PREPARE, tmp_path, HF_ENDPOINT="http://127.0.0.1:9").stdout
-    assert printed.startswith("facebook/musicgen-small is not on this machine and the Hugging Face")
-    assert "give the path of a checkpoint folder" in printed
-    assert printed.count("\n") == 1
-
-
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize("revision", ["", f"@{COMMIT}"])
+def test_an_unreachable_hub_model_is_one_clear_line(tmp_path, revision):
+    code = PREPARE.replace("musicgen-small", f"musicgen-small{revision}")
+    done = run_with_cache(code, tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
+    missing = "facebook/musicgen-small is not on this machine and the Hugging Face"
+    assert done.stdout.startswith(missing)
+    assert "give the path of a checkpoint folder" in done.stdout
+    assert done.stdout.count("\n") == 1 and "Retrying" not in done.stderr
 
 
 def cache_checkpoint(cache):

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import filelock
@@ -53,6 +54,25 @@ def build(name, contents, fill):
     return folder
 
 
+def share_compiled(there):
+    """Let packages have what this environment's Python has compiled of the files that are the same.
+
+    Nothing is shared where uv copies files instead of linking them.
+    """
+    here = Path(sysconfig.get_path("purelib"))
+    for package in there.iterdir():
+        for compiled in (here / package.name).rglob("__pycache__/*.pyc"):
+            module = compiled.parents[1] / f"{compiled.name.partition('.')[0]}.py"
+            target = there / compiled.relative_to(here)
+            if is_same_file(module, target.parents[1] / module.name) and not target.exists():
+                target.parent.mkdir(exist_ok=True)
+                target.hardlink_to(compiled)
+
+
+def is_same_file(one, other):
+    return one.exists() and other.exists() and one.samefile(other)
+
+
 def environment(name, python, *installs):
     """Return a virtual environment in which each of `installs` was given to `uv pip install`.
 
@@ -68,6 +88,7 @@ def environment(name, python, *installs):
                     given[place] = folder / f"requirements-{number}-{place}.txt"
                     given[place].write_bytes(word)
             uv("pip", "install", "--python", folder, *given)
+        share_compiled(*folder.glob("lib/*/site-packages"))
 
     return build(name, repr((python, installs)), fill)
 
@@ -99,6 +120,7 @@ def base():
     def fill(folder):
         uv("venv", "--python", CURRENT, folder)
         uv("pip", "install", "--python", folder, "-c", LOCK, wheel())
+        share_compiled(*folder.glob("lib/*/site-packages"))
 
     try:
         folder = build("base", CURRENT + project, fill)
@@ -122,6 +144,7 @@ def modal_client(builder, python):
         target = folder / "deps"
         uv("pip", "install", "--no-deps", "--python-version", python, "--target", target,
            "-c", LOCK, *sorted(names))  # fmt: skip
+        share_compiled(target)
         packages = folder / "pkg"
         packages.mkdir()
         for module in (modal, modal_proto, modal_version, synchronicity):
