@@ -18,7 +18,6 @@ from musicgen_lab.clip import Failure
 from musicgen_lab.engine.device import choose_device, choose_dtype
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.options import EngineOptions
-from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.models.checkpoint import open_checkpoint
 from musicgen_lab.models.config import CODEC_FOLDER, TEXT_ENCODER_FOLDER, ModelConfig
 from musicgen_lab.models.library_noise import quiet
@@ -175,33 +174,26 @@ def _describe(folder: Path, config: ModelConfig) -> Any:
     )
 
 
-ENGINE_NAMES = ("lab", "audiocraft", "audiocraft-batch", "transformers", "transformers-batch")
-
-
 def open_bench_engine(
     name: str, folder: Path, *, options: EngineOptions, clips: int
 ) -> BenchEngine:
-    """Open an engine by name.
+    """Open an engine by its name, one of `run.ENGINES`.
 
     Raises
     ------
-    InvalidRequest
-        When there is no such engine.
     ModelUnavailable
         When its library is not installed, or the model cannot be opened.
     """
     torch_device = choose_device(options.device)
     if name == "lab":
         return LabEngine(Engine.open(folder, options), clips)
-    if name in ("audiocraft", "audiocraft-batch"):
-        return AudiocraftEngine(folder, torch_device.type, clips if name.endswith("batch") else 1)
-    if name in ("transformers", "transformers-batch"):
-        at_once = clips if name.endswith("batch") else 1
-        dtype = choose_dtype(options.dtype, torch_device)
-        engine = TransformersEngine(folder, torch_device.type, dtype, at_once)
-        engine.name = name.replace("-", " ")
-        return engine
-    raise InvalidRequest(f"engine must be one of {', '.join(ENGINE_NAMES)}, got {name!r}")
+    at_once = clips if name.endswith("batch") else 1
+    if name.startswith("audiocraft"):
+        return AudiocraftEngine(folder, torch_device.type, at_once)
+    dtype = choose_dtype(options.dtype, torch_device)
+    engine = TransformersEngine(folder, torch_device.type, dtype, at_once)
+    engine.name = name.replace("-", " ")
+    return engine
 
 
 def memory_bandwidth(device: str) -> float:

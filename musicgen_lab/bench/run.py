@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PROMPT = "upbeat electronic dance music with heavy bass"
 SIZES = ("small", "medium", "large")
+ENGINES = ("lab", "audiocraft", "audiocraft-batch", "transformers", "transformers-batch")
 WARM_UP_S = 1.0
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -42,6 +43,19 @@ class _Contestant:
     rounds: list[tuple[float, float]]
 
 
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Reject an option whose value is too small.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    if value < least:
+        raise InvalidRequest(
+            f"{name} must be at least {least}, got {value}", field=name, value=value
+        )
+
+
 def make_work(clips: int, grid: tuple[int, int] | None, seconds: float) -> list[GenerationRequest]:
     """Return the requests of the work: a grid of temperature by cfg_coef, or clips of one cell.
 
@@ -53,8 +67,17 @@ def make_work(clips: int, grid: tuple[int, int] | None, seconds: float) -> list[
         Temperatures and guidance coefficients, all with guidance on.
     seconds : float
         Length of every clip.
+
+    Raises
+    ------
+    InvalidRequest
+        When there is no clip, or its length is invalid.
     """
+    check_at_least("clips", clips, 1)
     temperatures, coefs = grid or (1, 1)
+    if min(temperatures, coefs) < 1:
+        text = f"{temperatures}x{coefs}"
+        raise InvalidRequest(f"grid must be at least 1x1, got {text}", field="grid", value=text)
     cells: list[dict[str, Any]] = [
         {"temperature": 0.7 + 0.1 * t, "cfg_coef": 3.0 + 0.5 * c}
         for t in range(temperatures)
@@ -136,7 +159,7 @@ def run(
         Length of every clip; one longer than the model's window is made in several, and the other
         engines are timed on one.
     engines : sequence of str
-        Of `engines.ENGINE_NAMES`.
+        Of `ENGINES`.
     options : EngineOptions
         The device counts for every engine, the rest for the lab engine; transformers takes the
         dtype too.
@@ -160,16 +183,21 @@ def run(
     ModelUnavailable
         When an engine is not installed or the model cannot be opened.
     """
-    if rounds < 1 or clips < 1 or (grid and min(grid) < 1):
-        raise InvalidRequest("rounds, clips and both sides of the grid must be at least 1")
-    if busy < 0:
-        raise InvalidRequest(f"busy must be at least 0, got {busy}", field="busy", value=busy)
+    check_at_least("rounds", rounds, 1)
+    check_at_least("busy", busy, 0)
+    if not engines or not {*engines} <= {*ENGINES}:
+        raise InvalidRequest(
+            f"engines must be of {', '.join(ENGINES)}, got {', '.join(engines) or 'none'}",
+            field="engines",
+            value=list(engines),
+        )
+    work = make_work(clips, grid, seconds)
     from musicgen_lab.bench import engines as bench_engines
 
-    work = make_work(clips, grid, seconds)
+    peer_s = seconds if peer_seconds is None else peer_seconds
     with model_of_size(size, model) as folder:
         config = load_config(folder)
-        peer_work = make_work(clips, grid, min(peer_seconds or seconds, config.window_s))
+        peer_work = make_work(clips, grid, min(peer_s, config.window_s))
         bandwidth = bench_engines.memory_bandwidth(options.device)
         contestants = []
         for name in engines:
@@ -250,9 +278,6 @@ def _bytes_per_step(config: ModelConfig, dtype: str, clips: int, context: float)
 
 def _compare(rows: Sequence[BenchRow]) -> list[BenchRow]:
     reference = next((row.ms_per_step for row in rows if row.engine == "audiocraft"), None)
-    return [
-        BenchRow(**{**asdict(row), "ratio_to_audiocraft": reference / row.ms_per_step})
-        if reference
-        else row
-        for row in rows
-    ]
+    if reference is None:
+        return list(rows)
+    return [replace(row, ratio_to_audiocraft=reference / row.ms_per_step) for row in rows]

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musicgen_lab.bench.run import WARM_UP_S, make_work
+from musicgen_lab.bench.run import WARM_UP_S, check_at_least, make_work
 from musicgen_lab.clip import Failure
 from musicgen_lab.engine.options import DEFAULT_OPTIONS, EngineOptions
-from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.request import GenerationRequest
 
 if TYPE_CHECKING:
@@ -103,8 +102,8 @@ def measure_streams(
     InvalidRequest
         When there are no rounds or no clips.
     """
-    if rounds < 1 or clips < 1 or (grid and min(grid) < 1):
-        raise InvalidRequest("rounds, clips and both sides of the grid must be at least 1")
+    check_at_least("rounds", rounds, 1)
+    work = make_work(clips, grid, seconds)
     from musicgen_lab.backends.worker import EngineWorker
     from musicgen_lab.engine.engine import Engine
 
@@ -112,7 +111,6 @@ def measure_streams(
     listeners: list[Listener] = []
     try:
         _listen(worker, make_work(clips, grid, WARM_UP_S))
-        work = make_work(clips, grid, seconds)
         for _ in range(rounds):
             listeners += _listen(worker, work)
     finally:

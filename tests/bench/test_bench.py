@@ -166,11 +166,14 @@ def test_options_without_effect_are_refused(options, message):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--busy", "-1", "at least"),
+        ("--busy", "-1", "busy must be at least 0, got -1"),
+        ("--engines", ",", "got none"),
+        ("--peer-seconds", "0", "duration must be a number from 1"),
         ("--engines", "lab,nonsense", "nonsense"),
         ("--grid", "5by5", "5by5"),
         ("--size", "huge", "huge"),
-        ("--rounds", "0", "at least"),
+        ("--rounds", "0", "rounds must be at least 1, got 0"),
+        ("--grid", "0x3", "grid must be at least 1x1, got 0x3"),
     ],
 )
 def test_what_cannot_be_timed_is_refused_by_name(option, value, message):
