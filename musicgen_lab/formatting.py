@@ -56,8 +56,8 @@ def did_you_mean(given: object, names: Iterable[str]) -> str:
     given : object
         The unknown name. Case, spaces and hyphens do not matter.
     names : iterable of str
-        Those that there are: up to three that contain the given one are named, or else the one that
-        is most alike.
+        Those that there are: up to three with a word that begins with the given one are named, or
+        else the one that is most alike.
 
     Examples
     --------
@@ -65,7 +65,9 @@ def did_you_mean(given: object, names: Iterable[str]) -> str:
     (' (did you mean prompt?)', ' (did you mean top_k or top_p?)')
     """
     text, known = re.sub(r"\W+", "_", str(given)).lower(), list(names)
-    meant = [name for name in known if len(text) > 2 and text in name][:MEANT_MAX]
+    meant = [text] if text in known else []
+    if len(text) > 2:
+        meant = meant or [name for name in known if f"_{text}" in f"_{name}"][:MEANT_MAX]
     meant = meant or difflib.get_close_matches(text, known, n=1)
     return f" (did you mean {' or '.join(meant)}?)" if meant else ""
 

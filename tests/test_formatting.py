@@ -69,12 +69,14 @@ def test_labels_fit_into_a_sentence():
         ("temprature", " (did you mean temperature?)"),  # misspelt
         ("cfg", " (did you mean cfg_coef?)"),  # a part of it
         ("Top-K", " (did you mean top_k?)"),
+        ("Prompt", " (did you mean prompt?)"),  # and not prompt_b
         ("top", " (did you mean top_k or top_p?)"),
+        ("coef", " (did you mean cfg_coef?)"),
         ("p", ""),  # a part of too many
         ("loudness", ""),
         (5, ""),
     ],
 )
 def test_an_unknown_name_is_answered_with_those_that_it_may_stand_for(given, hint):
-    names = ["prompt", "temperature", "top_k", "top_p", "cfg_coef"]
+    names = ["prompt", "prompt_b", "temperature", "top_k", "top_p", "cfg_coef"]
     assert did_you_mean(given, names) == hint

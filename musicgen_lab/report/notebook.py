@@ -114,7 +114,8 @@ def check_parameters(
     for name, value in given.items():
         if name not in available:
             raise InvalidRequest(
-                f"the report has no parameter {name!r}; its parameters are {', '.join(available)}",
+                f"the report has no parameter {name!r}{did_you_mean(name, available)}; "
+                f"its parameters are {', '.join(available)}",
                 field=name,
                 value=value,
             )
