@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from musicgen_lab.analysis.aesthetics import AESTHETICS
 from musicgen_lab.analysis.features import numeric_features
 from musicgen_lab.analysis.perceptual import CLAP
 from musicgen_lab.clip import Clip
-from musicgen_lab.errors import packages_needed
+from musicgen_lab.errors import InvalidRequest, packages_needed
+from musicgen_lab.formatting import short
 from musicgen_lab.runs.run_table import RunTable
 
 if TYPE_CHECKING:
@@ -178,7 +180,7 @@ class Results:
         feature : str
             One of `musicgen_lab.analysis.features.FEATURES`.
         confidence : float
-            Of the interval.
+            Of the interval, above 0 and below 1.
 
         Returns
         -------
@@ -190,7 +192,7 @@ class Results:
         Raises
         ------
         InvalidRequest
-            When there is no such feature.
+            When there is no such feature, or `confidence` cannot be.
 
         Examples
         --------
@@ -208,6 +210,7 @@ class Results:
         from musicgen_lab.stats.summary import summarise
 
         (feature,) = numeric_features([feature])
+        _check_level("confidence", confidence)
         cell = self.table.cell_fields
         return summarise(
             with_run_features(self.table, [feature]).frame, cell, feature, confidence=confidence
@@ -227,7 +230,7 @@ class Results:
             `musicgen_lab.analysis.features.DEFAULT_FEATURES` if not given. With fewer features,
             the correction is weaker.
         alpha : float
-            The family-wise error rate of the study.
+            The family-wise error rate of the study, above 0 and below 1.
 
         Returns
         -------
@@ -238,7 +241,7 @@ class Results:
         Raises
         ------
         InvalidRequest
-            When there is no such feature.
+            When there is no such feature, or `alpha` cannot be.
 
         Examples
         --------
@@ -712,4 +715,15 @@ def _study(table: RunTable, features: Sequence[str] | None, alpha: float) -> Stu
     from musicgen_lab.stats.study_tables import StudyTables
 
     names = None if features is None else numeric_features(features)
+    _check_level("alpha", alpha)
     return StudyTables.of(table, names, alpha=alpha)
+
+
+def _check_level(name: str, value: float) -> None:
+    """Reject what is no probability between 0 and 1."""
+    if not isinstance(value, Real) or not 0 < value < 1:
+        raise InvalidRequest(
+            f"{name} must be a number above 0 and below 1, got {short(value)}",
+            field=name,
+            value=value,
+        )

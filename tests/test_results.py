@@ -155,6 +155,8 @@ def test_summary_gives_the_spread_over_seeds_of_every_cell(run):
         Results.open(run).summary("loudness")
     with pytest.raises(InvalidRequest, match="key_estimate is a name and has no mean"):
         Results.open(run).summary("key_estimate")
+    with pytest.raises(InvalidRequest, match="confidence must be a number above 0 and below 1"):
+        Results.open(run).summary("rms_dbfs", confidence=95)
 
 
 def test_effects_say_which_parameter_moves_which_feature(tmp_path):
@@ -169,6 +171,8 @@ def test_effects_say_which_parameter_moves_which_feature(tmp_path):
     assert not results.interactions(features)["significant"].any()
     with pytest.raises(InvalidRequest, match="unknown feature 'loudness'"):
         results.effects(["loudness"])
+    with pytest.raises(InvalidRequest, match="alpha must be a number above 0 and below 1, got 5"):
+        results.effects(features, alpha=5)
 
 
 def test_cells_are_as_diverse_as_their_seeds_and_apart_by_what_is_swept(run):
