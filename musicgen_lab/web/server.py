@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -130,7 +131,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
         listening.listen()
     except OSError as error:
         listening.close()
+        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
         raise BackendUnavailable(
-            f"cannot listen on {host}:{port} ({error.strerror}); name another with --port"
+            f"cannot listen on {host}:{port} ({error.strerror}); name another with {option}"
         ) from error
     return listening

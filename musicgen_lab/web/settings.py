@@ -123,8 +123,11 @@ def read_origins(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
     names = environment.get(ALLOWED_ORIGINS, "").split(",")
     origins = tuple(name.strip() for name in names if name.strip())
     for origin in origins:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}":
+        try:
+            scheme, host, *_ = urlsplit(origin)
+        except ValueError:  # such as of an IPv6 address without its end
+            scheme, host = "", ""
+        if scheme not in ("http", "https") or origin != f"{scheme}://{host}":
             raise InvalidRequest(
                 f"{ALLOWED_ORIGINS} must name origins such as https://example.org, separated by "
                 f"commas, got {origin!r}"

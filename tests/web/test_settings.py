@@ -36,7 +36,7 @@ def test_origins_are_separated_by_commas_and_must_be_origins():
     name = "MUSICGEN_ALLOWED_ORIGINS"
     settings = WebSettings.from_environment({name: "https://a.example, http://localhost:3000"})
     assert settings.allowed_origins == ("https://a.example", "http://localhost:3000")
-    for wrong in ("*", "a.example", "https://a.example/page"):
+    for wrong in ("*", "a.example", "https://a.example/page", "http://[::1"):
         with pytest.raises(InvalidRequest, match=name):
             WebSettings.from_environment({name: wrong})
 
