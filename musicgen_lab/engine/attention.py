@@ -64,7 +64,7 @@ def attend(qkv: Tensor, cache: Tensor, spans: AttentionSpans) -> Tensor:
         _start_numba()
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         # Processes that compile at the same time can damage numba's cache (numba issue 10128).
-        with nullcontext() if _attend_rows.signatures else machine_lock("numba"):
+        with nullcontext() if _attend_rows.overloads else machine_lock("numba"):
             _attend_rows(*[tensor.numpy() for tensor in tensors])
     return attended
 
