@@ -52,8 +52,9 @@ def test_a_clip_alone_is_the_same_in_a_full_batch(case, alone):
         assert np.array_equal(samples, alone[key])
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "threads"), [("float32", 1), ("float32", 2), ("float32", 3), ("bfloat16", 2)]
+)
 def test_every_logit_is_the_same_in_a_full_batch(case, dtype, threads, monkeypatch):
     """Sampling hides most last bits, and then a clip in hundreds turns out another."""
     seen = {}

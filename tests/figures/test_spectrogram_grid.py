@@ -17,7 +17,7 @@ from musicgen_lab.figures.mel_pictures import MelPictures
 from musicgen_lab.figures.spectrogram_grid import plot_spectrograms
 from musicgen_lab.runs.run_table import RunTable
 from tests.support.figure_text import assert_text_is_legible
-from tests.support.report_runs import make_run
+from tests.support.report_runs import make_run, without_measuring
 from tests.support.sines import SineBackend
 
 TWO_BY_TWO = {"temperature": [0.7, 1.0], "cfg_coef": [1, 3]}
@@ -94,7 +94,7 @@ def test_a_dollar_in_a_prompt_is_no_formula(tmp_path):
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 3), (9, 9)])
 def test_no_text_overlaps_another_or_leaves_the_paper(tmp_path, rows, columns):
-    table = RunTable.open(
+    table = without_measuring(
         make_run(
             tmp_path,
             prompt="a rather long prompt that goes on and on about drums, bass and a piano " * 4,

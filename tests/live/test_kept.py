@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import logging.handlers
@@ -29,13 +30,26 @@ FIELDS = {"prompt": "calm 'guitar'", "duration": 1, "seed": 7}
 GRID = [{"temperature": t, "cfg_coef": c} for t in (0.7, 1.3) for c in (1, 3)]
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    runs = tmp_path_factory.mktemp("runs")
+@contextlib.contextmanager
+def serve(runs):
+    """Yield a client of a service that keeps runs in a folder."""
     with (
         live_service(sine_worker(), runs) as address,
         httpx2.Client(base_url=address, timeout=60) as client,
     ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with serve(tmp_path_factory.mktemp("runs")) as client:
+        yield client
+
+
+@pytest.fixture
+def idle_service(tmp_path):
+    """A service of which no other report was asked: it makes them one at a time."""
+    with serve(tmp_path) as client:
         yield client
 
 
@@ -98,7 +112,8 @@ def test_a_zip_file_is_removed_when_a_part_of_it_or_none_was_sent(tmp_path, part
     assert not (tmp_path / "run.zip").exists()
 
 
-def test_its_report_is_made_and_shown_without_rights_to_the_service(service):
+def test_its_report_is_made_and_shown_without_rights_to_the_service(idle_service):
+    service = idle_service
     kept = service.post("/live/kept", json=make(service, GRID[:2])).json()
     state = service.get(f"/{kept['state']}").json()
     while state["report"] == "making":  # it is answered when that has changed, or after a while
