@@ -10,12 +10,14 @@ import functools
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from musicgen_lab.errors import ModelUnavailable, MusicGenLabWarning
+from musicgen_lab.formatting import short
 from musicgen_lab.models.config import CONFIG_FILE, ModelConfig, is_model_folder, load_config
 from musicgen_lab.models.hub import PART_WEIGHTS, TOKENIZERS, download, find_revision
 
@@ -43,6 +45,8 @@ CONTENT = (
 )
 """The files that are a model: its weights, its configuration and its tokenizer."""
 REVISION_DIGITS = 12
+_HUB_PART = r"\w(?:[\w.-]{0,94}\w)?"
+_HUB_ID = re.compile(rf"(?!.*(?:--|\.\.)){_HUB_PART}/{_HUB_PART}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -155,16 +159,16 @@ def locate(name: str) -> ModelSource:
                 f"ask for {EMBEDDED} to use it"
             )
         return source
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # noqa: PTH112  # False for any invalid path
         return _folder_source(Path(name).resolve().name, Path(name).resolve())
     for source in _fetched_models():
         if name in (source.identity, source.name):
             return source
-    if _looks_like_hub_id(base):
+    if _HUB_ID.fullmatch(base):
         commit = find_revision(base, revision, cached_file=AUDIOCRAFT_FILES[0])
         return ModelSource(base, commit, folder=None)
     raise ModelUnavailable(
-        f"no model is called {name!r}; use {EMBEDDED}, {', '.join(RELEASED)}, "
+        f"no model is called {short(name)}; use {EMBEDDED}, {', '.join(RELEASED)}, "
         "any other Hub id (owner/name), or the path of a model or checkpoint folder"
     )
 
@@ -214,11 +218,6 @@ def _choose_checkpoint_files(files: Sequence[str]) -> Sequence[str]:
         return AUDIOCRAFT_FILES
     weights = "*.safetensors" if {*WEIGHTS[:2]} & {*files} else "pytorch_model*.bin"
     return ("*.json", weights, *TOKENIZERS)
-
-
-def _looks_like_hub_id(name: str) -> bool:
-    owner, slash, repository = name.partition("/")
-    return bool(owner and slash and repository) and "/" not in repository and owner not in ".~"
 
 
 def _folder_source(name: str, folder: Path) -> ModelSource:

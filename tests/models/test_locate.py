@@ -77,7 +77,13 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
         locate(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["nope", "musicgen-small", "a/b/c", "./nowhere", "/nowhere"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("nope", "musicgen-small", "a/b/c", "./nowhere", "/nowhere", "~/nowhere", "../nowhere"),
+        *("a" * 300, "a/" + 300 * "b", "a/b\0c", "a/b--c", "a/.b"),
+    ],
+)
 def test_the_error_for_an_unknown_name_lists_the_available_ones(name):
     with pytest.raises(ModelUnavailable, match=r"use demo, facebook/musicgen-small.* or the path"):
         locate(name)
