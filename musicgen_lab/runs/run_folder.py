@@ -33,6 +33,7 @@ from musicgen_lab.errors import (
     RunFolderUnwritable,
 )
 from musicgen_lab.fields import PROMPT_MAX_CHARACTERS, REQUEST_FIELDS
+from musicgen_lab.formatting import short
 from musicgen_lab.request import GenerationRequest, digest
 from musicgen_lab.runs.answers import AnswerStore
 from musicgen_lab.runs.atomic_io import (
@@ -403,10 +404,17 @@ class RunFolder:
         return list({request.key(): request for request in requests}.values())
 
     def _check_kind(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
+        try:
+            root, is_file = self.path.resolve(), self.path.exists() and not self.path.is_dir()
+        except (OSError, ValueError) as error:  # too long a name, or a folder closed to this user
+            reason = getattr(error, "strerror", None) or error
+            raise RunFolderError(
+                f"{short(str(self.path), str)} cannot be opened ({reason}); give another folder"
+            ) from None
+        if is_file:
             raise RunFolderError(f"{self.path} is a file; give the path of a folder for the run")
         for name in (CLIPS, ANSWERS, SET_ASIDE, SOURCES):
-            if not (self.path / name).resolve().is_relative_to(self.path.resolve()):
+            if not (self.path / name).resolve().is_relative_to(root):
                 raise RunFolderError(
                     f"{self.path / name} is a link that leaves the run folder and is not "
                     "followed; put the folder itself there"

@@ -37,6 +37,12 @@ def test_a_file_is_refused(tmp_path):
         RunFolder(path)
 
 
+@pytest.mark.parametrize(("name", "reason"), [("a" * 300, "too long"), ("a\0", "null byte")])
+def test_a_path_that_no_folder_can_have_is_refused(tmp_path, name, reason):
+    with pytest.raises(RunFolderError, match=f"cannot be opened .*{reason}.*; give another folder"):
+        RunFolder(tmp_path / name)
+
+
 @pytest.mark.parametrize("content", ['{"name": "another program"}', "not json", ""])
 def test_a_foreign_manifest_is_refused(tmp_path, content):
     (tmp_path / "sweep.json").write_text(content)
