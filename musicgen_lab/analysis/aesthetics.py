@@ -42,8 +42,6 @@ class Aesthetics:
     source : str
         A Hub id, fetched once into the Hub's cache, or a folder with the same `config.json` and
         `model.safetensors`. Nothing in them is executed.
-    revision : str, optional
-        Of a Hub id.
 
     Raises
     ------
@@ -56,7 +54,7 @@ class Aesthetics:
        assessment for speech, music, and sound. arXiv:2502.05139.
     """
 
-    def __init__(self, source: str = AESTHETICS, *, revision: str | None = None) -> None:
+    def __init__(self, source: str = AESTHETICS) -> None:
         try:
             from audiobox_aesthetics.infer import Normalize
             from audiobox_aesthetics.model.aes import AesMultiOutput
@@ -68,8 +66,8 @@ class Aesthetics:
                 "pip install 'musicgen-lab[perceptual]'"
             ) from error
         try:
-            config = _file(source, "config.json", revision)
-            weights = _file(source, "model.safetensors", revision)
+            config = _file(source, "config.json")
+            weights = _file(source, "model.safetensors")
         except (OSError, ValueError) as error:
             raise ModelUnavailable(
                 f"the Audiobox Aesthetics model {source} is not here and could not be fetched "
@@ -131,7 +129,7 @@ class Aesthetics:
         }
 
 
-def _file(source: str, name: str, revision: str | None) -> Path:
+def _file(source: str, name: str) -> Path:
     """Return a file of the model, fetching it if it is not on this machine yet."""
     if Path(source).is_dir():
         return Path(source) / name
@@ -140,11 +138,11 @@ def _file(source: str, name: str, revision: str | None) -> Path:
     from huggingface_hub.utils import logging as hub
 
     with contextlib.suppress(LocalEntryNotFoundError):
-        return Path(hf_hub_download(source, name, revision=revision, local_files_only=True))
+        return Path(hf_hub_download(source, name, local_files_only=True))
     verbosity = hub.get_verbosity()
     hub.set_verbosity(logging.ERROR)  # without a network, each of its attempts would be a warning
     try:
-        return Path(hf_hub_download(source, name, revision=revision))
+        return Path(hf_hub_download(source, name))
     finally:
         hub.set_verbosity(verbosity)
 

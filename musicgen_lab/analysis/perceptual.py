@@ -26,8 +26,6 @@ class Clap:
     ----------
     source : str
         A Hub id, fetched once into the Hub's cache, or a folder in transformers' format.
-    revision : str, optional
-        Of a Hub id.
 
     Raises
     ------
@@ -40,7 +38,7 @@ class Clap:
        fusion and keyword-to-caption augmentation. Proceedings of ICASSP.
     """
 
-    def __init__(self, source: str = CLAP, *, revision: str | None = None) -> None:
+    def __init__(self, source: str = CLAP) -> None:
         try:
             from transformers import AutoFeatureExtractor, AutoTokenizer, ClapModel
         except ImportError as error:
@@ -48,9 +46,9 @@ class Clap:
                 "CLAP needs the perceptual extra: pip install 'musicgen-lab[perceptual]'"
             ) from error
         try:
-            self._extractor = AutoFeatureExtractor.from_pretrained(source, revision=revision)
-            self._tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-            self._model = ClapModel.from_pretrained(source, revision=revision).eval()
+            self._extractor = AutoFeatureExtractor.from_pretrained(source)
+            self._tokenizer = AutoTokenizer.from_pretrained(source)
+            self._model = ClapModel.from_pretrained(source).eval()
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelUnavailable(

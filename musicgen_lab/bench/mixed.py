@@ -18,7 +18,8 @@ from musicgen_lab.request import GenerationRequest
 if TYPE_CHECKING:
     from musicgen_lab.engine.engine import Engine
 
-SHORTEST_S = 1.0
+CLIPS = 25
+SHORTEST_S, LONGEST_S = 1.0, 30.0  # the durations are spread evenly between them, in a fixed order
 
 
 @dataclass(frozen=True)
@@ -54,22 +55,13 @@ class MixedCost:
         return self.took_s / self.full_s
 
 
-def measure_mixed(
-    model: Path,
-    *,
-    clips: int = 25,
-    longest_s: float = 30.0,
-    options: EngineOptions = DEFAULT_OPTIONS,
-) -> MixedCost:
+def measure_mixed(model: Path, *, options: EngineOptions = DEFAULT_OPTIONS) -> MixedCost:
     """Time clips of mixed durations, and a full batch of the longest ones beside it.
 
     Parameters
     ----------
     model : Path
         A model folder.
-    clips : int
-    longest_s : float
-        Durations are spread evenly from 1 s to this, in a fixed order.
     options : EngineOptions
 
     Returns
@@ -79,16 +71,16 @@ def measure_mixed(
     from musicgen_lab.engine.engine import Engine
 
     engine = Engine.open(model, options)
-    durations = np.linspace(SHORTEST_S, longest_s, clips)
+    durations = np.linspace(SHORTEST_S, LONGEST_S, CLIPS)
     durations = np.random.default_rng(0).permutation(durations)
     _time_steps(engine, [SHORTEST_S])  # a warm-up
-    full = _time_steps(engine, [longest_s] * engine.max_clips) / engine.max_clips
+    full = _time_steps(engine, [LONGEST_S] * engine.max_clips) / engine.max_clips
     # The last step decodes; a clip's share of that goes by its length.
-    made, decoded_s = np.cumsum(full[:-1]), full[-1] / longest_s
+    made, decoded_s = np.cumsum(full[:-1]), full[-1] / LONGEST_S
     steps = [min(round(d * engine.config.frame_rate), len(made)) for d in durations]
     full_s = sum(made[n - 1] + decoded_s * d for n, d in zip(steps, durations, strict=True))
     took_s = _time_steps(engine, durations).sum()
-    return MixedCost(clips, engine.max_clips, longest_s, float(took_s), float(full_s))
+    return MixedCost(CLIPS, engine.max_clips, LONGEST_S, float(took_s), float(full_s))
 
 
 def _time_steps(engine: Engine, durations_s: Iterable[float]) -> npt.NDArray[np.float64]:

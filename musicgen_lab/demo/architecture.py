@@ -138,32 +138,30 @@ LM_CONFIG: dict[str, Any] = {
 }
 
 
-def build_codec(config: dict[str, Any] = CODEC_CONFIG) -> Any:
+def build_codec() -> Any:
     """Build an untrained codec: audiocraft's `EncodecModel`."""
     load_audiocraft()
     with quiet():
         from audiocraft.models import builders
         from omegaconf import OmegaConf
 
-        return builders.get_compression_model(OmegaConf.create(config))
+        return builders.get_compression_model(OmegaConf.create(CODEC_CONFIG))
 
 
-def build_lm(text_encoder: Path, lm_config: dict[str, Any] = LM_CONFIG) -> Any:
+def build_lm(text_encoder: Path) -> Any:
     """Build an untrained language model: audiocraft's `LMModel`, with a T5 that is trained too.
 
     Parameters
     ----------
     text_encoder : Path
         Folder of the T5 encoder and its tokenizer, from `text.build_text_encoder`.
-    lm_config : dict
-        In audiocraft's form.
     """
     load_audiocraft()
     with quiet():
         from audiocraft.models import builders
         from omegaconf import OmegaConf
 
-        config = OmegaConf.create(lm_config)
+        config = OmegaConf.create(LM_CONFIG)
         config.conditioners.description.t5.name = register_text_encoder(text_encoder)
         return builders.get_lm_model(config)
 

@@ -19,6 +19,7 @@ from musicgen_lab.demo.synthesiser import synthesise
 HEARD = {name: values for name, values in ATTRIBUTES.items() if name not in ("bass", "swing")}
 """The attributes that have a classifier, and their values."""
 
+_SEED = 10
 ACCURACY_MIN = 0.9  # on clips not trained on; an attribute below it is not counted
 
 
@@ -53,9 +54,7 @@ class AttributeClassifiers:
         return {name: HEARD[name][int(head(x[None]).argmax())] for name, head in self.heads.items()}
 
 
-def train_classifiers(
-    codec: Any, *, clips: int, duration_s: float, seed: int = 10
-) -> AttributeClassifiers:
+def train_classifiers(codec: Any, *, clips: int, duration_s: float) -> AttributeClassifiers:
     """Train classifiers on pieces as they sound after the codec.
 
     Parameters
@@ -66,13 +65,12 @@ def train_classifiers(
         To synthesise; a tenth of them measures the accuracy.
     duration_s : float
         Their length in seconds, that of the clips to be recognised.
-    seed : int
 
     Returns
     -------
     AttributeClassifiers
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     pieces = [draw_piece(rng, held_out=rng.random() < 0.1) for _ in range(clips)]
     rows = [describe(_through_codec(codec, synthesise(p, duration_s, rng))) for p in pieces]
     x = torch.from_numpy(np.stack(rows)).float()
@@ -82,16 +80,16 @@ def train_classifiers(
     heads, accuracy = {}, {}
     for name, values in HEARD.items():
         y = torch.tensor([values.index(getattr(piece, name)) for piece in pieces])
-        head = _fit(x[tested:], y[tested:], len(values), seed)
+        head = _fit(x[tested:], y[tested:], len(values))
         with torch.no_grad():
             accuracy[name] = float((head(x[:tested]).argmax(1) == y[:tested]).float().mean())
         heads[name] = head
     return AttributeClassifiers(heads, mean, scale, accuracy)
 
 
-def _fit(x: torch.Tensor, y: torch.Tensor, values: int, seed: int) -> nn.Module:
+def _fit(x: torch.Tensor, y: torch.Tensor, values: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(_SEED)
         head = nn.Sequential(
             nn.Dropout(0.3), nn.Linear(x.shape[1], 64), nn.GELU(), nn.Linear(64, values)
         )

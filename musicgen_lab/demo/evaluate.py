@@ -31,6 +31,7 @@ from musicgen_lab.engine.engine import Engine
 from musicgen_lab.models.locate import EMBEDDED_FOLDER
 from musicgen_lab.reference.models import open_models
 
+CLASSIFIER_CLIPS = 6000  # synthesised for the attribute classifiers
 SETTINGS = {  # name: temperature, cfg_coef
     "cfg_coef 3": (1.0, 3.0),
     "cfg_coef 1": (1.0, 1.0),
@@ -38,7 +39,7 @@ SETTINGS = {  # name: temperature, cfg_coef
 }
 
 
-def evaluate(model: Path, *, questions: int = 240, classifier_clips: int = 6000) -> dict[str, Any]:
+def evaluate(model: Path, *, questions: int) -> dict[str, Any]:
     """Measure everything that the model card reports.
 
     Parameters
@@ -47,8 +48,6 @@ def evaluate(model: Path, *, questions: int = 240, classifier_clips: int = 6000)
         A model folder.
     questions : int
         Prompts for each measure of adherence.
-    classifier_clips : int
-        Synthesised for the attribute classifiers.
 
     Returns
     -------
@@ -56,7 +55,7 @@ def evaluate(model: Path, *, questions: int = 240, classifier_clips: int = 6000)
         Plain values, for JSON; estimates as [mean, standard error].
     """
     lm, codec = open_models(model, torch.device("cpu"))
-    classifiers = train_classifiers(codec, clips=classifier_clips, duration_s=DURATION_S)
+    classifiers = train_classifiers(codec, clips=CLASSIFIER_CLIPS, duration_s=DURATION_S)
     engine = Engine.open(model)
     seen = draw_questions(questions, 100, classifiers.counted)
     unseen = draw_questions(questions, 200, classifiers.counted, held_out=True)

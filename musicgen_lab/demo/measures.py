@@ -119,41 +119,36 @@ def measure_adherence(
 
 
 @torch.no_grad()
-def measure_losses(lm: Any, codec: Any, *, clips: int = 40, seed: int = 500) -> dict[str, Any]:
-    """Measure the cross-entropy on new music, with its own caption and with another's.
+def measure_losses(lm: Any, codec: Any) -> dict[str, Any]:
+    """Measure the cross-entropy on 40 new clips, with their own captions and with others'.
 
     Parameters
     ----------
     lm : audiocraft.models.LMModel
     codec : audiocraft.models.CompressionModel
         With its encoder.
-    clips : int
-        Synthesised anew, of `DURATION_S`.
-    seed : int
 
     Returns
     -------
     dict
         Nats per token of every codebook.
     """
-    rng = np.random.default_rng(seed)
-    pieces = [draw_piece(rng) for _ in range(clips)]
+    rng = np.random.default_rng(500)
+    pieces = [draw_piece(rng) for _ in range(40)]
     sound = np.stack([synthesise(piece, DURATION_S, rng) for piece in pieces])
     codes, _ = codec.encode(torch.from_numpy(sound).unsqueeze(1))  # (B, K, T)
     captions: list[str | None] = [write_caption(piece, rng) for piece in pieces]
-    offsets = torch.zeros(clips, dtype=torch.long)
+    offsets = torch.zeros(len(pieces), dtype=torch.long)
     return {
         name: [round(loss, 3) for loss in codebook_losses(lm, codes, each, offsets).tolist()]
         for name, each in (("own caption", captions), ("another's", captions[1:] + captions[:1]))
     }
 
 
-def measure_each_attribute(
-    engine: Engine, classifiers: AttributeClassifiers, *, clips: int = 60
-) -> dict[str, Any]:
+def measure_each_attribute(engine: Engine, classifiers: AttributeClassifiers) -> dict[str, Any]:
     """Measure how often each attribute is recognised if prompts name all of them, at cfg_coef 3."""
     rng = np.random.default_rng(600)
-    pieces = [draw_piece(rng) for _ in range(clips)]
+    pieces = [draw_piece(rng) for _ in range(60)]
     recognised = [
         (piece, classifiers.recognise(clip.samples[0]))
         for piece, clip in _answer(engine, pieces, tuple(HEARD), duration_s=DURATION_S)
@@ -166,11 +161,12 @@ def measure_each_attribute(
     }
 
 
-def measure_diversity(engine: Engine, *, prompts: int = 60, seeds: int = 5) -> dict[str, Any]:
+def measure_diversity(engine: Engine) -> dict[str, Any]:
     """Measure the distances between clips of one prompt, and how much each repeats itself.
 
     The distance is the mel-cepstral one, as in `Results.diversity`.
     """
+    prompts, seeds = 60, 5
     sampled_prompts = [
         q.prompt for q in draw_questions(prompts, 300, ("instrument", "texture", "mode"))
     ]
@@ -204,11 +200,9 @@ def measure_diversity(engine: Engine, *, prompts: int = 60, seeds: int = 5) -> d
     }
 
 
-def measure_tempo_and_mode(
-    engine: Engine, classifiers: AttributeClassifiers, *, clips: int = 30
-) -> dict[str, Any]:
+def measure_tempo_and_mode(engine: Engine, classifiers: AttributeClassifiers) -> dict[str, Any]:
     """Measure tempo with drums, and mode by the better fitting triad."""
-    rng = np.random.default_rng(400)
+    rng, clips = np.random.default_rng(400), 30
     drummed = [p for p in (draw_piece(rng) for _ in range(20 * clips)) if p.drums][:clips]
     named = ("tempo_bpm", "instrument", "drums")
     errors = []

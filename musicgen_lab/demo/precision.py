@@ -22,8 +22,10 @@ from musicgen_lab.request import GenerationRequest
 
 Array = npt.NDArray[np.float64]
 
+SEEDS = 40  # clips of every contract prompt and precision
 
-def compare_precisions(model: Path, codec: Any, *, seeds: int = 40) -> dict[str, Any]:
+
+def compare_precisions(model: Path, codec: Any) -> dict[str, Any]:
     """Compare bfloat16 with float32 on one model.
 
     Parameters
@@ -32,8 +34,6 @@ def compare_precisions(model: Path, codec: Any, *, seeds: int = 40) -> dict[str,
         A model folder.
     codec : audiocraft.models.CompressionModel
         With its encoder.
-    seeds : int
-        Clips of every contract prompt and precision.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def compare_precisions(model: Path, codec: Any, *, seeds: int = 40) -> dict[str,
     """
     full = Engine.open(model, EngineOptions(device="cpu", dtype="float32"))
     half = Engine.open(model, EngineOptions(device="cpu", dtype="bfloat16"))
-    first, second = range(seeds), range(seeds, 2 * seeds)
+    first, second = range(SEEDS), range(SEEDS, 2 * SEEDS)
     expected = _features(full, first)
     return {
         **_compare_tokens(full, half, codec),

@@ -26,9 +26,10 @@ from musicgen_lab.models.library_noise import quiet
 _WORD, _LETTER = -3.0, -8.0  # log-probabilities: a known word wins over its letters
 
 _BATCH = 128  # captions a step
+_SEED = 0
 
 
-def build_text_encoder(folder: Path, *, steps: int, seed: int = 0) -> Path:
+def build_text_encoder(folder: Path, *, steps: int) -> Path:
     """Write a T5 encoder, trained on captions, and its tokenizer into a folder.
 
     Known words are one token each, capitalised or not; a known word with an ending is the word and
@@ -40,7 +41,6 @@ def build_text_encoder(folder: Path, *, steps: int, seed: int = 0) -> Path:
         Appears when all is done.
     steps : int
         Of the training.
-    seed : int
 
     Returns
     -------
@@ -48,7 +48,7 @@ def build_text_encoder(folder: Path, *, steps: int, seed: int = 0) -> Path:
         The folder.
     """
     with quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(_SEED)
         pieces = _pieces()
         tokenizer = transformers.T5Tokenizer(vocab=pieces, extra_ids=0)
         config = transformers.T5Config(
@@ -63,7 +63,7 @@ def build_text_encoder(folder: Path, *, steps: int, seed: int = 0) -> Path:
             relative_attention_max_distance=32,
         )
         encoder = transformers.T5EncoderModel(config)
-        train_on_captions(encoder, tokenizer, steps=steps, seed=seed)
+        train_on_captions(encoder, tokenizer, steps=steps, seed=_SEED)
         partial = folder.with_name(folder.name + ".partial")
         tokenizer.save_pretrained(partial)
         encoder.save_pretrained(partial)
