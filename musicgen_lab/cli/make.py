@@ -175,7 +175,7 @@ def _sweep(fields: dict[str, Any], prompt_file: Path | None) -> Sweep:
         if "prompt" not in fields:
             raise click.UsageError("Missing option '--prompt' or '--prompt-file'.")
         return Sweep(**fields)
-    if prompt_file.suffix.lower() == ".csv":
+    if prompt_file.suffix.lower() in (".csv", ".tsv"):
         return Sweep.from_rows(read_rows(prompt_file), **fields)
     if "prompt" in fields:
         raise click.UsageError("give --prompt or --prompt-file, not both")

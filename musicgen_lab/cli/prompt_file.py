@@ -45,7 +45,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _parse_rows(path: Path, text: str) -> list[dict[str, Any]]:
     heading = text.lstrip().partition("\n")[0]
-    delimiter = ";" if ";" in heading and "," not in heading else ","  # as spreadsheets write it
+    delimiter = next((one for one in ",;\t" if one in heading), ",")  # as spreadsheets write it
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     names = [name.strip() for name in reader.fieldnames or ()]
     for name in names:

@@ -95,8 +95,9 @@ class Beginnings:
         stored, config = source.codes(), self._config
         if stored.codec != self._codec or len(stored.codes) != config.codebooks:
             raise InvalidRequest(
-                f"begin_with {source.name or source.digest[:12]} has the codes of another codec "
-                f"({stored.codec}, not {self._codec}); begin with its sound, or use its model",
+                f"begin_with {source.name or source.digest[:12]} has {len(stored.codes)} codebooks "
+                f"of the codec {stored.codec}, and this model has {config.codebooks} of "
+                f"{self._codec}; begin with its sound, or use its model",
                 field="begin_with",
                 value=source.digest,
             )

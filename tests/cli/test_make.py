@@ -37,10 +37,11 @@ def test_prompts_come_from_a_file_one_a_line(run, tmp_path):
 @pytest.mark.parametrize("text", [
     'prompt,cfg_coef,temperature\n"slow, sad piano",3,\ndrums,5,0.7\n',
     "prompt;cfg_coef;temperature\nslow, sad piano;3;\ndrums;5;0.7\n;;\n",
+    "prompt\tcfg_coef\ttemperature\nslow, sad piano\t3\t\ndrums\t5\t0.7\n",
 ])  # fmt: skip
 def test_a_csv_file_has_a_combination_a_row(run, tmp_path, monkeypatch, text):
     monkeypatch.setattr("musicgen_lab.backends.connect", lambda *_, **__: SineBackend())
-    path = tmp_path / "rows.csv"
+    path = tmp_path / ("rows.tsv" if "\t" in text else "rows.csv")
     path.write_text(text)
     code, _, errors = run(
         "sweep", "--prompt-file", path, "--seed", "0:2", "--duration", 1, "--out", tmp_path / "run"

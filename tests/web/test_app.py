@@ -208,7 +208,7 @@ def test_what_only_the_model_can_refuse_is_answered_422_with_the_field(demo):
     body = {"prompt": "x", "duration": 2, "begin_with": sent["begin_with"]}
     answer = httpx2.post(f"{demo}/generate_endpoint", json=body)
     assert (answer.status_code, answer.json()["field"]) == (422, "begin_with")
-    assert "the codes of another codec" in answer.json()["detail"]
+    assert "has 4 codebooks of the codec another, and this model" in answer.json()["detail"]
 
 
 def test_with_a_key_only_its_holder_gets_a_clip():
