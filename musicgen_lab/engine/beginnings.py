@@ -47,7 +47,7 @@ class Beginnings:
 
     def count_frames(self, request: GenerationRequest) -> int:
         """Return the codec frames that a request gives; 0 where the source's length is unknown."""
-        return self._whole_frames(request.given_s or 0.0)
+        return whole_frames(request.given_s or 0.0, self._config.frame_rate)
 
     def codes(self, request: GenerationRequest) -> Tensor:
         """Return the codes that a request begins with.
@@ -87,9 +87,6 @@ class Beginnings:
             changes.append("mixed to mono" if config.channels == 1 else "mono on both channels")
         return ", ".join(changes)
 
-    def _whole_frames(self, seconds: float) -> int:
-        return math.floor(seconds * self._config.frame_rate + _ROUNDING)
-
     def _read_codes(self, request: GenerationRequest, source: Source) -> Tensor:
         """Return the part of the codes of a clip: (K, frames)."""
         stored, config = source.codes(), self._config
@@ -101,7 +98,7 @@ class Beginnings:
                 field="begin_with",
                 value=source.digest,
             )
-        first = self._whole_frames(request.begin_at)
+        first = whole_frames(request.begin_at, config.frame_rate)
         codes = stored.codes[:, first : first + self.count_frames(request)].astype(np.int64)
         if codes.max(initial=0) >= config.card:
             raise InvalidRequest(
@@ -136,6 +133,11 @@ class Beginnings:
                 device=self._device,
             )
         return self._encoder.encode(torch.from_numpy(padded))
+
+
+def whole_frames(seconds: float, frame_rate: float) -> int:
+    """Return the codec frames that lie within some seconds as a whole."""
+    return math.floor(seconds * frame_rate + _ROUNDING)
 
 
 def _mix(samples: Samples, channels: int) -> Samples:

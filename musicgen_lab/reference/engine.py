@@ -7,6 +7,7 @@ the caller's random state.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from musicgen_lab.clip import Clip, Failure, Provenance, Samples
+from musicgen_lab.engine.beginnings import whole_frames
 from musicgen_lab.errors import InvalidRequest
 from musicgen_lab.limits import WINDOW_S
 from musicgen_lab.models.config import is_model_folder, load_config
@@ -101,6 +103,9 @@ class ReferenceEngine:
         with torch.inference_mode():
             audio = self._codec.decode(tokens)[0]  # (channels, n)
         samples: Samples = audio.float().cpu().numpy()
+        if not request.include_start:
+            given = self._given_frames(request) / self._codec.frame_rate
+            samples = samples[:, round(given * self.sample_rate) :]
         if not np.isfinite(samples).all():
             raise ArithmeticError("the model's output is not finite")
         return samples
@@ -155,20 +160,25 @@ class ReferenceEngine:
         """
         from audiocraft.data.audio_utils import convert_audio
 
-        source, given_s = request.begin_with, request.given_s
-        if source is None or given_s is None:
+        source, frames = request.begin_with, self._given_frames(request)
+        if source is None:
             return None
-        frames, first = (round(s * music.frame_rate) for s in (given_s, request.begin_at))
         if source.is_codes:
+            first = whole_frames(request.begin_at, music.frame_rate)
             codes = source.codes().codes[:, first : first + frames].astype(np.int64)
             return torch.from_numpy(codes).to(self.device)[None]
         samples, rate = source.sound()
-        first, end = (round(s * rate) for s in (request.begin_at, request.begin_at + given_s))
+        first = round(request.begin_at * rate)
+        end = first + math.ceil(frames / music.frame_rate * rate)
         wave = torch.from_numpy(samples[:, first:end]).to(self.device)[None]
         wave = convert_audio(wave, rate, music.sample_rate, music.audio_channels)
         with torch.inference_mode():
             encoded: torch.Tensor = self._codec.encode(wave)[0][..., :frames]
         return encoded
+
+    def _given_frames(self, request: GenerationRequest) -> int:
+        """Return the codec frames that a clip begins with."""
+        return whole_frames(request.given_s or 0.0, self._codec.frame_rate)
 
     def _count_step(self, done: int, to_do: int) -> None:
         if self.on_progress is not None:

@@ -15,8 +15,10 @@ from musicgen_lab.errors import ModelUnavailable
 from musicgen_lab.models.locate import EMBEDDED_FOLDER
 from musicgen_lab.reference.engine import ReferenceEngine
 from musicgen_lab.request import GenerationRequest
+from musicgen_lab.source import Source
 from tests.support.checkpoints import build_checkpoint
 from tests.support.reference import needs_audiocraft
+from tests.support.sources import hum
 
 pytestmark = needs_audiocraft
 
@@ -53,6 +55,22 @@ def test_a_clip_has_the_requested_length_and_is_not_silent(clip):
     assert 0.01 < clip.samples.std() < 1
     assert clip.provenance.engine == "audiocraft 1.3.0"
     assert clip.provenance.dtype == "float32"
+
+
+def test_a_clip_leaves_out_what_it_begins_with_where_that_is_wanted(engine):
+    fields = {"begin_with": hum(), "begin_s": 0.51}
+    whole, rest = (
+        make(engine, request(include_start=include, **fields)) for include in (True, False)
+    )
+
+    assert np.array_equal(rest.samples, whole.samples[:, 16_000:])
+
+
+def test_a_source_whose_content_is_not_here_is_refused(engine):
+    (failure,) = engine.generate([request(begin_with=Source(64 * "0"))])
+
+    assert failure.error_type == "InvalidRequest"
+    assert "is not known here" in failure.message
 
 
 def test_the_same_request_gives_the_same_samples_whatever_ran_before(engine, clip):
