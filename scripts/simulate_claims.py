@@ -118,6 +118,7 @@ SETTINGS = (
     *(Setting((3, 3), seeds, missing=0.1) for seeds in (3, 4, 8)),
     Setting((3, 3), 4, failing=True),
     Setting((3, 3), 4, scatter=(0, 2), failing=True),
+    Setting((3,), 6, scatter=(0, 2), failing=True),
     *(
         Setting((3, 3), seeds, by_seed_and_level=variance)
         for seeds in (3, 8)
@@ -227,10 +228,12 @@ def claims(drawn: Drawn, unordered: Sequence[int] = ()) -> tuple[Array, Array]:
     cells = indicators(combinations(drawn.levels, rows))
     for first, second in itertools.combinations(ordered, 2):
         rest = [column for column in drawn.levels if column is not first and column is not second]
-        weights = interaction_weights(first, second, combinations(rest, rows))
+        group = combinations([first, second], rows)
+        residuals = Residuals.of(clips, cells, group)
+        kept = ~residuals.too_few[group]
+        weights = interaction_weights(first, second, combinations(rest, rows), kept)
         if weights is not None:
-            group = combinations([first, second], rows)
-            residuals = _clustered(Residuals.of(clips, cells, group), drawn)
+            residuals = _clustered(residuals, drawn)
             p_values.append(residuals.contrast(weights).p_value)
             supported.append(np.ones(len(p_values[-1]), bool))
     shape = (len(p_values), -1, drawn.features)

@@ -252,8 +252,8 @@ def _ends(study: PreferenceStudy) -> Iterator[str]:
         if liking.at_ends >= MANY_AT_ENDS:
             yield (
                 f"Of the ratings of {RATED[measure]}, {liking.at_ends:.0%} are at an end of the "
-                "scale, where differences are lost: effects are estimated too small by at least "
-                "about that share."
+                "scale, where differences are lost: effects are estimated too small by about that "
+                "share."
             )
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,8 @@ class Estimate:
     Attributes
     ----------
     value, se : np.ndarray [shape=(features,)]
-        In the features' units. ``se`` is 0 where nothing scatters.
+        In the features' units. ``se`` is 0 where nothing scatters, and NaN where a group has too
+        few clips to say how much it does.
     df : np.ndarray [shape=(features,)]
         Degrees of freedom of ``se``.
     """
@@ -176,18 +178,19 @@ class Residuals:
             Counted from 0.
         by_rater : np.ndarray [shape=(raters, clips)], optional
         """
+        groups = int(group.max(initial=-1)) + 1
         values, group = clips.values[clips.first], group[clips.first]
         left, strengths, _ = np.linalg.svd(model[clips.first], full_matrices=False)
         basis = left[:, strengths > 1e-9 * strengths[0]]
         residuals = values - basis @ (basis.T @ values)
         scale = np.max(np.abs(values), axis=0, initial=0.0)
         residuals[np.abs(residuals) <= ROUNDING * scale] = 0
-        df: Array = np.bincount(group, 1 - np.sum(basis**2, axis=1)).astype(float)
+        df: Array = np.bincount(group, 1 - np.sum(basis**2, axis=1), groups).astype(float)
         df = np.where(df > LEAST_DF, df, 0.0)[:, np.newaxis]
         if by_rater is None:
             return cls(clips, group, residuals, df)
         changes = by_rater[:, clips.first].T
-        left_over = _sums((changes - basis @ (basis.T @ changes)) ** 2, group)
+        left_over = _sums((changes - basis @ (basis.T @ changes)) ** 2, group, groups)
         rater_variance = _variance(left_over.sum(axis=1, keepdims=True), df)[:, 0]
         return cls(clips, group, residuals, df, by_rater, rater_variance)
 
@@ -202,14 +205,24 @@ class Residuals:
         factor = inflation(self.residuals, self.group, replicate[self.clips.first])
         return replace(self, df=effective_df(self.df, factor))
 
+    @property
+    def too_few(self) -> np.ndarray[Any, Any]:
+        """Whether a group has too few recordings to say how much they scatter, [shape=(groups,)].
+
+        One whose recordings are all in other groups too has none of its own, and is not one of
+        these.
+        """
+        recordings = np.bincount(self.group, minlength=len(self.df))
+        return np.asarray((recordings > 0) & (self.df == 0).any(axis=1))
+
     @cached_property
     def variance(self) -> Array:
         """Of a recording of each group, [shape=(groups, features)].
 
-        That of all groups together for a group that the model leaves no freedom, and, for a feature
-        with two values, at least that: few clips of a group easily agree.
+        0 for a group that the model leaves no freedom. For a feature with two values, at least that
+        of all groups together: few clips of a group easily agree.
         """
-        squares = _sums(self.residuals**2, self.group)
+        squares = _sums(self.residuals**2, self.group, len(self.df))
         variance = _variance(squares, self.df)
         values = self.clips.values[self.clips.first]
         two_values = ((values == values.min(axis=0)) | (values == values.max(axis=0))).all(axis=0)
@@ -252,13 +265,12 @@ class Residuals:
             between_raters = jackknife * float(np.sum((self.by_rater @ weights) ** 2))
             both = jackknife * squared * self.rater_variance
             parts = np.maximum(parts - both[:, np.newaxis], 0)
-        # Groups without freedom have the variance of all groups, and its freedom.
-        borrowed = np.where(self.df > 0, 0, parts).sum(axis=0)
-        own = np.where(self.df > 0, parts, 0)
-        parts = np.vstack([own, borrowed, np.full(len(value), between_raters)])
-        df = np.vstack([self.df, self.df.sum(axis=0), np.full(self.df.shape[1], rater_df)])
+        parts = np.vstack([parts, np.full(len(value), between_raters)])
+        df = np.vstack([self.df, np.full(self.df.shape[1], rater_df)])
         variance = np.maximum(between_clips, parts.sum(axis=0))
-        return Estimate(value, np.sqrt(variance), _degrees_of_freedom(parts, df))
+        unknown = ((squared[:, np.newaxis] > 0) & (self.df == 0)).any(axis=0)
+        se = np.where(unknown, np.nan, np.sqrt(variance))
+        return Estimate(value, se, _degrees_of_freedom(parts, df))
 
 
 def permutation_p_values(values: Array, weights: Array, block: Array) -> Array:
@@ -293,17 +305,16 @@ def permutation_p_values(values: Array, weights: Array, block: Array) -> Array:
     return larger / PERMUTATIONS
 
 
-def _sums(values: Array, group: Array) -> Array:
+def _sums(values: Array, group: Array, groups: int) -> Array:
     """Add up the rows of each group."""
-    sums = np.zeros((int(group.max(initial=-1)) + 1, values.shape[1]))
+    sums = np.zeros((groups, values.shape[1]))
     np.add.at(sums, group.astype(int), values)
     return sums
 
 
 def _variance(squares: Array, df: Array) -> Array:
-    """Return the variance of each group; that of all groups for one without freedom."""
-    pooled = squares.sum(axis=0) / np.maximum(df.sum(axis=0), LEAST_DF)
-    return np.where(df > 0, squares / np.where(df > 0, df, 1), pooled)
+    """Return the variances of sums of squares; 0 without degrees of freedom."""
+    return np.asarray(np.where(df > 0, squares / np.where(df > 0, df, 1), 0.0))
 
 
 def effective_df(df: Array, factor: Array | float) -> Array:
@@ -340,7 +351,8 @@ def inflation(residuals: Array, group: Array, replicate: Array) -> float:
         Clips of one replicate in one group make a cluster.
     """
     _, cluster = np.unique(np.column_stack([group, replicate]), axis=0, return_inverse=True)
-    together = np.sum(_sums(residuals, cluster.ravel()) ** 2, axis=0)
+    cluster = cluster.ravel()
+    together = np.sum(_sums(residuals, cluster, int(cluster.max()) + 1) ** 2, axis=0)
     apart = np.sum(residuals**2, axis=0)
     scattering = apart > 0
     if not scattering.any():

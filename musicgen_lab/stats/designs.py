@@ -110,21 +110,35 @@ def pair_weights(level: Array, block: Array, low: int, high: int) -> Array | Non
     return weights
 
 
-def interaction_weights(first: Array, second: Array, block: Array) -> Array | None:
+def interaction_weights(first: Array, second: Array, block: Array, kept: Array) -> Array | None:
     """Weigh clips so that their sum is how much the slope along one parameter grows with another.
+
+    Parameters
+    ----------
+    first, second, block : np.ndarray [shape=(clips,)]
+    kept : np.ndarray [shape=(clips,), dtype=bool]
+        The others have no weight.
 
     Returns
     -------
     np.ndarray [shape=(clips,)] or None
         None where the parameters are not crossed.
     """
+    first, second, block = first[kept], second[kept], block[kept]
     rows = len(block)
+    if rows == 0:
+        return None
     alone = np.hstack(
         [indicators(combinations([column, block], rows)) for column in (first, second)]
     )
     product = first.astype(float) * second
     weights = product - alone @ np.linalg.lstsq(alone, product, rcond=None)[0]
-    return _scaled(weights, float(weights @ weights))
+    scaled = _scaled(weights, float(weights @ weights))
+    if scaled is None:
+        return None
+    all_weights = np.zeros(len(kept))
+    all_weights[kept] = scaled
+    return all_weights
 
 
 def centred(x: Array, block: Array) -> Array:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musicgen_lab.analysis.spectrogram import Array
+from musicgen_lab.formatting import format_value
 from musicgen_lab.stats.contrasts import (
     ROUNDING,
     Clips,
@@ -288,6 +289,12 @@ def _effects(
     if by_rater is not None:
         by_rater = by_rater[:, block.rows]
     residuals = Residuals.of(block.clips, model, level, by_rater).clustered(block.seed)
+    levels = sorted_levels(block.frame[parameter])
+    few = [at for at, too_few in zip(levels, residuals.too_few, strict=True) if too_few]
+    if few and (ordered or len(levels) - len(few) < 2):
+        value = format_value(parameter, few[0])
+        note = f"too few clips with a value have {parameter} {value} to judge chance there"
+        return {name: blank(block, note) for name in block.features}
     judge = judge_ordered if ordered else judge_unordered
     judged = judge(residuals, level, others, alpha)
     if judged is None:
@@ -295,7 +302,6 @@ def _effects(
             "no two clips differ in it alone" + ordered * ", from its lowest to its highest value"
         )
         return {name: blank(block, note) for name in block.features}
-    levels = sorted_levels(block.frame[parameter])
     contrasts = contrast_rows(block, judged.estimate, judged.alpha, judged.p_value)
     rows = {}
     for index, (name, row) in enumerate(zip(block.features, contrasts, strict=True)):

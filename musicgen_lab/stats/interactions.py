@@ -80,14 +80,16 @@ def _interactions(
     slope = corners = None
     if not note:
         a, b, others = block.level[first], block.level[second], block.cells(first, second)
-        slope = interaction_weights(a, b, others)
-        corners = _corner_weights(a, b, others)
+        group = combinations([a, b], len(a))
+        residuals = Residuals.of(block.clips, indicators(block.cells()), group)
+        residuals = residuals.clustered(block.seed)
+        kept = ~residuals.too_few[group]
+        slope = interaction_weights(a, b, others, kept)
+        corners = _corner_weights(a, b, others, kept)
         if slope is None or corners is None:
-            note = f"{first} and {second} are not crossed"
+            note = f"{first} and {second} are not crossed with two clips or more of each"
     if slope is None or corners is None:
         return {name: blank(block, note) | ends for name in block.features}
-    group = combinations([a, b], len(a))
-    residuals = Residuals.of(block.clips, indicators(block.cells()), group).clustered(block.seed)
     tested, stated = residuals.contrast(slope), residuals.contrast(corners[1] - corners[0])
     at_lowest, at_highest = (residuals.contrast(weights).value for weights in corners)
     contrasts = contrast_rows(block, stated, alpha, tested.p_value)
@@ -100,8 +102,10 @@ def _interactions(
     return rows
 
 
-def _corner_weights(a: Array, b: Array, others: Array) -> tuple[Array, Array] | None:
+def _corner_weights(a: Array, b: Array, others: Array, kept: Array) -> tuple[Array, Array] | None:
     """Weigh clips so that their sums are the effect of the first at either end of the second.
+
+    Only the clips that are kept have a weight.
 
     Returns
     -------
@@ -111,14 +115,15 @@ def _corner_weights(a: Array, b: Array, others: Array) -> tuple[Array, Array] | 
     last_a, last_b = int(a.max()), int(b.max())
     corners = [(x, y) for x in (0, last_a) for y in (0, last_b)]
     counts = [
-        np.bincount(others[(a == x) & (b == y)], minlength=others.max() + 1) for x, y in corners
+        np.bincount(others[kept & (a == x) & (b == y)], minlength=others.max() + 1)
+        for x, y in corners
     ]
     whole = np.min(counts, axis=0) > 0
     if not whole.any():
         return None
     weights = []
     for at in (0, last_b):
-        here = whole[others] & (b == at)
+        here = kept & whole[others] & (b == at)
         part = np.zeros(len(a))
         pair = pair_weights(a[here], others[here], 0, last_a)
         if pair is None:

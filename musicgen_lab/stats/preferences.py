@@ -56,7 +56,7 @@ class Liking:
         How many listeners gave at least a quarter as many answers as the one who gave most.
     at_ends : float
         Share of the ratings that are the lowest or the highest there is. What is beyond is lost,
-        and effects are estimated too small by at least about this share [1]_.
+        and effects are estimated too small by about this share [1]_.
 
     References
     ----------

@@ -42,6 +42,8 @@ def rises(temperature, cfg_coef):
         Setting((5, 3, 3), 3, unordered=(0,), scatter=(0, 2)),
         Setting((3,), 12, "half and half"),
         Setting((3,), 3, "octaves"),
+        Setting((3,), 6, scatter=(0, 2), failing=True),
+        Setting((3, 3), 4, scatter=(0, 2), failing=True),
         Setting((3, 3), 8, by_seed_and_level=1.0),
     ],
     ids=str,
@@ -229,6 +231,19 @@ def test_missing_clips_take_no_others_along():
     crossed = interactions(frame, *PARAMETERS, ["feature_0"])
     assert {*effects["clips"], *crossed["clips"]} == {len(frame) - lost.sum()}
     assert effects["change"][0] == pytest.approx(6, abs=1) and effects["significant"][0]
+
+
+def test_a_level_with_a_single_clip_is_not_judged_by_how_others_scatter():
+    frame = study(np.random.default_rng(8), effects=[("feature_0", rises)])
+    frame = frame[(frame["temperature"] < 1.3) | ((frame["cfg_coef"] == 1) & (frame["seed"] == 0))]
+    effects = main_effects(frame, PARAMETERS, ["feature_0"]).set_index("parameter")
+    assert effects["p_value"].isna().to_dict() == {"temperature": True, "cfg_coef": False}
+    assert effects["note"]["temperature"] == (
+        "too few clips with a value have temperature 1.3 to judge chance there"
+    )
+    (row,) = interactions(frame, *PARAMETERS, ["feature_0"]).itertuples()
+    assert np.isnan(row.p_value)
+    assert row.note == "temperature and cfg_coef are not crossed with two clips or more of each"
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
