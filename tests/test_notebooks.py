@@ -68,7 +68,7 @@ def test_blind_listening_finds_the_taste_of_simulated_listeners(tmp_path):
     given = {**TINY, "seeds": 3, "listeners": 4, "answers": 30, "taste": -8.0}
     given["run_folder"] = str(tmp_path / "run")
     said = texts(run_notebook(NOTEBOOKS / "blind_listening.ipynb", tmp_path, given))
-    assert "These 4 listeners prefer a lower temperature: a clip at 0.7 is preferred to" in said
+    assert "These 4 listeners prefer a lower temperature:</strong> a clip at 0.7 is prefer" in said
     assert "120 answers of 4 listeners" in said
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "These 4 listeners prefer a lower temperature" in report

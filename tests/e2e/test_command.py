@@ -35,17 +35,17 @@ def test_the_readmes_command_ends_with_the_path_of_a_report(first_run):
     report = folder / done.stdout.strip().splitlines()[-1]
     assert report.name == "report.html"
     frame = Results.open(report.parent).frame
-    assert list(frame["status"]) == ["ok"] * 9
+    assert list(frame["status"]) == ["ok"] * 27
     assert (frame["duration_s"] == 4).all()
     assert frame["rms_dbfs"].between(-60, 0).all()
-    assert frame["audio_sha256"].nunique() == 9
+    assert frame["audio_sha256"].nunique() == 27
 
 
 def test_no_noise_of_libraries_reaches_the_user(first_run):
     _, _, done = first_run
     lines = [line for line in re.split(r"[\r\n]", done.stderr) if line.strip()]
     known = re.compile(
-        r"making 9 clips|opening the model$|\d+ of 36 s of sound|making the report$|9 made, "
+        r"making 27 clips|opening the model$|\d+ of 108 s of sound|making the report$|27 made, "
     )
     assert [line for line in lines if not known.match(line)] == []
     assert len(lines) <= 15
@@ -56,7 +56,7 @@ def test_running_it_again_makes_nothing_new_and_says_so(first_run):
     clips = {path.name: path.stat().st_mtime_ns for path in folder.glob("runs/first/clips/*.[jw]*")}
     done = run_command(*(a for a in arguments if a != "--report"), cwd=folder)
     assert done.returncode == 0
-    assert "nothing new to make: all 9 clips are there" in done.stderr
+    assert "nothing new to make: all 27 clips are there" in done.stderr
     again = {path.name: path.stat().st_mtime_ns for path in folder.glob("runs/first/clips/*.[jw]*")}
     assert {name: again[name] for name in clips} == clips
 
@@ -77,9 +77,9 @@ def test_a_sweep_without_a_report_neither_imports_librosa_nor_measures(tmp_path)
 def test_another_seed_makes_only_the_new_clips(first_run):
     folder, arguments, _ = first_run
     more = [a for a in arguments if a != "--report"]
-    more[more.index("--seed") + 1] = "0,1"
+    more[more.index("--seed") + 1] = "0:4"
     done = run_command(*more, cwd=folder)
-    assert "9 made, 9 already there, 0 failed, of 18 clips" in done.stderr
+    assert "9 made, 27 already there, 0 failed, of 36 clips" in done.stderr
 
 
 SHORT_CLIPS = ("sweep", *PROMPT, "--duration", "1", "--max-clips", "2")
