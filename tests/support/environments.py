@@ -55,14 +55,15 @@ def build(name, contents, fill):
 
 
 def share_compiled(there):
-    """Let packages have what this environment's Python has compiled of the files that are the same.
+    """Let packages have what Python and numba have compiled here of the files that are the same.
 
     Nothing is shared where uv copies files instead of linking them.
     """
     here = Path(sysconfig.get_path("purelib"))
     for package in there.iterdir():
-        for compiled in (here / package.name).rglob("__pycache__/*.pyc"):
-            module = compiled.parents[1] / f"{compiled.name.partition('.')[0]}.py"
+        for compiled in (here / package.name).rglob("__pycache__/*"):
+            name = compiled.name.partition(".")[0].removeprefix("guf-")  # numba's of a ufunc
+            module = compiled.parents[1] / f"{name}.py"
             target = there / compiled.relative_to(here)
             if is_same_file(module, target.parents[1] / module.name) and not target.exists():
                 target.parent.mkdir(exist_ok=True)
