@@ -144,7 +144,7 @@ def test_a_product_is_added_to_the_residual_and_the_sum_normalised(interpret):
     assert torch.allclose(normed, F.layer_norm(expected, (48,), weight, bias), atol=1e-5)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def weights():
     """A tiny model's."""
     return {
@@ -158,12 +158,15 @@ PROMPT_SPANS = (torch.tensor([[8], [5]]), torch.tensor([7, 12]))  # the first tw
 CACHE = drawn(2, 2, 10, 3, BLOCK_LEN, 16, seed=99)
 
 
-def test_a_step_is_that_of_torch(interpret, weights):
+@pytest.fixture(scope="module")
+def step_of_all(interpret, weights):
+    """A step of five rows, and the cache after it."""
     config = CONFIG.model_dump_json()
+    return interpret(interpreted.step, config, weights, TOKENS, SPANS, PROMPT_SPANS, CACHE)
 
-    logits, written = interpret(
-        interpreted.step, config, weights, TOKENS, SPANS, PROMPT_SPANS, CACHE
-    )
+
+def test_a_step_is_that_of_torch(step_of_all, weights):
+    logits, written = step_of_all
 
     cache = CACHE.clone()
     take_step = TorchStep(
@@ -175,7 +178,7 @@ def test_a_step_is_that_of_torch(interpret, weights):
     assert torch.allclose(written, cache, atol=1e-5)
 
 
-def test_a_rows_step_has_the_same_bits_alone(interpret, weights):
+def test_a_rows_step_has_the_same_bits_alone(interpret, weights, step_of_all):
     config = CONFIG.model_dump_json()
 
     def step(rows, prompted):
@@ -185,7 +188,7 @@ def test_a_rows_step_has_the_same_bits_alone(interpret, weights):
         )
         return logits
 
-    together = step([0, 1, 2, 3, 4], [0, 1])
+    together, _ = step_of_all
 
     assert torch.equal(step([1], [1])[0], together[1])
     assert torch.equal(step([3, 4], []), together[3:])

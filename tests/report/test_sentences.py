@@ -18,7 +18,7 @@ from musicgen_lab.report.sentences import effect_sentence, find, inconclusive_se
 from musicgen_lab.results import Results
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.study_tables import ALPHA, StudyTables, significant
-from tests.support.report_runs import make_run
+from tests.support.report_runs import make_run, without_measuring
 from tests.support.sines import SineBackend
 from tests.support.studies import CFG_COEFS, TEMPERATURES
 from tests.support.studies import study as study_of
@@ -119,7 +119,8 @@ def grid(tmp_path_factory):
     """A 3 x 3 grid of four seeds, for features that are drawn instead of measured."""
     fields = {"temperature": TEMPERATURES, "cfg_coef": CFG_COEFS, "seed": range(4)}
     sweep = Sweep(prompt="a", duration=1, **fields)
-    return sweep.run(SineBackend(), tmp_path_factory.mktemp("grid"), progress=False).table
+    results = sweep.run(SineBackend(), tmp_path_factory.mktemp("grid"), progress=False)
+    return without_measuring(results.folder)
 
 
 def drawn(grid, rng, **options):
