@@ -20,9 +20,8 @@ def serving(backend, **options):
 @contextlib.contextmanager
 def running(app, *, port=0, **options):
     with socket.socket() as listening:
-        listening.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # of a server that has ended
+        if port:  # which a server that has ended may have had
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", port))
         listening.listen()  # from now on connections wait for the server instead of being refused
         server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error", **options))
