@@ -96,9 +96,9 @@ def effect_sentence(effect: Mapping[str, Any], labels: FieldLabels) -> str:
     certainty = f"({interval}, {effect['seeds']} {replicates(effect['replicate'])})"
     first, last = (labels.value(parameter, effect[end]) for end in ("from_level", "to_level"))
     if effect["shape"] == "pair":
-        name = {"prompt": "the prompt", "model": "the model"}.get(parameter, parameter)
         low, high = (_with(parameter, effect[end], labels) for end in ("from_level", "to_level"))
-        return f"{label} depends on {name}: it is {much} higher {high} than {low} {certainty}."
+        more = f"it is {much} higher {high} than {low}"
+        return f"{label} depends on {_named(parameter)}: {more} {certainty}."
     if effect["shape"] == "trend":
         verb = "rises" if effect["change"] > 0 else "falls"
         return f"{label} {verb} with {parameter}: by {much} from {first} to {last} {certainty}."
@@ -108,6 +108,11 @@ def effect_sentence(effect: Mapping[str, Any], labels: FieldLabels) -> str:
         f"{label} changes with {parameter} and is {extreme} near {peak}: the middle of the range "
         f"lies {much} {side} its ends {certainty}."
     )
+
+
+def _named(parameter: str) -> str:
+    """Return a parameter's name for a sentence: with an article if it is a word."""
+    return f"the {parameter}" if parameter in ("prompt", "model") else parameter
 
 
 def _with(parameter: str, level: Any, labels: FieldLabels) -> str:
@@ -211,19 +216,20 @@ def inconclusive_sentences(table: pd.DataFrame) -> list[str]:
             sentences.append(MORE_SEEDS)
         return sentences
     for _, rows in table[table["p_value"].notna()].groupby("parameter", sort=False):
-        parameter = rows["parameter"].iloc[0]
+        name = _named(rows["parameter"].iloc[0])
         labels = _labels(rows[~rows["significant"]]["feature"])
         if len(labels) == len(rows) > 1:
+            start = name.replace("the ", "The ")
             sentences.append(
-                f"{parameter} has no significant effect on any of the {len(rows)} features."
+                f"{start} has no significant effect on any of the {len(rows)} features."
             )
         elif labels:
-            sentences.append(f"Whether {parameter} changes {listed(labels, 'or')} is inconclusive.")
+            sentences.append(f"Whether {name} changes {listed(labels, 'or')} is inconclusive.")
     other = untested[~untested["note"].isin([NO_VALUE, ALL_SAME])]
     for _, rows in other.groupby(["parameter", "note"], sort=False):
         parameter, note = rows[["parameter", "note"]].iloc[0]
         names = listed(_labels(rows["feature"]), "or")
-        sentences.append(f"Whether {parameter} changes {names} cannot be tested: {note}.")
+        sentences.append(f"Whether {_named(parameter)} changes {names} cannot be tested: {note}.")
     for note, verb, rest in (
         (NO_VALUE, "has", "no value in any clip: they may be too short, or silent"),
         (ALL_SAME, "is", "the same in all clips"),

@@ -234,6 +234,18 @@ def test_a_feature_that_no_clip_has_is_told_once(grid):
     ]
 
 
+def test_parameters_without_a_significant_effect_are_named_as_in_a_sentence():
+    rows = [
+        {"parameter": parameter, "feature": feature, "p_value": 0.4, "significant": False}
+        for parameter in ("prompt", "temperature")
+        for feature in FEATURES
+    ]
+    assert inconclusive_sentences(pd.DataFrame(rows).assign(note="")) == [
+        "The prompt has no significant effect on any of the 2 features.",
+        "temperature has no significant effect on any of the 2 features.",
+    ]
+
+
 def test_a_random_design_is_told_by_its_trends(tmp_path):
     sweep = Sweep.sample(24, prompt="a", duration=1, temperature=(0.2, 1.8), cfg_coef=(1, 3))
     results = sweep.run(SineBackend(), tmp_path, progress=False)
