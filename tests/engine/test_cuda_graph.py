@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from musicgen_lab.engine import decode_state, sampler, transformer
+from musicgen_lab.engine import decode_state, sampler, token_tables, transformer
 from musicgen_lab.engine.decode_state import DecodeState
 from musicgen_lab.engine.engine import Engine
 from musicgen_lab.engine.options import EngineOptions
@@ -93,7 +93,7 @@ def recordings(monkeypatch):
         return notebook.replay
 
     monkeypatch.setattr(transformer, "attend", attend_to_all)
-    monkeypatch.setattr(decode_state, "sample", sample_all)
+    monkeypatch.setattr(token_tables, "sample", sample_all)
     monkeypatch.setattr(decode_state, "record_on_cuda", record)
     return made
 
