@@ -20,8 +20,8 @@ def serving(backend, **options):
 @contextlib.contextmanager
 def running(app, *, port=0, **options):
     with socket.socket() as listening:
-        if port:  # which a server that has ended may have had
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # So that a server can be started again on its port while old connections are being closed.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", port))
         listening.listen()  # from now on connections wait for the server instead of being refused
         server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error", **options))
