@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from musicgen_lab.models.locate import EMBEDDED_FOLDER, locate
+from tests.support.environments import copy_compiled_package
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +33,7 @@ def installed(tmp_path_factory):
         [uv, "pip", "install", "--quiet", "--no-deps", "--python", python, wheel], check=True
     )
     (site,) = venv.glob("lib/*/site-packages")
+    copy_compiled_package(site)
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
     return venv
 

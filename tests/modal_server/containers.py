@@ -21,7 +21,7 @@ import time
 from contextvars import ContextVar
 from pathlib import Path
 
-from tests.support.environments import PROJECT
+from tests.support.environments import PROJECT, copy_compiled
 
 TASK: ContextVar[str | None] = ContextVar("TASK", default=None)
 """Id of the container that calls the server; None when a client does."""
@@ -219,12 +219,3 @@ def write_mounts(mounts, contents):
             ):
                 copy_compiled(source, path)
     return root
-
-
-def copy_compiled(source, target):
-    """Give a copy of a module its time of change, by which caches are valid, and its caches."""
-    shutil.copystat(source, target)
-    folder = target.parent / "__pycache__"
-    folder.mkdir(exist_ok=True)
-    for cached in source.parent.glob(f"__pycache__/{source.stem}.*"):
-        shutil.copy2(cached, folder)

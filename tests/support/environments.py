@@ -74,6 +74,21 @@ def is_same_file(one, other):
     return one.exists() and other.exists() and one.samefile(other)
 
 
+def copy_compiled(source, target):
+    """Give a copy of a module its time of change, by which caches are valid, and its caches."""
+    shutil.copystat(source, target)
+    folder = target.parent / "__pycache__"
+    folder.mkdir(exist_ok=True)
+    for cached in source.parent.glob(f"__pycache__/{source.stem}.*"):
+        shutil.copy2(cached, folder)
+
+
+def copy_compiled_package(site):
+    """Give an installed wheel of this project what is compiled of its files here."""
+    for path in (site / "musicgen_lab").rglob("*.py"):
+        copy_compiled(PROJECT / path.relative_to(site), path)
+
+
 def environment(name, python, *installs):
     """Return a virtual environment in which each of `installs` was given to `uv pip install`.
 
@@ -126,6 +141,7 @@ def base():
     try:
         folder = build("base", CURRENT + project, fill)
         uv("pip", "install", "--python", folder, "--no-deps", "--reinstall", wheel())
+        copy_compiled_package(*folder.glob("lib/*/site-packages"))
     except RuntimeError as error:
         pytest.skip(str(error))
     return folder
