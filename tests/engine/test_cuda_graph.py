@@ -156,8 +156,11 @@ def test_a_recording_gives_prompts_to_as_many_rows_as_its_clips_have_texts(open_
     engine = open_engine(record=True)
     of_two_texts = REQUESTS[1].model_copy(update={"negative_prompt": "drums"})
 
-    list(engine.generate(REQUESTS[1:3]))
-    list(engine.generate([REQUESTS[1], of_two_texts]))
+    for requests in (REQUESTS[1:3], [REQUESTS[1], of_two_texts]):
+        begun = [engine.add_request(request) for request in requests]
+        engine.step()  # which is recorded
+        for request_id in begun:
+            engine.abort(request_id)
 
     recorded = engine._state._recorded._recordings
     assert [padding.prompted for padding in recorded if padding.clips == 3] == [3, 6]
