@@ -136,7 +136,8 @@ class ImagePython:
             env={**self.variables, "PYTHONPATH": str(client)},
         )
         atexit.register(self._process.communicate)  # it ends with its input
-        self._process.stdout.readline()  # it has imported everything
+        if self._process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"{environment} cannot import Modal's container program")
 
     def fork(self, folder, log, variables):
         """Start a container in a folder and return its process."""
