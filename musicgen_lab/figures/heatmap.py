@@ -241,6 +241,8 @@ class Heatmaps:
             else:
                 _draw_empty_cell(axes, cell)
         add_title(figure, "\n".join(filter(None, [title, grid.facets.heading])))
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # with a colour bar, each layout would differ a little
         return Drawing(figure, _alt(grid, feature, decimals))
 
 
