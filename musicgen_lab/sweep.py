@@ -6,7 +6,7 @@ import itertools
 import math
 import numbers
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Required, TypedDict, Unpack
 
@@ -486,8 +486,11 @@ def _values(name: str, given: Any) -> list[Any]:
             field=name,
             value=given,
         )
-    if isinstance(given, Sized):  # such as a range, which may be of any length
-        _check_size(len(given))
+    given = list(itertools.islice(given, REQUESTS_MAX + 1))  # a range may be of any length
+    if len(given) > REQUESTS_MAX:
+        raise InvalidRequest(
+            f"{name} can have up to {REQUESTS_MAX:,} values, got more; give fewer", field=name
+        )
     values = [_value(name, value) for value in given]
     if not values:
         raise InvalidRequest(f"{name} needs at least one value, got an empty list", field=name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import json
 import math
 import os
@@ -106,7 +107,9 @@ def test_any_field_can_be_swept():
         ({"seed": None}, "needs seeds to find its clips again"),
         ({"seed": [0, None]}, "needs seeds to find its clips again"),
         ({"cfg_coeff": [1, 2]}, "did you mean cfg_coef?"),
-        ({"seed": range(1_000_001)}, "up to 1,000,000 clips, got 1,000,001"),
+        ({"seed": range(10**30)}, "seed can have up to 1,000,000 values, got more"),
+        ({"seed": itertools.count()}, "seed can have up to 1,000,000 values, got more"),
+        ({"seed": range(1001), "temperature": np.linspace(0, 1, 1000)}, "clips, got 1,001,000"),
     ],
 )
 def test_invalid_sweeps_are_refused(fields, message):

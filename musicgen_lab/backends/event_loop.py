@@ -25,7 +25,8 @@ class EventLoop:
         self._loop = runner.get_loop()
         self._thread = threading.Thread(target=_run, args=(runner,), name=name, daemon=True)
         self._thread.start()
-        self._lock, self._closed = threading.Lock(), False
+        # Reentrant, as the garbage collector may end a stream, which settles, while it is held.
+        self._lock, self._closed = threading.RLock(), False
         self._stop = weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
         self._stop.atexit = False  # type: ignore[misc]  # the thread is a daemon
 
@@ -60,13 +61,14 @@ class EventLoop:
     def settle(self, timeout_s: float) -> None:
         """Wait until all coroutines have ended, at most `timeout_s` seconds.
 
-        A cancelled future is done before its coroutine has finished its clean-up.
+        A cancelled future is done before its coroutine has finished its clean-up. Nothing is
+        waited for in the loop's own thread, where the garbage collector may end a stream too.
         """
 
         async def ended() -> None:
             await _end_others(timeout_s)
 
-        if not self._closed:
+        if not self._closed and threading.current_thread() is not self._thread:
             self.wait(ended())
 
     def close(
@@ -79,7 +81,7 @@ class EventLoop:
         Parameters
         ----------
         timeout_s : float
-            How long to wait, in seconds.
+            How long to wait for the coroutines, and then for the thread, in seconds.
         last : callable, optional
             Returns a coroutine that is run after them.
         """
@@ -100,7 +102,7 @@ class EventLoop:
             ending.result()
         finally:
             self._stop()
-        self._thread.join()
+        self._thread.join(timeout_s)
 
 
 def _run(runner: asyncio.Runner) -> None:

@@ -213,8 +213,9 @@ class HttpClient:
 
 
 def _no_address(address: str) -> BackendUnavailable:
+    without_password = address.rpartition("@")[2]
     return BackendUnavailable(
-        f"{address!r} is not the address of a service; one looks like "
+        f"{without_password!r} is not the address of a service; one looks like "
         "http://127.0.0.1:8000 or https://….modal.run"
     )
 

@@ -216,6 +216,8 @@ class ModalBackend(SubmittedStreams):
 
         try:
             described = self._loop.wait(ask())
+        except BackendUnavailable:
+            raise
         except Exception as error:
             self.raise_unavailable(error)
             failure = describe_failure(error)
@@ -303,6 +305,8 @@ class ModalBackend(SubmittedStreams):
 
         try:
             return self._loop.wait(call())
+        except BackendUnavailable:
+            raise
         except Exception as error:
             if isinstance(error, NotFoundError) and self._known_about is not None:
                 raise BackendUnavailable(

@@ -85,7 +85,7 @@ def generate(
     "--prompt-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Prompts, one a line; or a CSV file whose columns are fields, a combination a row.",
+    help="Prompts, one a line; or a CSV or TSV file whose columns are fields, a combination a row.",
 )
 @backend_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")

@@ -1,4 +1,4 @@
-"""`--prompt-file`: prompts one a line, or combinations of fields in a CSV file."""
+"""`--prompt-file`: prompts one a line, or combinations of fields in a CSV or TSV file."""
 
 from __future__ import annotations
 

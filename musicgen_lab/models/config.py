@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, TypeVar
 
@@ -167,11 +168,12 @@ def load_config(folder: Path) -> ModelConfig:
     ModelUnavailable
         When the file is missing, is not JSON, or has invalid values.
     """
-    if not (folder / CONFIG_FILE).exists():
-        raise ModelUnavailable(
-            f"{folder} is not a model folder: it has no {CONFIG_FILE}; make one with "
-            "`musicgen-lab models prepare`"
-        )
+    with suppress(OSError):  # such as of a folder closed to this user, which is reported below
+        if not (folder / CONFIG_FILE).exists():
+            raise ModelUnavailable(
+                f"{folder} is not a model folder: it has no {CONFIG_FILE}; make one with "
+                "`musicgen-lab models prepare`"
+            )
     return load_part_config(ModelConfig, folder)
 
 

@@ -157,7 +157,7 @@ def create_app(
     async def refuse_query(request: Request, error: RequestValidationError) -> Response:
         wrong = error.errors()[0]
         name, expected = str(wrong["loc"][-1]), wrong.get("ctx", {}).get("expected")
-        kind = "a whole number" if wrong["type"] == "int_parsing" else "true or false"
+        kind = "a whole number" if wrong["type"].startswith("int_") else "true or false"
         detail = f"{name} must be {expected or kind}, got {short(wrong['input'])}"
         return Refusal(422, detail, field=name, limit=None).response(request.state.request_id)
 

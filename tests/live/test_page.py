@@ -62,6 +62,13 @@ def test_files_have_their_types_and_there_are_no_others(service):
         assert service.get(f"/live/{name}").status_code == 404
 
 
+@pytest.mark.parametrize("cell", ["one", "9" * 5000])
+def test_what_is_no_number_of_a_clip_is_refused_as_such(service, cell):
+    answer = service.delete(f"/live/clips/stream/{cell}")
+    assert (answer.status_code, answer.json()["field"]) == (422, "cell")
+    assert answer.json()["detail"].startswith("cell must be a whole number, got '")
+
+
 def test_the_page_is_told_whether_clips_are_kept_in_folders_or_downloaded(service, tmp_path):
     about = service.get("/live/about").json()
     instance = about.pop("instance")
