@@ -123,7 +123,7 @@ def read_studies(path: str | Path) -> list[Study]:
         if names.count(study.name.lower()) > 1:
             raise InvalidRequest(
                 f"two studies are called {study.name!r}; give each its own name, "
-                "in small letters too"
+                "different in more than upper and lower case"
             )
     return studies
 

@@ -94,7 +94,7 @@ def test_the_index_ranks_by_significant_effects_and_links_to_each_report(ran):
         ("studies:\n- {name: a, prompt: x, name: b}", "found duplicate key .name."),
         ("studies:\n- {name: ../x, prompt: x}", "a name becomes a folder"),
         ("studies:\n- {name: a, prompt: x}\n- {name: a, prompt: y}", "two studies are called 'a'"),
-        ("studies:\n- {name: A, prompt: x}\n- {name: a, prompt: y}", "in small letters too"),
+        ("studies:\n- {name: A, prompt: x}\n- {name: a, prompt: y}", "in more than upper"),
         ("studies:\n- {name: a, prompt: x, title: [y]}", "title of study 'a' must be text"),
         ("studies:\n- {name: a, prompt: {x: y}}", "prompt must be one value or a list of values"),
         ("studies:\n- {name: a, prompt: [[x]]}", "prompt must be one value or a list of values"),

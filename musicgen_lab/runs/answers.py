@@ -181,7 +181,7 @@ class AnswerStore:
     def read(self) -> list[Answer]:
         """Return all answers by time, each once; damaged lines are left out with a warning.
 
-        A name in small letters and in capitals is one listener's, spelt as in the first answer.
+        Names that differ only in case are one listener's, spelt as in the first answer.
         A last line without its end, which a killed process left, is left out silently.
         """
         answers: dict[str, Answer] = {}

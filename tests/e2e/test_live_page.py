@@ -616,7 +616,7 @@ def test_clips_are_kept_and_their_report_is_opened(open_live):
     page.wait_for_function("() => document.querySelector('audio').currentTime > 0.9")
 
 
-def test_the_links_of_what_was_kept_go_when_the_service_was_started_again(open_live, tmp_path):
+def test_the_links_of_what_was_kept_go_when_the_service_is_restarted(open_live, tmp_path):
     with live_service(sine_worker(), tmp_path) as address:
         page = open_live(SHORT, address=address)
         make(page)
@@ -625,7 +625,7 @@ def test_the_links_of_what_was_kept_go_when_the_service_was_started_again(open_l
         page.get_by_role("link", name="Listen to it blind").wait_for()
     with live_service(sine_worker(), tmp_path, port=int(address.rpartition(":")[2])):
         page.evaluate("() => dispatchEvent(new Event('focus'))")  # as when one comes back to it
-        page.get_by_text("The service was started again since").wait_for()
+        page.get_by_text("The service has been restarted since").wait_for()
     assert page.locator("#kept a").count() == 0
     assert "--seed 7" in page.get_by_role("region", name="Command").inner_text()
 

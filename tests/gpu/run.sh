@@ -29,8 +29,8 @@ write_random_model(pathlib.Path('$models/$size'), '$size')"
   bench $size --rounds 2 --engines lab --max-clips 1
   bench $size --rounds 2 --engines lab --max-clips 25 --grid 5x5
 done
-# Given steps are computed as long as the launch of their kernels takes, which showed in the time of
-# clips of two windows (docs/performance.md).
+# Launching the kernels bounds the time of prefill, which shows in clips of two windows
+# (docs/performance.md).
 "${python[@]}" - "$models/small" <<'END'
 import sys
 from pathlib import Path

@@ -72,13 +72,13 @@ export class Kept {
     if (this.inFolders) this.#watchReport(run, report);
   }
 
-  /** Take the links away if the service was started again since: it knows them as long as it runs. */
+  /** Take the links away if the service has been restarted: it knows them as long as it runs. */
   async #dropEnded() {
     const { run } = this.#last;
     const about = run && await get("live/about").catch(() => undefined); // it may come back
     if (!about || about.instance === run.instance || this.#last.run !== run) return;
     this.#last = {};
-    $("kept").querySelector(".links").textContent = "The service was started again since, which ended its links.";
+    $("kept").querySelector(".links").textContent = "The service has been restarted since, so its links no longer work.";
   }
 
   async #watchReport(run, place) {
