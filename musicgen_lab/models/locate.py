@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musicgen_lab.errors import ModelUnavailable, MusicGenLabWarning
-from musicgen_lab.formatting import short
 from musicgen_lab.models.config import CONFIG_FILE, ModelConfig, is_model_folder, load_config
 from musicgen_lab.models.hub import PART_WEIGHTS, TOKENIZERS, download, find_revision
 
@@ -168,7 +167,7 @@ def locate(name: str) -> ModelSource:
         commit = find_revision(base, revision, cached_file=AUDIOCRAFT_FILES[0])
         return ModelSource(base, commit, folder=None)
     raise ModelUnavailable(
-        f"no model is called {short(name)}; use {EMBEDDED}, {', '.join(RELEASED)}, "
+        f"no model is called {name!r}; use {EMBEDDED}, {', '.join(RELEASED)}, "
         "any other Hub id (owner/name), or the path of a model or checkpoint folder"
     )
 

@@ -448,7 +448,8 @@ def test_codes_of_another_codec_are_refused(mono_short):
 
     assert isinstance(results.pop(7), Clip)
     assert {result.error_type for result in results.values()} == {"InvalidRequest"}
-    assert "another codec (another, not" in results[0].message
+    assert f"has {config.codebooks} codebooks of the codec another, and" in results[0].message
+    assert f"has 2 codebooks of the codec {own}, and" in results[1].message
     assert f"must have codes below {config.card}" in results[2].message
 
 
