@@ -252,16 +252,16 @@ class Power:
 def power(setting: Setting, effect: float, number: int) -> Power:
     """Simulate tests in which the first parameter has an effect."""
     true = effect * (POINTS if setting.rated else 1)
-    found, estimates, covered = 0, [], 0
+    claims, estimates, covered = 0, [], 0
     for judged in studies(setting, number, effect):
         first = judged[0]
         if first.shape[0] != "trend":
             continue
         value, (low, high) = float(first.estimate.value[0]), first.estimate.interval(first.alpha)
-        found += claimed(judged)[0] and value > 0
+        claims += claimed(judged)[0] and value > 0
         estimates.append(value)
         covered += bool(low[0] <= true <= high[0])
-    return Power(found / number, float(np.mean(estimates)), covered / len(estimates))
+    return Power(claims / number, float(np.mean(estimates)), covered / len(estimates))
 
 
 SETTINGS = (

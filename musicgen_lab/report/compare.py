@@ -130,8 +130,8 @@ def findings(comparison: Comparison, features: Sequence[str] | None = None) -> H
         texts = [signed(v, decimals, plus=True) if v == v else "–" for v in (change, low, high)]
         rows.append(
             {
-                "feature": feature.label,
-                "change": with_unit(texts[0], feature.difference_unit),
+                "feature": feature.mean_label,
+                "change": with_unit(texts[0], feature.difference_unit) if change == change else "–",
                 "interval": "–" if low != low else f"{texts[1]} to {texts[2]}",
                 "seeds": row["seeds"],
                 "judged": "not tested"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lab.analysis.features import NAMED_FEATURES
 from musicgen_lab.formatting import FieldLabels, mid_sentence, signed
-from musicgen_lab.report.sentences import listed, tests_performed
+from musicgen_lab.report.sentences import listed, named, tests_performed, with_value
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.effects import replicates
 from musicgen_lab.stats.preferences import FEWEST_LISTENERS, PREFERENCE, PreferenceStudy
@@ -92,19 +92,25 @@ def preference_sentence(
     Such as "Listeners prefer a lower temperature: a clip at 0.7 is preferred to one at 1.3 in 78%
     of comparisons (95% interval 61% to 89%, 240 answers of 3 listeners, 4 seeds)."
     """
-    parameter, shape = row["parameter"], row["shape"]
+    parameter, shape, prefer = row["parameter"], row["shape"], "prefers" if one else "prefer"
     first, last = (labels.value(parameter, row[end]) for end in ("from_level", "to_level"))
     up = row["change"] > 0
     better, worse = (last, first) if up else (first, last)
     peak = labels.value(parameter, row["peak"]) if shape in ("hump", "dip") else ""
+    share, low, high = _shares(row)
+    certainty = f"in {share} of comparisons (95% interval {low} to {high}, {_basis(row)})"
+    if shape == "pair":
+        with_worse, with_better = (
+            with_value(parameter, row[end], labels) for end in ("from_level", "to_level")
+        )
+        return (
+            f"What {_in_sentence(who, one=one)} {prefer} depends on {named(parameter)}: a clip "
+            f"{with_better} is preferred to one {with_worse} {certainty}."
+        )
     what, comparison = {
         "trend": (
             f"a {'higher' if up else 'lower'} {parameter}",
             f"a clip at {better} is preferred to one at {worse}",
-        ),
-        "pair": (
-            f"{parameter} {better} to {worse}",
-            f"a clip with {better} is preferred to one with {worse}",
         ),
         "hump": (
             f"{parameter} near {peak}",
@@ -115,11 +121,7 @@ def preference_sentence(
             "a clip at the ends of the range is preferred to one in its middle",
         ),
     }[shape]
-    share, low, high = _shares(row)
-    return (
-        f"{who} {'prefers' if one else 'prefer'} {what}: {comparison} in {share} of comparisons "
-        f"(95% interval {low} to {high}, {_basis(row)})."
-    )
+    return f"{who} {prefer} {what}: {comparison} {certainty}."
 
 
 def rating_sentence(
@@ -132,21 +134,31 @@ def rating_sentence(
     change, low, high = (float(row[name]) for name in ("change", "low", "high"))
     if change < 0 and row["shape"] in ("trend", "dip"):
         change, low, high = -change, -high, -low
-    certainty = (
-        f"by {signed(change, 1)} of 100 points (95% interval {signed(low, 1)} to {signed(high, 1)},"
-        f" {_basis(row)})"
-    )
+    points = f"{signed(change, 1)} of 100 points"
+    interval = f"(95% interval {signed(low, 1)} to {signed(high, 1)}, {_basis(row)})"
+    if row["shape"] == "pair":
+        with_first, with_last = (
+            with_value(parameter, row[end], labels) for end in ("from_level", "to_level")
+        )
+        return (
+            f"How {_in_sentence(who, one=one)} {rate} {item} depends on {named(parameter)}: "
+            f"{points} higher {with_last} than {with_first} {interval}."
+        )
+    certainty = f"by {points} {interval}"
     if row["shape"] == "trend":
         higher = "higher" if row["change"] > 0 else "lower"
         return f"{who} {rate} {item} {higher} at {parameter} {last} than at {first}: {certainty}."
-    if row["shape"] == "pair":
-        return f"{who} {rate} {item} higher with {parameter} {last} than with {first}: {certainty}."
     side = "higher" if row["shape"] == "hump" else "lower"
     peak = labels.value(parameter, row["peak"])
     return (
         f"{who} {rate} {item} {side} for {parameter} near {peak} than at the ends of its range: "
         f"{certainty}."
     )
+
+
+def _in_sentence(who: str, *, one: bool) -> str:
+    """Return listeners for the middle of a sentence; one has a name."""
+    return who if one else mid_sentence(who)
 
 
 def _trend_sentence(row: Mapping[str, Any], study: PreferenceStudy) -> str:
@@ -231,7 +243,7 @@ def _inconclusive(study: PreferenceStudy) -> Iterator[str]:
         if not row["significant"]:
             open_questions.setdefault((row["feature"], row["note"]), []).append(row["parameter"])
     for (measure, note), parameters in open_questions.items():
-        question = f"Whether {listed(parameters, 'or')} changes {WHAT[measure]}"
+        question = f"Whether {listed([*map(named, parameters)], 'or')} changes {WHAT[measure]}"
         yield f"{question} cannot be tested: {note}." if note else f"{question} is inconclusive."
 
 

@@ -88,27 +88,27 @@ def findings(table: RunTable, features: Sequence[str] | None = None) -> HTML:
         When there is no such feature.
     """
     study = StudyTables.of(table, features)
-    found = find(study)
+    outcome = find(study)
     method = ""
-    if found.questions:
-        effects = found.questions - found.about_interactions
+    if outcome.questions:
+        effects = outcome.questions - outcome.about_interactions
         kinds = (
-            f": {effects} for effects and {found.about_interactions} for interactions of two "
+            f": {effects} for effects and {outcome.about_interactions} for interactions of two "
             "parameters"
-            if found.about_interactions
+            if outcome.about_interactions
             else ""
         )
         method = (
-            f"{tests_performed(found.questions)} on {found.features} feature"
-            f"{'s' * (found.features != 1)}{kinds}. "
+            f"{tests_performed(outcome.questions)} on {outcome.features} feature"
+            f"{'s' * (outcome.features != 1)}{kinds}. "
             "The probability that any of the effects named here is a false positive is at most "
             f"{ALPHA:.0%} (Holm's correction)."
         )
     method = " ".join(filter(None, [method, source_sentence(table)]))
     return show(
         "report/findings.html.j2",
-        significant=found.significant,
-        inconclusive=found.inconclusive,
+        significant=outcome.significant,
+        inconclusive=outcome.inconclusive,
         method=method,
     )
 

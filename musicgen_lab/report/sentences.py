@@ -96,9 +96,11 @@ def effect_sentence(effect: Mapping[str, Any], labels: FieldLabels) -> str:
     certainty = f"({interval}, {effect['seeds']} {replicates(effect['replicate'])})"
     first, last = (labels.value(parameter, effect[end]) for end in ("from_level", "to_level"))
     if effect["shape"] == "pair":
-        low, high = (_with(parameter, effect[end], labels) for end in ("from_level", "to_level"))
+        low, high = (
+            with_value(parameter, effect[end], labels) for end in ("from_level", "to_level")
+        )
         more = f"it is {much} higher {high} than {low}"
-        return f"{label} depends on {_named(parameter)}: {more} {certainty}."
+        return f"{label} depends on {named(parameter)}: {more} {certainty}."
     if effect["shape"] == "trend":
         verb = "rises" if effect["change"] > 0 else "falls"
         return f"{label} {verb} with {parameter}: by {much} from {first} to {last} {certainty}."
@@ -110,12 +112,12 @@ def effect_sentence(effect: Mapping[str, Any], labels: FieldLabels) -> str:
     )
 
 
-def _named(parameter: str) -> str:
+def named(parameter: str) -> str:
     """Return a parameter's name for a sentence: with an article if it is a word."""
     return f"the {parameter}" if parameter in ("prompt", "model") else parameter
 
 
-def _with(parameter: str, level: Any, labels: FieldLabels) -> str:
+def with_value(parameter: str, level: Any, labels: FieldLabels) -> str:
     """Say that a clip has a value of a parameter, such as "with “fast drums”"."""
     if field_type(parameter) is bool:
         return f"with {parameter}" if level else f"without {parameter}"
@@ -216,7 +218,7 @@ def inconclusive_sentences(table: pd.DataFrame) -> list[str]:
             sentences.append(MORE_SEEDS)
         return sentences
     for _, rows in table[table["p_value"].notna()].groupby("parameter", sort=False):
-        name = _named(rows["parameter"].iloc[0])
+        name = named(rows["parameter"].iloc[0])
         labels = _labels(rows[~rows["significant"]]["feature"])
         if len(labels) == len(rows) > 1:
             start = name.replace("the ", "The ")
@@ -229,7 +231,7 @@ def inconclusive_sentences(table: pd.DataFrame) -> list[str]:
     for _, rows in other.groupby(["parameter", "note"], sort=False):
         parameter, note = rows[["parameter", "note"]].iloc[0]
         names = listed(_labels(rows["feature"]), "or")
-        sentences.append(f"Whether {_named(parameter)} changes {names} cannot be tested: {note}.")
+        sentences.append(f"Whether {named(parameter)} changes {names} cannot be tested: {note}.")
     for note, verb, rest in (
         (NO_VALUE, "has", "no value in any clip: they may be too short, or silent"),
         (ALL_SAME, "is", "the same in all clips"),
@@ -252,7 +254,7 @@ def difference_sentences(comparison: Comparison, table: pd.DataFrame) -> list[st
         much, interval = _size(row)
         label = NAMED_FEATURES[row["feature"]].mean_label
         sentences.append(
-            f"{label} is {more} with {second} than with {first}: by {much} ({interval}, "
+            f"{label} differs: it is {much} {more} with {second} than with {first} ({interval}, "
             f"{row['seeds']} {replicates(row['replicate'])})."
         )
     untested = table[table["p_value"].isna()]

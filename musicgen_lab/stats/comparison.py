@@ -139,7 +139,7 @@ class Comparison:
 
         names = averaged_features(features)
         frames = []
-        for index, (run, side) in enumerate(((self.a, "a"), (self.b, "b"))):
+        for index, (run, side) in enumerate(((self.a, "a"), (self.b, "b")), 1):
             frame = with_run_features(run, names).frame
             keys = [getattr(pair, side) for pair in self.pairs]
             frames.append(frame[frame["key"].isin(keys)].assign(**{RUN: index}))

@@ -293,7 +293,9 @@ def _effects(
     few = [at for at, too_few in zip(levels, residuals.too_few, strict=True) if too_few]
     if few and (ordered or len(levels) - len(few) < 2):
         value = format_value(parameter, few[0])
-        note = f"too few clips with a value have {parameter} {value} to judge chance there"
+        note = (
+            f"too few different clips with a value have {parameter} {value} to judge chance there"
+        )
         return {name: blank(block, note) for name in block.features}
     judge = judge_ordered if ordered else judge_unordered
     judged = judge(residuals, level, others, alpha)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from bs4 import BeautifulSoup
 
 from musicgen_lab import InvalidRequest
-from musicgen_lab.report.compare import make_comparison
+from musicgen_lab.report.compare import findings, make_comparison
 from musicgen_lab.report.sentences import difference_sentences
 from musicgen_lab.runs.run_table import RunTable
 from musicgen_lab.stats.comparison import Comparison
@@ -37,8 +39,28 @@ def test_a_difference_is_stated_with_its_interval_and_none_is_made_up(runs):
     comparison = Comparison.of(*map(RunTable.open, runs))
     table = comparison.differences(["spectral_centroid_hz"])
     (said,) = difference_sentences(comparison, table)
-    assert said.startswith("Brightness is higher with cfg_coef 6 than with cfg_coef 2: by ")
-    assert "95% interval" in said and "4 seeds" in said
+    told = re.fullmatch(
+        r"Brightness differs: it is (?P<change>[\d,]+) Hz higher with cfg_coef 6 than with "
+        r"cfg_coef 2 \(95% interval [\d,]+ to [\d,]+, 4 seeds\)\.",
+        said,
+    )
+    change = float(table["change"][0])
+    assert float(told["change"].replace(",", "")) == pytest.approx(change, abs=0.5)
+
+
+def test_a_feature_that_was_not_tested_is_not_called_inconclusive(runs):
+    comparison = Comparison.of(*map(RunTable.open, runs))
+    row = BeautifulSoup(findings(comparison, ["is_silent"]).data, "html.parser").tbody.tr
+    label, change, *_, judged, note = (cell.get_text() for cell in row("td"))
+    assert (label, change) == ("The share of silent clips", "–")
+    assert (judged, note) == ("not tested", "the feature is the same in all clips")
+
+
+def test_a_run_with_too_few_clips_is_named_by_its_number(runs, tmp_path):
+    quiet = make_run(tmp_path / "quiet", cfg_coef=9, silent=range(1, 8), **FIELDS)
+    comparison = Comparison.of(*map(RunTable.open, (runs[1], quiet)))
+    (row,) = comparison.differences(["spectral_centroid_hz"]).itertuples()
+    assert row.note == "too few different clips with a value have run 2 to judge chance there"
 
 
 def test_a_run_compared_with_itself_shows_nothing(runs):
@@ -82,7 +104,7 @@ def test_the_page_is_in_its_own_folder_with_its_audio(runs, tmp_path):
     page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
     assert page.h1.get_text() == "cfg_coef 6 against cfg_coef 2"
     assert "7 pairs of clips whose requests differ in cfg_coef alone" in page.get_text()
-    assert "Brightness is higher with cfg_coef 6" in page.find(class_="findings").get_text()
+    assert "higher with cfg_coef 6 than with cfg_coef 2" in page.find(class_="findings").get_text()
     assert len(page("audio")) == 14
     for tag in page(["audio", "img"]):
         assert (path.parent / tag["src"]).is_file()

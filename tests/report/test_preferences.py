@@ -49,8 +49,8 @@ PREFERENCES = [
     (
         {"shape": "pair", "parameter": "model", "from_level": "a", "to_level": "b"}
         | {"change": 1.0986, "low": 0.4055, "high": 2.1972},
-        "Listeners prefer model b to a: a clip with b is preferred to one with a in 75% of "
-        "comparisons (95% interval 60% to 90%, 240 answers of 3 listeners, 4 seeds).",
+        "What listeners prefer depends on the model: a clip with b is preferred to one with a in "
+        "75% of comparisons (95% interval 60% to 90%, 240 answers of 3 listeners, 4 seeds).",
     ),
 ]
 
@@ -83,6 +83,17 @@ def test_ratings_are_said_in_points():
     assert rating_sentence(dip, LABELS, "Ada", one=True).startswith(
         "Ada rates the fit to the prompt lower for temperature near 1 than at the ends of its range"
     )
+
+
+def test_what_is_claimed_ends_before_the_labels_of_prompts_which_may_have_colons():
+    prompts = ["a long and slow ballad with drums", "another prompt that is long, with a choir"]
+    row = BASE | {"feature": "quality", "shape": "pair", "parameter": "prompt"}
+    row |= {"from_level": prompts[0], "to_level": prompts[1]}
+    row |= {"change": 12.0, "low": 9.0, "high": 15.0}
+    said = rating_sentence(row, FieldLabels.of(prompts), "Ada", one=True)
+    claim, _, numbers = said.partition(": ")
+    assert claim == "How Ada rates quality depends on the prompt"
+    assert numbers.startswith("12.0 of 100 points higher with “2: another prompt that is long, ")
 
 
 def test_whether_something_is_heard_is_said_with_its_count():

@@ -239,7 +239,7 @@ def test_a_level_with_a_single_clip_is_not_judged_by_how_others_scatter():
     effects = main_effects(frame, PARAMETERS, ["feature_0"]).set_index("parameter")
     assert effects["p_value"].isna().to_dict() == {"temperature": True, "cfg_coef": False}
     assert effects["note"]["temperature"] == (
-        "too few clips with a value have temperature 1.3 to judge chance there"
+        "too few different clips with a value have temperature 1.3 to judge chance there"
     )
     (row,) = interactions(frame, *PARAMETERS, ["feature_0"]).itertuples()
     assert np.isnan(row.p_value)
