@@ -117,7 +117,7 @@ class ImagePython:
 
     def __init__(self, environment, client):
         # The same number of threads as here: samples are the same bits only then.
-        names = ("HOME", "HF_ENDPOINT", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+        names = ("HOME", "HF_ENDPOINT", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
         inherited = {name: os.environ[name] for name in names if name in os.environ}
         self.client = client
         self.variables = {
