@@ -12,6 +12,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from musicgen_lab.cores import all_cores_are_taken
+
 if TYPE_CHECKING:
     from musicgen_lab.backends import Backend, connect
     from musicgen_lab.clip import Clip, Failure, Provenance
@@ -42,9 +44,7 @@ if TYPE_CHECKING:
 # keeps the processor from the thread that it waits for (docs/performance.md). The runtime reads
 # this when torch loads it; a setting of the user's own is left alone.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-    _load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    _is_busy = _load > 1.5 * (os.cpu_count() or 1)
-    os.environ["GOMP_SPINCOUNT"] = "0" if _is_busy else "30000"
+    os.environ["GOMP_SPINCOUNT"] = "0" if all_cores_are_taken() else "30000"
 
 # Imported when first used, so that `import musicgen_lab` costs next to nothing.
 _HOMES = {
