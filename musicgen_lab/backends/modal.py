@@ -216,8 +216,6 @@ class ModalBackend(SubmittedStreams):
 
         try:
             described = self._loop.wait(ask())
-        except BackendUnavailable:
-            raise
         except Exception as error:
             self.raise_unavailable(error)
             failure = describe_failure(error)
@@ -244,8 +242,6 @@ class ModalBackend(SubmittedStreams):
 
         try:
             return self._loop.wait(send())
-        except BackendUnavailable:
-            raise
         except Exception as error:
             self.raise_unavailable(error)
             raise BackendUnavailable(": ".join(describe_failure(error))) from error
@@ -273,8 +269,6 @@ class ModalBackend(SubmittedStreams):
         """
         try:
             yield
-        except BackendUnavailable:
-            raise
         except Exception as error:
             self.raise_unavailable(error)
             raise
@@ -305,8 +299,6 @@ class ModalBackend(SubmittedStreams):
 
         try:
             return self._loop.wait(call())
-        except BackendUnavailable:
-            raise
         except Exception as error:
             if isinstance(error, NotFoundError) and self._known_about is not None:
                 raise BackendUnavailable(
@@ -392,8 +384,6 @@ class ModalBackend(SubmittedStreams):
         """Return the result in a response, or the failure described by its error."""
         try:
             return unpack(await answer, request)
-        except BackendUnavailable:
-            raise
         except Exception as error:
             self.raise_unavailable(error)
             return failure_of(request, error)

@@ -12,7 +12,7 @@ _MESSAGE_MAX = 500
 
 
 def raise_unavailable(error: Exception, app: str, environment: str | None) -> None:
-    """Raise `BackendUnavailable` if an error concerns every request; otherwise return.
+    """Raise `BackendUnavailable` if an error concerns every request, or is one; otherwise return.
 
     Raises
     ------
@@ -20,6 +20,8 @@ def raise_unavailable(error: Exception, app: str, environment: str | None) -> No
     """
     from modal import exception as modal
 
+    if isinstance(error, BackendUnavailable):
+        raise error
     reason = _one_line(error)
     where = f" in the environment {environment!r}" if environment else ""
     if isinstance(error, modal.AuthError):

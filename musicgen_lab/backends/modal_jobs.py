@@ -12,7 +12,6 @@ from musicgen_lab.backends.modal_errors import failure_of
 from musicgen_lab.backends.submitting import Result
 from musicgen_lab.backends.wire import plain, unpack
 from musicgen_lab.clip import Clip
-from musicgen_lab.errors import BackendUnavailable
 from musicgen_lab.formatting import short
 from musicgen_lab.request import GenerationRequest
 
@@ -70,8 +69,6 @@ class ModalJobs:
                 f"the result of job {job_id} is no longer kept: Modal keeps it for 7 days; send "
                 "the request again"
             ) from None
-        except BackendUnavailable:
-            raise
         except Exception as error:
             self._backend.raise_unavailable(error)
             result = failure_of(request, error)

@@ -23,6 +23,7 @@ REQUEST = GenerationRequest(prompt="x", seed=1)
         (exception.ConnectionError("refused"), "cannot be reached.*run again to resume"),
         (exception.ServiceError("down"), "cannot be reached.*run again to resume"),
         (exception.VersionError("old"), "run `pip install --upgrade modal`"),
+        (BackendUnavailable("this backend was closed"), "^this backend was closed$"),
     ],
 )
 def test_what_concerns_every_request_is_raised_in_one_sentence(error, said):
