@@ -215,11 +215,11 @@ class LocalJobs:
 
     def _expire(self) -> None:
         oldest_s = time.monotonic() - self._kept_s
-        while self._ended:
-            job_id, job = next(iter(self._ended.items()))
-            nbytes = sum(each.nbytes for each in self._ended.values())
-            is_room = len(self._ended) <= self._kept_max and nbytes <= self._kept_max_bytes
+        total = sum(job.nbytes for job in self._ended.values())
+        for job_id, job in list(self._ended.items()):
+            is_room = len(self._ended) <= self._kept_max and total <= self._kept_max_bytes
             if is_room and job.ended_s > oldest_s:
                 return
+            total -= job.nbytes
             del self._ended[job_id]
             self._expired.append(job_id)
