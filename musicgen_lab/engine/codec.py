@@ -12,9 +12,10 @@ kernels are selected by the clip's own length, and 25 clips need no more memory 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -198,7 +199,8 @@ class Codec:
         """Decode clips like `decode`, with an exception in place of each that fails."""
         with suppress(Exception):
             return list(self.decode(clips))
-        return [self._attempt(codes) for codes in clips]  # so that only the failing ones are lost
+        # So that only the failing ones are lost.
+        return [attempt(partial(self.decode, [codes])) for codes in clips]
 
     def start(self, frames: int) -> Decoding:
         """Return the beginning of a clip that is decoded in parts.
@@ -306,13 +308,6 @@ class Codec:
             for first in range(0, len(sounds), self._channels)
         ]
 
-    def _attempt(self, codes: Tensor) -> Tensor | Exception:
-        try:
-            return self.decode([codes])[0]
-        except Exception as error:
-            traceback.clear_frames(error.__traceback__)  # whose variables would keep memory
-            return error
-
     def _embed(self, clips: Sequence[Tensor]) -> list[Tensor]:
         """Add up the codebooks' vectors: (K, frames) to (1, D, frames) each."""
         codes = torch.cat(list(clips), dim=1).to(self._device)
@@ -321,6 +316,16 @@ class Codec:
             total = total + self._tables[k, codes[k]]
         frames = [each.shape[1] for each in clips]
         return [vectors.T.unsqueeze(0) for vectors in torch.split(total, frames)]
+
+
+def attempt(decode: Callable[[], list[Tensor]]) -> Tensor | Exception:
+    """Return the one sound that is decoded, or the exception."""
+    try:
+        (sound,) = decode()
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)  # whose variables would keep memory
+        return error
+    return sound
 
 
 def _known(frames: int, context: int, total: int) -> int:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from musicgen_lab.engine.clip_state import ClipState, shared_time
-from musicgen_lab.engine.codec import Codec, Decoding
+from musicgen_lab.engine.codec import Codec, Decoding, attempt
 from musicgen_lab.engine.decode_state import DecodeState
 from musicgen_lab.streaming import OnChunk, SoundChunk
 
@@ -133,14 +133,9 @@ class SoundStreams:
             return self.codec.decode_parts([(part.decoding, part.codes) for part in due])
         for part, decoding in zip(due, before, strict=True):
             part.stream.decoding = part.decoding = decoding
-        return [self._decode_alone(part) for part in due]
-
-    def _decode_alone(self, part: _Part) -> Tensor | Exception:
-        try:
-            return self.codec.decode_parts([(part.decoding, part.codes)])[0]
-        except Exception as error:
-            traceback.clear_frames(error.__traceback__)  # whose variables would keep memory
-            return error
+        return [
+            attempt(partial(self.codec.decode_parts, [(part.decoding, part.codes)])) for part in due
+        ]
 
     def _hand_on(self, part: _Part, start: int, sound: Tensor) -> None:
         """Hand on the (channels, n) samples of a clip from the frame `start`."""
