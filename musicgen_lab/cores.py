@@ -18,12 +18,13 @@ def all_cores_are_taken() -> bool:
     Linux.
     """
     cores = os.cpu_count() or 1
-    for _ in range(_LOOKS):
+    for look in range(_LOOKS):
+        if look:
+            time.sleep(_PAUSE_S)
         try:
             running = int(LOAD_FILE.read_text().split()[3].partition("/")[0])
         except (OSError, ValueError, IndexError):
             return False
         if running - 1 < cores:  # this thread runs too
             return False
-        time.sleep(_PAUSE_S)
     return True
